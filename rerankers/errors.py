@@ -1,0 +1,24 @@
+"""Everything that can go wrong in a way the user can mend.
+
+    R2llmError
+    ├── InputError     the user's input: a config, a file, a name (exit 2)
+    └── BackendError   a model or server failed to answer (exit 3)
+
+The message of each is one line: what is wrong, where, and what to do about it.
+"""
+
+
+class R2llmError(Exception):
+    """Base of all errors that are shown as one line, without a traceback."""
+
+    exit_code = 2
+
+
+class InputError(R2llmError):
+    """Something the user gave is wrong."""
+
+
+class BackendError(R2llmError):
+    """A backend could not answer; everything answered so far is in the ledger."""
+
+    exit_code = 3

@@ -1,0 +1,171 @@
+"""The words that all rooms share: queries, candidates, asks, answers, rankings, costs.
+
+A ranking method sees these and nothing else: no text handling, no tokens, no prompts, no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AskKind = Literal["score", "likelihood", "compare", "choose", "permute", "select", "rate", "write"]
+"""What is asked of a model: see the constructors below, one for each kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query (TREC: topic) with its identifier."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """A document or passage with its identifier."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What the first stage found for a query: documents in first-stage order, best first, and their scores."""
+
+    query: Query
+    docs: tuple[Doc, ...]
+    scores: tuple[float, ...]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Document identifiers in first-stage order."""
+        return tuple(doc.id for doc in self.docs)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One prompt's worth of question about some documents of one query.
+
+    `docs` are identifiers in the order of presentation. `template` names another prompt than the ranker's own.
+    `notes` are earlier answers of kind `write` that the prompt may show, by name. `sample` tells repeats of one
+    ask apart, so that they are not taken for one another.
+    """
+
+    kind: AskKind
+    docs: tuple[str, ...]
+    limit: int = 0
+    template: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()
+    sample: int = 0
+
+
+def score(doc: str) -> Ask:
+    """Ask for the relevance of one document (pointwise). Answered by `Answer.scores[0]`, higher is better."""
+    return Ask("score", (doc,))
+
+
+def likelihood(doc: str) -> Ask:
+    """Ask for the log-probability of the query given the document (QLM). Answered by `Answer.scores[0]`."""
+    return Ask("likelihood", (doc,))
+
+
+def compare(first: str, second: str) -> Ask:
+    """Ask which of two documents is the more relevant (pairwise). Answered by `Answer.choice`, 0 or 1."""
+    return Ask("compare", (first, second))
+
+
+def choose(docs: Sequence[str]) -> Ask:
+    """Ask for the most relevant of some documents (setwise). Answered by `Answer.choice`, an index into `docs`."""
+    return Ask("choose", tuple(docs))
+
+
+def permute(docs: Sequence[str]) -> Ask:
+    """Ask for an order of some documents (listwise). Answered by `Answer.order`, indices into `docs`, best first."""
+    return Ask("permute", tuple(docs))
+
+
+def select(docs: Sequence[str], limit: int) -> Ask:
+    """Ask for the `limit` most relevant documents (tournament). Answered by `Answer.order`, `limit` indices."""
+    return Ask("select", tuple(docs), limit=limit)
+
+
+def rate(docs: Sequence[str]) -> Ask:
+    """Ask for a score for each document of a group. Answered by `Answer.scores`, one a document."""
+    return Ask("rate", tuple(docs))
+
+
+def write(template: str, docs: Sequence[str] = (), notes: Sequence[tuple[str, str]] = ()) -> Ask:
+    """Ask for a note, such as a query analysis, that later asks can carry. Answered by `Answer.note`."""
+    return Ask("write", tuple(docs), template=template, notes=tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's answer to an ask, read.
+
+    The field that holds the value depends on the ask's kind. Where `parsed` is false the model's text could not be
+    read, and the value is the neutral one: the first document, the order as presented, no relevance. `scores` also
+    holds the labels' log-probabilities where `choose`, `compare` and `permute` were answered by likelihood.
+    """
+
+    choice: int = 0
+    order: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    note: str = ""
+    text: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    parsed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Document identifiers, best first: a permutation of the candidates."""
+
+    docs: tuple[str, ...]
+
+
+Steps = Generator[list[Ask], list[Answer], Ranking]
+"""A ranking method at work on one query: yields rounds of independent asks, receives their answers in the same order,
+returns the ranking."""
+
+
+class Params(BaseModel):
+    """Parameters of a ranking method: each method file has its own, beside the algorithm that uses them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class TopK(Params):
+    """Parameters of a method that ranks the top k and leaves the rest in first-stage order."""
+
+    k: int = Field(10, ge=1, description="how many documents to rank; those below keep first-stage order")
+
+
+def top_then_rest(top: Sequence[str], candidates: Candidates) -> Ranking:
+    """The ranked documents, then all others in first-stage order."""
+    ranked = set(top)
+    return Ranking((*top, *(doc.id for doc in candidates.docs if doc.id not in ranked)))
+
+
+@dataclass(slots=True)
+class Cost:
+    """What ranking one query took.
+
+    Asks, rounds, comparisons, tokens and unparsed describe the experiment; calls, cached and seconds the execution.
+    Tokens are null where no tokenizer counted them; seconds are null where an answer was cached.
+    """
+
+    query_id: str
+    asks: int = 0
+    calls: int = 0
+    cached: int = 0
+    rounds: int = 0
+    comparisons: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    unparsed: int = 0
+    seconds: float | None = field(default=None)
