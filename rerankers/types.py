@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Scoring = Literal["likelihood", "generation"]
+"""How a model answers: by the log-probabilities of the labels at one position, or by text that is read."""
 
 AskKind = Literal["score", "likelihood", "compare", "choose", "permute", "select", "rate", "write"]
 """What is asked of a model: see the constructors below, one for each kind."""
@@ -138,6 +141,17 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    prompt: ClassVar[str]
+    """The prompt that is used unless the config names another."""
+
+    scoring: ClassVar[Scoring] = "likelihood"
+    """The scoring that is used unless the config names another."""
+
+    @property
+    def most_docs(self) -> int:
+        """The most documents that one ask shows."""
+        return 1
+
 
 class TopK(Params):
     """Parameters of a method that ranks the top k and leaves the rest in first-stage order."""
@@ -149,6 +163,12 @@ def top_then_rest(top: Sequence[str], candidates: Candidates) -> Ranking:
     """The ranked documents, then all others in first-stage order."""
     ranked = set(top)
     return Ranking((*top, *(doc.id for doc in candidates.docs if doc.id not in ranked)))
+
+
+def by_score(candidates: Candidates, scores: Sequence[float]) -> Ranking:
+    """All documents by descending score; equal scores keep first-stage order."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    return Ranking(tuple(candidates.docs[i].id for i in order))
 
 
 @dataclass(slots=True)

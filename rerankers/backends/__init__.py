@@ -1,0 +1,116 @@
+"""Backends: whatever answers a request. One file each; see `Backend` for what a file must offer.
+
+A backend file holds `Options`, the keys of the config's `model` section it takes, and `open(options, setting)`,
+which starts it. Nothing heavy is imported before `open` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from ..prompts.answers import Reply
+from ..prompts.prompts import Architecture, Message, Prompt
+from ..types import Ask, Scoring
+
+Grades = Mapping[str, Mapping[str, int]]
+"""Relevance judgements: query id → document id → grade."""
+
+
+class ModelOptions(BaseModel):
+    """Keys of the config's `model` section that a backend takes, with their defaults and meaning."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a backend may need to know of the experiment besides its own options."""
+
+    seed: int = 0
+    grades: Grades | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How text is generated. At temperature 0 the most probable token is taken each time."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An ask with everything that a backend needs to answer it.
+
+    `passages` are the texts of the asked documents, whole; a backend with a tokenizer cuts query and passages to
+    `query_tokens` and `passage_tokens` of its own tokens. `key` addresses the answer in the ledger.
+    """
+
+    ask: Ask
+    query_id: str
+    query: str
+    passages: tuple[str, ...]
+    prompt: Prompt
+    scoring: Scoring
+    decoding: Decoding
+    query_tokens: int | None
+    passage_tokens: int | None
+    compat: Literal["llm-rankers"] | None
+    key: bytes
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels it can be answered with."""
+        return self.prompt.labels_for(len(self.ask.docs))
+
+    def messages(self, query: str, passages: Sequence[str]) -> tuple[Message, ...]:
+        """The conversation, for a query and passages that have been cut to length."""
+        return self.prompt.render(query, passages)
+
+
+class Backend(Protocol):
+    """Answers requests: they are submitted as they arise, and collected as they are answered."""
+
+    architecture: Architecture
+    """Which of a prompt's two forms fits the model."""
+
+    identity: Mapping[str, object]
+    """What makes this backend's answers what they are: part of the fingerprint and of every ledger key."""
+
+    simulated: bool
+    """Whether answers come from a rule and not from a model: the ledger's keys then hold document ids too."""
+
+    remembers: bool
+    """Whether its answers are kept in the ledger, and equal asks answered once."""
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Take requests to answer, in order."""
+
+    def collect(self) -> list[tuple[Request, Reply]]:
+        """Wait until some of the submitted requests are answered, and hand those over.
+
+        Raises `BackendError` where the model or server fails.
+        """
+
+    def close(self) -> None:
+        """Let go of all resources. Raises `InputError` where recorded answers were left unused."""
+
+
+class Queue:
+    """Requests that wait for a backend that answers one batch at a time."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Request] = []
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Add requests at the end."""
+        self.waiting.extend(requests)
+
+    def take(self, count: int | None = None) -> list[Request]:
+        """Remove and return the first `count` requests, or all."""
+        taken, self.waiting = (self.waiting, []) if count is None else (self.waiting[:count], self.waiting[count:])
+        return taken

@@ -1,0 +1,125 @@
+"""A model's tokenizer at work: cutting texts to length, framing prompts, finding the ids of labels.
+
+Passages are data: a text that contains one of the tokenizer's control tokens, say `</s>`, is tokenised in two parts
+that meet inside it, so that the model reads the same characters and the token itself never arises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from ..errors import InputError
+from ..prompts.prompts import Architecture
+from . import Request
+
+SEAM = "\ue000"
+"""A private-use character, put inside a control token that a text contains: where the text is tokenised in parts."""
+
+TAIL = 32
+"""How many of a prompt's last characters decide how the first token of the answer is written."""
+
+TEMPLATE_DATE = "26 Jul 2024"
+"""What Llama 3's chat template writes as today's date where it is not told: a prompt must not change with the day."""
+
+
+class Tokens:
+    """Turns requests into token ids."""
+
+    def __init__(self, tokenizer: Any, architecture: Architecture) -> None:
+        self.tokenizer = tokenizer
+        self.architecture = architecture
+        control = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+        self._control = re.compile("|".join(re.escape(token) for token in control if len(token) > 1) or r"(?!)")
+        self.cut = lru_cache(maxsize=200_000)(self._cut)
+        self._label_ids = lru_cache(maxsize=1_000)(self._find_label_ids)
+
+    def _cut(self, text: str, length: int | None) -> str:
+        """The text's first `length` tokens, as text; without white space around it."""
+        text = text.strip()
+        if length is None or len(text) <= length:  # a token has at least one character
+            return text
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return text if len(offsets) <= length else text[: offsets[length][0]]
+
+    def prompt(self, request: Request) -> tuple[str, list[int]]:
+        """The prompt as text and as ids: the encoder's input, or all that stands before the answer."""
+        messages = request.messages(
+            self._shield(self.cut(request.query, request.query_tokens)),
+            [self._shield(self.cut(text, request.passage_tokens)) for text in request.passages],
+        )
+        if self.architecture == "decoder_only" and self.tokenizer.chat_template:
+            text = self.tokenizer.apply_chat_template(
+                [message.model_dump() for message in messages],
+                tokenize=False,
+                add_generation_prompt=True,
+                date_string=TEMPLATE_DATE,
+            )
+            # The template writes the special tokens; llm-rankers lets the tokenizer add them once more.
+            special = request.compat == "llm-rankers"
+        else:
+            text = "\n\n".join(message.content for message in messages)
+            special = True
+        if self.architecture == "decoder_only":
+            text += request.prompt.answer.prefix.decoder_only
+        return text, self._ids(text, special)
+
+    def decoder_prefix(self, request: Request) -> list[int]:
+        """What an encoder-decoder model's answer is made to begin with, after its start token."""
+        return self._ids(request.prompt.answer.prefix.encoder_decoder, special=False)
+
+    def label_ids(self, request: Request, prompt: str) -> tuple[int, ...]:
+        """The first token of each label, as it is written where the answer begins.
+
+        Raises `InputError` where two labels begin with the same token, or one is unknown to the tokenizer.
+        """
+        if self.architecture == "encoder_decoder":
+            prompt = request.prompt.answer.prefix.encoder_decoder
+        return self._label_ids(prompt[-TAIL:], request.labels)
+
+    def _find_label_ids(self, before: str, labels: tuple[str, ...]) -> tuple[int, ...]:
+        gap = "" if not before or before[-1].isspace() or self._ends_with_control(before) else " "
+        stem = self._ids(before, special=False)
+        found = []
+        for label in labels:
+            written = self._ids(before + gap + label, special=False)
+            shared = next((i for i, (a, b) in enumerate(zip(stem, written, strict=False)) if a != b), len(stem))
+            found.append(written[shared])
+        if len(set(found)) < len(found) or self.tokenizer.unk_token_id in found:
+            raise InputError(
+                f"labels {', '.join(labels)} do not each begin with a token of their own in this model's vocabulary; "
+                "use scoring: generation or a prompt with other labels"
+            )
+        return tuple(found)
+
+    def _ends_with_control(self, text: str) -> bool:
+        return any(match.end() == len(text) for match in self._control.finditer(text))
+
+    def _shield(self, text: str) -> str:
+        text = text.replace(SEAM, "")
+        return self._control.sub(lambda token: f"{token[0][0]}{SEAM}{token[0][1:]}", text)
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        if SEAM not in text:
+            return list(self.tokenizer(text, add_special_tokens=special)["input_ids"]) if text else []
+        parts = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split(SEAM)]
+        before, after = self._special_around() if special else ([], [])
+        return [*before, *(token for part in parts for token in part), *after]
+
+    def _special_around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts before and after a text."""
+        bare = list(self.tokenizer("a", add_special_tokens=False)["input_ids"])
+        full = list(self.tokenizer("a", add_special_tokens=True)["input_ids"])
+        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        return full[:start], full[start + len(bare) :]
+
+
+def padded(rows: Sequence[list[int]], pad: int, *, left: bool) -> tuple[list[list[int]], list[list[int]]]:
+    """Rows of ids filled up to the longest with `pad`, and the attention mask that leaves the filling out."""
+    width = max(len(row) for row in rows)
+    fill = [(row, [pad] * (width - len(row))) for row in rows]
+    if left:
+        return [f + r for r, f in fill], [[0] * len(f) + [1] * len(r) for r, f in fill]
+    return [r + f for r, f in fill], [[1] * len(r) + [0] * len(f) for r, f in fill]

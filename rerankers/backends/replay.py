@@ -1,0 +1,120 @@
+"""Recorded answers instead of a model.
+
+- A JSONL file, one {"query_id": …, "text": …} a line, is consumed in order for each query: nothing is shared or
+  looked up, and each answer must be used exactly once.
+- A ledger (`.sqlite`) answers exactly the asks that are in it: a replay can never call a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from pathlib import Path
+
+from pydantic import Field
+
+from ..errors import InputError
+from ..ledger import Ledger
+from ..prompts.answers import Reply
+from ..prompts.prompts import Architecture
+from . import Backend, ModelOptions, Queue, Request, Setting
+
+
+class Options(ModelOptions):
+    """Keys of the `model` section."""
+
+    answers: str = Field(description="a JSONL file of recorded answers, or a run's ledger.sqlite")
+
+
+def open(options: Options, setting: Setting) -> Backend:  # noqa: A001, ARG001 - every backend's entry
+    """A backend that answers from the file. Raises `InputError` where it is missing or malformed."""
+    path = Path(options.answers)
+    if not path.is_file():
+        raise InputError(f"model.answers: no file {path}")
+    return LedgerReplay(path) if path.suffix == ".sqlite" else TextReplay(path)
+
+
+class TextReplay(Queue):
+    """Answers each query's asks with its recorded texts, in order."""
+
+    architecture: Architecture = "decoder_only"
+    simulated = False
+    remembers = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        content = path.read_bytes()
+        self.identity = {"backend": "replay", "answers": hashlib.sha256(content).hexdigest()}
+        self.texts: dict[str, deque[str]] = {}
+        for number, line in enumerate(content.splitlines(), 1):
+            try:
+                record = json.loads(line)
+                query_id, text = record["query_id"], record["text"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise InputError(
+                    f'{path}, line {number}: expected {{"query_id": …, "text": …}}, found {line[:60]!r}'
+                ) from error
+            self.texts.setdefault(str(query_id), deque()).append(str(text))
+
+    def collect(self) -> list[tuple[Request, Reply]]:
+        """Answer everything that waits. Raises `InputError` where a query has no recorded answer left."""
+        return [(request, Reply(text=self._next(request.query_id))) for request in self.take()]
+
+    def _next(self, query_id: str) -> str:
+        texts = self.texts.get(query_id)
+        if not texts:
+            raise InputError(
+                f"{self.path}: query {query_id} asks for more answers than are recorded; "
+                "replay with the method and settings of the recording"
+            )
+        return texts.popleft()
+
+    def close(self) -> None:
+        """Raise `InputError` where recorded answers were left unused."""
+        left = {query_id: len(texts) for query_id, texts in self.texts.items() if texts}
+        if left:
+            query_id, count = next(iter(left.items()))
+            raise InputError(
+                f"{self.path}: {sum(left.values())} recorded answers of {len(left)} queries were not used, "
+                f"{count} of them of query {query_id}; replay with the method, settings and queries of the recording"
+            )
+
+
+class LedgerReplay(Queue):
+    """Answers from the ledger of an earlier run, as the model that wrote it."""
+
+    simulated = False
+    remembers = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.ledger = Ledger(path, read_only=True)
+        models = self.ledger.models()
+        if len(models) != 1:
+            raise InputError(f"{path}: holds answers of {len(models)} models; a replay needs those of one")
+        self.identity = dict(models[0])
+        self.simulated = self.identity["backend"] == "simulated"
+        architecture = self.identity.get("architecture")
+        self.architecture: Architecture = (
+            "encoder_decoder" if architecture == "encoder_decoder" else "decoder_only"
+        )
+
+    def collect(self) -> list[tuple[Request, Reply]]:
+        """Look up everything that waits. Raises `InputError` for an ask that the ledger does not answer."""
+        return [(request, self._look_up(request)) for request in self.take()]
+
+    def _look_up(self, request: Request) -> Reply:
+        reply = self.ledger.get(request.key)
+        if reply is None:
+            raise InputError(
+                f"{self.path}: no answer for query {request.query_id} about {', '.join(request.ask.docs)}; "
+                "replay with the dataset, ranker and seed of the recording"
+            )
+        return reply
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self.ledger.close()

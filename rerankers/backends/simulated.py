@@ -1,0 +1,135 @@
+"""Answers from a rule instead of a model: for tests, for trying the whole tool offline, and for studying methods.
+
+- `oracle` answers from the relevance judgements: unjudged documents have grade 0, of equal grades the document
+  presented first wins;
+- `noisy` is an oracle that answers wrongly with probability `noise`, seeded by the ask;
+- `rel` gives every document the relevance int(sha256("{seed}|{docid}")), the higher wins;
+- `hash` answers from a hash of the documents as presented: no relevance behind it, only control flow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from typing import Literal
+
+from pydantic import Field
+
+from ..errors import InputError
+from ..prompts.answers import Reply
+from ..prompts.prompts import Architecture
+from . import Backend, Grades, ModelOptions, Queue, Request, Setting
+
+SURELY_NOT = -1000.0
+"""The log-probability of what is not answered: finite, so that it can be written as JSON."""
+
+
+class Options(ModelOptions):
+    """Keys of the `model` section."""
+
+    answers: Literal["oracle", "noisy", "hash", "rel"] = Field("oracle", description="the rule that answers")
+    noise: float = Field(0.1, ge=0.0, le=1.0, description="how often a noisy oracle answers wrongly")
+
+
+def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the name of every backend's entry
+    """A backend that answers by the given rule. Raises `InputError` where an oracle has no judgements."""
+    if options.answers in ("oracle", "noisy") and setting.grades is None:
+        raise InputError(
+            f"model.answers: {options.answers} answers from relevance judgements, but the dataset has no qrels"
+        )
+    return Simulated(options, setting.seed, setting.grades or {})
+
+
+class Simulated(Queue):
+    """The simulated model: a relevance for every document, and one way of answering each kind of ask with it."""
+
+    architecture: Architecture = "decoder_only"
+    simulated = True
+    remembers = True
+
+    def __init__(self, options: Options, seed: int, grades: Grades) -> None:
+        super().__init__()
+        self.options = options
+        self.seed = seed
+        self.grades = grades
+        self.identity = self._identity()
+
+    def _identity(self) -> dict[str, object]:
+        rule: dict[str, object] = {"backend": "simulated", "answers": self.options.answers}
+        if self.options.answers != "oracle":
+            rule["seed"] = self.seed
+        if self.options.answers == "noisy":
+            rule["noise"] = self.options.noise
+        if self.options.answers in ("oracle", "noisy"):
+            judged = json.dumps(self.grades, sort_keys=True).encode()
+            rule["grades"] = hashlib.sha256(judged).hexdigest()
+        return rule
+
+    def collect(self) -> list[tuple[Request, Reply]]:
+        """Answer everything that waits."""
+        return [(request, self._reply(request)) for request in self.take()]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _reply(self, request: Request) -> Reply:
+        if request.ask.kind == "score":
+            return _say_probability(request, self._probability(request))
+        return _say_label(request, self._choice(request))
+
+    def _choice(self, request: Request) -> int:
+        """The index of the document that is answered to be the most relevant."""
+        docs = request.ask.docs
+        if self.options.answers == "hash":
+            presented = _number(f"{self.seed}|" + "|".join(docs))
+            return presented % len(docs)
+        relevance = [self._relevance(request.query_id, doc) for doc in docs]
+        best = relevance.index(max(relevance))
+        dice = self._dice(request)
+        if dice and len(docs) > 1 and dice.random() < self.options.noise:
+            return dice.choice([i for i in range(len(docs)) if i != best])
+        return best
+
+    def _probability(self, request: Request) -> float:
+        """The probability of the label that means the most relevance, for a single document."""
+        relevance = self._relevance(request.query_id, request.ask.docs[0])
+        if self.options.answers in ("hash", "rel"):
+            return relevance / 2**256
+        probability = 1 / (1 + math.exp(0.5 - relevance))
+        dice = self._dice(request)
+        return 1 - probability if dice and dice.random() < self.options.noise else probability
+
+    def _relevance(self, query_id: str, doc: str) -> int:
+        if self.options.answers in ("hash", "rel"):
+            return _number(f"{self.seed}|{doc}")
+        return self.grades.get(query_id, {}).get(doc, 0)
+
+    def _dice(self, request: Request) -> random.Random | None:
+        """Chance seeded by the ask, so that the same ask goes wrong the same way in every run."""
+        return random.Random(f"{self.seed}|{request.key.hex()}") if self.options.answers == "noisy" else None  # noqa: S311
+
+
+def _say_label(request: Request, choice: int) -> Reply:
+    """A reply that chooses one of the documents, in the form that the scoring asks for."""
+    labels = request.labels
+    if request.scoring == "generation":
+        return Reply(text=labels[choice])
+    return Reply(scores=tuple(0.0 if i == choice else SURELY_NOT for i in range(len(labels))))
+
+
+def _say_probability(request: Request, probability: float) -> Reply:
+    """A reply that gives the most relevant label that probability, and the least relevant one the rest."""
+    values = request.prompt.labels
+    if not isinstance(values, dict):
+        raise InputError(f"prompt '{request.prompt.name}' asks for a score, but its labels have no values")
+    best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
+    if request.scoring == "generation":
+        return Reply(text=best if probability >= 0.5 else worst)
+    weights = {best: probability, worst: 1 - probability}
+    return Reply(scores=tuple(math.log(w) if (w := weights.get(label, 0.0)) else SURELY_NOT for label in values))
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest())

@@ -1,0 +1,278 @@
+"""Hugging Face transformers, in this process: encoder-decoder and decoder-only models, on CPU or CUDA.
+
+Labels are scored in one forward pass, at the position where the answer would begin; text is generated greedily. A
+batch is padded to its longest prompt. Padding and batch size move float32 log-probabilities by about 1e-5, enough to
+flip a near tie, so in float32 on a CPU, where batching gains nothing for models of real size, each prompt is computed
+alone (`exact`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from ..digests import file_digest
+from ..errors import BackendError, InputError
+from ..prompts.answers import Reply
+from ..prompts.prompts import Architecture
+from . import Backend, ModelOptions, Queue, Request, Setting
+from ._tokens import Tokens, padded
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
+"""The files of a model folder that decide what the model answers."""
+
+
+class Options(ModelOptions):
+    """Keys of the `model` section."""
+
+    name: str = Field(description="a hub id such as google/flan-t5-large, or a folder")
+    revision: str | None = Field(None, description="the hub's branch, tag or commit")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="number format; auto: bfloat16 on CUDA, float32 on CPU"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    batch_size: int = Field(32, ge=1, description="prompts a batch")
+    exact: bool | None = Field(
+        None,
+        description="compute each prompt alone, so that nothing depends on its batch; default: float32 on CPU",
+    )
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+
+def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the name of every backend's entry
+    """Load the model and its tokenizer.
+
+    Raises `InputError` where they cannot be found or loaded, or where the device is not there.
+    """
+    return Transformers(options, setting.seed)
+
+
+class Transformers(Queue):
+    """A model and its tokenizer, answering one batch at a time."""
+
+    simulated = False
+    remembers = True
+
+    def __init__(self, options: Options, seed: int) -> None:
+        super().__init__()
+        import torch
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self.seed = seed
+        self.device = _device(options.device)
+        self.dtype = _dtype(options.dtype, self.device)
+        source = _locate(options)
+        load = {"trust_remote_code": options.trust_remote_code, "local_files_only": source.is_folder}
+        if source.commit:
+            load["revision"] = source.commit
+        try:
+            config = transformers.AutoConfig.from_pretrained(source.name, **load)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source.name, **load)
+            kind = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+            self.model: Any = kind.from_pretrained(source.name, dtype=self.dtype, **load).to(self.device).eval()
+        except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+            raise InputError(f"model {options.name}: cannot be loaded: {_one_line(error)}") from error
+        self.architecture: Architecture = "encoder_decoder" if config.is_encoder_decoder else "decoder_only"
+        self.tokens = Tokens(tokenizer, self.architecture)
+        self.pad = _first_known(tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        self.longest = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
+        alone = options.exact if options.exact is not None else (
+            self.device.type == "cpu" and self.dtype == torch.float32
+        )
+        self.batch_size = 1 if alone else options.batch_size
+        accepted = inspect.signature(self.model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self.identity = {
+            "backend": "transformers",
+            "model": source.identity,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "architecture": self.architecture,
+        }
+
+    def collect(self) -> list[tuple[Request, Reply]]:
+        """Answer the next batch: the first requests that waited."""
+        import torch
+
+        batch = self.take(self.batch_size)
+        try:
+            with torch.inference_mode():
+                labelled = [request for request in batch if request.scoring == "likelihood"]
+                written = [request for request in batch if request.scoring == "generation"]
+                return [*self._score_labels(labelled), *self._write(written)]
+        except torch.OutOfMemoryError as error:
+            raise BackendError(
+                f"out of memory on {self.device} with batches of {self.batch_size}; lower model.batch_size and run "
+                "again: all earlier answers are kept"
+            ) from error
+
+    def close(self) -> None:
+        """Nothing is held that Python would not let go of."""
+
+    def _score_labels(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+        """The labels' log-probabilities over the whole vocabulary, where the answer would begin."""
+        import torch
+
+        if not requests:
+            return []
+        prompts = [self.tokens.prompt(request) for request in requests]
+        inputs = self._inputs(requests, [ids for _, ids in prompts])
+        logits = self.model(**inputs, **self._keeps_last, use_cache=False).logits[:, -1].double()
+        # In double precision: the difference of two labels then keeps every bit of the model's logits.
+        scores = torch.log_softmax(logits, dim=-1).cpu()
+        replies = []
+        for row, request, (text, ids) in zip(scores, requests, prompts, strict=True):
+            chosen = tuple(row[list(self.tokens.label_ids(request, text))].tolist())
+            if any(score != score for score in chosen):
+                raise BackendError(
+                    f"query {request.query_id}: the model's scores are not numbers in {self.dtype}; "
+                    "use dtype: bfloat16 or float32"
+                )
+            replies.append((request, Reply(scores=chosen, prompt_tokens=len(ids), completion_tokens=0)))
+        return replies
+
+    def _write(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+        """Generated text, without what it was made to begin with."""
+        import torch
+        import transformers
+
+        if not requests:
+            return []
+        prompts = [ids for _, ids in map(self.tokens.prompt, requests)]
+        inputs = self._inputs(requests, prompts)
+        inputs.pop("position_ids", None)  # generate() makes its own
+        start = inputs["decoder_input_ids" if self.architecture == "encoder_decoder" else "input_ids"].shape[1]
+        decoding = requests[0].decoding
+        if decoding.temperature:
+            torch.manual_seed(int.from_bytes(requests[0].key[:8]) ^ self.seed)
+        ends = self.model.generation_config.eos_token_id
+        output = self.model.generate(
+            **inputs,
+            generation_config=transformers.GenerationConfig(
+                max_new_tokens=decoding.max_new_tokens,
+                do_sample=decoding.temperature > 0,
+                temperature=decoding.temperature or None,
+                pad_token_id=self.pad,
+                eos_token_id=ends,
+                decoder_start_token_id=self.model.config.decoder_start_token_id
+                if self.architecture == "encoder_decoder"
+                else None,
+            ),
+        )[:, start:].tolist()
+        stops = set(ends if isinstance(ends, list) else [ends])
+        replies = []
+        for request, prompt, row in zip(requests, prompts, output, strict=True):
+            end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
+            text = self.tokens.tokenizer.decode(row[:end], skip_special_tokens=True)
+            replies.append((request, Reply(text=text, prompt_tokens=len(prompt), completion_tokens=end)))
+        return replies
+
+    def _inputs(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+        """The model's input for a batch of prompts."""
+        import torch
+
+        for request, ids in zip(requests, prompts, strict=True):
+            if self.longest is not None and len(ids) + request.decoding.max_new_tokens > self.longest:
+                raise InputError(
+                    f"query {request.query_id}: a prompt of {len(ids)} tokens does not fit the model's {self.longest}; "
+                    "lower ranker.passage_tokens or the documents a prompt"
+                )
+        encoder_decoder = self.architecture == "encoder_decoder"
+        rows, mask = padded(prompts, self.pad, left=not encoder_decoder)
+        inputs = {
+            "input_ids": torch.tensor(rows, device=self.device),
+            "attention_mask": torch.tensor(mask, device=self.device),
+        }
+        if encoder_decoder:
+            first = [self.model.config.decoder_start_token_id, *self.tokens.decoder_prefix(requests[0])]
+            inputs["decoder_input_ids"] = torch.tensor([first] * len(rows), device=self.device)
+        elif self._takes_positions:
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        return inputs
+
+
+class _Source:
+    """Where a model is loaded from, and what identifies its content."""
+
+    def __init__(self, name: str, commit: str | None, identity: str) -> None:
+        self.name = name
+        self.commit = commit
+        self.identity = identity
+        self.is_folder = commit is None
+
+
+def _locate(options: Options) -> _Source:
+    """The model's folder, or its commit on the hub: what is in the cache is used without asking the hub."""
+    folder = Path(options.name).expanduser()
+    if folder.is_dir():
+        files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+        if not (folder / "config.json").is_file():
+            raise InputError(f"model.name: folder {options.name} holds no model (no config.json)")
+        digest = hashlib.sha256("".join(f"{f.name}:{file_digest(f)};" for f in files).encode())
+        return _Source(str(folder), None, digest.hexdigest())
+    if options.name.startswith((".", "/", "~")) or options.name.count("/") > 1:
+        raise InputError(f"model.name: no folder {options.name}")
+    commit = _commit(options.name, options.revision)
+    return _Source(options.name, commit, f"{options.name}@{commit}")
+
+
+def _commit(name: str, revision: str | None) -> str:
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    try:
+        try:
+            path = huggingface_hub.hf_hub_download(name, "config.json", revision=revision, local_files_only=True)
+        except errors.LocalEntryNotFoundError:
+            path = huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        raise InputError(
+            f"model.name: {name} is neither a folder nor in the hub's cache ({constants.HF_HUB_CACHE}), and the hub "
+            f"did not give it ({_one_line(error)}); download it elsewhere with `hf download {name}` and copy the "
+            "cache, or name a folder"
+        ) from error
+    return Path(path).parent.name
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"model.device: {name} is no device; use auto, cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"model.device: {name} asked for, but this machine offers no CUDA device; use auto or cpu")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def _first_known(*values: int | list[int] | None) -> int:
+    for value in values:
+        if isinstance(value, int):
+            return value
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

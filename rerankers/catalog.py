@@ -1,0 +1,88 @@
+"""What there is to choose from: a name is a file, so there is no registry to edit.
+
+`setwise.heapsort` is the function `heapsort` in `methods/setwise/heapsort.py`, its parameters the class `Params`
+beside it; the prompt `setwise` is `prompts/setwise.yaml`; the backend `simulated` is `backends/simulated.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from .errors import InputError
+from .types import Candidates, Params, Steps
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A ranking method: its control flow, its parameters, and the prompt and scoring it uses unless told."""
+
+    name: str
+    run: Callable[[Candidates, Params], Steps]
+    params: type[Params]
+    summary: str
+
+
+def methods() -> list[str]:
+    """The names of all ranking methods, `family.algorithm`."""
+    return _names(f"{path.parent.name}.{path.stem}" for path in (HERE / "methods").glob("*/*.py"))
+
+
+def prompts() -> list[str]:
+    """The names of all prompts that come with the package."""
+    return _names(path.stem for path in (HERE / "prompts").glob("*.yaml"))
+
+
+def backends() -> list[str]:
+    """The names of all backends."""
+    return _names(path.stem for path in (HERE / "backends").glob("*.py"))
+
+
+def method(name: str) -> Method:
+    """The ranking method of that name. Raises `InputError` with the nearest names where there is none."""
+    known(name, methods(), "method")
+    module = _module(f"methods.{name}")
+    function = getattr(module, name.rpartition(".")[2])
+    summary = (module.__doc__ or "").strip().partition("\n")[0]
+    return Method(name, function, cast("type[Params]", module.Params), summary)
+
+
+def backend(name: str) -> ModuleType:
+    """The module of that backend: `Options` says what it takes, `open` starts it."""
+    known(name, backends(), "backend")
+    return _module(f"backends.{name}")
+
+
+def prompt_file(name: str) -> Path:
+    """The file of a prompt that comes with the package."""
+    known(name, prompts(), "prompt")
+    return HERE / "prompts" / f"{name}.yaml"
+
+
+def known(name: str, names: Iterable[str], what: str) -> None:
+    """Raise `InputError` with the nearest of the known names unless `name` is one of them."""
+    names = list(names)
+    if name not in names:
+        raise InputError(f"unknown {what} '{name}'{nearest(name, names)}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The remedy for a misspelt name: the nearest known ones, or all of them."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(n) for n in close)}?" if close else f"; known: {', '.join(names)}"
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+def _names(stems: Iterable[str]) -> list[str]:
+    return sorted(stem for stem in stems if "_" != stem.rpartition(".")[2][0])

@@ -1,0 +1,137 @@
+"""Prompts: what a YAML file says, and how it is filled in with a query and passages.
+
+A passage is data. Templates are filled in one pass, so that braces in a passage stay braces; that a text cannot turn
+into a control token is the business of whoever tokenises it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from .. import catalog
+from ..errors import InputError
+from ..types import AskKind
+
+Architecture = Literal["encoder_decoder", "decoder_only"]
+"""The two forms of language model, which begin and count their answers differently."""
+
+FIELDS = {"query", "passages"}
+PASSAGE_FIELDS = {"label", "text"}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Message(_Part):
+    """One turn of the conversation; `content` may use {query} and {passages}."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Prefixes(_Part):
+    """What an answer is made to begin with: the decoder's first words, or the start of the assistant's turn."""
+
+    encoder_decoder: str = ""
+    decoder_only: str = ""
+
+
+class Lengths(_Part):
+    """How many tokens a written answer may have."""
+
+    encoder_decoder: int = Field(16, ge=1)
+    decoder_only: int = Field(16, ge=1)
+
+
+class AnswerForm(_Part):
+    """What an answer looks like."""
+
+    prefix: Prefixes = Prefixes()
+    max_new_tokens: Lengths = Lengths()
+
+
+class Prompt(_Part):
+    """A prompt: the kinds of ask it serves, its wording, its labels, and what an answer looks like.
+
+    `labels` are given to the passages in order of presentation or, where they are a mapping, are the possible answers
+    about one passage, with the relevance each one means.
+    """
+
+    name: str
+    source: str
+    asks: Annotated[tuple[AskKind, ...], BeforeValidator(_as_tuple)]
+    messages: Annotated[tuple[Message, ...], BeforeValidator(_as_tuple)]
+    passage: str = "{text}"
+    separator: str = "\n\n"
+    labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] = ()
+    answer: AnswerForm = AnswerForm()
+
+    @model_validator(mode="after")
+    def _templates_use_known_fields(self) -> Prompt:
+        for message in self.messages:
+            _check_fields(message.content, FIELDS)
+        _check_fields(self.passage, PASSAGE_FIELDS)
+        return self
+
+    @cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels' texts."""
+        return tuple(self.labels)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything but the name and the source: two prompts of one digest ask the same."""
+        return hashlib.sha256(self.model_dump_json(exclude={"name", "source"}).encode()).hexdigest()
+
+    def labels_for(self, docs: int) -> tuple[str, ...]:
+        """The labels that an ask about `docs` documents can be answered with."""
+        return self.label_names if isinstance(self.labels, dict) else self.labels[:docs]
+
+    def render(self, query: str, passages: Sequence[str]) -> tuple[Message, ...]:
+        """The conversation about a query and passages, in the passages' order."""
+        labels = self.labels if isinstance(self.labels, tuple) and self.labels else ("",) * len(passages)
+        shown = self.separator.join(
+            self.passage.format(label=label, text=text) for label, text in zip(labels, passages, strict=False)
+        )
+        return tuple(
+            Message(role=message.role, content=message.content.format(query=query, passages=shown))
+            for message in self.messages
+        )
+
+
+def load(name: str) -> Prompt:
+    """The prompt of that name, or of the YAML file at that path.
+
+    Raises `InputError` where there is none or where the file is no prompt.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else catalog.prompt_file(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Prompt.model_validate({"name": path.stem} | content)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"prompt {path}: cannot be read: {error}") from error
+    except (yaml.YAMLError, TypeError) as error:
+        raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"prompt {path}: {place}: {first['msg']}") from error
+
+
+def _check_fields(template: str, known: set[str]) -> None:
+    used = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    if unknown := used - known:
+        raise ValueError(f"{{{min(unknown)}}} is no field here; write {' or '.join(f'{{{f}}}' for f in sorted(known))}")

@@ -1,0 +1,187 @@
+"""Drives the methods of many queries at once: pools their asks, answers equal ones once, hands over the answers.
+
+One query's method knows nothing of the others. With `pooled=False` queries run one at a time, nothing is shared or
+looked up, and a query's seconds are its latency.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from .backends import Backend, Request
+from .errors import BackendError
+from .ledger import Ledger
+from .prompts.answers import Reply
+from .ranker import RETRIES, Ranker, Requests
+from .types import Answer, Ask, Candidates, Cost, Ranking, Steps
+
+IN_FLIGHT = 256
+"""How many queries are ranked at the same time: enough that even methods of one ask a round fill a batch."""
+
+GROUP_KINDS = {"choose", "permute", "select", "rate"}
+
+
+@dataclass
+class _Job:
+    """A query being ranked: its method, the round it waits for, and what it has cost so far."""
+
+    steps: Steps
+    requests: Requests
+    cost: Cost
+    started: float
+    asks: list[Ask] = field(default_factory=list)
+    answers: list[Answer | None] = field(default_factory=list)
+    missing: int = 0
+    ranking: Ranking | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an answer is waited for: the slot of a job's round, and how often it was asked before."""
+
+    job: _Job
+    slot: int
+    attempt: int
+
+
+@dataclass
+class Scheduler:
+    """Ranks queries with one ranker and one backend."""
+
+    ranker: Ranker
+    backend: Backend
+    ledger: Ledger
+    pooled: bool = True
+    _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
+    _new: list[Request] = field(default_factory=list, init=False)
+
+    def rank(self, queries: Iterable[Candidates]) -> Iterator[tuple[Ranking, Cost]]:
+        """Yield each query's ranking and cost as it is done; queries that are done together in the order given.
+
+        Raises `BackendError` where the backend fails; the answers given until then are in the ledger.
+        """
+        self.ledger.add_model(self.backend.identity)
+        source = iter(queries)
+        active: dict[int, _Job] = {}
+        started = 0
+        exhausted = False
+        while active or not exhausted:
+            while not exhausted and len(active) < (IN_FLIGHT if self.pooled else 1):
+                candidates = next(source, None)
+                if candidates is None:
+                    exhausted = True
+                else:
+                    active[started] = self._start(candidates)
+                    started += 1
+            done = [number for number, job in active.items() if job.ranking is not None]
+            for number in done:
+                yield self._finish(active.pop(number))
+            if active and not done:
+                self._answer_some()
+
+    def _start(self, candidates: Candidates) -> _Job:
+        requests = Requests(self.ranker, self.backend, candidates)
+        job = _Job(self.ranker.steps(candidates), requests, Cost(candidates.query.id), time.perf_counter())
+        self._advance(job)
+        return job
+
+    def _advance(self, job: _Job) -> None:
+        """Take the method's next rounds until one has to wait for the backend, or the ranking is there."""
+        while job.missing == 0 and job.ranking is None:
+            answers = [answer for answer in job.answers if answer is not None]
+            try:
+                job.asks = job.steps.send(answers) if job.cost.rounds else next(job.steps)
+            except StopIteration as stop:
+                job.ranking = stop.value
+                job.cost.seconds = None if job.cost.cached else time.perf_counter() - job.started
+                return
+            job.cost.rounds += 1
+            job.cost.comparisons += comparisons(job.asks)
+            job.answers = [None] * len(job.asks)
+            job.missing = len(job.asks)
+            for slot, ask in enumerate(job.asks):
+                self._pose(job, slot, ask)
+
+    def _pose(self, job: _Job, slot: int, ask: Ask, attempt: int = 0) -> None:
+        """Answer an ask from the ledger, let it wait for an equal one, or put it to the backend."""
+        request = job.requests.request(ask, attempt)
+        job.cost.asks += 1
+        place = _Place(job, slot, attempt)
+        if self._shares and request.key in self._waiting:
+            job.cost.cached += 1
+            self._waiting[request.key].append(place)
+        elif self._shares and (reply := self.ledger.get(request.key)) is not None:
+            job.cost.cached += 1
+            self._deliver(place, reply)
+        else:
+            job.cost.calls += 1
+            self._waiting.setdefault(request.key, []).append(place)
+            self._new.append(request)
+
+    @property
+    def _shares(self) -> bool:
+        """Whether equal asks are answered once."""
+        return self.pooled and self.backend.remembers
+
+    def _answer_some(self) -> None:
+        """Let the backend answer some of what was asked; write that down; let the methods go on."""
+        self.backend.submit(self._new)
+        self._new = []
+        replies = self.backend.collect()
+        if self.backend.remembers:
+            self.ledger.add((request.key, request.query_id, reply) for request, reply in replies)
+        for request, reply in replies:
+            for place in self._places(request.key):
+                self._deliver(place, reply)
+                self._advance(place.job)
+
+    def _places(self, key: bytes) -> list[_Place]:
+        """Take the places that an answer under this key is for: all that wait for it, or the first."""
+        places = self._waiting.pop(key)
+        if not self._shares and len(places) > 1:
+            self._waiting[key] = places[1:]
+        return places if self._shares else places[:1]
+
+    def _deliver(self, place: _Place, reply: Reply) -> None:
+        """Read a reply and put the answer in its place, or ask again where the ranker says so."""
+        job = place.job
+        ask = job.asks[place.slot]
+        answer = self.ranker.read(ask, reply, self.backend)
+        job.cost.prompt_tokens = _sum(job.cost.prompt_tokens, answer.prompt_tokens)
+        job.cost.completion_tokens = _sum(job.cost.completion_tokens, answer.completion_tokens)
+        if not answer.parsed:
+            job.cost.unparsed += 1
+            policy = self.ranker.options.on_unparsed
+            if policy == "fail":
+                raise BackendError(
+                    f"query {job.cost.query_id}: the answer {answer.text!r} about {', '.join(ask.docs)} cannot be read; "
+                    "on_unparsed: keep_order or retry would go on"
+                )
+            if policy == "retry" and place.attempt < RETRIES:
+                self._pose(job, place.slot, ask, place.attempt + 1)
+                return
+        job.answers[place.slot] = answer
+        job.missing -= 1
+
+    def _finish(self, job: _Job) -> tuple[Ranking, Cost]:
+        """The ranking, which must be a permutation of the candidates, and its cost."""
+        ranking = job.ranking
+        candidates = job.requests.candidates
+        if ranking is None or sorted(ranking.docs) != sorted(candidates.ids):
+            raise AssertionError(f"{self.ranker.method.name} lost or invented documents of {job.cost.query_id}")
+        return ranking, job.cost
+
+
+def comparisons(asks: Iterable[Ask]) -> int:
+    """A round's comparisons as the papers count them.
+
+    Unordered pairs for pairwise asks, prompts for setwise, listwise and other groups, none for pointwise.
+    """
+    pairs = {frozenset(ask.docs) for ask in asks if ask.kind == "compare"}
+    return len(pairs) + sum(ask.kind in GROUP_KINDS for ask in asks)
+
+
+def _sum(total: int | None, more: int | None) -> int | None:
+    return None if total is None or more is None else total + more
