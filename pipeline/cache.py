@@ -1,4 +1,4 @@
-"""The folder for what is expensive to make and can be made again, and the hashes of large files kept there."""
+"""The folder for what is expensive to make and can be made again, with the hashes of large files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..rerankers.errors import InputError
 from .files import reason, replacing
 
 _WORTH_REMEMBERING = 16 * 2**20
-"""Bytes from which a file's hash is remembered: a smaller file is hashed in the time that the look-up takes."""
+"""Bytes from which a file's hash is remembered: a smaller one is hashed while the look-up would last."""
 
 
 def cache_folder() -> Path:
-    """The folder for caches: `R2LLM_CACHE` if set, else the one that the system gives to the user's programs."""
+    """The folder for caches: `R2LLM_CACHE` if set, else the system's place for user caches."""
     given = os.environ.get("R2LLM_CACHE")
     if given:
         return Path(given).expanduser()
@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """A file's SHA-256 in hexadecimal digits; that of a large file is computed once for a path, size and time."""
+    """A file's SHA-256 in hexadecimal digits; a large file's is computed once a path, size and time."""
     try:
         status = path.stat()
         state = [status.st_size, status.st_mtime_ns]
@@ -51,7 +51,7 @@ def _hashes_file() -> Path:
 
 
 def _remembered() -> dict[str, list[int | str]]:
-    """What the cache holds: path to [size, mtime in ns, hash]. A cache that cannot be read is an empty one."""
+    """What the cache holds: path to [size, mtime in ns, hash]. An unreadable cache is an empty one."""
     try:
         found = json.loads(_hashes_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Reading and writing files: lines with numbers, gzip by name, atomic replacement, errors that name file and line."""
+"""Files: numbered lines, gzip by name, replacement all at once, and errors that name file and line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from typing import Any, BinaryIO, TextIO
 
 from ..rerankers.errors import InputError
 
+Place = int | str
+"""Where in a file: a line number from 1, or words such as `item 3` where lines say nothing."""
 
-def fault(path: Path, line: int, what: str) -> InputError:
-    """The error that stands for a mistake on one line of a file."""
-    return InputError(f"{path}:{line}: {what}")
+
+def fault(path: Path, place: Place, what: str) -> InputError:
+    """The error that stands for a mistake at one place of a file."""
+    return InputError(f"{path}:{place}: {what}" if isinstance(place, int) else f"{path}: {place}: {what}")
 
 
 @contextmanager
@@ -40,8 +43,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 def lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a UTF-8 file that are not blank, without line ends, each with its number from 1.
 
-    Only a line feed ends a line: passages may hold other characters that Unicode calls line boundaries. Raises
-    InputError for a file that is not UTF-8 or holds nothing.
+    Only a line feed ends a line: passages may hold other characters that Unicode calls line boundaries.
+    Raises InputError for a file that is not UTF-8 or holds nothing.
     """
     empty = True
     with open_bytes(path) as stream:
@@ -49,7 +52,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 line = raw.decode().rstrip("\r\n")
             except UnicodeDecodeError as error:
-                raise fault(path, number, f"not UTF-8 (byte {error.start + 1} of the line); convert it") from error
+                what = f"not UTF-8 (byte {error.start + 1} of the line); convert the file"
+                raise fault(path, number, what) from error
             if line and not line.isspace():
                 empty = False
                 yield number, line
@@ -63,7 +67,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise fault(path, number, f"not JSON ({error}); one object a line is expected") from error
+            what = f"not JSON ({reason(error)}); one object a line is expected"
+            raise fault(path, number, what) from error
         if not isinstance(value, dict):
             raise fault(path, number, f"a JSON object is expected, not {json_kind(value)}")
         yield number, value
@@ -84,8 +89,8 @@ def reason(error: BaseException) -> str:
 def replacing(path: Path) -> Iterator[TextIO]:
     """A text file that takes the place of `path` when the block ends, all of it or not at all.
 
-    It is written beside `path`, forced to the disk and renamed, so that neither an error, a full disk nor a power cut
-    leaves half a file. Raises InputError where it cannot be written; what was there before is then untouched.
+    It is written beside `path`, forced to the disk and renamed, so that neither an error, a full disk nor a
+    power cut leaves half a file. Raises InputError where it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -95,6 +100,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except (OSError, UnicodeEncodeError) as error:
-        raise InputError(f"{path}: cannot be written: {reason(error)}; what was there is unchanged") from error
+        what = f"cannot be written: {reason(error)}; what was there is unchanged"
+        raise InputError(f"{path}: {what}") from error
     finally:
         temporary.unlink(missing_ok=True)

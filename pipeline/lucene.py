@@ -52,22 +52,18 @@ def build_index(
     that exists; `BackendError` where Java fails or loses a document.
     """
     folder = folder.absolute()
-    if folder.exists():
-        raise InputError(f"{folder} exists already: remove it or choose another folder for the index")
     try:
+        if folder.exists():
+            raise InputError(f"{folder} exists already: remove it or choose another folder for the index")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        workplace = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-")
-    except OSError as error:
-        raise InputError(f"cannot build an index at {folder}: {error.strerror}") from error
-    with workplace as name:
-        shards, index = Path(name, "shards"), Path(name, "index")
-        shards.mkdir()
-        given = _write_shards(docs, shards, on_progress)
-        _index_shards(shards, index, given)
-        try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-") as workplace:
+            shards, index = Path(workplace, "shards"), Path(workplace, "index")
+            shards.mkdir()
+            given = _write_shards(docs, shards, on_progress)
+            _index_shards(shards, index, given)
             index.rename(folder)
-        except OSError as error:
-            raise InputError(f"cannot move the finished index to {folder}: {error.strerror}") from error
+    except OSError as error:
+        raise InputError(f"cannot build an index at {folder}: {error}") from error
 
 
 def _write_shards(docs: Iterable[tuple[str, str]], folder: Path, on_progress: Progress | None) -> int:
@@ -201,12 +197,12 @@ class Index:
     def __init__(self, folder: Path) -> None:
         if not _is_index(folder):
             raise InputError(f"{folder} is not a Lucene index (no segments file in it)")
-        self.folder = folder
+        self.folder = folder.absolute()
         searcher = java_class("io.anserini.search.SimpleSearcher")
         # A long query (BRIGHT, ArguAna) may have more than Lucene's 1,024 different terms.
         java_class("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(2**31 - 1)
         with java_errors(f"{folder} cannot be opened as a Lucene index", InputError):
-            self._searcher = searcher(str(folder.absolute()))
+            self._searcher = searcher(str(self.folder))
 
     def search(
         self,

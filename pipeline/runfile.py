@@ -1,8 +1,8 @@
 """TREC run files: the one reader and the one writer.
 
-A run file has six columns, `query Q0 document rank score tag`. trec_eval ignores the rank: it orders by score, read as
-a single-precision number, and puts the greater document identifier first where two are equal. So a run is read in
-that order, and written with scores that say the order even in single precision.
+A run file has six columns, `query Q0 document rank score tag`. trec_eval ignores the rank: it orders by
+score, read as a single-precision number, and puts the greater document identifier first where two are equal.
+So a run is read in that order, and written with scores that say the order even in single precision.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from ..rerankers.errors import InputError
@@ -32,10 +32,10 @@ class _FaultyError(ValueError):
 
 
 def read(path: Path) -> tuple[Run, list[str]]:
-    """A run file, gzip by its name, in trec_eval's order; and warnings about tied scores and ranks that disagree.
+    """A run in trec_eval's order, and warnings about tied scores and disagreeing ranks; `.gz` is read too.
 
-    Raises InputError with file and line for anything but six columns, an integer rank and a finite score, for a
-    document given twice to a query, for blank and `#` lines, and for an empty file.
+    Raises InputError with file and line for anything but six columns, an integer rank and a finite score, for
+    a document given twice to a query, for blank and `#` lines, and for an empty file.
     """
     run: Run = {}
     tied, disagreeing = [], []
@@ -47,7 +47,8 @@ def read(path: Path) -> tuple[Run, list[str]]:
                 query = raw.decode()
                 if not _decreasing(array("f", scores)):
                     order = _trec_eval_order(documents, scores)
-                    documents, ranks, scores = ([column[i] for i in order] for column in (documents, ranks, scores))
+                    documents, ranks = [documents[i] for i in order], [ranks[i] for i in order]
+                    scores = [scores[i] for i in order]
                     if _tied(scores):
                         tied.append(query)
                 if _disagree(ranks, scores):
@@ -62,7 +63,7 @@ def read(path: Path) -> tuple[Run, list[str]]:
 
 
 def _columns(path: Path) -> dict[bytes, _Columns]:
-    """Each query's columns. Bytes, and no look at any value: this loop decides how long seven million lines take."""
+    """Each query's columns. Bytes, unread: this loop decides how long a large file takes."""
     columns: dict[bytes, _Columns] = {}
     current = None
     with open_bytes(path) as stream:
@@ -96,7 +97,7 @@ def _decreasing(scores: Sequence[float]) -> bool:
 def _trec_eval_order(documents: Sequence[str], scores: Sequence[float]) -> list[int]:
     """Positions by descending score, then by descending identifier.
 
-    trec_eval compares identifiers byte by byte, which in UTF-8 is the order of the code points that Python compares.
+    trec_eval compares identifiers byte by byte, which in UTF-8 is the order of code points, Python's.
     """
     single = array("f", scores)
     return sorted(range(len(documents)), key=lambda i: (single[i], documents[i]), reverse=True)
@@ -113,7 +114,7 @@ def _disagree(ranks: Sequence[int], scores: Sequence[float]) -> bool:
         return False
     single = array("f", scores)
     by_score = sorted(range(len(ranks)), key=lambda i: (-single[i], ranks[i]))
-    return any(ranks[a] > ranks[b] for a, b in zip(by_score, by_score[1:], strict=False))
+    return any(ranks[a] > ranks[b] for a, b in pairwise(by_score))
 
 
 def _warnings(path: Path, queries: int, tied: Sequence[str], disagreeing: Sequence[str]) -> list[str]:
@@ -141,7 +142,7 @@ def _find_fault(path: Path) -> None:
                 query, _, document, *_ = line.split()
                 before = first_seen.setdefault((query, document), number)
                 if before != number:
-                    wrong = f"query {query.decode()} has document {document.decode()} already, on line {before}"
+                    wrong = f"query {query.decode()} has document {document.decode()} on line {before} too"
             if wrong is not None:
                 raise fault(path, number, wrong)
 
@@ -155,21 +156,21 @@ def _fault_of(line: bytes) -> str | None:
     columns = line.split()
     if not columns:
         return "a blank line; a run file has none"
-    if text.startswith("#"):
+    if text.lstrip().startswith("#"):
         return "a comment; evaluators stumble over it, so keep metadata in a file beside the run"
     if len(columns) != 6:
         return f"{len(columns)} columns, not the six of `query Q0 document rank score tag`"
-    rank, score = columns[3].decode(), columns[4].decode()
+    rank, score = columns[3], columns[4]
     if not _is_number(int, rank):
-        return f"the rank {rank!r} is not an integer"
+        return f"the rank {rank.decode()} is not an integer"
     if not _is_number(float, score):
-        return f"the score {score!r} is not a number"
+        return f"the score {score.decode()} is not a number"
     if not math.isfinite(_single(float(score))):
-        return f"the score {score} is not finite in single precision, which is what trec_eval compares"
+        return f"the score {score.decode()} is not finite in single precision, in which trec_eval compares"
     return None
 
 
-def _is_number(kind: type[int] | type[float], text: str) -> bool:
+def _is_number(kind: type[int] | type[float], text: bytes) -> bool:
     try:
         kind(text)
     except ValueError:
@@ -184,7 +185,7 @@ def _single(score: float) -> float:
 
 @contextmanager
 def _collection_paused() -> Iterator[None]:
-    """No garbage collection meanwhile: millions of new tuples, none garbage, would be visited again and again."""
+    """No garbage collection meanwhile: it would visit millions of new tuples again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -199,22 +200,23 @@ def write(
 ) -> None:
     """Write rankings, best first, as a run file with scores n, n - 1, … 1, so that the score says the rank.
 
-    `candidates` are each query's documents before ranking. Raises InputError, and leaves an existing file as it is,
-    where a ranking is not a permutation of them, and for an identifier or tag that white space would split.
+    `candidates` are each query's documents before ranking. Raises InputError, and leaves an existing file as
+    it is, where a ranking is not a permutation of them, and for an identifier or tag with white space.
     """
     _check_word("the tag", tag)
     _check_same_queries(rankings, candidates)
     for query, ranking in rankings.items():
         _check_permutation(query, ranking, candidates[query])
-    _write(path, {query: list(zip(r, range(len(r), 0, -1), strict=True)) for query, r in rankings.items()}, tag)
+    scored = {query: list(zip(r, range(len(r), 0, -1), strict=True)) for query, r in rankings.items()}
+    _write(path, scored, tag)
 
 
 def write_scored(path: Path, run: Run, tag: str) -> int:
-    """Write a first stage with its own scores, in its own order; return how many scores had to be lowered for that.
+    """Write a first stage in its own order with its own scores; return how many of them had to be lowered.
 
-    Where a score is not below the one before it (a tie, or an order that is not by score), an evaluator would read
-    another order than the one that was reranked. Such a score becomes the next single-precision number below the one
-    before it, the smallest change that keeps the order; all other scores are written as they are.
+    Where a score is not below the one before it (a tie, or an order that is not by score), an evaluator would
+    read another order than the one that was reranked. Such a score becomes the next single-precision number
+    below the one before it, the smallest change that keeps the order; all others are written as they are.
     """
     _check_word("the tag", tag)
     lowered = 0
@@ -235,10 +237,12 @@ def _strictly_decreasing(query: str, documents: Sequence[str], scores: Sequence[
     result: list[float] = []
     last = math.inf
     for document, score in zip(documents, scores, strict=True):
-        kept = score if _single(score) < last else _next_below(last)
+        kept = float(score) if _single(score) < last else _next_below(last)
         last = _single(kept)
-        if not math.isfinite(last):
-            raise InputError(f"query {query}: the score {score} of document {document} is not finite in single precision")
+        if not math.isfinite(_single(score)) or not math.isfinite(last):
+            raise InputError(
+                f"query {query}: single precision cannot hold document {document}'s score {score}"
+            )
         result.append(kept)
     return result
 
@@ -246,7 +250,9 @@ def _strictly_decreasing(query: str, documents: Sequence[str], scores: Sequence[
 def _next_below(value: float) -> float:
     """The greatest single-precision number below one."""
     if value == 0:
-        return -math.ldexp(1, -149)
+        return -math.ldexp(
+            1, -126
+        )  # not a subnormal number: some libraries make the process take those for zero
     (bits,) = struct.unpack("<i", struct.pack("<f", value))
     (below,) = struct.unpack("<f", struct.pack("<i", bits - 1 if value > 0 else bits + 1))
     return float(below)
@@ -263,7 +269,9 @@ def _write(path: Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str)
             )
 
 
-def _check_same_queries(rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]]) -> None:
+def _check_same_queries(
+    rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]]
+) -> None:
     for query in candidates:
         if query not in rankings:
             raise InputError(f"query {query} has candidates but no ranking: the run would lose it")
@@ -273,7 +281,7 @@ def _check_same_queries(rankings: Mapping[str, Sequence[str]], candidates: Mappi
 
 
 def _check_permutation(query: str, ranking: Sequence[str], candidates: Sequence[str]) -> None:
-    """Refuse a ranking of other documents than the candidates, each once, and identifiers that are not one word."""
+    """Refuse a ranking that is not of the candidates, each once, and identifiers that are not one word."""
     _check_word("the query identifier", query)
     expected = set(candidates)
     seen: set[str] = set()
@@ -291,4 +299,4 @@ def _check_permutation(query: str, ranking: Sequence[str], candidates: Sequence[
 
 def _check_word(what: str, text: str) -> None:
     if text.split() != [text]:
-        raise InputError(f"{what} {text!r} must be one word without white space: a run file is split there")
+        raise InputError(f"{what} {text!r} is not one word: a run file is split at white space")

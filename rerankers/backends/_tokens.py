@@ -37,12 +37,15 @@ class Tokens:
         self._label_ids = lru_cache(maxsize=1_000)(self._find_label_ids)
 
     def _cut(self, text: str, length: int | None) -> str:
-        """The text's first `length` tokens, as text; without white space around it."""
-        text = text.strip()
-        if length is None or len(text) <= length:  # a token has at least one character
+        """The text's first `length` tokens, turned back into text.
+
+        Short texts too: what a tokenizer makes of a text (T5's joins lines, say) does not depend on its length.
+        """
+        if length is None:
             return text
-        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        return text if len(offsets) <= length else text[: offsets[length][0]]
+        cut = str(self.tokenizer.convert_tokens_to_string(self.tokenizer.tokenize(text)[:length]))
+        # A cut after T5's lone "▁" would end in a blank, which SentencePiece's own decoding leaves out.
+        return cut.strip() if self.architecture == "encoder_decoder" else cut
 
     def prompt(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as ids: the encoder's input, or all that stands before the answer."""

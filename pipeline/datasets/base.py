@@ -1,0 +1,69 @@
+"""What the pipeline asks of a dataset, whatever it is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from ...rerankers.types import Query
+from ..runfile import Run
+
+Qrels = dict[str, dict[str, int]]
+"""Query identifier to document identifier to grade."""
+
+
+class Docs(Protocol):
+    """A dataset's documents: maybe millions, so they are looked up or streamed, never all in memory."""
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Those identifiers that the corpus lacks, in order of first appearance.
+
+        A file is read once for all of `ids`, and the text found is set aside: ask here for everything that a
+        run needs, and `texts` for any part of it is then a look-up.
+        """
+        ...
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """The text of some documents, "title text" where there is a title. InputError for a missing one."""
+        ...
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """All documents as (identifier, text), streamed, for building an index."""
+        ...
+
+
+class Dataset(ABC):
+    """Queries, and what there is of documents, judgements and a first stage, each read when asked for."""
+
+    name: str
+    """What the user wrote."""
+
+    @abstractmethod
+    def queries(self) -> dict[str, Query]:
+        """The queries in the dataset's order."""
+
+    @abstractmethod
+    def qrels(self) -> Qrels | None:
+        """The judgements, or None where the dataset has none."""
+
+    @abstractmethod
+    def docs(self) -> Docs:
+        """The documents. Raises InputError where the dataset has none."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, object]:
+        """What tells this dataset from another, wherever it lies: JSON for an experiment's fingerprint."""
+
+    def first_stage(self) -> Run | None:
+        """The run that the dataset itself carries, or None."""
+        return None
+
+    def exclusions(self) -> Mapping[str, set[str]]:
+        """For each query the documents that must be dropped from its results before anything else."""
+        return {}
+
+
+def same_id_as_query(queries: Iterable[str]) -> dict[str, set[str]]:
+    """BEIR's rule: a document with the query's own identifier is the query itself, and no result."""
+    return {query: {query} for query in queries}

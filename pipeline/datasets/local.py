@@ -1,0 +1,119 @@
+"""Datasets in local files: a BEIR folder, or queries, documents and qrels wherever they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+from ...rerankers.errors import InputError
+from ...rerankers.types import Query
+from ..cache import file_sha256
+from .base import Dataset, Docs, Qrels, same_id_as_query
+from .corpus import FileDocs
+from .records import read_qrels, read_queries
+
+
+class Files(Dataset):
+    """Queries with, where given, documents and qrels: one file each, `qrels` and `docs` optional.
+
+    `docs_from_index` opens the documents where their text is in the first stage's index (`docs: index`).
+    """
+
+    def __init__(
+        self, name: str, files: Mapping[str, Path], docs_from_index: Callable[[], Docs] | None = None
+    ) -> None:
+        self.name = name
+        self._files = files
+        self._docs_from_index = docs_from_index
+
+    def queries(self) -> dict[str, Query]:
+        """All queries of the file."""
+        return self._queries
+
+    def qrels(self) -> Qrels | None:
+        """The judgements, where a file of them is given."""
+        return self._qrels
+
+    def docs(self) -> Docs:
+        """The documents, of the file or of the index."""
+        return self._docs
+
+    def identity(self) -> dict[str, object]:
+        """The SHA-256 of each file."""
+        hashes: dict[str, object] = {kind: file_sha256(path) for kind, path in self._files.items()}
+        return hashes | ({"docs": "index"} if self._docs_from_index else {})
+
+    @cached_property
+    def _queries(self) -> dict[str, Query]:
+        return read_queries(self._files["queries"])
+
+    @cached_property
+    def _qrels(self) -> Qrels | None:
+        return read_qrels(self._files["qrels"]) if "qrels" in self._files else None
+
+    @cached_property
+    def _docs(self) -> Docs:
+        if self._docs_from_index:
+            return self._docs_from_index()
+        if "docs" not in self._files:
+            raise InputError(f"dataset {self.name}: no documents; give `docs`, a file or `index`")
+        return FileDocs(self._files["docs"])
+
+
+class BeirFolder(Files):
+    """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`, each also as `.gz`."""
+
+    def queries(self) -> dict[str, Query]:
+        """The queries that the split judges, in the order of `queries.jsonl`."""
+        return self._judged
+
+    def exclusions(self) -> Mapping[str, set[str]]:
+        """A query's own identifier."""
+        return same_id_as_query(self.queries())
+
+    @cached_property
+    def _judged(self) -> dict[str, Query]:
+        if self._qrels is None:
+            return self._queries
+        judged = {id_: query for id_, query in self._queries.items() if id_ in self._qrels}
+        if not judged:
+            raise InputError(f"{self._files['queries']}: none of its queries is in {self._files['qrels']}")
+        return judged
+
+
+def is_beir_folder(path: Path) -> bool:
+    """Whether it looks like one: a folder that holds a corpus."""
+    return _present(path / "corpus.jsonl") is not None
+
+
+def open_beir_folder(name: str, folder: Path, split: str | None) -> BeirFolder:
+    """The BEIR dataset in a folder. `split` is `test` unless given; without a `qrels` folder it has none."""
+    files = {"docs": _required(folder / "corpus.jsonl"), "queries": _required(folder / "queries.jsonl")}
+    if split is not None or (folder / "qrels").is_dir():
+        files["qrels"] = _split_file(folder / "qrels", split or "test")
+    return BeirFolder(name, files)
+
+
+def _split_file(folder: Path, split: str) -> Path:
+    path = _present(folder / f"{split}.tsv")
+    if path is None:
+        splits = sorted({found.name.split(".tsv")[0] for found in folder.glob("*.tsv*")})
+        raise InputError(
+            f"{folder}: no split {split!r} ({split}.tsv); there is: {', '.join(splits) or 'none'}"
+        )
+    return path
+
+
+def _required(path: Path) -> Path:
+    found = _present(path)
+    if found is None:
+        raise InputError(
+            f"{path}: not found, nor {path.name}.gz; a BEIR folder has corpus.jsonl and queries.jsonl"
+        )
+    return found
+
+
+def _present(path: Path) -> Path | None:
+    """The file, or the same with `.gz`."""
+    return next((each for each in (path, path.with_name(f"{path.name}.gz")) if each.is_file()), None)
