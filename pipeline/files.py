@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from ..rerankers.errors import InputError
 
@@ -31,8 +31,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     Raises InputError where the file cannot be read or its compressed data is damaged.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            buffered = io.BufferedReader(stream, 1 << 20)  # type: ignore[arg-type, type-var, unused-ignore]
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0) as stream:
+            buffered = io.BufferedReader(cast("io.RawIOBase", stream), 1 << 20)
             if buffered.peek(3).startswith(codecs.BOM_UTF8):
                 buffered.read(len(codecs.BOM_UTF8))
             yield buffered

@@ -41,9 +41,7 @@ BODY_FIELDS = ("contents", "text", "passage", "segment", "body")
 # Building
 
 
-def build_index(
-    docs: Iterable[tuple[str, str]], folder: Path, *, on_progress: Progress | None = None
-) -> None:
+def build_index(docs: Iterable[tuple[str, str]], folder: Path, *, on_progress: Progress | None = None) -> None:
     """Index (docid, text) pairs into a new Lucene index at `folder`, with Anserini's defaults.
 
     The index appears at `folder` only when whole. Documents stream through files beside it; in memory are
@@ -112,9 +110,7 @@ def _index_shards(shards: Path, index: Path, given: int) -> None:
     indexed, empty = (int(counts.get(name, "0").replace(",", "")) for name in ("indexed", "empty"))
     # Anserini logs a disk that is full, or a document that it cannot index, and ends as if all were well.
     if " ERROR " in output or indexed + empty != given or not _is_index(index):
-        raise BackendError(
-            f"Anserini indexed {indexed} of {given} documents ({empty} empty): {last_complaint(output)}"
-        )
+        raise BackendError(f"Anserini indexed {indexed} of {given} documents ({empty} empty): {last_complaint(output)}")
     if indexed == 0:
         raise InputError(f"nothing to index: every document of the corpus ({given}) is empty")
 

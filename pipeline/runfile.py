@@ -195,9 +195,7 @@ def _collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def write(
-    path: Path, rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]], tag: str
-) -> None:
+def write(path: Path, rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]], tag: str) -> None:
     """Write rankings, best first, as a run file with scores n, n - 1, … 1, so that the score says the rank.
 
     `candidates` are each query's documents before ranking. Raises InputError, and leaves an existing file as
@@ -240,9 +238,7 @@ def _strictly_decreasing(query: str, documents: Sequence[str], scores: Sequence[
         kept = float(score) if _single(score) < last else _next_below(last)
         last = _single(kept)
         if not math.isfinite(_single(score)) or not math.isfinite(last):
-            raise InputError(
-                f"query {query}: single precision cannot hold document {document}'s score {score}"
-            )
+            raise InputError(f"query {query}: single precision cannot hold document {document}'s score {score}")
         result.append(kept)
     return result
 
@@ -250,9 +246,7 @@ def _strictly_decreasing(query: str, documents: Sequence[str], scores: Sequence[
 def _next_below(value: float) -> float:
     """The greatest single-precision number below one."""
     if value == 0:
-        return -math.ldexp(
-            1, -126
-        )  # not a subnormal number: some libraries make the process take those for zero
+        return -math.ldexp(1, -126)  # not a subnormal number: some libraries make the process take those for zero
     (bits,) = struct.unpack("<i", struct.pack("<f", value))
     (below,) = struct.unpack("<f", struct.pack("<i", bits - 1 if value > 0 else bits + 1))
     return float(below)
@@ -264,14 +258,11 @@ def _write(path: Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str)
     with replacing(path) as stream:
         for query, ranking in run.items():
             stream.writelines(
-                f"{query} Q0 {document} {rank} {score!r} {tag}\n"
-                for rank, (document, score) in enumerate(ranking, 1)
+                f"{query} Q0 {document} {rank} {score!r} {tag}\n" for rank, (document, score) in enumerate(ranking, 1)
             )
 
 
-def _check_same_queries(
-    rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]]
-) -> None:
+def _check_same_queries(rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]]) -> None:
     for query in candidates:
         if query not in rankings:
             raise InputError(f"query {query} has candidates but no ranking: the run would lose it")

@@ -1,0 +1,1 @@
+"""Ranking itself: methods, prompts, scheduler, ledger and backends. Knows no datasets and no configs."""

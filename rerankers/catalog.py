@@ -85,4 +85,4 @@ def _module(name: str) -> ModuleType:
 
 
 def _names(stems: Iterable[str]) -> list[str]:
-    return sorted(stem for stem in stems if "_" != stem.rpartition(".")[2][0])
+    return sorted(stem for stem in stems if stem.rpartition(".")[2][0] != "_")

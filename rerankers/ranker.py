@@ -39,11 +39,10 @@ class RankerOptions(BaseModel):
         "keep_order", description="what to do with an answer that cannot be read"
     )
     parse: Literal["strict", "digits"] | None = Field(
-        None, description="strict, or as the older toolkits read answers (by digits, or by the last character)"
+        None,
+        description="strict, or as the older toolkits read answers (by digits, or by the last character)",
     )
-    compat: Literal["llm-rankers"] | None = Field(
-        None, description="behave as that toolkit does, its quirks included"
-    )
+    compat: Literal["llm-rankers"] | None = Field(None, description="behave as that toolkit does, its quirks included")
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,11 @@ class Ranker:
         params = method.params.model_validate(own)
         prompt = prompts.load(chosen.prompt or params.prompt)
         scoring = chosen.scoring or params.scoring
+        if missing := set(params.asks) - set(prompt.asks):
+            raise InputError(
+                f"prompt '{prompt.name}' cannot ask the question of {method.name} ({min(missing)}): "
+                f"it serves {', '.join(prompt.asks)}"
+            )
         if not isinstance(prompt.labels, dict) and params.most_docs > len(prompt.labels):
             raise InputError(
                 f"{method.name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
@@ -117,9 +121,7 @@ class Requests:
         by_id = self.backend.simulated
         query = self.candidates.query
         self._texts = {doc.id: doc.text for doc in self.candidates.docs}
-        self._digests = {
-            doc.id: _digest(doc.id if by_id else "", doc.text) for doc in self.candidates.docs
-        }
+        self._digests = {doc.id: _digest(doc.id if by_id else "", doc.text) for doc in self.candidates.docs}
         self._base = _digest(
             json.dumps([self.backend.identity, self._rendering], sort_keys=True),
             query.id if by_id else "",
@@ -144,17 +146,12 @@ class Requests:
         return Decoding(max_new_tokens=getattr(lengths, self.backend.architecture))
 
     def request(self, ask: Ask, attempt: int = 0) -> Request:
-        """The request for an ask, on the given attempt at it. Its key hashes all that can change the answer: model, prompt, texts, decoding.
+        """The request for an ask, on the given attempt at it.
 
+        Its key hashes all that can change the answer: model, prompt, texts, decoding.
         Texts are hashed whole, with the lengths they are cut to, so that a key can be made without a tokenizer.
-        Raises `InputError` where the prompt does not fit the ask.
         """
         prompt, options = self.ranker.prompt, self.ranker.options
-        if ask.kind not in prompt.asks:
-            raise InputError(
-                f"prompt '{prompt.name}' cannot ask {self.ranker.method.name}'s question ({ask.kind}); "
-                f"it serves {', '.join(prompt.asks)}"
-            )
         decoding = self._decoding
         if attempt:  # after an unread answer the text is sampled: the most probable one would only come again
             decoding = Decoding(decoding.max_new_tokens, temperature=1.0)

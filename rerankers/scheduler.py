@@ -156,8 +156,8 @@ class Scheduler:
             policy = self.ranker.options.on_unparsed
             if policy == "fail":
                 raise BackendError(
-                    f"query {job.cost.query_id}: the answer {answer.text!r} about {', '.join(ask.docs)} cannot be read; "
-                    "on_unparsed: keep_order or retry would go on"
+                    f"query {job.cost.query_id}: the answer {answer.text!r} about {', '.join(ask.docs)} cannot be "
+                    "read; on_unparsed: keep_order or retry would go on"
                 )
             if policy == "retry" and place.attempt < RETRIES:
                 self._pose(job, place.slot, ask, place.attempt + 1)

@@ -141,6 +141,9 @@ class Params(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    asks: ClassVar[tuple[AskKind, ...]]
+    """The kinds of ask that the ranker's prompt must serve."""
+
     prompt: ClassVar[str]
     """The prompt that is used unless the config names another."""
 

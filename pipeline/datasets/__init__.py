@@ -15,9 +15,7 @@ from .records import read_qrels
 __all__ = ["Dataset", "Docs", "Qrels", "load", "read_qrels"]
 
 
-def load(
-    spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable[[], Docs] | None = None
-) -> Dataset:
+def load(spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable[[], Docs] | None = None) -> Dataset:
     """The dataset that a config's `dataset` names; nothing large is read before it is asked for.
 
     An ir_datasets identifier, a BEIR folder, or one of {beir, split}, {candidates, qrels, queries} and
@@ -37,9 +35,7 @@ def load(
     if spec.get("docs") != "index":
         return Files(name, _files(spec, ("docs", "queries", "qrels"), base))
     if docs_from_index is None:
-        raise InputError(
-            f"dataset {name}: `docs: index` needs a first stage with an index (first_stage.bm25.index)"
-        )
+        raise InputError(f"dataset {name}: `docs: index` needs a first stage with an index (first_stage.bm25.index)")
     return Files(name, _files(spec, ("queries", "qrels"), base), docs_from_index)
 
 
@@ -51,9 +47,7 @@ def _named(name: str, base: Path) -> Dataset:
     if name.startswith((".", "/", "~")) or name.endswith("/"):
         found = next((place for place in places if place.is_dir()), None)
         if found is not None:
-            raise InputError(
-                f"dataset {name}: {found} is no BEIR folder: it has no corpus.jsonl or corpus.jsonl.gz"
-            )
+            raise InputError(f"dataset {name}: {found} is no BEIR folder: it has no corpus.jsonl or corpus.jsonl.gz")
         raise InputError(f"dataset {name}: no such folder; looked for {_listed(places)}")
     return IrDataset(name)
 

@@ -19,9 +19,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ...rerankers.digests import file_digest
 from ...rerankers.errors import InputError
 from ...rerankers.types import Query
-from ..cache import file_sha256
 from ..files import Place, fault, json_kind, json_lines, open_bytes, reason
 from ..runfile import Run
 from .base import Dataset, Docs, Qrels
@@ -58,7 +58,7 @@ class CandidatesFile(Dataset):
 
     def identity(self) -> dict[str, object]:
         """The SHA-256 of each file."""
-        return {kind: file_sha256(path) for kind, path in self._files.items()}
+        return {kind: file_digest(path) for kind, path in self._files.items()}
 
     @cached_property
     def _qrels(self) -> Qrels | None:

@@ -71,9 +71,7 @@ class FileDocs:
         """The text of some documents, without another pass where `missing` was asked for them."""
         absent = self.missing(ids)
         if absent:
-            raise InputError(
-                f"{self._path}: {len(absent)} of {len(ids)} documents missing, first {absent[0]}"
-            )
+            raise InputError(f"{self._path}: {len(absent)} of {len(ids)} documents missing, first {absent[0]}")
         return self._store.texts(ids)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:

@@ -212,16 +212,14 @@ def _cause(error: BaseException) -> str:
         tried = [each for _, each in error.args[1]]
         error = next((each for each in tried if not isinstance(each, FileNotFoundError)), tried[0])
     if isinstance(error, FileNotFoundError):
-        return f"no file {error.args[-1]}"
+        return f"no file {error.filename or error.args[-1]}"
     text = " ".join(str(error).split())
     return text.rpartition(": ")[2].rstrip(")").rstrip("'\"") if "Caused by" in text else text[:300]
 
 
 def _absent_files(dataset: Any) -> list[str]:
     """The addresses and sizes of the downloads behind a dataset that are not in its folder yet."""
-    handlers = [
-        getattr(dataset, f"{kind}_handler")() for kind in ("queries", "qrels", "docs") if dataset.has(kind)
-    ]
+    handlers = [getattr(dataset, f"{kind}_handler")() for kind in ("queries", "qrels", "docs") if dataset.has(kind)]
     absent = {}
     for download in _downloads(handlers, {}):
         address = next((mirror.url for mirror in download.mirrors if hasattr(mirror, "url")), None)

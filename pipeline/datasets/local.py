@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
+from ...rerankers.digests import file_digest
 from ...rerankers.errors import InputError
 from ...rerankers.types import Query
-from ..cache import file_sha256
 from .base import Dataset, Docs, Qrels, same_id_as_query
 from .corpus import FileDocs
 from .records import read_qrels, read_queries
@@ -20,9 +20,7 @@ class Files(Dataset):
     `docs_from_index` opens the documents where their text is in the first stage's index (`docs: index`).
     """
 
-    def __init__(
-        self, name: str, files: Mapping[str, Path], docs_from_index: Callable[[], Docs] | None = None
-    ) -> None:
+    def __init__(self, name: str, files: Mapping[str, Path], docs_from_index: Callable[[], Docs] | None = None) -> None:
         self.name = name
         self._files = files
         self._docs_from_index = docs_from_index
@@ -41,7 +39,7 @@ class Files(Dataset):
 
     def identity(self) -> dict[str, object]:
         """The SHA-256 of each file."""
-        hashes: dict[str, object] = {kind: file_sha256(path) for kind, path in self._files.items()}
+        hashes: dict[str, object] = {kind: file_digest(path) for kind, path in self._files.items()}
         return hashes | ({"docs": "index"} if self._docs_from_index else {})
 
     @cached_property
@@ -72,6 +70,10 @@ class BeirFolder(Files):
         """A query's own identifier."""
         return same_id_as_query(self.queries())
 
+    def identity(self) -> dict[str, object]:
+        """The SHA-256 of each file, as a BEIR folder: the same files given one by one exclude nothing."""
+        return {"beir": super().identity()}
+
     @cached_property
     def _judged(self) -> dict[str, Query]:
         if self._qrels is None:
@@ -99,18 +101,14 @@ def _split_file(folder: Path, split: str) -> Path:
     path = _present(folder / f"{split}.tsv")
     if path is None:
         splits = sorted({found.name.split(".tsv")[0] for found in folder.glob("*.tsv*")})
-        raise InputError(
-            f"{folder}: no split {split!r} ({split}.tsv); there is: {', '.join(splits) or 'none'}"
-        )
+        raise InputError(f"{folder}: no split {split!r} ({split}.tsv); there is: {', '.join(splits) or 'none'}")
     return path
 
 
 def _required(path: Path) -> Path:
     found = _present(path)
     if found is None:
-        raise InputError(
-            f"{path}: not found, nor {path.name}.gz; a BEIR folder has corpus.jsonl and queries.jsonl"
-        )
+        raise InputError(f"{path}: not found, nor {path.name}.gz; a BEIR folder has corpus.jsonl and queries.jsonl")
     return found
 
 

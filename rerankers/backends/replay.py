@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -46,7 +47,7 @@ class TextReplay(Queue):
         super().__init__()
         self.path = path
         content = path.read_bytes()
-        self.identity = {"backend": "replay", "answers": hashlib.sha256(content).hexdigest()}
+        self.identity: Mapping[str, object] = {"backend": "replay", "answers": hashlib.sha256(content).hexdigest()}
         self.texts: dict[str, deque[str]] = {}
         for number, line in enumerate(content.splitlines(), 1):
             try:
@@ -95,12 +96,10 @@ class LedgerReplay(Queue):
         models = self.ledger.models()
         if len(models) != 1:
             raise InputError(f"{path}: holds answers of {len(models)} models; a replay needs those of one")
-        self.identity = dict(models[0])
+        self.identity: Mapping[str, object] = dict(models[0])
         self.simulated = self.identity["backend"] == "simulated"
         architecture = self.identity.get("architecture")
-        self.architecture: Architecture = (
-            "encoder_decoder" if architecture == "encoder_decoder" else "decoder_only"
-        )
+        self.architecture: Architecture = "encoder_decoder" if architecture == "encoder_decoder" else "decoder_only"
 
     def collect(self) -> list[tuple[Request, Reply]]:
         """Look up everything that waits. Raises `InputError` for an ask that the ledger does not answer."""

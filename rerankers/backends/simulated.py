@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import random
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -54,7 +55,7 @@ class Simulated(Queue):
         self.options = options
         self.seed = seed
         self.grades = grades
-        self.identity = self._identity()
+        self.identity: Mapping[str, object] = self._identity()
 
     def _identity(self) -> dict[str, object]:
         rule: dict[str, object] = {"backend": "simulated", "answers": self.options.answers}

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,34 +73,46 @@ class Transformers(Queue):
         self.seed = seed
         self.device = _device(options.device)
         self.dtype = _dtype(options.dtype, self.device)
-        source = _locate(options)
-        load = {"trust_remote_code": options.trust_remote_code, "local_files_only": source.is_folder}
-        if source.commit:
-            load["revision"] = source.commit
-        try:
-            config = transformers.AutoConfig.from_pretrained(source.name, **load)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(source.name, **load)
-            kind = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
-            self.model: Any = kind.from_pretrained(source.name, dtype=self.dtype, **load).to(self.device).eval()
-        except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-            raise InputError(f"model {options.name}: cannot be loaded: {_one_line(error)}") from error
-        self.architecture: Architecture = "encoder_decoder" if config.is_encoder_decoder else "decoder_only"
-        self.tokens = Tokens(tokenizer, self.architecture)
-        self.pad = _first_known(tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        self.longest = None if config.is_encoder_decoder else getattr(config, "max_position_embeddings", None)
-        alone = options.exact if options.exact is not None else (
-            self.device.type == "cpu" and self.dtype == torch.float32
-        )
-        self.batch_size = 1 if alone else options.batch_size
-        accepted = inspect.signature(self.model.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._keeps_last = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        self.identity = {
+        self.source = _locate(options)
+        self.config: Any = _load(transformers.AutoConfig, self.source)
+        self.architecture: Architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
+        self.identity: Mapping[str, object] = {
             "backend": "transformers",
-            "model": source.identity,
+            "model": self.source.identity,
             "dtype": str(self.dtype).removeprefix("torch."),
             "architecture": self.architecture,
         }
+        exact = options.exact
+        if exact is None:
+            exact = self.device.type == "cpu" and self.dtype == torch.float32
+        self.batch_size = 1 if exact else options.batch_size
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokenizer, loaded when first needed."""
+        import transformers
+
+        return Tokens(_load(transformers.AutoTokenizer, self.source), self.architecture)
+
+    @cached_property
+    def model(self) -> Any:
+        """The model, loaded when first needed: a run whose answers are all in the ledger does without."""
+        import transformers
+
+        encoder_decoder = self.architecture == "encoder_decoder"
+        kind = transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
+        return _load(kind, self.source, dtype=self.dtype).to(self.device).eval()
+
+    @cached_property
+    def _pad(self) -> int:
+        """What batches are filled up with; the attention mask leaves it out, so any token will do."""
+        tokenizer = self.tokens.tokenizer
+        return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if isinstance(i, int))
+
+    @cached_property
+    def _accepted(self) -> set[str]:
+        """The arguments that the model's forward pass takes."""
+        return set(inspect.signature(self.model.forward).parameters)
 
     def collect(self) -> list[tuple[Request, Reply]]:
         """Answer the next batch: the first requests that waited."""
@@ -127,7 +141,8 @@ class Transformers(Queue):
             return []
         prompts = [self.tokens.prompt(request) for request in requests]
         inputs = self._inputs(requests, [ids for _, ids in prompts])
-        logits = self.model(**inputs, **self._keeps_last, use_cache=False).logits[:, -1].double()
+        keep = {"logits_to_keep": 1} if "logits_to_keep" in self._accepted else {}
+        logits = self.model(**inputs, **keep, use_cache=False).logits[:, -1].double()
         # In double precision: the difference of two labels then keeps every bit of the model's logits.
         scores = torch.log_softmax(logits, dim=-1).cpu()
         replies = []
@@ -162,9 +177,9 @@ class Transformers(Queue):
                 max_new_tokens=decoding.max_new_tokens,
                 do_sample=decoding.temperature > 0,
                 temperature=decoding.temperature or None,
-                pad_token_id=self.pad,
+                pad_token_id=self._pad,
                 eos_token_id=ends,
-                decoder_start_token_id=self.model.config.decoder_start_token_id
+                decoder_start_token_id=self.config.decoder_start_token_id
                 if self.architecture == "encoder_decoder"
                 else None,
             ),
@@ -181,49 +196,59 @@ class Transformers(Queue):
         """The model's input for a batch of prompts."""
         import torch
 
+        encoder_decoder = self.architecture == "encoder_decoder"
+        # T5's positions are relative and have no end.
+        longest = None if encoder_decoder else getattr(self.config, "max_position_embeddings", None)
         for request, ids in zip(requests, prompts, strict=True):
-            if self.longest is not None and len(ids) + request.decoding.max_new_tokens > self.longest:
+            if longest is not None and len(ids) + request.decoding.max_new_tokens > longest:
                 raise InputError(
-                    f"query {request.query_id}: a prompt of {len(ids)} tokens does not fit the model's {self.longest}; "
+                    f"query {request.query_id}: a prompt of {len(ids)} tokens does not fit the model's {longest}; "
                     "lower ranker.passage_tokens or the documents a prompt"
                 )
-        encoder_decoder = self.architecture == "encoder_decoder"
-        rows, mask = padded(prompts, self.pad, left=not encoder_decoder)
+        rows, mask = padded(prompts, self._pad, left=not encoder_decoder)
         inputs = {
             "input_ids": torch.tensor(rows, device=self.device),
             "attention_mask": torch.tensor(mask, device=self.device),
         }
         if encoder_decoder:
-            first = [self.model.config.decoder_start_token_id, *self.tokens.decoder_prefix(requests[0])]
+            first = [self.config.decoder_start_token_id, *self.tokens.decoder_prefix(requests[0])]
             inputs["decoder_input_ids"] = torch.tensor([first] * len(rows), device=self.device)
-        elif self._takes_positions:
+        elif "position_ids" in self._accepted:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         return inputs
 
 
+@dataclass(frozen=True, slots=True)
 class _Source:
     """Where a model is loaded from, and what identifies its content."""
 
-    def __init__(self, name: str, commit: str | None, identity: str) -> None:
-        self.name = name
-        self.commit = commit
-        self.identity = identity
-        self.is_folder = commit is None
+    name: str
+    identity: str
+    arguments: dict[str, Any]
+
+
+def _load(kind: Any, source: _Source, **more: Any) -> Any:
+    """One part of a model: its config, its tokenizer or its weights."""
+    try:
+        return kind.from_pretrained(source.name, **source.arguments, **more)
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise InputError(f"model.name: {source.name} cannot be loaded: {_one_line(error)}") from error
 
 
 def _locate(options: Options) -> _Source:
     """The model's folder, or its commit on the hub: what is in the cache is used without asking the hub."""
+    remote_code = {"trust_remote_code": options.trust_remote_code}
     folder = Path(options.name).expanduser()
     if folder.is_dir():
         files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
         if not (folder / "config.json").is_file():
             raise InputError(f"model.name: folder {options.name} holds no model (no config.json)")
         digest = hashlib.sha256("".join(f"{f.name}:{file_digest(f)};" for f in files).encode())
-        return _Source(str(folder), None, digest.hexdigest())
+        return _Source(str(folder), digest.hexdigest(), remote_code | {"local_files_only": True})
     if options.name.startswith((".", "/", "~")) or options.name.count("/") > 1:
         raise InputError(f"model.name: no folder {options.name}")
     commit = _commit(options.name, options.revision)
-    return _Source(options.name, commit, f"{options.name}@{commit}")
+    return _Source(options.name, f"{options.name}@{commit}", remote_code | {"revision": commit})
 
 
 def _commit(name: str, revision: str | None) -> str:
@@ -265,13 +290,6 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def _first_known(*values: int | list[int] | None) -> int:
-    for value in values:
-        if isinstance(value, int):
-            return value
-    return 0
 
 
 def _one_line(error: BaseException) -> str:

@@ -185,9 +185,7 @@ def test_a_build_leaves_the_index_alone(folder: Path) -> None:
         ([("\ud800", "x")], "not valid Unicode"),
     ],
 )
-def test_bad_documents_are_refused_and_leave_nothing(
-    docs: list[tuple[str, str]], message: str, tmp_path: Path
-) -> None:
+def test_bad_documents_are_refused_and_leave_nothing(docs: list[tuple[str, str]], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         build_index(docs, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
@@ -287,9 +285,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(("users_java", "torch"), [("none", "torch first"), ("unusable", "torch last")])
-def test_java_starts_quietly_whatever_the_users(
-    folder: Path, tmp_path: Path, torch: str, users_java: str
-) -> None:
+def test_java_starts_quietly_whatever_the_users(folder: Path, tmp_path: Path, torch: str, users_java: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in java.USER_JAVA_VARIABLES}
     if users_java == "unusable":
         for name in ("java", "javac"):

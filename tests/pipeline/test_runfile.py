@@ -71,18 +71,14 @@ def test_ranks_that_disagree_with_the_scores_are_told(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, 1.0 + 1e-9, 1.5, -2.0, 1e-46]), min_size=2, max_size=9))
-def test_the_order_is_that_of_trec_eval(
-    tmp_path_factory: pytest.TempPathFactory, scores: list[float]
-) -> None:
+def test_the_order_is_that_of_trec_eval(tmp_path_factory: pytest.TempPathFactory, scores: list[float]) -> None:
     scored = {f"d{i}": score for i, score in enumerate(scores)}
     lines = "".join(f"q Q0 {document} 1 {score!r} t\n" for document, score in scored.items())
     run, _ = runfile.read(written(tmp_path_factory.mktemp("run"), lines))
     found = [ir_measures.ScoredDoc("q", document, score) for document, score in scored.items()]
     for rank, (document, _) in enumerate(run["q"], 1):
         judged = [ir_measures.Qrel("q", document, 1)]
-        assert ir_measures.calc_aggregate([ir_measures.RR], judged, found)[ir_measures.RR] == pytest.approx(
-            1 / rank
-        )
+        assert ir_measures.calc_aggregate([ir_measures.RR], judged, found)[ir_measures.RR] == pytest.approx(1 / rank)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +108,40 @@ def test_a_faulty_line_is_named(tmp_path: Path, text: str, line: int, what: str)
     assert what in str(caught.value)
 
 
+PIECES = [
+    b"q",
+    b"#",
+    b"Q0",
+    b"a",
+    b"\xff",
+    b"\xc3\xa9",
+    b"1",
+    b"2.5",
+    b"nan",
+    b"1_0",
+    b" ",
+    b" ",
+    b" ",
+    b"\t",
+    b"\n",
+    b"\r",
+]
+LINE = st.sampled_from([b"q Q0 a 1 2 t\n", b"q Q0 b 2 1 t\n", b"r Q0 a 1 1 t\n"])
+
+
+@given(st.lists(LINE | st.lists(st.sampled_from(PIECES), max_size=14).map(b"".join), max_size=5))
+def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]) -> None:
+    path = tmp_path_factory.mktemp("run") / "run.trec"
+    path.write_bytes(b"".join(parts))
+    message, lines = "", 0
+    try:
+        lines = sum(map(len, runfile.read(path)[0].values()))
+    except InputError as error:
+        message = str(error)
+    assert message or lines == len(path.read_bytes().removesuffix(b"\n").split(b"\n"))
+    assert "\n" not in message
+
+
 def test_a_file_that_is_not_utf8_is_named_with_the_line(tmp_path: Path) -> None:
     path = tmp_path / "run.trec"
     path.write_bytes(b"q Q0 a 1 2 t\nq Q0 \xe9 2 1 t\n")
@@ -130,18 +160,14 @@ def test_an_empty_absent_or_damaged_file_is_refused(tmp_path: Path) -> None:
 
 
 @given(RUNS)
-def test_a_ranking_is_read_back_as_written(
-    tmp_path_factory: pytest.TempPathFactory, run: runfile.Run
-) -> None:
+def test_a_ranking_is_read_back_as_written(tmp_path_factory: pytest.TempPathFactory, run: runfile.Run) -> None:
     path = tmp_path_factory.mktemp("run") / "run.trec"
     rankings = ids(run)
     runfile.write(path, rankings, {query: sorted(documents) for query, documents in rankings.items()}, "tag")
     back, warnings = runfile.read(path)
     assert ids(back) == rankings
     assert warnings == []
-    assert all(
-        scores == list(range(len(scores), 0, -1)) for scores in ([s for _, s in r] for r in back.values())
-    )
+    assert all(scores == list(range(len(scores), 0, -1)) for scores in ([s for _, s in r] for r in back.values()))
 
 
 def test_the_written_file_is_six_columns_with_ranks_from_one(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ ranked; equal scores keep first-stage order.
 
 from typing import ClassVar
 
-from ...types import Candidates, Params as BaseParams, Steps, by_score, score
+from ...types import AskKind, Candidates, Steps, by_score, score
+from ...types import Params as BaseParams
 
 
 class Params(BaseParams):
     """Parameters of pointwise yes/no: none."""
 
+    asks: ClassVar[tuple[AskKind, ...]] = ("score",)
     prompt: ClassVar[str] = "yes_no"
 
 

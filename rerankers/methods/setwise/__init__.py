@@ -8,12 +8,13 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ...types import TopK
+from ...types import AskKind, TopK
 
 
 class Params(TopK):
     """Parameters of the setwise sorts."""
 
+    asks: ClassVar[tuple[AskKind, ...]] = ("choose",)
     prompt: ClassVar[str] = "setwise"
 
     num_child: int = Field(

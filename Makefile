@@ -1,0 +1,38 @@
+# `make demo` and `make test` need Python >= 3.11, pip and make; they set up .venv and install what they need.
+SUITABLE = import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11 python3.13 python,$(shell $(p) -c '$(SUITABLE)' 2>/dev/null && echo $(p))))
+VENV ?= .venv
+BIN = $(VENV)/bin
+CHECKED = cli pipeline rerankers
+
+.PHONY: demo test lint types check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/r2llm rerank --config quickstart.yaml
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# The rooms are parts of the package r2llm, whatever the checkout is called: mypy sees it under that name.
+types: $(VENV)/.installed-dev
+	@home=$$(mktemp -d) && ln -s "$(CURDIR)" "$$home/r2llm" && cd "$$home" && MYPYPATH="$$home" \
+	"$(abspath $(BIN))/mypy" --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" \
+	-p r2llm.cli -p r2llm.pipeline -p r2llm.rerankers; status=$$?; rm -r "$$home"; exit $$status
+
+check: lint types test
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "r2llm needs Python 3.11, 3.12 or 3.13; name one with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

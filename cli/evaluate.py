@@ -1,0 +1,34 @@
+"""`r2llm evaluate`: measure any TREC run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def evaluate(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN.trec", help="A TREC run; a config's own unless given.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="Judgements, queries and measures of this config.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Judgements of an ir_datasets id or a BEIR folder.")] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements in a TREC or BEIR file.")] = None,
+    measure: Annotated[list[str] | None, typer.Option(help="Any measure of ir-measures. Repeatable.")] = None,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Each query's values too.")] = False,
+    settings: options.Settings = None,
+    queries: options.QueryLimit = None,
+    output: options.Output = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Evaluate a TREC run with --dataset, --qrels or --config; or, with --config alone, the config's last run."""
+    from ..pipeline import evaluation
+    from . import console, results
+
+    source = evaluation.Source(config, tuple(settings or ()), queries, dataset, qrels, output)
+    metrics = evaluation.metrics_of(source, run, measure or (), console.listener(quiet))
+    results.show_metrics(metrics, per_query=per_query, as_json=as_json)

@@ -1,0 +1,48 @@
+"""The command `r2llm`: registers the commands, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from . import evaluate, listing, rerank, retrieve
+
+app = typer.Typer(
+    name="r2llm",
+    help="Reproducible LLM reranking experiments on TREC and BEIR collections.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("rerank")(rerank.rerank)
+app.command("retrieve")(retrieve.retrieve)
+app.command("evaluate")(evaluate.evaluate)
+app.command("list")(listing.list_)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True)) -> None:
+    if version:
+        from .. import __version__
+
+        typer.echo(f"r2llm {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 fine, 1 a regression, 2 the user's input, 3 a backend failed."""
+    from ..rerankers.errors import R2llmError
+
+    try:
+        app()
+    except R2llmError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""`r2llm retrieve`: the first stage alone."""
+
+from . import options
+
+
+def retrieve(
+    config: options.Config,
+    settings: options.Settings = None,
+    queries: options.QueryLimit = None,
+    output: options.Output = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Do the first stage alone, and evaluate it where there are relevance judgements."""
+    from ..pipeline import config as configs
+    from ..pipeline import experiment
+    from . import console, results
+
+    listener = console.listener(quiet)
+    loaded = configs.load(config, settings or (), queries)
+    results.show(experiment.retrieve_only(loaded, output, listener), as_json=as_json)

@@ -1,0 +1,28 @@
+"""Costs over queries: mean, median, 95th percentile and total of each count."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterable
+
+from ..rerankers.types import Cost
+
+Summary = dict[str, dict[str, float | None]]
+"""Count → mean, p50, p95 and total over the queries; null where a query has none, as seconds of cached answers."""
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Cost) if field.name != "query_id")
+
+
+def summary(costs: Iterable[Cost]) -> Summary:
+    """Summarise the costs of one or more queries."""
+    costs = list(costs)
+    return {name: _summarise([getattr(cost, name) for cost in costs]) for name in FIELDS}
+
+
+def _summarise(values: list[float | None]) -> dict[str, float | None]:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or not known:
+        return dict.fromkeys(("mean", "p50", "p95", "total"))
+    p95 = statistics.quantiles(known, n=20, method="inclusive")[-1] if len(known) > 1 else known[0]
+    return {"mean": statistics.fmean(known), "p50": statistics.median(known), "p95": p95, "total": sum(known)}

@@ -1,0 +1,185 @@
+"""An experiment from config to metrics: the only file that knows every room."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..rerankers import catalog
+from ..rerankers.backends import Backend, Setting
+from ..rerankers.ledger import Ledger
+from ..rerankers.scheduler import Scheduler
+from ..rerankers.types import Cost
+from . import costs, evaluate, manifest, runfile
+from .config import PATHS, Config, Expected, Loaded
+from .evaluate import Metrics
+from .progress import Listener
+from .retrieve import FirstStage, retrieve
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an experiment came to."""
+
+    name: str
+    run_dir: Path
+    run_file: Path
+    simulated: bool
+    schedule: str
+    queries: int
+    first_stage: Metrics | None
+    metrics: Metrics | None
+    costs: costs.Summary
+    wall_seconds: float | None
+    """How long ranking took, all queries together."""
+    expected: Mapping[str, Expected]
+    """The published figures that this run can be held against."""
+
+
+def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
+    """Retrieve, rerank and evaluate; resume where an earlier run of the same experiment was cut off.
+
+    Raises `InputError` before anything is written where something given is wrong, and `BackendError` where the
+    model fails; whatever was answered until then is in the run's ledger.
+    """
+    config, ranker = loaded.config, loaded.ranker
+    first_stage = retrieve(loaded, listener)
+    backend = _open_backend(loaded, first_stage)
+    content = manifest.experiment(first_stage, ranker, backend, config.seed)
+    fingerprint = manifest.fingerprint(content)
+    path = output or Path("runs") / f"{config.name}-{fingerprint[:8]}"
+    with RunFolder(path, fingerprint) as folder:
+        started = _now()
+        about = {"name": config.name, "fingerprint": fingerprint, "simulated": backend.simulated}
+        about |= {"experiment": content, "environment": manifest.environment(), "started": started}
+        folder.write_json("manifest.json", about | {"status": "running"})
+        folder.write_yaml("config.yaml", _resolved(config, folder.path))
+        runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
+        begun = time.perf_counter()
+        rankings, spent = _rank(loaded, first_stage, backend, folder, listener)
+        wall_seconds = time.perf_counter() - begun
+        runfile.write(folder / "run.trec", rankings, first_stage.documents, config.name)
+        folder.write_json_lines("costs.jsonl", [dataclasses.asdict(cost) for cost in spent])
+        before = _measure(config, first_stage, first_stage.documents)
+        after = _measure(config, first_stage, rankings)
+        _write_metrics(folder, after, before)
+        about |= {"status": "finished", "finished": _now(), "wall_seconds": wall_seconds}
+        about |= {"schedule": config.schedule, "unparsed": sum(cost.unparsed for cost in spent)}
+        folder.write_json("manifest.json", about)
+    return Outcome(
+        name=config.name,
+        run_dir=folder.path,
+        run_file=folder / "run.trec",
+        simulated=backend.simulated,
+        schedule=config.schedule,
+        queries=len(rankings),
+        first_stage=before,
+        metrics=after,
+        costs=costs.summary(spent),
+        wall_seconds=wall_seconds,
+        expected=_comparable(loaded, listener),
+    )
+
+
+def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
+    """Do the first stage alone, write it as `first_stage.trec`, and evaluate it where there are judgements."""
+    config = loaded.config
+    first_stage = retrieve(loaded, listener)
+    fingerprint = manifest.fingerprint(first_stage.identity)
+    path = output or Path("runs") / f"{config.name}-first-stage-{fingerprint[:8]}"
+    with RunFolder(path, fingerprint) as folder:
+        about = {"name": config.name, "fingerprint": fingerprint, "experiment": first_stage.identity}
+        about |= {"environment": manifest.environment(), "finished": _now()}
+        folder.write_yaml("config.yaml", _resolved(config, folder.path))
+        runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
+        metrics = _measure(config, first_stage, first_stage.documents)
+        _write_metrics(folder, metrics, None)
+        folder.write_json("manifest.json", about)
+    return Outcome(
+        name=config.name,
+        run_dir=folder.path,
+        run_file=folder / "first_stage.trec",
+        simulated=False,
+        schedule=config.schedule,
+        queries=len(first_stage.run),
+        first_stage=None,
+        metrics=metrics,
+        costs={},
+        wall_seconds=None,
+        expected={},
+    )
+
+
+def _open_backend(loaded: Loaded, first_stage: FirstStage) -> Backend:
+    options = loaded.backend_options
+    setting = Setting(seed=loaded.config.seed, grades=first_stage.dataset.qrels())
+    name = (loaded.config.model or {})["backend"]
+    backend: Backend = catalog.backend(name).open(options, setting)
+    return backend
+
+
+def _rank(
+    loaded: Loaded, first_stage: FirstStage, backend: Backend, folder: RunFolder, listener: Listener
+) -> tuple[dict[str, Sequence[str]], list[Cost]]:
+    """Each query's ranking and cost, in the order of the first stage."""
+    ledger = Ledger(folder / "ledger.sqlite")
+    try:
+        scheduler = Scheduler(loaded.ranker, backend, ledger, pooled=loaded.config.schedule == "throughput")
+        rankings: dict[str, Sequence[str]] = {}
+        spent: dict[str, Cost] = {}
+        with listener.task("reranking", len(first_stage.run)) as advance:
+            for ranking, cost in scheduler.rank(first_stage):
+                rankings[cost.query_id], spent[cost.query_id] = ranking.docs, cost
+                advance(len(rankings))
+        backend.close()
+    finally:
+        ledger.close()
+    return {query: rankings[query] for query in first_stage.run}, [spent[query] for query in first_stage.run]
+
+
+def _measure(config: Config, first_stage: FirstStage, rankings: Mapping[str, Sequence[str]]) -> Metrics | None:
+    qrels = first_stage.dataset.qrels()
+    if not qrels:
+        return None
+    return evaluate.measure(evaluate.with_judged(config.evaluate.measures), qrels, rankings, first_stage.queries)
+
+
+def _write_metrics(folder: RunFolder, metrics: Metrics | None, first_stage: Metrics | None) -> None:
+    if metrics is None:
+        return
+    content: dict[str, Any] = {"all": metrics.mean, "per_query": metrics.per_query}
+    if first_stage is not None:
+        content["first_stage"] = {"all": first_stage.mean, "per_query": first_stage.per_query}
+    folder.write_json("metrics.json", content)
+
+
+def _comparable(loaded: Loaded, listener: Listener) -> Mapping[str, Expected]:
+    """The published figures, unless this run is of other queries or settings than theirs."""
+    if loaded.config.expected and loaded.changes_ranking:
+        listener.note("expected figures are skipped: --set or --queries changed the experiment they belong to")
+        return {}
+    return loaded.config.expected
+
+
+def _resolved(config: Config, folder: Path) -> dict[str, Any]:
+    """The config with everything it extends, as plain YAML; its paths lead from the run's folder."""
+    content = config.model_dump(mode="json", exclude_none=True)
+    for key in PATHS:
+        section = content
+        for part in key[:-1]:
+            section = section.get(part, {}) if isinstance(section, dict) else {}
+        value = section.get(key[-1]) if isinstance(section, dict) else None
+        if isinstance(value, str) and Path(value).is_absolute():
+            section[key[-1]] = os.path.relpath(value, folder.resolve())
+    return content
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,276 @@
+"""The first stage: Lucene BM25, a given TREC run, or the candidates that a dataset carries.
+
+What Lucene finds is cached under a hash of the index, the parameters and the queries, so it is searched once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import filelock
+
+from ..rerankers.digests import cache_folder, file_digest
+from ..rerankers.errors import InputError
+from ..rerankers.types import Candidates, Doc, Query
+from . import datasets, lucene, runfile
+from .config import Bm25, CandidateFile, Config, Loaded
+from .config import Queries as QueryChoice
+from .datasets import Dataset, Docs
+from .progress import Listener
+from .runfile import Run
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """The candidates of an experiment's queries, in first-stage order, and what they were made from."""
+
+    dataset: Dataset
+    queries: dict[str, Query]
+    run: Run
+    docs: Docs
+    identity: dict[str, object]
+    order: str
+    seed: int
+
+    def __iter__(self) -> Iterator[Candidates]:
+        """Each query's candidates with their text, in the order of presentation."""
+        for query_id, found in self.run.items():
+            presented = self._presented(query_id, found)
+            texts = self.docs.texts([doc for doc, _ in presented])
+            yield Candidates(
+                query=self.queries[query_id],
+                docs=tuple(Doc(doc, texts[doc]) for doc, _ in presented),
+                scores=tuple(score for _, score in presented),
+            )
+
+    @property
+    def documents(self) -> dict[str, list[str]]:
+        """Document ids of each query in first-stage order."""
+        return {query: [doc for doc, _ in found] for query, found in self.run.items()}
+
+    def _presented(self, query_id: str, found: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+        presented = list(found)
+        if self.order == "inverse":
+            presented.reverse()
+        elif self.order == "shuffle":
+            random.Random(f"{self.seed}|{query_id}").shuffle(presented)  # noqa: S311
+        return presented
+
+
+def retrieve(loaded: Loaded, listener: Listener) -> FirstStage:
+    """The first stage of an experiment.
+
+    Raises `InputError` for queries, documents or runs that are missing or do not belong together.
+    """
+    return _Retrieval(loaded, listener).first_stage()
+
+
+def open_dataset(loaded: Loaded, docs_from_index: Callable[[], Docs] | None = None) -> Dataset:
+    """The dataset that a config names."""
+    spec = loaded.config.dataset
+    plain = spec if isinstance(spec, str) else spec.model_dump(exclude_none=True)
+    return datasets.load(plain, base=loaded.folder, docs_from_index=docs_from_index)
+
+
+class _Retrieval:
+    """One experiment's first stage in the making."""
+
+    def __init__(self, loaded: Loaded, listener: Listener) -> None:
+        self.loaded = loaded
+        self.config: Config = loaded.config
+        self.folder = loaded.folder
+        self.listener = listener
+
+    def first_stage(self) -> FirstStage:
+        config = self.config
+        queries = chosen_queries(self.dataset.queries(), config.queries)
+        run, source = self._found(queries)
+        docs = self.dataset.docs()
+        self._check_documents(run, docs)
+        depth = config.first_stage.depth
+        run = {query: run[query][:depth] for query in queries if run.get(query)}
+        if not run:
+            raise InputError("none of the queries has candidates; check that queries and first stage belong together")
+        if len(run) < len(queries):
+            self.listener.note(f"{len(queries) - len(run)} of {len(queries)} queries have no candidates")
+        asked = [[query.id, query.text] for query in queries.values()]
+        identity = {
+            "dataset": _without_qrels(self.dataset.identity()),
+            "queries": _digest(asked),
+            "source": source,
+            "depth": depth,
+            "order": config.first_stage.order,
+        }
+        return FirstStage(self.dataset, queries, run, docs, identity, config.first_stage.order, config.seed)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The experiment's dataset."""
+        return open_dataset(self.loaded, lambda: _IndexDocs(self.index))
+
+    @cached_property
+    def index(self) -> lucene.Index:
+        """The Lucene index that the config names, built first where it says so."""
+        bm25 = self.config.first_stage.bm25
+        if bm25 is None:
+            raise InputError("dataset: `docs: index` takes text out of first_stage.bm25.index, which is not given")
+        if bm25.index != "build":
+            return lucene.Index(lucene.find_index(bm25.index, base=self.folder))
+        folder = cache_folder() / "indexes" / _digest(self._corpus_identity)[:32]
+        with _one_process(folder):
+            if not folder.exists():
+                with self.listener.task("indexing", None) as advance:
+                    lucene.build_index(self.dataset.docs(), folder, on_progress=advance)
+        return lucene.Index(folder)
+
+    @property
+    def _corpus_identity(self) -> dict[str, object]:
+        return {key: value for key, value in _flat(self.dataset.identity()).items() if key not in ("qrels", "queries")}
+
+    def _found(self, queries: Mapping[str, Query]) -> tuple[Run, dict[str, object]]:
+        """What the first stage found for each query, best first, and a specification of it."""
+        stage = self.config.first_stage
+        if stage.bm25 is not None:
+            return self._searched(stage.bm25, queries)
+        if stage.run is not None:
+            path = self._run_file(stage.run)
+            run, warnings = runfile.read(path)
+            for warning in warnings:
+                self.listener.note(warning)
+            return self._relevant(run, queries, str(path)), {"run": file_digest(path)}
+        carried = self.dataset.first_stage()
+        if carried is None:
+            raise InputError("first_stage needs bm25 or run: where do the candidates come from?")
+        return self._relevant(carried, queries, "the dataset's candidates"), {"carried": True}
+
+    def _searched(self, bm25: Bm25, queries: Mapping[str, Query]) -> tuple[Run, dict[str, object]]:
+        if isinstance(self.config.dataset, CandidateFile) and bm25.index == "build":
+            raise InputError("first_stage.bm25.index: a file of candidates is no corpus to build an index of")
+        excluded = self.dataset.exclusions()
+        spare = max((len(excluded.get(query, ())) for query in queries), default=0)
+        depth = self.config.first_stage.depth + spare
+        if bm25.index == "build":
+            index: object = {"build": self._corpus_identity}
+        elif Path(bm25.index).is_dir():
+            index = self.index.identity()
+        else:
+            index = bm25.index
+        source: dict[str, object] = {"index": index, "k1": bm25.k1, "b": bm25.b}
+        asked = [[query.id, query.text] for query in queries.values()]
+        cached = cache_folder() / "first_stages" / f"{_digest([source, depth, asked])[:32]}.trec"
+        with _one_process(cached):
+            if cached.exists():
+                run, _ = runfile.read(cached)
+            else:
+                with self.listener.task("searching", len(queries)) as advance:
+                    run = self.index.search(
+                        list(queries.values()), k1=bm25.k1, b=bm25.b, depth=depth, on_progress=advance
+                    )
+                if any(run.values()):
+                    runfile.write_scored(cached, {query: found for query, found in run.items() if found}, "bm25")
+        return self._relevant(run, queries, "BM25"), source
+
+    def _run_file(self, name: str) -> Path:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"first_stage.run: no file {name} in {self.folder} or {Path.cwd()}")
+        return path
+
+    def _relevant(self, run: Run, queries: Mapping[str, Query], source: str) -> Run:
+        """The run of the experiment's queries, in their order, without excluded documents."""
+        strangers = [query for query in run if query not in queries]
+        if len(strangers) == len(run):
+            raise InputError(f"{source}: none of its {len(run)} queries belongs to the experiment ({strangers[:1]})")
+        if strangers:
+            self.listener.note(f"{source}: {len(strangers)} queries outside the experiment are ignored")
+        excluded = self.dataset.exclusions()
+        return {
+            query: [(doc, score) for doc, score in run[query] if doc not in excluded.get(query, ())]
+            for query in queries
+            if query in run
+        }
+
+    def _check_documents(self, run: Run, docs: Docs) -> None:
+        """Refuse a run with documents that the dataset does not have, also below the depth."""
+        missing = docs.missing(doc for found in run.values() for doc, _ in found)
+        if missing:
+            query = next(query for query, found in run.items() if any(doc == missing[0] for doc, _ in found))
+            source = self.config.first_stage.run or "the first stage"
+            raise InputError(
+                f"{source}: query {query}: document {missing[0]} is not in dataset {self.dataset.name}"
+                + (f", and so are {len(missing) - 1} others" if len(missing) > 1 else "")
+                + "; run and dataset must belong together"
+            )
+
+
+class _IndexDocs:
+    """Documents whose text is taken out of a Lucene index."""
+
+    def __init__(self, index: lucene.Index) -> None:
+        self.index = index
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Those that the index lacks."""
+        return self.index.missing(list(dict.fromkeys(ids)))
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """The text of some documents."""
+        return self.index.texts(ids)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        raise InputError("an index cannot be built from the text of an index; give `docs` a file")
+
+
+def chosen_queries(queries: Mapping[str, Query], choice: QueryChoice) -> dict[str, Query]:
+    """The queries to run, in the dataset's order."""
+    if choice.ids is not None:
+        unknown = [query for query in choice.ids if query not in queries]
+        if unknown:
+            raise InputError(f"queries.ids: {', '.join(unknown)} not among the dataset's {len(queries)} queries")
+        wanted = set(choice.ids)
+    elif choice.sample is not None:
+        wanted = set(random.Random(choice.seed).sample(sorted(queries), min(choice.sample, len(queries))))  # noqa: S311
+    else:
+        wanted = set(list(queries)[: choice.limit])
+    return {query_id: query for query_id, query in queries.items() if query_id in wanted}
+
+
+@contextmanager
+def _one_process(path: Path) -> Iterator[None]:
+    """Let one process at a time make what belongs at `path`; the others wait and find it made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(path.with_name(f"{path.name}.lock")):
+            yield
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {cache_folder()} cannot be used ({error}); name another with R2LLM_CACHE"
+        ) from error
+
+
+def _without_qrels(identity: Mapping[str, object]) -> dict[str, object]:
+    """Judgements do not change a ranking: a corrected qrels file must not make another experiment of it."""
+    return {
+        key: _without_qrels(value) if isinstance(value, Mapping) else value
+        for key, value in identity.items()
+        if key != "qrels"
+    }
+
+
+def _flat(identity: Mapping[str, object]) -> dict[str, object]:
+    """The identity's entries, those of a nested one too."""
+    flat: dict[str, object] = {}
+    for key, value in identity.items():
+        flat |= _flat(value) if isinstance(value, Mapping) else {key: value}
+    return flat
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,187 @@
+"""YAML with places: what a config file says, and on which line of which file it says it.
+
+Files are merged by `extends`: mappings deeply, a later file over an earlier one, the file itself last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..rerankers.catalog import nearest
+from ..rerankers.errors import InputError
+
+Key = tuple[str, ...]
+"""The way to a value: the keys from the top, `("ranker", "num_child")`."""
+
+ALTERNATIVES: dict[Key, tuple[set[str], ...]] = {
+    ("first_stage",): ({"bm25"}, {"run"}),
+    ("queries",): ({"limit"}, {"sample"}, {"ids"}),
+    ("dataset",): ({"docs", "queries"}, {"candidates"}, {"beir"}),
+}
+"""Keys that replace each other when files are merged: whoever names one does not want the inherited other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value was written; relative paths in it are looked up in `folder`."""
+
+    words: str
+    folder: Path
+
+
+@dataclass
+class Document:
+    """A mapping of a YAML file, and the place of each of its keys."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[Key, Place] = field(default_factory=dict)
+
+    def place(self, key: Key) -> Place | None:
+        """Where the key, or the nearest one around it, was written."""
+        return next((self.places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.places), None)
+
+    def merge(self, over: Document) -> None:
+        """Lay another document over this one."""
+        self._lay(self.values, over.values, ())
+        self.places.update(over.places)
+
+    def _lay(self, below: dict[str, Any], above: dict[str, Any], at: Key) -> None:
+        alternatives = ALTERNATIVES.get(at, ())
+        for group in alternatives:
+            if group & above.keys():
+                for key in [k for other in alternatives if other is not group for k in other - above.keys()]:
+                    below.pop(key, None)
+        for key, value in above.items():
+            if isinstance(value, dict) and isinstance(below.get(key), dict):
+                self._lay(below[key], value, (*at, key))
+            else:
+                below[key] = value
+
+
+def read(path: Path, shipped: Path) -> Document:
+    """The file with everything it extends. Names that are not beside it are looked up among the `shipped` configs.
+
+    Raises `InputError` with file and line for what is not YAML, not a mapping, or missing.
+    """
+    return _read(path, shipped, ())
+
+
+def find(name: str, folder: Path, shipped: Path) -> Path:
+    """The config file of that path or name: in `folder`, or else among the shipped ones, `.yaml` added if need be."""
+    names = [name] if name.endswith((".yaml", ".yml")) else [name, f"{name}.yaml"]
+    for candidate in [place / n for place in (folder, shipped) for n in names]:
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(path.relative_to(shipped)) for path in shipped.rglob("*.yaml"))
+    raise InputError(f"no config {name} in {folder} or among the shipped ones{nearest(name, known)}")
+
+
+def setting(text: str) -> Document:
+    """The document that `--set ranker.num_child=4` stands for."""
+    name, equals, value = text.partition("=")
+    keys = tuple(name.strip().split("."))
+    if not equals or not all(keys):
+        raise InputError(f"--set {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text}: not a YAML value: {_problem(error)}") from error
+    for key in reversed(keys):
+        parsed = {key: parsed}
+    place = Place(f"--set {text}", Path.cwd())
+    return Document(parsed, {keys[:n]: place for n in range(1, len(keys) + 1)})
+
+
+def _read(path: Path, shipped: Path, extending: tuple[Path, ...]) -> Document:
+    if path.resolve() in extending:
+        raise InputError(f"{path}: extends itself, by way of {' and '.join(p.name for p in extending)}")
+    own = _parse(path)
+    document = Document()
+    names = own.values.pop("extends", [])
+    for name in [names] if isinstance(names, str) else names or []:
+        if not isinstance(name, str):
+            raise InputError(f"{_words(own, ('extends',))}: extends takes names of config files, not {name!r}")
+        try:
+            parent = find(name, path.parent, shipped)
+        except InputError as error:
+            raise InputError(f"{_words(own, ('extends',))}: {error}") from error
+        document.merge(_read(parent, shipped, (*extending, path.resolve())))
+    document.merge(own)
+    return document
+
+
+def _words(document: Document, key: Key) -> str:
+    place = document.place(key)
+    return place.words if place else ".".join(key)
+
+
+def _parse(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path}: cannot be read: {error}") from error
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
+        if not isinstance(root, yaml.MappingNode):
+            raise InputError(f"{path}, line {root.start_mark.line + 1}: expected a mapping of keys to values")
+        _refuse_repeats(root, path)
+        values = loader.construct_document(root)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML: {_problem(error)}") from error
+    finally:
+        loader.dispose()
+    places = {key: Place(f"{path}, line {node.start_mark.line + 1}", path.parent) for key, node in _keys(root, ())}
+    return Document(values, places)
+
+
+def _refuse_repeats(node: yaml.Node, path: Path) -> None:
+    """YAML lets a later key silently win over an earlier one; a config must not."""
+    for mapping in _mappings(node):
+        seen: set[str] = set()
+        for key, _ in mapping.value:
+            if key.value in seen and key.value != "<<":
+                raise InputError(f"{path}, line {key.start_mark.line + 1}: {key.value} is given twice")
+            if not isinstance(key, yaml.ScalarNode):
+                raise InputError(f"{path}, line {key.start_mark.line + 1}: a key must be a word")
+            seen.add(key.value)
+
+
+def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mappings(value)
+
+
+def _keys(node: yaml.MappingNode, at: Key) -> Iterator[tuple[Key, yaml.Node]]:
+    for key, value in node.value:
+        here = (*at, str(key.value))
+        yield here, key
+        if isinstance(value, yaml.MappingNode):
+            yield from _keys(value, here)
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    problem = getattr(error, "problem", None) or str(error)
+    if "could not determine a constructor for the tag" in problem:
+        problem = f"the tag {problem.split()[-1]} is not allowed; write plain values"
+    return " ".join(str(problem).split())
+
+
+def first_line(document: Document, keys: Sequence[str | int]) -> str:
+    """Where the value at these keys was written, in words; empty where nobody wrote it."""
+    place = document.place(tuple(str(key) for key in keys))
+    return place.words if place else ""
