@@ -26,7 +26,6 @@ class Console(Listener):
             Progress,
             TextColumn,
             TimeElapsedColumn,
-            TimeRemainingColumn,
         )
 
         terminal = Terminal(stderr=True)
@@ -34,12 +33,12 @@ class Console(Listener):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
         )
         with Progress(*columns, console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
-            bar = progress.add_task(what, total=total)
-            yield lambda done: progress.update(bar, completed=done)
+            bar = progress.add_task(what, total=total, detail="")
+            yield lambda done, detail="": progress.update(bar, completed=done, detail=detail)
 
 
 def listener(quiet: bool) -> Listener:

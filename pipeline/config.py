@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,9 +133,10 @@ class Expected(_Section):
 
 def _dataset_form(value: object) -> str:
     """Which of its forms a `dataset` takes: the tag of the class that checks it."""
-    if not isinstance(value, Mapping):
-        return "id"
-    return next((form for form in ("beir", "candidates") if form in value), "docs")
+    keys = value.model_fields_set if isinstance(value, BaseModel) else value
+    if isinstance(keys, (Mapping, Set)):
+        return next((form for form in ("beir", "candidates") if form in keys), "docs")
+    return "id"
 
 
 DatasetForm = Annotated[
@@ -172,16 +173,26 @@ SECTIONS: dict[Key, tuple[type[BaseModel], ...]] = {
 }
 """The classes that know the keys of each section; `expected` holds measures, `ranker` and `model` are open."""
 
-PATHS: tuple[Key, ...] = (
-    ("dataset",),
-    *(("dataset", key) for key in ("beir", "candidates", "docs", "queries", "qrels")),
-    ("first_stage", "run"),
-    ("first_stage", "bm25", "index"),
-    ("ranker", "prompt"),
-    ("model", "name"),
-    ("model", "answers"),
-)
-"""Keys that may hold a path."""
+
+def _is_named_file(path: Path) -> bool:
+    """Whether it is a file that a plain name, such as that of a prompt, cannot mean."""
+    return bool(path.suffix) and path.is_file()
+
+
+PATHS: dict[Key, Callable[[Path], bool]] = {
+    ("dataset",): Path.is_dir,
+    ("dataset", "beir"): Path.is_dir,
+    **{("dataset", key): Path.is_file for key in ("candidates", "docs", "queries", "qrels")},
+    ("first_stage", "run"): Path.is_file,
+    ("first_stage", "bm25", "index"): Path.is_dir,
+    ("ranker", "prompt"): _is_named_file,
+    ("model", "name"): Path.is_dir,
+    ("model", "answers"): _is_named_file,
+}
+"""Keys that may hold a path, and what it must lead to: an ir_datasets id, a hub id or a prompt's name is none."""
+
+WORDS: dict[Key, str] = {("dataset", "docs"): "index", ("first_stage", "bm25", "index"): "build"}
+"""Values that have a meaning of their own, whatever files and folders are called."""
 
 HARMLESS = (
     "schedule=",
@@ -302,12 +313,11 @@ def _make_absolute(document: Document, key: Key) -> None:
         section = section.get(part) if isinstance(section, dict) else None
     value = section.get(key[-1]) if isinstance(section, dict) else None
     place = document.place(key)
-    if not isinstance(value, str) or place is None:
+    if not isinstance(value, str) or place is None or value == WORDS.get(key):
         return
     for folder in (place.folder, Path.cwd()):
         found = folder / Path(value).expanduser()
-        # An ir_datasets id, a hub id or the name of a prompt or index is no path, though a file may be called so.
-        if found.is_dir() or (found.is_file() and found.suffix):
+        if PATHS[key](found):
             section[key[-1]] = str(found.resolve())
             return
 
@@ -325,7 +335,9 @@ def _placed(document: Document, path: Path, section: str | None = None) -> Itera
     except InputError as error:
         raise InputError(f"{_where(document, before)}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
+        errors = error.errors()
+        # A misspelt key is often a missing one too: the spelling is what to mend.
+        first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
         forms = {"id", "beir", "candidates", "docs"}
         key = (*before, *(str(part) for part in first["loc"]))
         if key[0] == "dataset" and len(key) > 1 and key[1] in forms:

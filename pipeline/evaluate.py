@@ -30,8 +30,12 @@ def parse(names: Iterable[str]) -> list[Any]:
     measures = []
     for name in names:
         try:
-            measures.append(ir_measures.parse_measure(name))
-        except (NameError, ValueError, SyntaxError) as error:
+            measure = ir_measures.parse_measure(name)
+            measure.validate_params()
+            if measure.params.get("cutoff", 1) < 1:
+                raise ValueError("the cutoff must be at least 1")
+            measures.append(measure)
+        except (NameError, ValueError, SyntaxError, AssertionError) as error:
             raise InputError(
                 f"{name} is no measure of ir-measures ({error}); examples: nDCG@10, AP(rel=2), RR@10, R@1000, P@10, "
                 "Judged@10"

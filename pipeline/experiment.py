@@ -51,6 +51,7 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
     """
     config, ranker = loaded.config, loaded.ranker
     first_stage = retrieve(loaded, listener)
+    before = _measure(config, first_stage, first_stage.documents)
     backend = _open_backend(loaded, first_stage)
     content = manifest.experiment(first_stage, ranker, backend, config.seed)
     fingerprint = manifest.fingerprint(content)
@@ -67,7 +68,6 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
         wall_seconds = time.perf_counter() - begun
         runfile.write(folder / "run.trec", rankings, first_stage.documents, config.name)
         folder.write_json_lines("costs.jsonl", [dataclasses.asdict(cost) for cost in spent])
-        before = _measure(config, first_stage, first_stage.documents)
         after = _measure(config, first_stage, rankings)
         _write_metrics(folder, after, before)
         about |= {"status": "finished", "finished": _now(), "wall_seconds": wall_seconds}
@@ -92,6 +92,7 @@ def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Ou
     """Do the first stage alone, write it as `first_stage.trec`, and evaluate it where there are judgements."""
     config = loaded.config
     first_stage = retrieve(loaded, listener)
+    metrics = _measure(config, first_stage, first_stage.documents)
     fingerprint = manifest.fingerprint(first_stage.identity)
     path = output or Path("runs") / f"{config.name}-first-stage-{fingerprint[:8]}"
     with RunFolder(path, fingerprint) as folder:
@@ -99,7 +100,6 @@ def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Ou
         about |= {"environment": manifest.environment(), "finished": _now()}
         folder.write_yaml("config.yaml", _resolved(config, folder.path))
         runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
-        metrics = _measure(config, first_stage, first_stage.documents)
         _write_metrics(folder, metrics, None)
         folder.write_json("manifest.json", about)
     return Outcome(
@@ -132,9 +132,11 @@ def _rank(
     ledger = Ledger(folder / "ledger.sqlite")
     try:
         scheduler = Scheduler(loaded.ranker, backend, ledger, pooled=loaded.config.schedule == "throughput")
+        total = len(first_stage.run)
         rankings: dict[str, Sequence[str]] = {}
         spent: dict[str, Cost] = {}
-        with listener.task("reranking", len(first_stage.run)) as advance:
+        with listener.task("reranking", total) as advance:
+            scheduler.on_answers = lambda answered: advance(len(rankings), f"{answered:,} asks answered")
             for ranking, cost in scheduler.rank(first_stage):
                 rankings[cost.query_id], spent[cost.query_id] = ranking.docs, cost
                 advance(len(rankings))

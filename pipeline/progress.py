@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-Advance = Callable[[int], None]
-"""Called with how much of a task is done by now."""
+
+class Advance(Protocol):
+    """Called with how much of a task is done by now, and with what there is to say about it."""
+
+    def __call__(self, done: int, detail: str = "") -> None:
+        """Hear of it."""
 
 
 class Listener:
@@ -18,4 +23,4 @@ class Listener:
     @contextmanager
     def task(self, what: str, total: int | None) -> Iterator[Advance]:  # noqa: ARG002
         """A task of `total` steps, or of unknown length, that lasts as long as the block."""
-        yield lambda done: None  # noqa: ARG005
+        yield lambda done, detail="": None  # noqa: ARG005

@@ -188,7 +188,7 @@ class _Retrieval:
         strangers = [query for query in run if query not in queries]
         if len(strangers) == len(run):
             raise InputError(f"{source}: none of its {len(run)} queries belongs to the experiment ({strangers[:1]})")
-        if strangers:
+        if strangers and self.config.first_stage.run:
             self.listener.note(f"{source}: {len(strangers)} queries outside the experiment are ignored")
         excluded = self.dataset.exclusions()
         return {

@@ -15,6 +15,12 @@ import yaml
 from ..rerankers.catalog import nearest
 from ..rerankers.errors import InputError
 
+ILL_FORMED = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
+"""What PyYAML raises: its own errors; others for a date such as 2019-13-45, for `!!bool maybe`, for endless nesting."""
+
+WORD_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+"""What YAML takes a key for: not for a number, nor for the truth value that it sees in `on` and `no`."""
+
 Key = tuple[str, ...]
 """The way to a value: the keys from the top, `("ranker", "num_child")`."""
 
@@ -58,6 +64,7 @@ class Document:
                     below.pop(key, None)
         for key, value in above.items():
             if isinstance(value, dict) and isinstance(below.get(key), dict):
+                below[key] = dict(below[key])  # an alias may have put the same mapping elsewhere too
                 self._lay(below[key], value, (*at, key))
             else:
                 below[key] = value
@@ -89,7 +96,7 @@ def setting(text: str) -> Document:
         raise InputError(f"--set {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except ILL_FORMED as error:
         raise InputError(f"--set {text}: not a YAML value: {_problem(error)}") from error
     for key in reversed(keys):
         parsed = {key: parsed}
@@ -102,8 +109,8 @@ def _read(path: Path, shipped: Path, extending: tuple[Path, ...]) -> Document:
         raise InputError(f"{path}: extends itself, by way of {' and '.join(p.name for p in extending)}")
     own = _parse(path)
     document = Document()
-    names = own.values.pop("extends", [])
-    for name in [names] if isinstance(names, str) else names or []:
+    names = own.values.pop("extends", None) or []
+    for name in names if isinstance(names, list) else [names]:
         if not isinstance(name, str):
             raise InputError(f"{_words(own, ('extends',))}: extends takes names of config files, not {name!r}")
         try:
@@ -125,8 +132,8 @@ def _parse(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path}: cannot be read: {error}") from error
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
@@ -134,12 +141,10 @@ def _parse(path: Path) -> Document:
             raise InputError(f"{path}, line {root.start_mark.line + 1}: expected a mapping of keys to values")
         _refuse_repeats(root, path)
         values = loader.construct_document(root)
-    except yaml.YAMLError as error:
+    except ILL_FORMED as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line}: not valid YAML: {_problem(error)}") from error
-    finally:
-        loader.dispose()
     places = {key: Place(f"{path}, line {node.start_mark.line + 1}", path.parent) for key, node in _keys(root, ())}
     return Document(values, places)
 
@@ -149,10 +154,10 @@ def _refuse_repeats(node: yaml.Node, path: Path) -> None:
     for mapping in _mappings(node):
         seen: set[str] = set()
         for key, _ in mapping.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in WORD_TAGS:
+                raise InputError(f"{path}, line {key.start_mark.line + 1}: a key must be a word, in quotes if need be")
             if key.value in seen and key.value != "<<":
                 raise InputError(f"{path}, line {key.start_mark.line + 1}: {key.value} is given twice")
-            if not isinstance(key, yaml.ScalarNode):
-                raise InputError(f"{path}, line {key.start_mark.line + 1}: a key must be a word")
             seen.add(key.value)
 
 
@@ -174,7 +179,9 @@ def _keys(node: yaml.MappingNode, at: Key) -> Iterator[tuple[Key, yaml.Node]]:
             yield from _keys(value, here)
 
 
-def _problem(error: yaml.YAMLError) -> str:
+def _problem(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested without end"
     problem = getattr(error, "problem", None) or str(error)
     if "could not determine a constructor for the tag" in problem:
         problem = f"the tag {problem.split()[-1]} is not allowed; write plain values"

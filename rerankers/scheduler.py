@@ -7,7 +7,7 @@ looked up, and a query's seconds are its latency.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .backends import Backend, Request
@@ -54,6 +54,10 @@ class Scheduler:
     backend: Backend
     ledger: Ledger
     pooled: bool = True
+    on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
+    """Told how many asks the backend has answered, whenever there are more."""
+
+    _answered: int = field(default=0, init=False)
     _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
     _new: list[Request] = field(default_factory=list, init=False)
 
@@ -132,6 +136,8 @@ class Scheduler:
         replies = self.backend.collect()
         if self.backend.remembers:
             self.ledger.add((request.key, request.query_id, reply) for request, reply in replies)
+        self._answered += len(replies)
+        self.on_answers(self._answered)
         for request, reply in replies:
             for place in self._places(request.key):
                 self._deliver(place, reply)

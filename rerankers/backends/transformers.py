@@ -65,11 +65,13 @@ class Transformers(Queue):
 
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
+        import huggingface_hub
         import torch
         import transformers
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
+        huggingface_hub.logging.set_verbosity_error()  # its retries; that the hub was not reached is said once
         self.seed = seed
         self.device = _device(options.device)
         self.dtype = _dtype(options.dtype, self.device)
@@ -225,12 +227,19 @@ class _Source:
     name: str
     identity: str
     arguments: dict[str, Any]
+    is_folder: bool
 
 
 def _load(kind: Any, source: _Source, **more: Any) -> Any:
     """One part of a model: its config, its tokenizer or its weights."""
     try:
-        return kind.from_pretrained(source.name, **source.arguments, **more)
+        try:
+            # What the cache holds is used as it is; asking the hub for optional files takes minutes without a network.
+            return kind.from_pretrained(source.name, **source.arguments, **more, local_files_only=True)
+        except OSError:
+            if source.is_folder:
+                raise
+            return kind.from_pretrained(source.name, **source.arguments, **more)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise InputError(f"model.name: {source.name} cannot be loaded: {_one_line(error)}") from error
 
@@ -244,11 +253,11 @@ def _locate(options: Options) -> _Source:
         if not (folder / "config.json").is_file():
             raise InputError(f"model.name: folder {options.name} holds no model (no config.json)")
         digest = hashlib.sha256("".join(f"{f.name}:{file_digest(f)};" for f in files).encode())
-        return _Source(str(folder), digest.hexdigest(), remote_code | {"local_files_only": True})
+        return _Source(str(folder), digest.hexdigest(), remote_code, is_folder=True)
     if options.name.startswith((".", "/", "~")) or options.name.count("/") > 1:
         raise InputError(f"model.name: no folder {options.name}")
     commit = _commit(options.name, options.revision)
-    return _Source(options.name, f"{options.name}@{commit}", remote_code | {"revision": commit})
+    return _Source(options.name, f"{options.name}@{commit}", remote_code | {"revision": commit}, is_folder=False)
 
 
 def _commit(name: str, revision: str | None) -> str:

@@ -1,0 +1,237 @@
+"""YAML with places: extends, --set, repeats, and everything that is not a config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from r2llm.pipeline import yaml_files
+from r2llm.rerankers.errors import InputError
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shipped")
+    (folder / "systems").mkdir()
+    (folder / "base.yaml").write_text("ranker: {k: 10, num_child: 2}\nseed: 1\n")
+    (folder / "systems" / "big.yaml").write_text("model: {name: big}\n")
+    return folder
+
+
+def values(path: Path, shipped: Path) -> object:
+    return yaml_files.read(path, shipped).values
+
+
+# Extends
+
+
+def test_a_name_is_looked_up_beside_the_file_and_then_among_the_shipped(write: Write, shipped: Path) -> None:
+    assert values(write("a.yaml", "extends: base\nseed: 2"), shipped) == {
+        "ranker": {"k": 10, "num_child": 2},
+        "seed": 2,
+    }
+    write("base.yaml", "seed: 7")
+    assert values(write("a.yaml", "extends: base.yaml"), shipped) == {"seed": 7}
+    assert values(write("b.yaml", "extends: systems/big.yaml"), shipped) == {"model": {"name": "big"}}
+
+
+def test_a_name_is_relative_to_the_file_that_extends(write: Write, shipped: Path) -> None:
+    write("deep/parent.yaml", "extends: grandparent.yaml\nname: parent")
+    write("deep/grandparent.yaml", "seed: 5")
+    write("grandparent.yaml", "seed: 6")
+    assert values(write("a.yaml", "extends: deep/parent.yaml"), shipped) == {"seed": 5, "name": "parent"}
+
+
+def test_mappings_merge_deeply_and_later_files_win(write: Write, shipped: Path) -> None:
+    write("one.yaml", "ranker: {k: 1, method: m}\nfirst_stage: {bm25: {k1: 0.5, b: 0.5}}\nseed: 1")
+    write("two.yaml", "ranker: {k: 2}\nfirst_stage: {bm25: {b: 0.6}}\nevaluate: {measures: [AP, RR]}")
+    merged = values(write("a.yaml", "extends: [one.yaml, two.yaml]\nranker: {num_child: 3}\nseed: 9"), shipped)
+    assert merged == {
+        "ranker": {"k": 2, "method": "m", "num_child": 3},
+        "first_stage": {"bm25": {"k1": 0.5, "b": 0.6}},
+        "seed": 9,
+        "evaluate": {"measures": ["AP", "RR"]},
+    }
+    replaced = values(write("b.yaml", "extends: two.yaml\nevaluate: {measures: [P@5]}"), shipped)
+    assert isinstance(replaced, dict)
+    assert replaced["evaluate"] == {"measures": ["P@5"]}  # a list replaces a list
+
+
+@pytest.mark.parametrize(
+    ("section", "inherited", "own", "left"),
+    [
+        ("first_stage", "{bm25: {index: i}, depth: 5}", "{run: r}", {"run": "r", "depth": 5}),
+        ("first_stage", "{run: r}", "{bm25: {index: i}}", {"bm25": {"index": "i"}}),
+        ("queries", "{limit: 3}", "{sample: 2, seed: 1}", {"sample": 2, "seed": 1}),
+        ("queries", "{sample: 2, seed: 1}", "{ids: [q]}", {"ids": ["q"], "seed": 1}),
+        ("queries", "{ids: [q]}", "{limit: 3}", {"limit": 3}),
+        ("queries", "{limit: 3}", "{seed: 3}", {"limit": 3, "seed": 3}),
+        ("dataset", "{beir: f}", "{docs: d, queries: q}", {"docs": "d", "queries": "q"}),
+        ("dataset", "{docs: d, queries: q}", "{candidates: c}", {"candidates": "c"}),
+    ],
+)
+def test_alternatives_replace_each_other(
+    write: Write, shipped: Path, section: str, inherited: str, own: str, left: object
+) -> None:
+    write("parent.yaml", f"{section}: {inherited}")
+    assert values(write("a.yaml", f"extends: parent\n{section}: {own}"), shipped) == {section: left}
+
+
+def test_both_alternatives_in_one_file_stay_for_the_schema_to_refuse(write: Write, shipped: Path) -> None:
+    both = {"first_stage": {"bm25": {"index": "i"}, "run": "r"}}
+    assert values(write("a.yaml", "first_stage: {bm25: {index: i}, run: r}"), shipped) == both
+
+
+def test_extending_in_a_circle_is_refused(write: Write, shipped: Path) -> None:
+    write("a.yaml", "extends: b.yaml")
+    write("b.yaml", "extends: a.yaml")
+    with pytest.raises(InputError, match=r"a\.yaml: extends itself, by way of a\.yaml and b\.yaml"):
+        values(Path("a.yaml").absolute(), shipped)
+
+
+def test_two_parents_may_share_a_grandparent(write: Write, shipped: Path) -> None:
+    write("one.yaml", "extends: base\nname: one")
+    write("two.yaml", "extends: base\nname: two")
+    merged = values(write("a.yaml", "extends: [one.yaml, two.yaml]"), shipped)
+    assert merged == {"ranker": {"k": 10, "num_child": 2}, "seed": 1, "name": "two"}
+
+
+@pytest.mark.parametrize(
+    ("extends", "message"),
+    [
+        ("bse", r"a\.yaml, line 2: no config bse .*did you mean 'base\.yaml'"),
+        ("[base, 1]", r"a\.yaml, line 2: extends takes names of config files, not 1"),
+        ("3", r"a\.yaml, line 2: extends takes names of config files, not 3"),
+        ("{base: yes}", r"a\.yaml, line 2: extends takes names of config files"),
+    ],
+)
+def test_bad_parents_are_refused_with_their_line(write: Write, shipped: Path, extends: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        values(write("a.yaml", f"name: a\nextends: {extends}"), shipped)
+
+
+def test_a_fault_in_a_parent_names_the_parent(write: Write, shipped: Path) -> None:
+    write("parent.yaml", "name: p\nranker: [1")
+    with pytest.raises(InputError, match=r"parent\.yaml, line 2: not valid YAML"):
+        values(write("a.yaml", "extends: parent.yaml"), shipped)
+
+
+def test_places_name_the_file_and_line_of_the_last_word(write: Write, shipped: Path) -> None:
+    write("parent.yaml", "seed: 1\nranker:\n  k: 3\n  num_child: 2")
+    document = yaml_files.read(write("a.yaml", "extends: parent.yaml\nranker:\n  k: 4\n"), shipped)
+    assert yaml_files.first_line(document, ("ranker", "k")).endswith("a.yaml, line 3")
+    assert yaml_files.first_line(document, ("ranker", "num_child")).endswith("parent.yaml, line 4")
+    assert yaml_files.first_line(document, ("ranker", "num_child", "deeper")).endswith("parent.yaml, line 4")
+    assert yaml_files.first_line(document, ("nowhere",)) == ""
+
+
+# Anchors
+
+
+def test_anchors_and_merge_keys_work(write: Write, shipped: Path) -> None:
+    text = """\
+        one: &figures {value: 1, tolerance: 2}
+        two: *figures
+        three:
+          <<: *figures
+          value: 3
+        """
+    assert values(write("a.yaml", text), shipped) == {
+        "one": {"value": 1, "tolerance": 2},
+        "two": {"value": 1, "tolerance": 2},
+        "three": {"value": 3, "tolerance": 2},
+    }
+
+
+def test_overriding_one_use_of_an_anchor_leaves_the_others(write: Write, shipped: Path) -> None:
+    document = yaml_files.read(write("a.yaml", "one: &x {value: {v: 1}}\ntwo: *x"), shipped)
+    document.merge(yaml_files.setting("two.value.v=5"))
+    assert document.values == {"one": {"value": {"v": 1}}, "two": {"value": {"v": 5}}}
+
+
+# --set
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("seed=4", {"seed": 4}),
+        ("ranker.num_child=4", {"ranker": {"num_child": 4}}),
+        (" ranker.k =4", {"ranker": {"k": 4}}),
+        ("a.b.c=x", {"a": {"b": {"c": "x"}}}),
+        ("evaluate.measures=[nDCG@10, AP(rel=2)]", {"evaluate": {"measures": ["nDCG@10", "AP(rel=2)"]}}),
+        ("first_stage.bm25={index: build, k1: 1.2}", {"first_stage": {"bm25": {"index": "build", "k1": 1.2}}}),
+        ("model.exact=true", {"model": {"exact": True}}),
+        ("model.revision=null", {"model": {"revision": None}}),
+        ("model.revision=", {"model": {"revision": None}}),
+        ("name='2019'", {"name": "2019"}),
+        ("a=b=c", {"a": "b=c"}),
+    ],
+)
+def test_a_setting_is_a_dotted_key_and_a_yaml_value(text: str, meaning: object) -> None:
+    document = yaml_files.setting(text)
+    assert document.values == meaning
+    assert all(place.words == f"--set {text}" for place in document.places.values())
+
+
+@pytest.mark.parametrize("text", ["seed", "", "=4", "ranker.=4", ".k=4", "a..b=4"])
+def test_a_setting_without_key_or_value_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="expected a dotted key and a YAML value, such as ranker.num_child=4"):
+        yaml_files.setting(text)
+
+
+@pytest.mark.parametrize("value", ["[1", "!!python/name:os.system", "2019-13-45", "{[a]: 1}", "a: b: c", "\x07"])
+def test_a_setting_that_is_no_yaml_is_refused(value: str) -> None:
+    with pytest.raises(InputError, match="^--set seed=.*not a YAML value"):
+        yaml_files.setting(f"seed={value}")
+
+
+# Not a config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nname: a\nseed: 2", "line 3: seed is given twice"),
+        ("ranker:\n  k: 1\n  k: 2", "line 3: k is given twice"),
+        ("a: [{b: 1, b: 2}]", "line 1: b is given twice"),
+        ("seed: 1\n? [a, b]\n: 1", "line 2: a key must be a word"),
+        ("{a: b}: 1", "line 1: a key must be a word"),
+        ("seed: 1\n5: x", "line 2: a key must be a word"),
+        ("seed: 1\non: x", "line 2: a key must be a word, in quotes if need be"),
+        ("", "the file is empty"),
+        ("# only a comment\n", "the file is empty"),
+        ("\n- a\n- b", "line 2: expected a mapping of keys to values"),
+        ("just text", "line 1: expected a mapping"),
+        ("null", "line 1: expected a mapping"),
+        ("seed: 1\nname: [a", "line 2: not valid YAML"),
+        ("seed: 1\na: b: c", "line 2: not valid YAML: mapping values are not allowed here"),
+        ("seed: 1\n\tname: a", "line 2: not valid YAML"),
+        ("seed: 1\n---\nseed: 2", "line 2: not valid YAML"),
+        ("a: *nowhere", "line 1: not valid YAML: found undefined alias"),
+        ("seed: 1\na: !!python/object/apply:os.system [ls]", r"line 2: not valid YAML: the tag .* is not allowed"),
+        ("a: !mine 1", r"line 1: not valid YAML: the tag '!mine' is not allowed"),
+        ("a: &a {b: *a}", "not valid YAML: it is nested without end"),
+        ("a: " + "[" * 5000, "not valid YAML: it is nested without end"),
+        ("a: 2019-13-45", "not valid YAML: month must be in 1..12"),
+        ("a: !!bool maybe", "not valid YAML"),
+        ("a: !!timestamp soon", "not valid YAML"),
+        ('a: !!int ""', "not valid YAML"),
+        ("a: \x07", "not valid YAML"),
+    ],
+)
+def test_what_is_not_a_config_is_refused_in_one_line(write: Write, shipped: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        values(write("a.yaml", text), shipped)
+    assert "a.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, shipped: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"name: \xff")
+    with pytest.raises(InputError, match="cannot be read"):
+        values(path, shipped)
