@@ -109,16 +109,13 @@ class Scheduler:
                 self._pose(job, slot, ask)
 
     def _pose(self, job: _Job, slot: int, ask: Ask, attempt: int = 0) -> None:
-        """Answer an ask from the ledger, let it wait for an equal one, or put it to the backend."""
+        """Note an ask as new, or let it wait for an equal one that is under way."""
         request = job.requests.request(ask, attempt)
         job.cost.asks += 1
         place = _Place(job, slot, attempt)
         if self._shares and request.key in self._waiting:
             job.cost.cached += 1
             self._waiting[request.key].append(place)
-        elif self._shares and (reply := self.ledger.get(request.key)) is not None:
-            job.cost.cached += 1
-            self._deliver(place, reply)
         else:
             job.cost.calls += 1
             self._waiting.setdefault(request.key, []).append(place)
@@ -130,16 +127,29 @@ class Scheduler:
         return self.pooled and self.backend.remembers
 
     def _answer_some(self) -> None:
-        """Let the backend answer some of what was asked; write that down; let the methods go on."""
-        self.backend.submit(self._new)
+        """Answer what the ledger knows, or let the backend answer some of the rest; then the methods go on."""
+        known = self.ledger.get_many([request.key for request in self._new]) if self._shares else {}
+        for request in self._new:
+            if request.key in known:
+                job = self._waiting[request.key][0].job
+                job.cost.calls -= 1
+                job.cost.cached += 1
+        self.backend.submit([request for request in self._new if request.key not in known])
         self._new = []
+        if known:
+            self._hand_over(known.items())
+            return
         replies = self.backend.collect()
         if self.backend.remembers:
             self.ledger.add((request.key, request.query_id, reply) for request, reply in replies)
         self._answered += len(replies)
         self.on_answers(self._answered)
-        for request, reply in replies:
-            for place in self._places(request.key):
+        self._hand_over((request.key, reply) for request, reply in replies)
+
+    def _hand_over(self, replies: Iterable[tuple[bytes, Reply]]) -> None:
+        """Give replies to the jobs that wait for them, and let each go on that has all it asked for."""
+        for key, reply in replies:
+            for place in self._places(key):
                 self._deliver(place, reply)
                 self._advance(place.job)
 
