@@ -39,9 +39,9 @@ def main() -> None:
     except R2llmError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as stop:
+        # Whoever read the output has seen enough: typer makes that an exit 1, which is our word for a regression.
+        sys.exit(0 if isinstance(stop.__context__, BrokenPipeError) else stop.code)
 
 
 if __name__ == "__main__":

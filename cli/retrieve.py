@@ -18,4 +18,6 @@ def retrieve(
 
     listener = console.listener(quiet)
     loaded = configs.load(config, settings or (), queries)
+    for note in loaded.notes:
+        listener.note(note)
     results.show(experiment.retrieve_only(loaded, output, listener), as_json=as_json)

@@ -36,8 +36,8 @@ class _Section(BaseModel):
 
 def _texts(value: object) -> object:
     """A word or a list of words as a tuple of strings; YAML reads a query id such as 19335 as a number."""
-    if isinstance(value, str):
-        return (value,)
+    if isinstance(value, (str, int)):
+        value = [value]
     if isinstance(value, list):
         return tuple(str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value)
     return value

@@ -37,6 +37,8 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
     """
     if sum(choice is not None for choice in (source.config, source.dataset, source.qrels)) != 1:
         raise InputError("evaluate needs judgements: give one of --dataset, --qrels and --config")
+    if source.settings and not source.config:
+        raise InputError("--set changes a config: give --config too")
     loaded = configs.load(source.config, source.settings, source.queries) if source.config else None
     for note in loaded.notes if loaded else ():
         listener.note(note)

@@ -20,7 +20,7 @@ from ..rerankers.digests import cache_folder, file_digest
 from ..rerankers.errors import InputError
 from ..rerankers.types import Candidates, Doc, Query
 from . import datasets, lucene, runfile
-from .config import Bm25, CandidateFile, Config, Loaded
+from .config import Bm25, CandidateFile, Config, DataFiles, Loaded
 from .config import Queries as QueryChoice
 from .datasets import Dataset, Docs
 from .progress import Listener
@@ -153,6 +153,8 @@ class _Retrieval:
     def _searched(self, bm25: Bm25, queries: Mapping[str, Query]) -> tuple[Run, dict[str, object]]:
         if isinstance(self.config.dataset, CandidateFile) and bm25.index == "build":
             raise InputError("first_stage.bm25.index: a file of candidates is no corpus to build an index of")
+        if isinstance(self.config.dataset, DataFiles) and (self.config.dataset.docs, bm25.index) == ("index", "build"):
+            raise InputError("an index cannot be built from the text of an index; give `docs` a file")
         excluded = self.dataset.exclusions()
         spare = max((len(excluded.get(query, ())) for query in queries), default=0)
         depth = self.config.first_stage.depth + spare

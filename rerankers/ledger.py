@@ -6,9 +6,10 @@ are written in one transaction a batch, so a process that dies at any moment lea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .errors import InputError, R2llmError
@@ -51,6 +52,8 @@ class Ledger:
                 self._db.execute("PRAGMA cache_size=-98304")
                 self._db.executescript(SCHEMA)
         except sqlite3.Error as error:
+            if hasattr(self, "_db"):
+                self._db.close()
             raise InputError(f"ledger {path}: cannot be opened: {error}") from error
 
     def get(self, key: bytes) -> Reply | None:
@@ -88,26 +91,37 @@ class Ledger:
             )
             for key, query_id, reply in replies
         ]
-        try:
+        with self._writing():
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?)", rows)
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise R2llmError(
-                f"ledger {self.path}: {error}; make room or access and run again: all earlier answers are kept"
-            ) from error
 
     def models(self) -> list[Mapping[str, object]]:
         """The identities of the models that answered."""
         return [json.loads(row[0]) for row in self._db.execute("SELECT identity FROM model ORDER BY identity")]
 
     def add_model(self, identity: Mapping[str, object]) -> None:
-        """Note the identity of a model whose replies will be written."""
-        self._db.execute("INSERT OR IGNORE INTO model VALUES (?)", (json.dumps(identity, sort_keys=True),))
+        """Note the identity of a model whose replies will be written. Raises `R2llmError` as `add` does."""
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO model VALUES (?)", (json.dumps(identity, sort_keys=True),))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise R2llmError(
+                f"ledger {self.path}: {error}; make room or access and run again: all earlier answers are kept"
+            ) from error
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file.
+
+        Nothing is left beside it, so that it can be read from a folder that cannot be written.
+        """
+        with contextlib.suppress(sqlite3.Error):  # someone else has it open, or it was opened to be read
+            self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()

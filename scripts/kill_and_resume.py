@@ -1,10 +1,10 @@
 """Kill a reranking with SIGKILL at random moments, resume it, and compare it with a run that nobody interrupted.
 
-    python scripts/kill_and_resume.py --config quickstart.yaml --set model.answers=rel --kills 20 --seed 0
+    python scripts/kill_and_resume.py --config dl19-setwise.yaml --set queries.limit=5 --kills 20 --seed 0
 
-Needs an `r2llm` in the same Python, and a config whose model is slow enough to be caught at work. After each resumed run:
-`run.trec` is compared byte by byte, the counts of `costs.jsonl` that describe the experiment are compared, and the
-answers that were in the ledger before the resume plus the calls made after it must be the distinct asks of the
+Needs an `r2llm` in the same Python, and a config whose model is slow enough to be caught at work. After each resumed
+run: `run.trec` is compared byte by byte, the counts of `costs.jsonl` that describe the experiment are compared, and
+the answers that were in the ledger before the resume plus the calls made after it must be the distinct asks of the
 experiment: nothing is asked twice. Exit code 0 where all of that holds, 1 where it does not.
 """
 
@@ -27,6 +27,9 @@ SAME = ("query_id", "asks", "rounds", "comparisons", "prompt_tokens", "completio
 
 JITTER = 0.05
 """Seconds at most between the answer that a kill waits for and the kill."""
+
+TOO_QUICK = 10
+"""How many runs may end before they are killed."""
 
 
 def arguments() -> argparse.Namespace:
@@ -69,10 +72,10 @@ def answers(folder: Path) -> int:
         return 0
 
 
-def kill_at(options: argparse.Namespace, folder: Path, target: int, chance: random.Random) -> bool:
-    """Kill the run a moment after so many answers; whether it was still at work then."""
+def kill_at(options: argparse.Namespace, folder: Path, moment: int, chance: random.Random) -> bool:
+    """Kill the run soon after so many answers (in its start-up, if they are there); whether it was still at work."""
     process = start(options, folder)
-    while process.poll() is None and answers(folder) < target:
+    while process.poll() is None and answers(folder) < moment:
         time.sleep(0.002)
     time.sleep(chance.uniform(0, JITTER))
     process.kill()
@@ -111,9 +114,11 @@ def main() -> int:
         while killed < options.kills:
             runs += 1
             folder = Path(home, f"run-{runs}")
-            for _ in range(min(options.kills_a_run, options.kills - killed)):
-                target = chance.randrange(answers(folder), distinct)
-                if not kill_at(options, folder, target, chance):
+            if runs > options.kills + TOO_QUICK:
+                raise SystemExit(f"the runs end before they can be killed: {distinct} asks are too few, or too quick")
+            count = min(options.kills_a_run, options.kills - killed, distinct)
+            for moment in sorted(chance.sample(range(distinct), count)):
+                if not kill_at(options, folder, moment, chance):
                     break
                 killed += 1
                 print(f"kill {killed}: {answers(folder)} of {distinct} answers on disk", end="", flush=True)

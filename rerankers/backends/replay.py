@@ -53,11 +53,13 @@ class TextReplay(Queue):
             try:
                 record = json.loads(line)
                 query_id, text = record["query_id"], record["text"]
+                if not isinstance(text, str):
+                    raise TypeError("text is no string")
             except (ValueError, TypeError, KeyError) as error:
                 raise InputError(
                     f'{path}, line {number}: expected {{"query_id": …, "text": …}}, found {line[:60]!r}'
                 ) from error
-            self.texts.setdefault(str(query_id), deque()).append(str(text))
+            self.texts.setdefault(str(query_id), deque()).append(text)
 
     def collect(self) -> list[tuple[Request, Reply]]:
         """Answer everything that waits. Raises `InputError` where a query has no recorded answer left."""

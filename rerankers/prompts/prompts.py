@@ -102,6 +102,14 @@ class Prompt(_Part):
         _check_fields(self.passage, PASSAGE_FIELDS)
         return self
 
+    @model_validator(mode="after")
+    def _labels_fit_the_asks(self) -> Prompt:
+        if "score" in self.asks and not isinstance(self.labels, dict):
+            raise ValueError("asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}")
+        if {"choose", "compare"} & set(self.asks) and isinstance(self.labels, dict):
+            raise ValueError("asks about several passages need a list of labels, one a passage")
+        return self
+
     @property
     def most_docs(self) -> int | None:
         """How many passages there are labels for; None where there is no end."""
@@ -153,11 +161,13 @@ def load(name: str) -> Prompt:
         raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"prompt {path}: {place}: {first['msg']}") from error
+        place = "".join(f"{part}." for part in first["loc"])[:-1]
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"prompt {path}: {place}{': ' if place else ''}{message}") from error
 
 
 def _check_fields(template: str, known: set[str]) -> None:
-    used = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    if unknown := used - known:
-        raise ValueError(f"{{{min(unknown)}}} is no field here; write {' or '.join(f'{{{f}}}' for f in sorted(known))}")
+    for _, name, form, conversion in string.Formatter().parse(template):
+        written = "".join((name or "", f"!{conversion}" if conversion else "", f":{form}" if form else ""))
+        if name is not None and written not in known:
+            raise ValueError(f"{{{written}}} is no field here; write {' or '.join(f'{{{f}}}' for f in sorted(known))}")

@@ -1,4 +1,4 @@
-"""What the tests of the pipeline share: a cache of their own, and an experiment small enough to check by hand."""
+"""What the tests of the pipeline share: an experiment small enough to check by hand."""
 
 from __future__ import annotations
 
@@ -47,12 +47,6 @@ class Heard(Listener):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache for the whole session, so that the quickstart collection is indexed once."""
-    monkeypatch.setenv("R2LLM_CACHE", str(tmp_path_factory.getbasetemp() / "r2llm-cache"))
 
 
 @pytest.fixture

@@ -179,13 +179,13 @@ def test_a_setting_is_a_dotted_key_and_a_yaml_value(text: str, meaning: object) 
 
 @pytest.mark.parametrize("text", ["seed", "", "=4", "ranker.=4", ".k=4", "a..b=4"])
 def test_a_setting_without_key_or_value_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="expected a dotted key and a YAML value, such as ranker.num_child=4"):
+    with pytest.raises(InputError, match=r"expected a dotted key and a YAML value, such as ranker\.num_child=4"):
         yaml_files.setting(text)
 
 
 @pytest.mark.parametrize("value", ["[1", "!!python/name:os.system", "2019-13-45", "{[a]: 1}", "a: b: c", "\x07"])
 def test_a_setting_that_is_no_yaml_is_refused(value: str) -> None:
-    with pytest.raises(InputError, match="^--set seed=.*not a YAML value"):
+    with pytest.raises(InputError, match=r"^--set seed=.*not a YAML value"):
         yaml_files.setting(f"seed={value}")
 
 

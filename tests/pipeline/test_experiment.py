@@ -1,0 +1,312 @@
+"""An experiment from config to metrics: its files, its fingerprint, its folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from r2llm.pipeline import config, experiment
+from r2llm.pipeline.experiment import Outcome
+from r2llm.pipeline.run_folder import RunFolder
+from r2llm.rerankers.errors import InputError
+
+Write = Callable[[str, str], Path]
+
+FILES = {
+    *("config.yaml", "first_stage.trec", "run.trec", "costs.jsonl", "metrics.json", "manifest.json"),
+    "ledger.sqlite",
+}
+COST = {
+    *("query_id", "asks", "calls", "cached", "rounds", "comparisons"),
+    *("prompt_tokens", "completion_tokens", "unparsed", "seconds"),
+}
+
+
+def rerank(heard, *settings: str, name: str = "toy.yaml", output: Path | None = None) -> Outcome:
+    return experiment.rerank(config.load(name, settings), output, heard)
+
+
+def manifest(outcome: Outcome) -> dict[str, Any]:
+    return json.loads((outcome.run_dir / "manifest.json").read_text())
+
+
+def fingerprint(heard, *settings: str, name: str = "toy.yaml") -> str:
+    return str(manifest(rerank(heard, *settings, name=name))["fingerprint"])
+
+
+def costs(outcome: Outcome) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (outcome.run_dir / "costs.jsonl").read_text().splitlines()]
+
+
+# Files
+
+
+def test_the_files_of_a_run(toy: Path, heard) -> None:
+    outcome = rerank(heard)
+    assert outcome.run_dir.parent == Path("runs")
+    assert outcome.run_dir.name == f"toy-{manifest(outcome)['fingerprint'][:8]}"
+    assert {path.name for path in outcome.run_dir.iterdir()} - {".lock"} == FILES
+    assert outcome.run_file == outcome.run_dir / "run.trec"
+    assert {path.name for path in toy.iterdir()} == {
+        *("docs.jsonl", "queries.tsv", "qrels.txt", "bm25.trec", "toy.yaml", "runs")
+    }
+
+
+def test_the_run_file(toy: Path, heard) -> None:
+    rows = [line.split(" ") for line in rerank(heard).run_file.read_text().splitlines()]
+    assert all(len(row) == 6 and row[1] == "Q0" and row[5] == "toy" for row in rows)
+    by_query = {query: [row for row in rows if row[0] == query] for query in ("q1", "q2", "q3")}
+    assert [row[0] for row in rows] == ["q1"] * 4 + ["q2"] * 2 + ["q3"] * 2
+    for found in by_query.values():
+        assert [int(row[3]) for row in found] == list(range(1, len(found) + 1))
+        scores = [float(row[4]) for row in found]
+        assert all(a > b for a, b in pairwise(scores))
+    assert sorted(row[2] for row in by_query["q1"]) == ["d1", "d2", "d3", "d4"]
+
+
+def test_the_first_stage_is_copied_as_it_was_presented_to_the_evaluator(toy: Path, heard) -> None:
+    copied = (rerank(heard).run_dir / "first_stage.trec").read_text().splitlines()
+    assert copied[:2] == ["q1 Q0 d1 1 9.0 toy", "q1 Q0 d2 2 8.0 toy"]
+    assert len(copied) == 8
+
+
+def test_costs_a_query(toy: Path, heard) -> None:
+    outcome = rerank(heard)
+    rows = costs(outcome)
+    assert [row["query_id"] for row in rows] == ["q1", "q2", "q3"]
+    for row in rows:
+        assert row.keys() == COST
+        assert row["asks"] == row["calls"] + row["cached"] == row["comparisons"]
+        assert (row["prompt_tokens"], row["completion_tokens"]) == (None, None)
+        assert (row["seconds"] is None) == (row["cached"] > 0)
+    assert outcome.costs.keys() == COST - {"query_id"}
+    assert outcome.costs["asks"]["total"] == sum(row["asks"] for row in rows)
+    with closing(sqlite3.connect(outcome.run_dir / "ledger.sqlite")) as ledger:
+        assert ledger.execute("SELECT count(*) FROM replies").fetchone() == (sum(row["calls"] for row in rows),)
+
+
+def test_metrics(toy: Path, heard) -> None:
+    outcome = rerank(heard, "model.answers=oracle")
+    found = json.loads((outcome.run_dir / "metrics.json").read_text())
+    assert found["all"] == {"nDCG@10": 1.0, "Judged@10": pytest.approx(0.5)}
+    assert found["per_query"].keys() == {"q1", "q2", "q3"}
+    assert found["first_stage"]["all"]["nDCG@10"] < 1
+    assert outcome.metrics is not None
+    assert outcome.metrics.mean == found["all"]
+
+
+def test_without_judgements_there_are_no_metrics(toy: Path, write: Write, heard) -> None:
+    text = (toy / "toy.yaml").read_text().replace(", qrels: qrels.txt", "")
+    write("bare.yaml", text)
+    outcome = rerank(heard, name="bare.yaml")
+    assert outcome.metrics is None
+    assert not (outcome.run_dir / "metrics.json").exists()
+    with pytest.raises(InputError, match="oracle answers from relevance judgements, but the dataset has no qrels"):
+        rerank(heard, "model.answers=oracle", name="bare.yaml")
+
+
+def test_judgements_of_other_queries_are_refused_before_anything_is_written(toy: Path, write: Write, heard) -> None:
+    write("qrels.txt", "q9 0 d1 1\n")
+    with pytest.raises(InputError, match="none of the queries has relevance judgements"):
+        rerank(heard)
+    with pytest.raises(InputError, match="none of the queries has relevance judgements"):
+        experiment.retrieve_only(config.load("toy.yaml"), None, heard)
+    write("qrels.txt", "q1 0 d1 1\n")
+    with pytest.raises(InputError, match="cannot measure"):
+        rerank(heard, "evaluate.measures=[alpha_nDCG@10]")
+    assert not (toy / "runs").exists()
+
+
+def test_a_query_without_candidates_counts_zero(toy: Path, write: Write, heard) -> None:
+    write("bm25.trec", "q1 Q0 d3 1 2 t\nq1 Q0 d1 2 1 t\n")
+    outcome = rerank(heard, "model.answers=oracle")
+    assert outcome.metrics is not None
+    assert outcome.metrics.mean["nDCG@10"] == pytest.approx(1 / 3)
+    assert outcome.queries == 1
+
+
+def test_the_manifest_says_what_and_with_what(toy: Path, heard) -> None:
+    found = manifest(rerank(heard))
+    assert (found["name"], found["status"], found["simulated"]) == ("toy", "finished", True)
+    assert found["experiment"].keys() == {"first_stage", "ranker", "model", "seed"}
+    assert found["environment"]["packages"].keys() >= {"r2llm", "torch", "transformers", "pyserini", "ir-measures"}
+    assert re.fullmatch(r"[0-9a-f]{64}", found["fingerprint"])
+
+
+def test_a_run_file_with_a_lost_document_cannot_be_written(toy: Path) -> None:
+    from r2llm.pipeline import runfile
+
+    with pytest.raises(InputError, match="candidate d2 is lost"):
+        runfile.write(toy / "r.trec", {"q": ["d1"]}, {"q": ["d1", "d2"]}, "t")
+
+
+# Reproducing
+
+
+def test_the_config_in_the_folder_runs_to_the_same_result(toy: Path, heard, monkeypatch) -> None:
+    first = rerank(heard, "seed=3", "queries.limit=2", output=toy / "elsewhere" / "run")
+    written = yaml.safe_load((first.run_dir / "config.yaml").read_text())
+    assert (written["name"], written["seed"], written["queries"]["limit"]) == ("toy", 3, 2)
+    assert str(toy) not in (first.run_dir / "config.yaml").read_text()  # its paths lead from where it lies
+    monkeypatch.chdir("/")
+    again = rerank(heard, name=str(first.run_dir / "config.yaml"), output=toy / "again")
+    assert manifest(again)["fingerprint"] == manifest(first)["fingerprint"]
+    assert again.run_file.read_bytes() == first.run_file.read_bytes()
+
+
+def test_the_config_in_the_folder_finds_files_without_a_suffix(toy: Path, heard, monkeypatch) -> None:
+    for old, new in (("bm25.trec", "bm25"), ("qrels.txt", "qrels"), ("queries.tsv", "queries")):
+        (toy / old).rename(toy / new)
+    settings = ["first_stage.run=bm25", "dataset.qrels=qrels", "dataset.queries=queries"]
+    first = rerank(heard, *settings, output=toy / "one")
+    monkeypatch.chdir("/")
+    again = rerank(heard, name=str(first.run_dir / "config.yaml"), output=toy / "two")
+    assert manifest(again)["fingerprint"] == manifest(first)["fingerprint"]
+
+
+def test_the_same_again_asks_nothing_and_changes_nothing(toy: Path, heard) -> None:
+    first = rerank(heard)
+    ranking, before = first.run_file.read_bytes(), costs(first)
+    again = rerank(heard)
+    assert again.run_dir == first.run_dir
+    assert again.run_file.read_bytes() == ranking
+    for old, new in zip(before, costs(again), strict=True):
+        assert (new["asks"], new["calls"], new["cached"]) == (old["asks"], 0, old["asks"])
+        assert new["seconds"] is None
+
+
+def test_it_does_not_matter_where_the_files_lie(toy: Path, heard, monkeypatch) -> None:
+    here = fingerprint(heard)
+    moved = toy / "moved"
+    moved.mkdir()
+    for path in [path for path in toy.iterdir() if path.is_file()]:
+        path.rename(moved / path.name)
+    monkeypatch.chdir(moved)
+    assert fingerprint(heard) == here
+
+
+# Fingerprint
+
+SAME = [
+    "schedule=latency",
+    "evaluate.measures=[AP]",
+    "name=other",
+    "expected={nDCG@10: {value: 0.1, tolerance: 0.1, source: s}}",
+    "model={device: cpu, batch_size: 4}",  # keys of another backend
+    "ranker={method: setwise.heapsort, k: 3, num_child: 2, passage_tokens: 128}",  # the defaults, spelt out
+    "dataset.qrels=other_qrels.txt",
+]
+OTHER = [
+    "ranker.method=setwise.bubblesort",
+    "ranker.k=2",
+    "ranker.num_child=3",
+    "ranker.passage_tokens=64",
+    "ranker.query_tokens=64",
+    "ranker.scoring=generation",
+    "ranker.on_unparsed=fail",
+    "ranker.prompt=mine.yaml",
+    "seed=1",
+    "first_stage.depth=3",
+    "first_stage.order=inverse",
+    "first_stage.run=other.trec",
+    "queries.limit=2",
+    "model.answers=hash",
+]
+
+
+def test_what_changes_the_fingerprint(toy: Path, write: Write, heard) -> None:
+    prompts = Path(config.SHIPPED).parent / "rerankers" / "prompts"
+    write("mine.yaml", (prompts / "setwise.yaml").read_text().replace("most relevant one", "best one"))
+    write("same.yaml", (prompts / "setwise.yaml").read_text())
+    write("other.trec", (toy / "bm25.trec").read_text().replace("8.0", "8.5"))
+    write("other_qrels.txt", "q1 0 d2 1\nq2 0 d5 1\nq3 0 d1 1\n")
+    usual = fingerprint(heard)
+    assert {setting for setting in [*SAME, "ranker.prompt=same.yaml"] if fingerprint(heard, setting) != usual} == set()
+    found = {setting: fingerprint(heard, setting) for setting in OTHER}
+    assert len({usual, *found.values()}) == len(OTHER) + 1, found
+
+
+def test_judgements_change_an_oracles_answers(toy: Path, write: Write, heard) -> None:
+    write("other_qrels.txt", "q1 0 d2 1\nq2 0 d5 1\nq3 0 d1 1\n")
+    usual = fingerprint(heard, "model.answers=oracle")
+    assert fingerprint(heard, "model.answers=oracle", "dataset.qrels=other_qrels.txt") != usual
+
+
+def test_the_content_of_the_documents_is_part_of_the_experiment(toy: Path, write: Write, heard) -> None:
+    usual = fingerprint(heard)
+    write("docs.jsonl", (toy / "docs.jsonl").read_text().replace("flour", "yeast"))
+    assert fingerprint(heard) != usual
+
+
+# The folder
+
+
+def test_a_folder_of_another_experiment_is_refused_and_left_alone(toy: Path, heard) -> None:
+    first = rerank(heard, output=toy / "out")
+    before = {path.name: path.read_bytes() for path in first.run_dir.iterdir()}
+    with pytest.raises(InputError, match=r"out: holds another experiment \(toy, fingerprint [0-9a-f]{8}\); give anoth"):
+        rerank(heard, "seed=5", output=toy / "out")
+    assert {path.name: path.read_bytes() for path in first.run_dir.iterdir()} == before
+    rerank(heard, output=toy / "out")  # the same one is welcome
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    refused = pytest.raises(InputError, match="another process is at work on this run; wait for it, or stop it")
+    with RunFolder(tmp_path / "run", "f"), refused:
+        RunFolder(tmp_path / "run", "f")
+    with RunFolder(tmp_path / "run", "f"):
+        pass
+
+
+def test_a_file_in_the_way_and_a_broken_manifest_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: cannot be used as a run's folder"):
+        RunFolder(tmp_path / "file", "f")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match=r"manifest\.json: cannot be read"):
+        RunFolder(tmp_path / "run", "f")
+
+
+def test_secrets_of_the_environment_reach_no_file(toy: Path, heard, monkeypatch) -> None:
+    for name in ("HF_TOKEN", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "sk-very-secret")
+    run_dir = rerank(heard).run_dir
+    assert not [path.name for path in run_dir.iterdir() if b"sk-very-secret" in path.read_bytes()]
+
+
+# Published figures
+
+
+def test_published_figures_go_with_the_published_settings_only(toy: Path, write: Write, heard) -> None:
+    figure = "expected: {nDCG@10: {value: 0.5, tolerance: 0.1, source: a paper}}\n"
+    write("paper.yaml", f"extends: toy.yaml\n{figure}")
+    assert rerank(heard, name="paper.yaml").expected["nDCG@10"].value == 0.5
+    assert rerank(heard, "evaluate.measures=[AP]", "name=mine", name="paper.yaml").expected
+    assert heard.notes == []
+    assert rerank(heard, "ranker.k=2", name="paper.yaml").expected == {}
+    assert heard.notes == [
+        "expected figures are skipped: --set or --queries changed the experiment they belong to",
+    ]
+
+
+# Retrieving alone
+
+
+def test_retrieving_alone(toy: Path, heard) -> None:
+    outcome = experiment.retrieve_only(config.load("toy.yaml"), None, heard)
+    assert {path.name for path in outcome.run_dir.iterdir()} - {".lock"} == {
+        *("config.yaml", "first_stage.trec", "metrics.json", "manifest.json")
+    }
+    assert outcome.run_file.name == "first_stage.trec"
+    assert outcome.metrics is not None
+    assert outcome.metrics.mean["nDCG@10"] < 1
+    assert outcome.run_dir != rerank(heard).run_dir

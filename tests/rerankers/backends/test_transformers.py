@@ -1,0 +1,467 @@
+"""Models in this process: scores and texts equal plain forward passes, and what goes wrong is said in one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from r2llm.rerankers.backends import Request, Setting
+from r2llm.rerankers.backends import transformers as backend_module
+from r2llm.rerankers.errors import BackendError, InputError
+from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.ranker import Ranker, Requests
+from r2llm.rerankers.types import choose, score
+
+MODELS = ("tiny_t5", "tiny_llama")
+PASSAGES = ["the red moon", "a planet", "which of the moons is it? " * 9, "Yes"]
+
+
+def opened(folder: Path | str, *, seed: int = 0, **options):
+    return backend_module.open(backend_module.Options(name=str(folder), device="cpu", **options), Setting(seed))
+
+
+def answered(backend, requests: list[Request]) -> list[Reply]:
+    """The replies to some requests, in their order."""
+    backend.submit(requests)
+    replies: dict[bytes, Reply] = {}
+    while len(replies) < len({request.key for request in requests}):
+        replies |= {request.key: reply for request, reply in backend.collect()}
+    return [replies[request.key] for request in requests]
+
+
+@pytest.fixture(scope="session")
+def posed(make_candidates):
+    """Requests about all windows of the candidates, of different lengths, or about each of them."""
+
+    def pose(backend, method: str = "setwise.heapsort", passages=PASSAGES, attempt: int = 0, **options) -> list[Request]:
+        candidates = make_candidates(passages, query="moons of a red planet")
+        requests = Requests(Ranker.create({"method": method} | options), backend, candidates)
+        ids = candidates.ids
+        asks = [choose(ids[:2]), choose(ids[1:]), choose(ids[::-1])] if method != "pointwise.yes_no" else map(score, ids)
+        return [requests.request(ask, attempt) for ask in asks]
+
+    return pose
+
+
+@pytest.fixture(params=MODELS)
+def folder(request) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the model that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "copied"))
+
+
+# The same computation, written plainly
+
+
+class Plain:
+    """A model used as its documentation says, one prompt at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        import transformers
+
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        self.config = transformers.AutoConfig.from_pretrained(folder)
+        self.t5 = self.config.is_encoder_decoder
+        kind = transformers.AutoModelForSeq2SeqLM if self.t5 else transformers.AutoModelForCausalLM
+        self.model = kind.from_pretrained(folder).eval()
+
+    def inputs(self, content: str, start: str):
+        """The model's inputs, where `start` is what the answer is made to begin with."""
+        import torch
+
+        if self.t5:
+            begin = self.tokenizer(start, add_special_tokens=False)["input_ids"] if start else []
+            return {
+                "input_ids": torch.tensor([self.tokenizer(content)["input_ids"]]),
+                "decoder_input_ids": torch.tensor([[self.config.decoder_start_token_id, *begin]]),
+            }
+        chat = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string="26 Jul 2024",
+        )
+        ids = self.tokenizer(chat + start, add_special_tokens=False)["input_ids"]
+        return {"input_ids": torch.tensor([ids])}
+
+    def scores(self, content: str, start: str, labels: list[str]) -> list[float]:
+        import torch
+
+        with torch.no_grad():
+            logits = self.model(**self.inputs(content, start)).logits[0, -1]
+        return torch.log_softmax(logits, -1)[self.tokenizer.convert_tokens_to_ids(labels)].tolist()
+
+    def text(self, content: str, start: str, tokens: int) -> tuple[str, int]:
+        """Greedily generated text after the start, and its number of tokens."""
+        inputs = self.inputs(content, start)
+        before = inputs["decoder_input_ids" if self.t5 else "input_ids"].shape[1]
+        [output] = self.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+        return self.tokenizer.decode(output[before:], skip_special_tokens=True), len(output) - before
+
+
+def setwise_content(passages: list[str]) -> str:
+    shown = "\n\n".join(f'Passage {label}: "{text}"' for label, text in zip("ABCDEFGH", passages, strict=False))
+    return (
+        'Given a query "moons of a red planet", which of the following passages is the most relevant one to the query?'
+        f"\n\n{shown}\n\nOutput only the passage label of the most relevant passage:"
+    )
+
+
+def yes_no_content(passage: str) -> str:
+    return f"Passage: {passage}\nQuery: moons of a red planet\nDoes the passage answer the query? Answer 'Yes' or 'No'"
+
+
+def windows(t5: bool) -> list[list[str]]:
+    texts = [" ".join(text.split()) for text in PASSAGES] if t5 else PASSAGES
+    return [texts[:2], texts[1:], texts[::-1]]
+
+
+def test_label_scores_are_those_of_a_plain_forward_pass(folder: Path, posed) -> None:
+    plain = Plain(folder)
+    blank = "▁" if plain.t5 else "Ġ"
+    backend = opened(folder)
+    for passages, reply in zip(windows(plain.t5), answered(backend, posed(backend, passage_tokens=None)), strict=True):
+        labels = [f"{blank}{label}" for label in "ABCD"[: len(passages)]]
+        start = "Passage" if plain.t5 else " Passage:"
+        content = setwise_content(passages)
+        assert reply.scores == pytest.approx(plain.scores(content, start, labels), abs=1e-6)
+        assert reply.text is None
+        assert reply.prompt_tokens == plain.inputs(content, start)["input_ids"].shape[1]
+        assert reply.completion_tokens == 0
+
+
+def test_yes_and_no_are_scored_where_the_answer_begins(folder: Path, posed) -> None:
+    plain = Plain(folder)
+    backend = opened(folder)
+    for passages, reply in zip(PASSAGES, answered(backend, posed(backend, "pointwise.yes_no")), strict=True):
+        content = yes_no_content(" ".join(passages.split()) if plain.t5 else passages)
+        labels = ["▁Yes", "▁No"] if plain.t5 else ["Y", "N"]
+        if len(passages) < 100:  # the long one is cut
+            assert reply.scores == pytest.approx(plain.scores(content, "", labels), abs=1e-6)
+
+
+@pytest.mark.parametrize("max_new_tokens", [1, 2, 12])
+def test_texts_are_those_of_plain_greedy_generation(folder: Path, posed, tmp_path: Path, max_new_tokens: int) -> None:
+    from r2llm.rerankers import catalog
+
+    prompt = tmp_path / "longer.yaml"
+    text = catalog.prompt_file("setwise").read_text()
+    lengths = "{encoder_decoder: 2, decoder_only: 1}"
+    assert lengths in text
+    prompt.write_text(text.replace(lengths, f"{{encoder_decoder: {max_new_tokens}, decoder_only: {max_new_tokens}}}"))
+    plain = Plain(folder)
+    backend = opened(folder)
+    requests = posed(backend, scoring="generation", prompt=str(prompt), passage_tokens=None)
+    for passages, reply in zip(windows(plain.t5), answered(backend, requests), strict=True):
+        start = "Passage" if plain.t5 else " Passage:"
+        content = setwise_content(passages)
+        assert (reply.text, reply.completion_tokens) == plain.text(content, start, max_new_tokens)
+        assert reply.prompt_tokens == plain.inputs(content, start)["input_ids"].shape[1]
+        assert reply.scores is None
+
+
+def test_generation_ends_at_any_of_the_models_ends(copied: Path, posed) -> None:
+    backend = opened(copied)
+    request = posed(backend, scoring="generation")[:1]
+    [ids] = _generated(backend, request)
+    settings = copied / "generation_config.json"
+    known = json.loads(settings.read_text())
+    settings.write_text(json.dumps(known | {"eos_token_id": [backend.tokens.tokenizer.eos_token_id, ids[0]]}))
+    backend = opened(copied)
+    [reply] = answered(backend, posed(backend, scoring="generation")[:1])
+    assert reply.completion_tokens == 1
+
+
+def _generated(backend, requests: list[Request]) -> list[list[int]]:
+    """The tokens of a single request's answer, made with the backend's own model and the library's own loop."""
+    [request] = requests
+    _, prompt = backend.tokens.prompt(request)
+    inputs = backend._inputs([request], [prompt])
+    inputs.pop("position_ids", None)
+    start = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
+    output = backend.model.generate(**inputs, max_new_tokens=request.decoding.max_new_tokens, do_sample=False)
+    return output[:, start:].tolist()
+
+
+# Batches
+
+
+@pytest.mark.parametrize("batch_size", [2, 7, 32])
+def test_a_padded_batch_scores_what_each_prompt_alone_does(folder: Path, posed, batch_size: int) -> None:
+    exact, padded = opened(folder), opened(folder, exact=False, batch_size=batch_size)
+    assert (exact.batch_size, padded.batch_size) == (1, batch_size)
+    for method in ("setwise.heapsort", "pointwise.yes_no"):
+        alone = answered(exact, posed(exact, method))
+        together = answered(padded, posed(padded, method))
+        for one, other in zip(alone, together, strict=True):
+            assert other.scores == pytest.approx(one.scores, abs=1e-4)
+            assert (other.prompt_tokens, other.completion_tokens) == (one.prompt_tokens, one.completion_tokens)
+
+
+def test_a_padded_batch_writes_what_each_prompt_alone_does(folder: Path, posed) -> None:
+    exact, padded = opened(folder), opened(folder, exact=False, batch_size=8)
+    for method in ("setwise.heapsort", "pointwise.yes_no"):
+        alone = answered(exact, posed(exact, method, scoring="generation"))
+        assert answered(padded, posed(padded, method, scoring="generation")) == alone
+
+
+def test_requests_are_answered_in_order_a_batch_at_a_time(folder: Path, posed) -> None:
+    backend = opened(folder, exact=False, batch_size=2)
+    requests = posed(backend, "pointwise.yes_no")
+    backend.submit(requests)
+    assert [request for request, _ in backend.collect()] == requests[:2]
+    assert [request for request, _ in backend.collect()] == requests[2:]
+    assert backend.collect() == []
+    backend.close()
+
+
+def test_each_prompt_is_computed_alone_in_float32_on_a_cpu_unless_told(folder: Path) -> None:
+    assert opened(folder).batch_size == 1
+    assert opened(folder, exact=False).batch_size == 32
+    assert opened(folder, dtype="bfloat16", batch_size=5).batch_size == 5
+    assert opened(folder, dtype="bfloat16", exact=True, batch_size=5).batch_size == 1
+
+
+# Sampling
+
+
+def test_a_sampled_answer_depends_on_its_ask_and_the_seed_alone(folder: Path, posed) -> None:
+    def sampled(seed: int, attempt: int = 1, **options) -> list[Reply]:
+        backend = opened(folder, seed=seed, **options)
+        return answered(backend, posed(backend, "pointwise.yes_no", attempt=attempt, scoring="generation"))
+
+    first = sampled(1)
+    assert sampled(1) == first
+    assert sampled(1, exact=False, batch_size=8) == first
+    assert sampled(2) != first
+    assert sampled(1, attempt=2) != first
+
+
+def test_first_tries_and_retries_in_one_batch_do_not_disturb_each_other(folder: Path, posed) -> None:
+    backend = opened(folder, exact=False, batch_size=16)
+    greedy = posed(backend, "pointwise.yes_no", scoring="generation")
+    retries = posed(backend, "pointwise.yes_no", scoring="generation", attempt=1)
+    apart = answered(backend, greedy) + answered(backend, retries)
+    assert answered(backend, greedy + retries) == apart
+    assert answered(backend, retries + greedy) == apart[len(greedy) :] + apart[: len(greedy)]
+
+
+# Identity
+
+
+def test_the_identity_follows_every_byte_of_the_model_and_not_its_place(folder: Path, copied: Path, tmp_path) -> None:
+    identity = opened(folder).identity
+    assert identity["backend"] == "transformers"
+    assert identity["dtype"] == "float32"
+    assert identity["architecture"] == opened(folder).architecture
+    assert opened(copied).identity == identity
+    moved = copied.rename(tmp_path / "moved")
+    assert opened(moved).identity == identity
+    assert opened(moved, exact=False, batch_size=3).identity == identity
+    assert opened(moved, dtype="bfloat16").identity != identity
+    weights = moved / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    changed = opened(moved).identity
+    assert changed != identity
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    assert opened(moved).identity == identity
+    (moved / "notes.md").write_text("a model card says nothing")
+    assert opened(moved).identity == identity
+    (moved / "chat_template.jinja").write_text("{{ messages }}")
+    assert opened(moved).identity != identity
+
+
+def test_a_home_folder_is_found(copied: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(copied.parent))
+    assert opened("~/copied").identity == opened(copied).identity
+
+
+# Loading
+
+
+def test_weights_are_loaded_with_the_first_request(copied: Path, posed) -> None:
+    backend = opened(copied)
+    (copied / "model.safetensors").unlink()
+    backend.submit(posed(backend))
+    with pytest.raises(InputError, match=r"^model\.name: .*copied cannot be loaded: ") as raised:
+        backend.collect()
+    assert "\n" not in str(raised.value)
+    assert opened(copied).architecture == backend.architecture
+
+
+def test_opening_a_model_reads_no_weights(folder: Path) -> None:
+    backend = opened(folder)
+    assert "model" not in vars(backend)
+    assert "tokens" not in vars(backend)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"model.safetensors": b"garbage"},
+        {"model.safetensors": None, "tokenizer.json": None},
+        {"tokenizer.json": b"garbage"},
+        {"tokenizer.json": b"{}"},
+        {"tokenizer_config.json": b"{", "tokenizer.json": b"{"},
+    ],
+)
+def test_damaged_files_are_the_users_to_mend(copied: Path, posed, damage: dict[str, bytes | None]) -> None:
+    for name, content in damage.items():
+        if content is None:
+            (copied / name).unlink()
+        else:
+            (copied / name).write_bytes(content)
+    backend = opened(copied)
+    backend.submit(posed(backend))
+    with pytest.raises(InputError, match=r"^model\.name: .*copied cannot be loaded: ") as raised:
+        backend.collect()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_truncated_download_is_refused(copied: Path, posed) -> None:
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    backend = opened(copied)
+    backend.submit(posed(backend))
+    with pytest.raises(InputError, match="copied cannot be loaded: "):
+        backend.collect()
+
+
+def test_weights_that_lack_a_part_are_refused_and_not_made_up(copied: Path, posed) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copied / "model.safetensors")
+    name = next(name for name in sorted(weights) if ".1." in name and name.endswith("weight"))
+    del weights[name]
+    save_file(weights, copied / "model.safetensors", {"format": "pt"})
+    backend = opened(copied)
+    backend.submit(posed(backend))
+    with pytest.raises(InputError, match="copied cannot be loaded: its weights lack ") as raised:
+        backend.collect()
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"model_type": "no-such-kind"}'])
+def test_a_damaged_config_is_refused_when_opened(copied: Path, content: bytes) -> None:
+    (copied / "config.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"^model\.name: .*copied cannot be loaded: ") as raised:
+        opened(copied)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_is_not_there_or_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"^model\.name: no folder {tmp_path}/none$"):
+        opened(tmp_path / "none")
+    with pytest.raises(InputError, match=r"^model\.name: no folder ./none$"):
+        opened("./none")
+    with pytest.raises(InputError, match=r"^model\.name: no folder a/b/c$"):
+        opened("a/b/c")
+    with pytest.raises(InputError, match=r"^model\.name: folder .* holds no model \(no config\.json\)$"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["no-such-user/no-such-model", "no-such-model", "bad name/!"])
+def test_a_model_that_is_not_in_the_hubs_cache_is_one_line(tmp_path: Path, name: str) -> None:
+    script = (
+        "import sys\nfrom r2llm.rerankers.backends import Setting, transformers\n"
+        "from r2llm.rerankers.errors import InputError\n"
+        "try:\n    transformers.open(transformers.Options(name=sys.argv[1]), Setting())\n"
+        "except InputError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, name],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith(f"model.name: {name} is neither a folder nor in the hub's cache ({tmp_path}/hub")
+    assert "copy the cache, or name a folder" in done.stdout
+
+
+def test_a_model_in_the_hubs_cache_is_named_by_its_commit(folder: Path, tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "hub" / "models--someone--tiny"
+    shutil.copytree(folder, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    script = (
+        "import json\nfrom r2llm.rerankers.backends import Setting, transformers\n"
+        "backend = transformers.open(transformers.Options(name='someone/tiny', device='cpu'), Setting())\n"
+        "backend.model, backend.tokens\nprint(json.dumps(backend.identity))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["model"] == f"someone/tiny@{commit}"
+
+
+def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
+    import torch
+
+    with pytest.raises(InputError, match=r"^model\.device: abacus is no device; use auto, cpu, cuda or cuda:0$"):
+        backend_module.open(backend_module.Options(name=str(folder), device="abacus"), Setting())
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="cuda asked for, but this machine offers no CUDA device; use auto or cpu"):
+            backend_module.open(backend_module.Options(name=str(folder), device="cuda"), Setting())
+        backend = backend_module.open(backend_module.Options(name=str(folder)), Setting())
+        assert (str(backend.device), backend.identity["dtype"]) == ("cpu", "float32")
+
+
+# What a model cannot do
+
+
+def test_scores_that_are_no_numbers_are_the_models_failure(copied: Path, posed) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copied / "model.safetensors")
+    weights["lm_head.weight"].fill_(float("nan"))
+    save_file(weights, copied / "model.safetensors", {"format": "pt"})
+    backend = opened(copied)
+    backend.submit(posed(backend))
+    with pytest.raises(BackendError) as raised:
+        backend.collect()
+    assert str(raised.value) == (
+        "query q1: the model's scores are not numbers in torch.float32; use dtype: bfloat16 or float32"
+    )
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_its_length(tiny_llama: Path, posed) -> None:
+    backend = opened(tiny_llama)
+    long = ["a moon " * 400, "b moon " * 400]
+    backend.submit(posed(backend, passages=long, passage_tokens=None)[:1])
+    with pytest.raises(InputError) as raised:
+        backend.collect()
+    _, ids = backend.tokens.prompt(posed(backend, passages=long, passage_tokens=None)[0])
+    assert str(raised.value) == (
+        f"query q1: a prompt of {len(ids)} tokens does not fit the model's 2048; "
+        "lower ranker.passage_tokens or the documents a prompt"
+    )
+    backend.submit(posed(backend, passages=long)[:1])
+    [(_, reply)] = backend.collect()
+    assert reply.prompt_tokens < 2048
+
+
+def test_t5_has_no_longest_prompt(tiny_t5: Path, posed) -> None:
+    backend = opened(tiny_t5)
+    [reply] = answered(backend, posed(backend, passages=["a moon " * 600, "b"], passage_tokens=None)[:1])
+    assert reply.prompt_tokens > 1000

@@ -1,0 +1,139 @@
+"""Prompts: what is refused, what a passage may say, and what makes two prompts the same."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from r2llm.rerankers import catalog
+from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.prompts import prompts
+
+PLAIN = """\
+source: made for this test
+asks: [choose]
+messages:
+  - {role: user, content: "Which fits {query}?\\n{passages}"}
+passage: "{label}: {text}"
+separator: " | "
+labels: [A, B, C]
+"""
+
+
+def loaded(folder: Path, text: str, name: str = "own.yaml") -> prompts.Prompt:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return prompts.load(str(path))
+
+
+def test_a_prompt_is_filled_in(tmp_path: Path) -> None:
+    prompt = loaded(tmp_path, PLAIN)
+    assert prompt.name == "own"
+    assert prompt.labels == ("A", "B", "C")
+    assert prompt.labels_for(2) == ("A", "B")
+    [message] = prompt.render("moons", ["one", "two"])
+    assert (message.role, message.content) == ("user", "Which fits moons?\nA: one | B: two")
+
+
+@pytest.mark.parametrize("text", ["{query}", "{passages}", "{", "}}", "{0}", "{text!r}", "[3]", "%s", "\\n", "{label}"])
+def test_what_a_passage_or_query_says_stays_text(tmp_path: Path, text: str) -> None:
+    prompt = loaded(tmp_path, PLAIN)
+    [message] = prompt.render(text, [text, "b"])
+    assert message.content == f"Which fits {text}?\nA: {text} | B: b"
+
+
+@given(st.text(), st.lists(st.text(), min_size=1, max_size=3))
+def test_any_text_stays_text(query: str, passages: list[str]) -> None:
+    [message] = prompts.load("setwise").render(query, passages)
+    shown = "\n\n".join(f'Passage {label}: "{text}"' for label, text in zip("ABC", passages, strict=False))
+    assert message.content == (
+        f'Given a query "{query}", which of the following passages is the most relevant one to the query?\n\n'
+        f"{shown}\n\nOutput only the passage label of the most relevant passage:"
+    )
+
+
+def test_the_words_of_yes_no() -> None:
+    prompt = prompts.load("yes_no")
+    [message] = prompt.render("moons of mars", ["Two."])
+    assert message.content == "Passage: Two.\nQuery: moons of mars\nDoes the passage answer the query? Answer 'Yes' or 'No'"
+    assert prompt.labels == {"Yes": 1.0, "No": 0.0}
+    assert prompt.labels_for(1) == ("Yes", "No")
+
+
+@pytest.mark.parametrize("name", catalog.prompts())
+def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> None:
+    prompt = prompts.load(name)
+    assert prompt.name == name
+    assert len(prompt.source) > 20
+    assert prompt.asks
+    assert len(set(prompt.label_names)) == len(prompt.label_names) > 1
+    shown = " ".join(message.content for message in prompt.render("the query's words", ["the passage's words"]))
+    assert shown.count("the query's words") == shown.count("the passage's words") == 1
+    assert "{" not in shown
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{query}", "{question}", "{question} is no field here; write {passages} or {query}"),
+        ("{query}", "{query.id}", "{query.id} is no field here; write {passages} or {query}"),
+        ("{query}", "{}", "{} is no field here; write {passages} or {query}"),
+        ("{query}", "{text}", "{text} is no field here; write {passages} or {query}"),
+        ("{text}", "{query}", "{query} is no field here; write {label} or {text}"),
+        ("{query}", "{query", "unexpected '{' in field name"),
+        ("{query}", "{query!r}", "{query!r} is no field here; write {passages} or {query}"),
+        ("{query}", "{query:>{x}}", "{query:>{x}} is no field here; write {passages} or {query}"),
+        ("[choose]", "[score]", "asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}"),
+        ("[A, B, C]", "{a: 1.0, b: 0.0}", "asks about several passages need a list of labels, one a passage"),
+        ("asks: [choose]", "asks: [chose]", "asks.0: Input should be 'score', 'likelihood', 'compare', 'choose'"),
+        ("role: user", "role: robot", "messages.0.role: Input should be 'system', 'user' or 'assistant'"),
+        ("separator", "seperator", "seperator: Extra inputs are not permitted"),
+        ("labels: [A, B, C]", "labels: [1, 2, 3]", "labels"),
+        ("labels: [A, B, C]", "labels: {Yes: 1.0, No: 0.0}", "labels"),
+        ("source: made for this test\n", "", "source: Field required"),
+    ],
+)
+def test_a_mistake_in_a_prompt_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in PLAIN
+    with pytest.raises(InputError) as raised:
+        loaded(tmp_path, PLAIN.replace(old, new))
+    assert str(raised.value).startswith(f"prompt {tmp_path / 'own.yaml'}: ")
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "a list\n", "- a\n- b\n", "messages: [\n", "a: b: c\n", "\t- x"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match="not a YAML mapping") as raised:
+        loaded(tmp_path, text)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
+        prompts.load(str(tmp_path / "none.yaml"))
+    (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
+    with pytest.raises(InputError, match=r"latin\.yaml: cannot be read"):
+        prompts.load(str(tmp_path / "latin.yaml"))
+    with pytest.raises(InputError, match="unknown prompt 'setwize'; did you mean 'setwise'"):
+        prompts.load("setwize")
+
+
+def test_the_digest_follows_what_is_asked_and_not_what_it_is_called(tmp_path: Path) -> None:
+    digest = loaded(tmp_path, PLAIN).digest
+    assert loaded(tmp_path, PLAIN, "other.yaml").digest == digest
+    assert loaded(tmp_path, PLAIN + "name: given\n").digest == digest
+    assert loaded(tmp_path, PLAIN.replace("made for this test", "elsewhere")).digest == digest
+    assert loaded(tmp_path, "# a comment\n" + PLAIN).digest == digest
+    changes = [
+        ("Which fits", "What fits"),
+        ("{label}: {text}", "{label}) {text}"),
+        (" | ", " / "),
+        ("[A, B, C]", "[A, B]"),
+        ("role: user", "role: system"),
+        ("[choose]", "[choose, permute]"),
+        ("[A, B, C]", "[A, B, C]\nanswer: {prefix: {encoder_decoder: Passage}}"),
+        ("[A, B, C]", "[A, B, C]\nanswer: {max_new_tokens: {decoder_only: 3}}"),
+    ]
+    digests = {loaded(tmp_path, PLAIN.replace(old, new)).digest for old, new in changes}
+    assert len(digests | {digest}) == len(changes) + 1
