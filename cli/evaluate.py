@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import completion, options
 
 
 def evaluate(
@@ -13,9 +13,15 @@ def evaluate(
         Path | None, typer.Argument(metavar="RUN.trec", help="A TREC run; a config's own unless given.")
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", help="Judgements, queries and measures of this config.")
+        str | None,
+        typer.Option(
+            "--config", help="Judgements, queries and measures of this config.", autocompletion=completion.configs
+        ),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="Judgements of an ir_datasets id or a BEIR folder.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Judgements of an ir_datasets id or a BEIR folder.", autocompletion=completion.datasets),
+    ] = None,
     qrels: Annotated[Path | None, typer.Option(help="Judgements in a TREC or BEIR file.")] = None,
     measure: Annotated[list[str] | None, typer.Option(help="Any measure of ir-measures. Repeatable.")] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Each query's values too.")] = False,

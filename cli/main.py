@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import evaluate, listing, rerank, retrieve
+from . import check, doctor, evaluate, listing, prompt, rerank, retrieve, schema
 
 app = typer.Typer(
     name="r2llm",
@@ -18,6 +18,10 @@ app = typer.Typer(
 app.command("rerank")(rerank.rerank)
 app.command("retrieve")(retrieve.retrieve)
 app.command("evaluate")(evaluate.evaluate)
+app.command("check")(check.check)
+app.command("doctor")(doctor.doctor)
+app.command("schema")(schema.schema)
+app.command("prompt")(prompt.prompt)
 app.command("list")(listing.list_)
 
 

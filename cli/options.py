@@ -5,7 +5,12 @@ from typing import Annotated
 
 import typer
 
-Config = Annotated[str, typer.Option("--config", help="A YAML file, or the name of a shipped config.")]
+from . import completion
+
+Config = Annotated[
+    str,
+    typer.Option("--config", help="A YAML file, or the name of a shipped config.", autocompletion=completion.configs),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key: ranker.num_child=4. Repeatable."),

@@ -5,13 +5,30 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from ..rerankers.types import Cost
+from .files import fault, json_lines
 
 Summary = dict[str, dict[str, float | None]]
 """Count → mean, p50, p95 and total over the queries; null where a query has none, as seconds of cached answers."""
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Cost) if field.name != "query_id")
+
+
+def read(path: Path) -> list[Cost]:
+    """The costs in a run's `costs.jsonl`. Raises `InputError` with the line that is none."""
+    kind = TypeAdapter(Cost)
+    found = []
+    for number, row in json_lines(path):
+        try:
+            found.append(kind.validate_python(row, strict=True))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise fault(path, number, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return found
 
 
 def summary(costs: Iterable[Cost]) -> Summary:

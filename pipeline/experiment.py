@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,22 @@ from ..rerankers.backends import Backend, Setting
 from ..rerankers.ledger import Ledger
 from ..rerankers.scheduler import Scheduler
 from ..rerankers.types import Cost
-from . import costs, evaluate, manifest, runfile
+from . import contents, costs, environment, evaluate, ir_metadata, manifest, runfile
 from .config import PATHS, Config, Expected, Loaded
 from .evaluate import Metrics
+from .executions import Executions, now
 from .progress import Listener
 from .retrieve import FirstStage, retrieve
 from .run_folder import RunFolder
+
+
+LEDGER = "ledger.sqlite"
+
+RETRIEVED_FILES = ("config.yaml", "first_stage.trec")
+"""What every run's folder holds, besides metrics and manifest."""
+
+RANKED_FILES = (*RETRIEVED_FILES, "run.trec", "costs.jsonl", LEDGER)
+"""What it holds where the candidates were reranked."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +67,29 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
     fingerprint = manifest.fingerprint(content)
     path = output or Path("runs") / f"{config.name}-{fingerprint[:8]}"
     with RunFolder(path, fingerprint) as folder:
-        started = _now()
+        executions = Executions(folder.manifest().get("executions", []), folder / LEDGER)
         about = {"name": config.name, "fingerprint": fingerprint, "simulated": backend.simulated}
-        about |= {"experiment": content, "environment": manifest.environment(), "started": started}
-        folder.write_json("manifest.json", about | {"status": "running"})
+        about |= {"experiment": content, "environment": environment.environment()}
+        about |= manifest.description(config, [ranker.prompt])
+        about |= {"started": executions.listed()[0]["started"], "finished": None}
+        _write_manifest(folder, about | {"status": "running", "executions": executions.listed()})
         folder.write_yaml("config.yaml", _resolved(config, folder.path))
         runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
         begun = time.perf_counter()
-        rankings, spent = _rank(loaded, first_stage, backend, folder, listener)
+        ranked = _rank(loaded, first_stage, backend, folder, listener)
         wall_seconds = time.perf_counter() - begun
+        rankings, spent = ranked.rankings, ranked.costs
         runfile.write(folder / "run.trec", rankings, first_stage.documents, config.name)
         folder.write_json_lines("costs.jsonl", [dataclasses.asdict(cost) for cost in spent])
         after = _measure(config, first_stage, rankings)
-        _write_metrics(folder, after, before)
-        about |= {"status": "finished", "finished": _now(), "wall_seconds": wall_seconds}
-        about |= {"schedule": config.schedule, "unparsed": sum(cost.unparsed for cost in spent)}
-        folder.write_json("manifest.json", about)
+        written = [*RANKED_FILES, *_write_metrics(folder, after, before)]
+        executions.finish(sum(cost.calls for cost in spent))
+        about |= {"status": "finished", "finished": now(), "executions": executions.listed()}
+        about |= {"wall_seconds": wall_seconds}
+        about |= {"unparsed": sum(cost.unparsed for cost in spent), "unparsed_by_kind": ranked.unparsed}
+        about |= {"model": manifest.portable({"backend": (config.model or {})["backend"], **ranked.model})}
+        about |= {"data": _data(first_stage) | {"candidates": ranked.candidates}, "ledger": _ledger(folder / LEDGER)}
+        _finish_manifest(folder, about, written)
     return Outcome(
         name=config.name,
         run_dir=folder.path,
@@ -91,17 +108,19 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
 def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
     """Do the first stage alone, write it as `first_stage.trec`, and evaluate it where there are judgements."""
     config = loaded.config
+    started = now()
     first_stage = retrieve(loaded, listener)
     metrics = _measure(config, first_stage, first_stage.documents)
     fingerprint = manifest.fingerprint(first_stage.identity)
     path = output or Path("runs") / f"{config.name}-first-stage-{fingerprint[:8]}"
     with RunFolder(path, fingerprint) as folder:
-        about = {"name": config.name, "fingerprint": fingerprint, "experiment": first_stage.identity}
-        about |= {"environment": manifest.environment(), "finished": _now()}
+        about = {"name": config.name, "fingerprint": fingerprint, "simulated": False}
+        about |= {"experiment": first_stage.identity, "environment": environment.environment()}
+        about |= manifest.description(config, []) | {"data": _data(first_stage)}
         folder.write_yaml("config.yaml", _resolved(config, folder.path))
         runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
-        _write_metrics(folder, metrics, None)
-        folder.write_json("manifest.json", about)
+        written = [*RETRIEVED_FILES, *_write_metrics(folder, metrics, None)]
+        _finish_manifest(folder, about | {"started": started, "finished": now(), "status": "finished"}, written)
     return Outcome(
         name=config.name,
         run_dir=folder.path,
@@ -125,11 +144,23 @@ def _open_backend(loaded: Loaded, first_stage: FirstStage) -> Backend:
     return backend
 
 
+@dataclass(frozen=True)
+class _Ranked:
+    """Each query's ranking and cost, in the order of the first stage, and what the manifest says of the way there."""
+
+    rankings: dict[str, Sequence[str]]
+    costs: list[Cost]
+    unparsed: dict[str, int]
+    candidates: str
+    model: Mapping[str, object]
+
+
 def _rank(
     loaded: Loaded, first_stage: FirstStage, backend: Backend, folder: RunFolder, listener: Listener
-) -> tuple[dict[str, Sequence[str]], list[Cost]]:
-    """Each query's ranking and cost, in the order of the first stage."""
-    ledger = Ledger(folder / "ledger.sqlite")
+) -> _Ranked:
+    """Rank all queries; answers come out of the run's ledger where it has them."""
+    ledger = Ledger(folder / LEDGER)
+    candidates = contents.CandidatesDigest()
     try:
         scheduler = Scheduler(loaded.ranker, backend, ledger, pooled=loaded.config.schedule == "throughput")
         total = len(first_stage.run)
@@ -137,13 +168,45 @@ def _rank(
         spent: dict[str, Cost] = {}
         with listener.task("reranking", total) as advance:
             scheduler.on_answers = lambda answered: advance(len(rankings), f"{answered:,} asks answered")
-            for ranking, cost in scheduler.rank(first_stage):
+            for ranking, cost in scheduler.rank(candidates.passing(first_stage)):
                 rankings[cost.query_id], spent[cost.query_id] = ranking.docs, cost
                 advance(len(rankings))
+        details = backend.details
         backend.close()
     finally:
         ledger.close()
-    return {query: rankings[query] for query in first_stage.run}, [spent[query] for query in first_stage.run]
+    return _Ranked(
+        rankings={query: rankings[query] for query in first_stage.run},
+        costs=[spent[query] for query in first_stage.run],
+        unparsed=dict(sorted(scheduler.unparsed.items())),
+        candidates=candidates.hexdigest(),
+        model=details,
+    )
+
+
+def _data(first_stage: FirstStage) -> dict[str, object]:
+    """The hashes of queries and judgements."""
+    return {
+        "queries": contents.queries(first_stage.queries),
+        "qrels": contents.qrels(first_stage.dataset.qrels()),
+    }
+
+
+def _ledger(path: Path) -> dict[str, object]:
+    """The ledger's content hash, which does not depend on how SQLite lays it out, and how many answers it holds."""
+    with closing(Ledger(path, read_only=True)) as ledger:
+        return {"content": ledger.digest(), "answers": len(ledger)}
+
+
+def _write_manifest(folder: RunFolder, about: Mapping[str, Any]) -> None:
+    folder.write_json("manifest.json", manifest.sealed(about))
+
+
+def _finish_manifest(folder: RunFolder, about: Mapping[str, Any], written: Sequence[str]) -> None:
+    """Write what is written last: the ir_metadata file, and the manifest with the hash of every file."""
+    folder.write_yaml("ir-metadata.yml", ir_metadata.annotation(about))
+    hashes = manifest.file_hashes(folder.path, [*written, "ir-metadata.yml"])
+    _write_manifest(folder, {**about, "files": hashes})
 
 
 def _measure(config: Config, first_stage: FirstStage, rankings: Mapping[str, Sequence[str]]) -> Metrics | None:
@@ -153,13 +216,15 @@ def _measure(config: Config, first_stage: FirstStage, rankings: Mapping[str, Seq
     return evaluate.measure(evaluate.with_judged(config.evaluate.measures), qrels, rankings, first_stage.queries)
 
 
-def _write_metrics(folder: RunFolder, metrics: Metrics | None, first_stage: Metrics | None) -> None:
+def _write_metrics(folder: RunFolder, metrics: Metrics | None, first_stage: Metrics | None) -> list[str]:
+    """Write the metrics where there are any; return the names of the files written."""
     if metrics is None:
-        return
+        return []
     content: dict[str, Any] = {"all": metrics.mean, "per_query": metrics.per_query}
     if first_stage is not None:
         content["first_stage"] = {"all": first_stage.mean, "per_query": first_stage.per_query}
     folder.write_json("metrics.json", content)
+    return ["metrics.json"]
 
 
 def _comparable(loaded: Loaded, listener: Listener) -> Mapping[str, Expected]:
@@ -181,7 +246,3 @@ def _resolved(config: Config, folder: Path) -> dict[str, Any]:
         if isinstance(value, str) and Path(value).is_absolute():
             section[key[-1]] = os.path.relpath(value, folder.resolve())
     return content
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

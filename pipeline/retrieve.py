@@ -5,8 +5,6 @@ What Lucene finds is cached under a hash of the index, the parameters and the qu
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ import filelock
 from ..rerankers.digests import cache_folder, file_digest
 from ..rerankers.errors import InputError
 from ..rerankers.types import Candidates, Doc, Query
-from . import datasets, lucene, runfile
+from . import contents, datasets, lucene, runfile
 from .config import Bm25, CandidateFile, Config, DataFiles, Loaded
 from .config import Queries as QueryChoice
 from .datasets import Dataset, Docs
@@ -100,10 +98,9 @@ class _Retrieval:
             raise InputError("none of the queries has candidates; check that queries and first stage belong together")
         if len(run) < len(queries):
             self.listener.note(f"{len(queries) - len(run)} of {len(queries)} queries have no candidates")
-        asked = [[query.id, query.text] for query in queries.values()]
         identity = {
-            "dataset": _without_qrels(self.dataset.identity()),
-            "queries": _digest(asked),
+            "dataset": without_qrels(self.dataset.identity()),
+            "queries": contents.queries(queries),
             "source": source,
             "depth": depth,
             "order": config.first_stage.order,
@@ -123,7 +120,7 @@ class _Retrieval:
             raise InputError("dataset: `docs: index` takes text out of first_stage.bm25.index, which is not given")
         if bm25.index != "build":
             return lucene.Index(lucene.find_index(bm25.index, base=self.folder))
-        folder = cache_folder() / "indexes" / _digest(self._corpus_identity)[:32]
+        folder = cache_folder() / "indexes" / contents.digest(self._corpus_identity)[:32]
         with _one_process(folder):
             if not folder.exists():
                 with self.listener.task("indexing", None) as advance:
@@ -166,7 +163,7 @@ class _Retrieval:
             index = bm25.index
         source: dict[str, object] = {"index": index, "k1": bm25.k1, "b": bm25.b}
         asked = [[query.id, query.text] for query in queries.values()]
-        cached = cache_folder() / "first_stages" / f"{_digest([source, depth, asked])[:32]}.trec"
+        cached = cache_folder() / "first_stages" / f"{contents.digest([source, depth, asked])[:32]}.trec"
         with _one_process(cached):
             if cached.exists():
                 run, _ = runfile.read(cached)
@@ -257,10 +254,10 @@ def _one_process(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _without_qrels(identity: Mapping[str, object]) -> dict[str, object]:
+def without_qrels(identity: Mapping[str, object]) -> dict[str, object]:
     """Judgements do not change a ranking: a corrected qrels file must not make another experiment of it."""
     return {
-        key: _without_qrels(value) if isinstance(value, Mapping) else value
+        key: without_qrels(value) if isinstance(value, Mapping) else value
         for key, value in identity.items()
         if key != "qrels"
     }
@@ -272,7 +269,3 @@ def _flat(identity: Mapping[str, object]) -> dict[str, object]:
     for key, value in identity.items():
         flat |= _flat(value) if isinstance(value, Mapping) else {key: value}
     return flat
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

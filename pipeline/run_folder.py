@@ -60,8 +60,7 @@ class RunFolder:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file."""
         with replacing(self / name) as stream:
-            json.dump(content, stream, indent=2, ensure_ascii=False)
-            stream.write("\n")
+            stream.write(json_text(content))
 
     def write_json_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write a file of one JSON object a line."""
@@ -73,3 +72,8 @@ class RunFolder:
         """Write a YAML file, its keys in the order given."""
         with replacing(self / name) as stream:
             yaml.safe_dump(dict(content), stream, sort_keys=False, allow_unicode=True)
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """A JSON file's text: the one way in which those of a run are written."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

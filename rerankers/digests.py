@@ -21,11 +21,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("R2LLM_CACHE") or platformdirs.user_cache_dir("r2llm")).expanduser()
 
 
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal. Raises `InputError` for a file that cannot be read."""
+def file_digest(path: Path, *, remember: bool = True) -> str:
+    """The SHA-256 of a file's content, in hexadecimal. Raises `InputError` for a file that cannot be read.
+
+    With `remember=False` a large file is hashed anew too: time of change and size say nothing of a failing disk.
+    """
     try:
         status = path.stat()
-        return _hash(path) if status.st_size < LARGE else _remembered(path, status)
+        return _remembered(path, status) if remember and status.st_size >= LARGE else _hash(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 

@@ -7,6 +7,7 @@ are written in one transaction a batch, so a process that dies at any moment lea
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,14 +67,62 @@ class Ledger:
         for start in range(0, len(keys), LOOK_UPS):
             some = keys[start : start + LOOK_UPS]
             marks = ",".join("?" * len(some))
-            rows = self._db.execute(
-                f"SELECT key, text, scores, prompt_tokens, completion_tokens FROM replies WHERE key IN ({marks})",  # noqa: S608
-                some,
-            )
-            for key, text, scores, prompt_tokens, completion_tokens in rows:
-                parsed = None if scores is None else tuple(json.loads(scores))
-                found[key] = Reply(text, parsed, prompt_tokens, completion_tokens)
+            with self._reading():
+                rows = self._db.execute(
+                    f"SELECT key, text, scores, prompt_tokens, completion_tokens FROM replies WHERE key IN ({marks})",  # noqa: S608
+                    some,
+                )
+                found.update((key, _reply(*columns)) for key, *columns in rows)
         return found
+
+    def rows(self) -> Iterator[tuple[bytes, str, Reply]]:
+        """Every (key, query id, reply), by ascending key. Raises `InputError` where one cannot be read."""
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT key, query_id, text, scores, prompt_tokens, completion_tokens FROM replies ORDER BY key"
+            )
+            for key, query_id, *columns in rows:
+                if not isinstance(key, bytes) or not isinstance(query_id, str):
+                    raise TypeError(f"the row of key {key!r} and query {query_id!r} has columns of a wrong kind")
+                yield key, query_id, _reply(*columns)
+
+    def lines(self) -> Iterator[str]:
+        """The whole ledger as JSON lines: the models' identities, then every reply by ascending key.
+
+        Ledgers of the same content have the same lines, however SQLite has laid them out.
+        """
+        for identity in self.models():
+            yield json.dumps({"model": identity}, sort_keys=True, ensure_ascii=False) + "\n"
+        for key, query_id, reply in self.rows():
+            row = {
+                "key": key.hex(),
+                "query_id": query_id,
+                "text": reply.text,
+                "scores": reply.scores,
+                "prompt_tokens": reply.prompt_tokens,
+                "completion_tokens": reply.completion_tokens,
+            }
+            yield json.dumps(row, ensure_ascii=False) + "\n"
+
+    def digest(self) -> str:
+        """The SHA-256 of `lines`, in hexadecimal: the content hash."""
+        digest = hashlib.sha256()
+        for line in self.lines():
+            digest.update(line.encode())
+        return digest.hexdigest()
+
+    def faults(self) -> list[str]:
+        """What SQLite's own check finds wrong with the file; empty where all is well."""
+        with self._reading():
+            found = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
+    def copy_to(self, path: Path) -> None:
+        """Write a compact copy to a file that is not there yet. Raises `InputError` where it cannot be written."""
+        try:
+            self._db.execute("VACUUM INTO ?", (str(path),))
+        except sqlite3.Error as error:
+            raise InputError(f"ledger {self.path}: cannot be copied to {path}: {error}") from error
 
     def add(self, replies: Iterable[tuple[bytes, str, Reply]]) -> None:
         """Write a batch of (key, query id, reply), in one transaction. A key that is there keeps its first reply.
@@ -98,12 +147,20 @@ class Ledger:
 
     def models(self) -> list[Mapping[str, object]]:
         """The identities of the models that answered."""
-        return [json.loads(row[0]) for row in self._db.execute("SELECT identity FROM model ORDER BY identity")]
+        with self._reading():
+            return [json.loads(row[0]) for row in self._db.execute("SELECT identity FROM model ORDER BY identity")]
 
     def add_model(self, identity: Mapping[str, object]) -> None:
         """Note the identity of a model whose replies will be written. Raises `R2llmError` as `add` does."""
         with self._writing():
             self._db.execute("INSERT OR IGNORE INTO model VALUES (?)", (json.dumps(identity, sort_keys=True),))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"ledger {self.path}: damaged: {error}; copy it from a backup") from error
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -125,3 +182,7 @@ class Ledger:
         with contextlib.suppress(sqlite3.Error):  # someone else has it open, or it was opened to be read
             self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
+
+
+def _reply(text: str | None, scores: str | None, prompt_tokens: int | None, completion_tokens: int | None) -> Reply:
+    return Reply(text, None if scores is None else tuple(json.loads(scores)), prompt_tokens, completion_tokens)

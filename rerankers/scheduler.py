@@ -7,6 +7,7 @@ looked up, and a query's seconds are its latency.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from .errors import BackendError
 from .ledger import Ledger
 from .prompts.answers import Reply
 from .ranker import RETRIES, Ranker, Requests
-from .types import Answer, Ask, Candidates, Cost, Ranking, Steps
+from .types import Answer, Ask, AskKind, Candidates, Cost, Ranking, Steps
 
 IN_FLIGHT = 256
 """How many queries are ranked at the same time: enough that even methods of one ask a round fill a batch."""
@@ -56,6 +57,9 @@ class Scheduler:
     pooled: bool = True
     on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
     """Told how many asks the backend has answered, whenever there are more."""
+
+    unparsed: Counter[AskKind] = field(default_factory=Counter, init=False)
+    """How many answers to each kind of ask could not be read."""
 
     _answered: int = field(default=0, init=False)
     _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
@@ -169,6 +173,7 @@ class Scheduler:
         job.cost.completion_tokens = _sum(job.cost.completion_tokens, answer.completion_tokens)
         if not answer.parsed:
             job.cost.unparsed += 1
+            self.unparsed[ask.kind] += 1
             policy = self.ranker.options.on_unparsed
             if policy == "fail":
                 raise BackendError(

@@ -86,6 +86,14 @@ class Backend(Protocol):
     remembers: bool
     """Whether its answers are kept in the ledger, and equal asks answered once."""
 
+    @property
+    def details(self) -> Mapping[str, object]:
+        """What else the manifest tells of it: content hashes, precision, batching, device.
+
+        JSON, without paths, names of people and secrets. Asked for when all requests are answered, before
+        `close`; it changes neither the fingerprint nor a ledger key.
+        """
+
     def submit(self, requests: Sequence[Request]) -> None:
         """Take requests to answer, in order."""
 

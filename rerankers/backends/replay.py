@@ -61,6 +61,11 @@ class TextReplay(Queue):
                 ) from error
             self.texts.setdefault(str(query_id), deque()).append(text)
 
+    @property
+    def details(self) -> Mapping[str, object]:
+        """The file's name; its hash is the identity."""
+        return {"answers": self.path.name}
+
     def collect(self) -> list[tuple[Request, Reply]]:
         """Answer everything that waits. Raises `InputError` where a query has no recorded answer left."""
         return [(request, Reply(text=self._next(request.query_id))) for request in self.take()]
@@ -102,6 +107,11 @@ class LedgerReplay(Queue):
         self.simulated = self.identity["backend"] == "simulated"
         architecture = self.identity.get("architecture")
         self.architecture: Architecture = "encoder_decoder" if architecture == "encoder_decoder" else "decoder_only"
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        """The ledger's name and content hash: the identity is that of the model that was recorded."""
+        return {"answers": self.path.name, "content": self.ledger.digest()}
 
     def collect(self) -> list[tuple[Request, Reply]]:
         """Look up everything that waits. Raises `InputError` for an ask that the ledger does not answer."""

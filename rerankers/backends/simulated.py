@@ -71,6 +71,11 @@ class Simulated(Queue):
             rule["grades"] = hashlib.sha256(judged).hexdigest()
         return rule
 
+    @property
+    def details(self) -> Mapping[str, object]:
+        """Nothing: a rule has no files, precision or batches."""
+        return {}
+
     def collect(self) -> list[tuple[Request, Reply]]:
         """Answer everything that waits."""
         return [(request, self._reply(request)) for request in self.take()]
@@ -128,7 +133,11 @@ class Simulated(Queue):
 
     def _dice(self, request: Request) -> random.Random | None:
         """Chance seeded by the ask, so that the same ask goes wrong the same way in every run."""
-        return random.Random(f"{self.seed}|{request.key.hex()}") if self.options.answers == "noisy" else None  # noqa: S311
+        if self.options.answers != "noisy":
+            return None
+        ask = request.ask
+        seed = f"{self.seed}|{request.query_id}|{ask.kind}|{'|'.join(ask.docs)}|{ask.sample}"
+        return random.Random(seed)  # noqa: S311
 
 
 def _say_label(request: Request, choice: int) -> Reply:

@@ -13,6 +13,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
 """The files of a model folder that decide what the model answers."""
+
+TOKENIZER_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
+    *("*.model", "vocab*", "merges.txt"),
+)
+"""Those of them that decide how text becomes tokens."""
 
 
 class Options(ModelOptions):
@@ -88,7 +95,31 @@ class Transformers(Queue):
         exact = options.exact
         if exact is None:
             exact = self.device.type == "cpu" and self.dtype == torch.float32
+        self.exact = exact
         self.batch_size = 1 if exact else options.batch_size
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        """The files it is made of, and how it computes."""
+        import torch
+
+        files = {path.name: file_digest(path) for path in _model_files(self.source.folder)}
+        tokenizer = {name: digest for name, digest in files.items() if any(fnmatch(name, p) for p in TOKENIZER_FILES)}
+        found: dict[str, object] = {
+            "name": self.source.folder.name if self.source.is_folder else self.source.name,
+            "revision": self.source.arguments.get("revision"),
+            "files": files,
+            "tokenizer": _combined(tokenizer),
+            "architecture": self.architecture,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "exact": self.exact,
+            "batch_size": self.batch_size,
+            "threads": torch.get_num_threads(),
+        }
+        if self.device.type == "cuda":
+            found |= {"gpu": torch.cuda.get_device_name(self.device), "cuda": torch.version.cuda}
+        return found
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -258,7 +289,9 @@ class _Source:
     name: str
     identity: str
     arguments: dict[str, Any]
+    folder: Path
     is_folder: bool
+    """Whether the user named the folder; else it is the hub's cache of a commit."""
 
 
 def _load(kind: Any, source: _Source, **more: Any) -> Any:
@@ -280,18 +313,29 @@ def _locate(options: Options) -> _Source:
     remote_code = {"trust_remote_code": options.trust_remote_code}
     folder = Path(options.name).expanduser()
     if folder.is_dir():
-        files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
         if not (folder / "config.json").is_file():
             raise InputError(f"model.name: folder {options.name} holds no model (no config.json)")
-        digest = hashlib.sha256("".join(f"{f.name}:{file_digest(f)};" for f in files).encode())
-        return _Source(str(folder), digest.hexdigest(), remote_code, is_folder=True)
+        digest = _combined({path.name: file_digest(path) for path in _model_files(folder)})
+        return _Source(str(folder), digest, remote_code, folder, is_folder=True)
     if options.name.startswith((".", "/", "~")) or options.name.count("/") > 1:
         raise InputError(f"model.name: no folder {options.name}")
-    commit = _commit(options.name, options.revision)
-    return _Source(options.name, f"{options.name}@{commit}", remote_code | {"revision": commit}, is_folder=False)
+    snapshot = _snapshot(options.name, options.revision)
+    commit = snapshot.name
+    arguments = remote_code | {"revision": commit}
+    return _Source(options.name, f"{options.name}@{commit}", arguments, snapshot, is_folder=False)
 
 
-def _commit(name: str, revision: str | None) -> str:
+def _model_files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+
+
+def _combined(files: Mapping[str, str]) -> str:
+    """One hash of files by name and hash."""
+    return hashlib.sha256("".join(f"{name}:{digest};" for name, digest in files.items()).encode()).hexdigest()
+
+
+def _snapshot(name: str, revision: str | None) -> Path:
+    """The folder of the hub's cache that holds the commit; it has the commit's name."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
@@ -306,7 +350,7 @@ def _commit(name: str, revision: str | None) -> str:
             f"did not give it ({_one_line(error)}); download it elsewhere with `hf download {name}` and copy the "
             "cache, or name a folder"
         ) from error
-    return Path(path).parent.name
+    return Path(path).parent
 
 
 def _check_number(score: float, request: Request, dtype: torch.dtype) -> None:

@@ -1,0 +1,60 @@
+"""`r2llm check`: does an experiment still come to what it once came to, or to what was published?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options
+
+
+def check(
+    config: Annotated[
+        list[str], typer.Option("--config", help="A YAML file, or the name of a shipped config. Repeatable.")
+    ],
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="What to compare with, one for each --config, in the same order."),
+    ] = None,
+    expected: Annotated[
+        bool, typer.Option("--expected", help="Judge a full run by the config's published figures instead.")
+    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Write the baseline anew; its tolerances are kept.")] = False,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML too.")] = None,
+    settings: options.Settings = None,
+    queries: options.QueryLimit = None,
+    output: options.Output = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run experiments and compare each with its baseline: exit 1, and what moved, where one is not what it was.
+
+    Tolerances are in the baseline, to be edited: `measures` (of a mean), `costs` (a share of a total: 0.05 is five
+    per cent), `queries` (how many may move). With several configs, --output holds a folder for each, and the worst
+    exit code counts.
+    """
+    import json
+    import sys
+
+    from ..pipeline import baseline as baselines
+    from ..pipeline import check as checks
+    from ..rerankers.errors import InputError
+    from . import check_report, console
+
+    if expected == bool(baseline):
+        raise InputError("check needs one of --baseline FILE and --expected")
+    plan = checks.Plan(tuple(config), tuple(baseline or ()), update, tuple(settings or ()), queries, output)
+    results = []
+    for result in checks.check_each(plan, console.listener(quiet)):
+        results.append(result)
+        if isinstance(result, checks.Failure):
+            culprit = f"{result.name}: " if len(config) > 1 else ""
+            print(f"error: {culprit}{result.error}", file=sys.stderr)  # noqa: T201
+        if not as_json:
+            for text in check_report.lines(result):
+                console.line(text)
+    if as_json:
+        console.line(json.dumps(check_report.as_json(results)))
+    if junit is not None:
+        baselines.save(junit, check_report.junit(results))
+    raise typer.Exit(max(result.exit_code for result in results))

@@ -1,0 +1,31 @@
+"""What the shell offers to complete a value with. Nothing is imported before a value is asked for.
+
+Typer leaves out what does not begin with what was typed.
+"""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+
+def configs(incomplete: str) -> list[str]:
+    """Shipped experiments by name, and YAML files by path."""
+    from ..pipeline import config
+
+    return [*config.names(), *(path for path in _paths(incomplete) if path.endswith((".yaml", ".yml")))]
+
+
+def datasets(incomplete: str) -> list[str]:
+    """Datasets that the shipped configs name, and BEIR folders by path."""
+    from ..pipeline import listing
+    from ..pipeline.datasets.local import is_beir_folder
+
+    named = [name for name, _ in listing.rows("datasets") if "/" in name and not name.startswith(".")]
+    return [*named, *(path for path in _paths(incomplete) if is_beir_folder(Path(path)))]
+
+
+def _paths(incomplete: str) -> list[str]:
+    """Paths that begin with what was typed, and what is in those that are folders, hidden files apart."""
+    begun = glob.escape(incomplete)
+    return sorted(glob.glob(f"{begun}*") + glob.glob(f"{begun}*/*"))  # noqa: PTH207 - paths stay as they were typed

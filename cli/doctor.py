@@ -1,0 +1,27 @@
+"""`r2llm doctor`: what this machine offers, what it lacks, and what to do about it."""
+
+import typer
+
+from . import options
+
+
+def doctor(as_json: options.Json = False) -> None:
+    """Check Java, Lucene, GPU, packages, caches, disk and the hub; exit 2 where something must be mended."""
+    import dataclasses
+    import json
+
+    from ..pipeline import doctor as doctors
+    from . import console
+
+    done = []
+    for check in doctors.checks():
+        done.append(check)
+        if not as_json:
+            console.line(f"{check.status:5} {check.name}: {check.found}")
+            if check.remedy:
+                console.line(f"      remedy: {check.remedy}")
+    healthy = all(check.status != "fault" for check in done)
+    if as_json:
+        console.line(json.dumps({"healthy": healthy, "checks": [dataclasses.asdict(check) for check in done]}))
+    if not healthy:
+        raise typer.Exit(2)

@@ -1,0 +1,60 @@
+"""`r2llm prompt`: exactly what the model would be sent."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..pipeline.prompt_preview import Preview
+
+
+def prompt(
+    config: options.Config,
+    query: Annotated[str, typer.Option("--query", metavar="ID", help="The query's identifier.")],
+    settings: options.Settings = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show what the model would be sent for the first ask of a query, and how its answer would be read.
+
+    No weights are loaded: a tokenizer and a model's config do.
+    """
+    import dataclasses
+    import json
+
+    from ..pipeline import prompt_preview
+    from . import console
+
+    found = prompt_preview.preview(config, settings or (), query, console.listener(quiet))
+    if as_json:
+        console.line(json.dumps(dataclasses.asdict(found)))
+        return
+    for text in _lines(found):
+        console.line(text)
+
+
+def _lines(found: "Preview") -> list[str]:
+    """The preview as people read it; the prompt stands between two lines of its own."""
+    tokens = found.shown.tokens
+    size = "no tokenizer, so nothing is cut or counted" if tokens is None else f"{len(tokens)} tokens"
+    lines = [
+        f"query {found.query.id}: {found.query.text}",
+        f"ask: {found.kind} {', '.join(found.docs)} (the first of {found.asks_in_round} in the first round)",
+        f"method: {found.method}; prompt: {found.prompt}; form: {found.architecture}",
+        f"----- prompt: {size}",
+        found.shown.text,
+        "----- end of the prompt",
+    ]
+    if found.answer_prefix:
+        ids = f" (tokens {', '.join(map(str, found.prefix_tokens))})" if found.prefix_tokens else ""
+        place = "after the decoder's start token" if found.architecture == "encoder_decoder" else "at the prompt's end"
+        lines.append(f"the answer begins with {found.answer_prefix!r}, {place}{ids}")
+    for label in found.labels:
+        at = "" if label.token is None else f", read at token {label.token}"
+        lines.append(f"label {label.label}: {label.meaning}{at}")
+    lines.append(f"scoring: {found.scoring}; {found.reading}")
+    if found.max_new_tokens is not None:
+        lines.append(f"at most {found.max_new_tokens} new tokens; what cannot be read: {found.on_unparsed}")
+    return lines

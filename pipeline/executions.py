@@ -1,0 +1,71 @@
+"""The executions of a run: one that was killed and run again tells of each."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from ..rerankers.ledger import Ledger
+
+
+class Executions:
+    """All earlier executions of a run, and the one that begins now.
+
+    Each has `status` (running, finished, interrupted), `started` and `ended` in UTC, `calls`, and `answers_before`,
+    the answers in the ledger when it began. One that was cut off ended with the last answer it wrote to the ledger,
+    and its calls are the answers that it left there. Raises `InputError` where the ledger cannot be read.
+    """
+
+    def __init__(self, earlier: Sequence[Mapping[str, Any]], ledger: Path) -> None:
+        last_answer = _last_change(ledger)
+        answers = _answers(ledger)
+        self._earlier = [_closed(execution, answers, last_answer) for execution in earlier]
+        self._current: dict[str, Any] = {
+            "status": "running",
+            "started": now(),
+            "ended": None,
+            "calls": None,
+            "answers_before": answers,
+        }
+
+    def finish(self, calls: int) -> None:
+        """Note that this execution is done, and how many asks the model really answered."""
+        self._current |= {"status": "finished", "ended": now(), "calls": calls}
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All executions, this one last."""
+        return [*self._earlier, dict(self._current)]
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return _written(datetime.datetime.now(datetime.UTC))
+
+
+def _closed(execution: Mapping[str, Any], answers: int, last_answer: str | None) -> dict[str, Any]:
+    """An earlier execution: the folder's lock is ours, so one that seems to be running was cut off."""
+    if execution["status"] != "running":
+        return dict(execution)
+    calls = answers - execution["answers_before"]
+    return {**execution, "status": "interrupted", "ended": last_answer if calls else None, "calls": calls}
+
+
+def _answers(ledger: Path) -> int:
+    if not ledger.exists():
+        return 0
+    with closing(Ledger(ledger)) as opened:
+        return len(opened)
+
+
+def _last_change(ledger: Path) -> str | None:
+    """When the ledger was last written to, its write-ahead log included."""
+    files = [path for path in (ledger, ledger.with_name(f"{ledger.name}-wal")) if path.exists()]
+    times = [path.stat().st_mtime for path in files]
+    return _written(datetime.datetime.fromtimestamp(max(times), datetime.UTC)) if times else None
+
+
+def _written(time: datetime.datetime) -> str:
+    return time.isoformat(timespec="seconds")

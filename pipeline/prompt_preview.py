@@ -1,0 +1,170 @@
+"""Exactly what a model would be sent, and how its answer would be read: the requests of a run, not sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..rerankers import api, catalog
+from ..rerankers.backends import Backend, Request
+from ..rerankers.backends._tokens import SEAM, Tokens
+from ..rerankers.errors import InputError
+from ..rerankers.prompts.prompts import Architecture
+from ..rerankers.ranker import Ranker, Requests
+from ..rerankers.types import Query
+from . import config as configs
+from .config import Config
+from .progress import Listener
+from .retrieve import retrieve
+
+RULES = {
+    "strict": "a label, with nothing around it but white space, punctuation and the word Passage; of an order the "
+    "longest chain, [2] > [1]",
+    "exact": "a label and nothing else",
+    "whole": "a label and nothing else, in any case",
+    "last_character": "a label as the last character",
+    "digits": "every number anywhere, in the order written",
+}
+"""What the rules of `rerankers.prompts.answers` take for an answer, in a line each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A request as the model reads it.
+
+    With a tokenizer: the whole text, after the chat template, and its tokens. Without one: the messages, uncut.
+    """
+
+    text: str
+    tokens: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A possible answer, what it stands for, and the token that its log-probability is read at, if it is."""
+
+    label: str
+    meaning: str
+    token: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The first ask about a query."""
+
+    query: Query
+    method: str
+    prompt: str
+    architecture: Architecture
+    kind: str
+    docs: tuple[str, ...]
+    asks_in_round: int
+    shown: Shown
+    answer_prefix: str
+    """What the answer is made to begin with: the decoder's first words; where a decoder-only model has them, the
+    shown text of a tokenizer ends with them."""
+
+    prefix_tokens: tuple[int, ...] | None
+    labels: tuple[Label, ...]
+    scoring: str
+    max_new_tokens: int | None
+    reading: str
+    on_unparsed: str
+
+
+def preview(name: str, settings: Sequence[str], query_id: str, listener: Listener) -> Preview:
+    """What the config's model would be sent for the first ask of a query. No weights are loaded.
+
+    Raises `InputError` where the query is not in the dataset, has no candidates, or nothing is asked about them.
+    """
+    loaded = configs.load(name, [*settings, f"queries.ids=[{json.dumps(query_id)}]"])
+    for note in loaded.notes:
+        listener.note(note)
+    ranker = loaded.ranker
+    _ = loaded.backend_options
+    first_stage = retrieve(loaded, listener)
+    candidates = next(iter(first_stage))
+    backend = open_without_weights(loaded.config, first_stage.dataset.qrels())
+    try:
+        asks = next(ranker.steps(candidates))
+    except StopIteration:
+        what = f"{ranker.method.name} asks nothing about its {len(candidates.docs)} candidates"
+        raise InputError(f"query {query_id}: {what}; choose another query or method") from None
+    return _preview(Requests(ranker, backend, candidates).request(asks[0]), ranker, backend, len(asks))
+
+
+def open_without_weights(config: Config, grades: Any) -> Backend:
+    """The config's backend, to render prompts with: a device that is not here does not matter."""
+    model = dict(config.model or {})
+    if "device" in catalog.backend(model["backend"]).Options.model_fields:
+        model["device"] = "cpu"
+    return api.open_model(model, grades=grades, seed=config.seed)
+
+
+def shown(request: Request, backend: Backend) -> Shown:
+    """A request as the backend's model would read it, without the seams that keep control tokens of texts apart."""
+    tokens = _tokens(backend)
+    if tokens is None:
+        messages = request.prompt.render(request.query, request.passages, backend.architecture)
+        return Shown("\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), None)
+    text, ids = tokens.prompt(request)
+    return Shown(text.replace(SEAM, ""), tuple(ids))
+
+
+def _tokens(backend: Backend) -> Tokens | None:
+    """The backend's tokenizer, where it has one of its own."""
+    found = getattr(backend, "tokens", None)
+    return found if isinstance(found, Tokens) else None
+
+
+def _preview(request: Request, ranker: Ranker, backend: Backend, asks_in_round: int) -> Preview:
+    tokens, prefix = _tokens(backend), request.prompt.answer.prefix
+    generates = request.scoring == "generation" and request.prompt.target is None
+    encoder_decoder = backend.architecture == "encoder_decoder"
+    return Preview(
+        query=Query(request.query_id, request.query),
+        method=ranker.method.name,
+        prompt=request.prompt.name,
+        architecture=backend.architecture,
+        kind=request.ask.kind,
+        docs=request.ask.docs,
+        asks_in_round=asks_in_round,
+        shown=shown(request, backend),
+        answer_prefix=prefix.encoder_decoder if encoder_decoder else prefix.decoder_only,
+        prefix_tokens=tuple(tokens.decoder_prefix(request)) if tokens and encoder_decoder else None,
+        labels=_labels(request, tokens),
+        scoring=request.scoring,
+        max_new_tokens=request.decoding.max_new_tokens if generates else None,
+        reading=_reading(request, ranker, backend),
+        on_unparsed=ranker.options.on_unparsed,
+    )
+
+
+def _labels(request: Request, tokens: Tokens | None) -> tuple[Label, ...]:
+    """The labels of the request, each with what it stands for: a document, or a relevance."""
+    values = request.prompt.labels
+    meanings = [f"{value:g}" for value in values.values()] if isinstance(values, dict) else request.ask.docs
+    ids: Sequence[int | None] = [None] * len(request.labels)
+    if tokens and request.scoring == "likelihood" and request.labels and request.prompt.target is None:
+        ids = tokens.label_ids(request, tokens.prompt(request)[0])
+    return tuple(Label(*row) for row in zip(request.labels, meanings, ids, strict=False))
+
+
+def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
+    """How the answer is read, in words."""
+    if request.prompt.target is not None:
+        tokens = _tokens(backend)
+        over = f" over its {len(tokens.target(request))} tokens" if tokens else ""
+        return f"the log-probability of {request.prompt.target.format(query='the query')} as the answer, summed{over}"
+    if request.scoring == "likelihood":
+        outcome = {
+            "choose": "the most probable one is the choice",
+            "compare": "the most probable one is the choice",
+            "permute": "the order is that of their probabilities",
+        }.get(request.ask.kind, "the score is the mean of their values, weighted by their probabilities")
+        return f"the labels' log-probabilities where the answer begins, in one forward pass; {outcome}"
+    rules = ranker._reading(request.ask, backend)
+    rule = rules.permutation if request.ask.kind == "permute" else rules.label
+    return f"generated text, read by the rule '{rule}': {RULES[rule]}"

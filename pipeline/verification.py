@@ -1,0 +1,411 @@
+"""Whether a run still is what its manifest says: every hash, sum and measure that can be recomputed is."""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from ..rerankers.digests import file_digest
+from ..rerankers.errors import InputError
+from ..rerankers.ledger import Ledger
+from . import config as configs
+from . import contents, costs, evaluate, manifest, runfile
+from .config import Loaded
+from .datasets import Dataset, Docs
+from .evaluate import Metrics
+from .files import fault, lines, reason
+from .progress import Listener
+from .retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
+from .run_folder import json_text
+
+MANIFEST = "manifest.json"
+
+State = Literal["agrees", "differs", "not checked"]
+
+NEGLIGIBLE = 1e-9
+"""How far a recomputed measure may be from the recorded one: another machine may add in another order."""
+
+SHOWN = 5
+"""How many differences of one kind are spelt out."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: of which file, and what came of it."""
+
+    file: str
+    what: str
+    state: State
+    detail: str = ""
+    """What differs, or why it could not be checked."""
+
+
+def verify(path: Path, listener: Listener) -> list[Check]:
+    """Check a run's folder against its manifest, and against dataset and model where these can be read.
+
+    Without an intact manifest of a finished run nothing else can be judged: then it is the only check. Raises
+    `InputError` where `path` is no run's folder.
+    """
+    if not (path / MANIFEST).is_file():
+        raise InputError(f"{path}: no run's folder: there is no {MANIFEST} in it; r2llm rerank makes one")
+    try:
+        content = _intact(path / MANIFEST)
+    except InputError as error:
+        return [Check(MANIFEST, "content", "differs", f"{error}; nothing else can be judged by it")]
+    run = _Run(path, content)
+    parts = _parts(content)
+    checks = [Check(MANIFEST, "content", "agrees")]
+    with listener.task("verifying", len(parts)) as advance:
+        for number, part in enumerate(parts, 1):
+            checks.append(part.check(run))
+            advance(number, f"{part.file} {part.what}")
+    return checks
+
+
+def _intact(path: Path) -> dict[str, Any]:
+    """The manifest of a finished run. Raises `InputError` where any byte of it was changed."""
+    try:
+        text = path.read_bytes().decode()
+        content = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot be read: {reason(error)}") from error
+    # The seal is over the values; other white space and other spellings of them are found by writing it again.
+    if not isinstance(content, dict) or json_text(content) != text:
+        raise InputError("is not as r2llm writes it")
+    if manifest.SEAL not in content:
+        raise InputError(f"has no {manifest.SEAL} of its own content")
+    if content[manifest.SEAL] != (found := manifest.seal(content)):
+        raise InputError(f"was changed: its {manifest.SEAL} is {content[manifest.SEAL]}, its content's {found}")
+    if content["status"] != "finished":
+        raise InputError("tells of a run that is not finished; run r2llm rerank again, and it goes on")
+    return content
+
+
+@dataclass
+class _Run:
+    """A run's folder, and what is read of it and of the world around it when a check asks."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The config in the folder."""
+        return configs.load(str((self.path / "config.yaml").resolve()))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The dataset that the config names."""
+        return open_dataset(self.loaded, _no_index)
+
+    @cached_property
+    def first_stage(self) -> dict[str, list[str]]:
+        """Each query's candidates, best first."""
+        return _documents(self.path / "first_stage.trec")
+
+    @cached_property
+    def ranking(self) -> dict[str, list[str]]:
+        """Each query's documents as reranked, best first."""
+        return _documents(self.path / "run.trec")
+
+    @property
+    def reranked(self) -> bool:
+        """Whether it is more than a first stage."""
+        return "run.trec" in self.manifest["files"]
+
+    @property
+    def stage_identity(self) -> Mapping[str, Any]:
+        """What the first stage was: all of the experiment where nothing was reranked."""
+        experiment = self.manifest["experiment"]
+        found: Mapping[str, Any] = experiment["first_stage"] if self.reranked else experiment
+        return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One check in waiting: a function that yields what differs."""
+
+    file: str
+    what: str
+    differences: Callable[[_Run], Iterator[str]]
+    outside: bool = False
+    """Whether it needs more than the run's folder: where that cannot be had, it is not checked."""
+
+    def check(self, run: _Run) -> Check:
+        found: list[str] = []
+        try:
+            found += self.differences(run)
+        except InputError as error:
+            if self.outside and not found:
+                return Check(self.file, self.what, "not checked", str(error))
+            found.append(str(error))
+        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        return Check(self.file, self.what, "differs" if found else "agrees", "; ".join([*found[:SHOWN], *more]))
+
+
+def _parts(content: Mapping[str, Any]) -> list[_Part]:
+    """All there is to check of a run with this manifest."""
+    files = content["files"]
+    parts = [_Part(name, "sha256", _file_hash(name)) for name in files]
+    parts += [
+        _Part(MANIFEST, "fingerprint", _fingerprint),
+        _Part("first_stage.trec", "scores, ranks and tag", _lines_of("first_stage.trec")),
+        _Part("first_stage.trec", "depth", _depth),
+    ]
+    if "run.trec" in files:
+        parts += [
+            _Part("run.trec", "scores, ranks and tag", _lines_of("run.trec")),
+            _Part("run.trec", "a permutation of the first stage", _permutation),
+            _Part("costs.jsonl", "sums", _sums),
+            _Part("ledger.sqlite", "integrity", _ledger_integrity),
+            _Part("ledger.sqlite", "content", _ledger_content),
+        ]
+    parts += [
+        _Part("config.yaml", "fingerprint", _config, outside=True),
+        _Part("dataset", "documents and queries", _dataset, outside=True),
+        _Part("dataset", "qrels", _qrels, outside=True),
+    ]
+    if "run" in content["config"]["first_stage"]:
+        parts.append(_Part("first_stage.run", "sha256", _given_run, outside=True))
+    if "candidates" in content["data"]:
+        parts.append(_Part("dataset", "texts of the candidates", _candidates, outside=True))
+    if "metrics.json" in files:
+        parts.append(_Part("metrics.json", "measures", _metrics, outside=True))
+    if "files" in content.get("model", {}):
+        parts.append(_Part("model", "sha256 of its files", _model_files, outside=True))
+    if "answers" in content.get("model", {}):
+        parts.append(_Part("model", "recorded answers", _answers, outside=True))
+    return parts
+
+
+# The folder by itself
+
+
+def _file_hash(name: str) -> Callable[[_Run], Iterator[str]]:
+    def differences(run: _Run) -> Iterator[str]:
+        path = run.path / name
+        if not path.is_file():
+            yield "the file is missing"
+        else:
+            yield from _unequal("", run.manifest["files"][name], file_digest(path, remember=False))
+
+    return differences
+
+
+def _fingerprint(run: _Run) -> Iterator[str]:
+    found = manifest.fingerprint(run.manifest["experiment"])
+    yield from _unequal("fingerprint", run.manifest["fingerprint"], found)
+
+
+def _lines_of(name: str) -> Callable[[_Run], Iterator[str]]:
+    def differences(run: _Run) -> Iterator[str]:
+        path = run.path / name
+        runfile.read(path)  # refuses what is no run file at all
+        before: tuple[str, int, float] = ("", 0, math.inf)
+        for number, line in lines(path):
+            query, _, _, rank, score, tag = line.split()
+            last_query, last_rank, last_score = before if before[0] == query else (query, 0, math.inf)
+            before = (query, int(rank), array("f", [float(score)])[0])
+            if tag != run.manifest["name"]:
+                yield str(fault(path, number, f"the tag is {tag}, not {run.manifest['name']}"))
+            if before[1] != last_rank + 1:
+                yield str(fault(path, number, f"rank {rank} follows rank {last_rank} of query {last_query}"))
+            if before[2] >= last_score:
+                yield str(fault(path, number, f"the score {score} of query {query} is not below the one before it"))
+
+    return differences
+
+
+def _depth(run: _Run) -> Iterator[str]:
+    depth = run.stage_identity["depth"]
+    for query, docs in run.first_stage.items():
+        if len(docs) > depth:
+            yield f"query {query} has {len(docs)} documents, and the depth is {depth}"
+
+
+def _permutation(run: _Run) -> Iterator[str]:
+    if list(run.ranking) != list(run.first_stage):
+        yield f"queries {', '.join(_some(set(run.ranking) ^ set(run.first_stage)) or ['in another order'])}"
+    for query in run.first_stage.keys() & run.ranking.keys():
+        ranked, found = run.ranking[query], run.first_stage[query]
+        if lost := set(found) - set(ranked):
+            yield f"query {query}: {', '.join(_some(lost))} lost"
+        if invented := set(ranked) - set(found):
+            yield f"query {query}: {', '.join(_some(invented))} was no candidate"
+
+
+def _sums(run: _Run) -> Iterator[str]:
+    spent = costs.read(run.path / "costs.jsonl")
+    if [cost.query_id for cost in spent] != list(run.ranking):
+        yield "its queries are not those of run.trec, in that order"
+    for cost in spent:
+        if cost.asks != cost.calls + cost.cached:
+            yield f"query {cost.query_id}: {cost.asks} asks, {cost.calls} calls and {cost.cached} cached"
+    unparsed = sum(cost.unparsed for cost in spent)
+    yield from _unequal("unparsed answers", run.manifest["unparsed"], unparsed)
+    yield from _unequal("unparsed by kind of ask", sum(run.manifest["unparsed_by_kind"].values()), unparsed)
+    yield from _unequal("calls", run.manifest["executions"][-1]["calls"], sum(cost.calls for cost in spent))
+
+
+def _ledger_integrity(run: _Run) -> Iterator[str]:
+    with closing(Ledger(run.path / "ledger.sqlite", read_only=True)) as ledger:
+        yield from ledger.faults()
+
+
+def _ledger_content(run: _Run) -> Iterator[str]:
+    recorded = run.manifest["ledger"]
+    with closing(Ledger(run.path / "ledger.sqlite", read_only=True)) as ledger:
+        yield from _unequal("answers", recorded["answers"], len(ledger))
+        yield from _unequal("content hash", recorded["content"], ledger.digest())
+
+
+# The world around it
+
+
+def _config(run: _Run) -> Iterator[str]:
+    """What the config says that can be told without the dataset and the model."""
+    config, stage, experiment = run.loaded.config, run.stage_identity, run.manifest["experiment"]
+    yield from _unequal("name", run.manifest["name"], config.name)
+    yield from _unequal("depth", stage["depth"], config.first_stage.depth)
+    yield from _unequal("order", stage["order"], config.first_stage.order)
+    if config.first_stage.bm25:
+        yield from _unequal("k1", stage["source"]["k1"], config.first_stage.bm25.k1)
+        yield from _unequal("b", stage["source"]["b"], config.first_stage.bm25.b)
+    if run.reranked:
+        yield from _unequal("seed", experiment["seed"], config.seed)
+        for key, value in run.loaded.ranker.identity.items():
+            yield from _unequal(f"ranker {key}", experiment["ranker"].get(key), value)
+
+
+def _dataset(run: _Run) -> Iterator[str]:
+    recorded = run.stage_identity
+    yield from _unequal("dataset", recorded["dataset"], without_qrels(run.dataset.identity()))
+    chosen = chosen_queries(run.dataset.queries(), run.loaded.config.queries)
+    yield from _unequal("queries", recorded["queries"], contents.queries(chosen))
+
+
+def _qrels(run: _Run) -> Iterator[str]:
+    yield from _unequal("", run.manifest["data"]["qrels"], contents.qrels(run.dataset.qrels()))
+
+
+def _given_run(run: _Run) -> Iterator[str]:
+    given = run.loaded.config.first_stage.run
+    if given is None or not Path(given).is_file():
+        raise InputError(f"no file {given}")
+    yield from _unequal("", run.stage_identity["source"]["run"], file_digest(Path(given), remember=False))
+
+
+def _candidates(run: _Run) -> Iterator[str]:
+    """The texts as they were presented, out of the dataset's documents."""
+    if "ir_datasets" in run.stage_identity["dataset"]:
+        raise InputError("the documents are ir_datasets', which might have to download them")
+    docs = run.dataset.docs()
+    if missing := docs.missing(doc for found in run.first_stage.values() for doc in found):
+        yield f"documents {', '.join(_some(set(missing)))} are not in the dataset"
+        return
+    config = run.loaded.config
+    stage = FirstStage(
+        dataset=run.dataset,
+        queries=run.dataset.queries(),
+        run={query: [(doc, 0.0) for doc in found] for query, found in run.first_stage.items()},
+        docs=docs,
+        identity={},
+        order=config.first_stage.order,
+        seed=config.seed,
+    )
+    digest = contents.CandidatesDigest()
+    for _ in digest.passing(stage):
+        pass
+    yield from _unequal("", run.manifest["data"]["candidates"], digest.hexdigest())
+
+
+def _metrics(run: _Run) -> Iterator[str]:
+    qrels = run.dataset.qrels()
+    if qrels is None or contents.qrels(qrels) != run.manifest["data"]["qrels"]:
+        raise InputError("the dataset's qrels are not those of the run")
+    config = run.loaded.config
+    queries = list(chosen_queries(run.dataset.queries(), config.queries))
+    names = evaluate.with_judged(config.evaluate.measures)
+    rankings = {"": run.ranking, "first stage, ": run.first_stage} if run.reranked else {"": run.first_stage}
+    try:
+        recorded = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+        written = {
+            "": _flat(recorded["all"], recorded["per_query"]),
+            "first stage, ": _flat(**recorded["first_stage"]) if run.reranked else {},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"cannot be read: {reason(error)}"
+        return
+    for stage, ranking in rankings.items():
+        found = evaluate.measure(names, qrels, ranking, queries)
+        yield from _moved(stage, written[stage], found)
+
+
+def _moved(stage: str, recorded: Mapping[str, float], measured: Metrics) -> Iterator[str]:
+    found = _flat(measured.mean, measured.per_query)
+    for what in recorded.keys() | found.keys():
+        before, after = recorded.get(what), found.get(what)
+        if before is None or after is None or not math.isclose(before, after, abs_tol=NEGLIGIBLE):
+            yield f"{stage}{what}: {before} is written, {after} follows from the run"
+
+
+def _flat(all: Mapping[str, float], per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:  # noqa: A002 - the file's key
+    """Each mean and each query's value, by what it is of."""
+    means = {f"mean {name}": float(value) for name, value in all.items()}
+    return means | {f"{name} of {q}": float(value) for q, row in per_query.items() for name, value in row.items()}
+
+
+def _model_files(run: _Run) -> Iterator[str]:
+    model = run.manifest["model"]
+    name = (run.loaded.config.model or {}).get("name", "")
+    for file, recorded in model["files"].items():
+        path = Path(name) / file if model["revision"] is None else _in_hub_cache(name, model["revision"], file)
+        if path is None or not path.parent.is_dir():
+            raise InputError(f"{name} is not on this machine")
+        if not path.is_file():
+            yield f"{file} is missing"
+        else:
+            yield from _unequal(file, recorded, file_digest(path, remember=False))
+
+
+def _in_hub_cache(name: str, commit: str, file: str) -> Path | None:
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(name, file, revision=commit)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _answers(run: _Run) -> Iterator[str]:
+    path = Path((run.loaded.config.model or {})["answers"])
+    if not path.is_file():
+        raise InputError(f"no file {path}")
+    content = run.manifest["model"].get("content")
+    if content is None:
+        yield from _unequal("sha256", run.manifest["experiment"]["model"]["answers"], file_digest(path))
+    else:
+        with closing(Ledger(path, read_only=True)) as ledger:
+            yield from _unequal("content hash", content, ledger.digest())
+
+
+def _documents(path: Path) -> dict[str, list[str]]:
+    return {query: [doc for doc, _ in found] for query, found in runfile.read(path)[0].items()}
+
+
+def _no_index() -> Docs:
+    raise InputError("the documents' text is in a Lucene index, which verify does not open")
+
+
+def _unequal(what: str, recorded: object, found: object) -> Iterator[str]:
+    if recorded != found:
+        yield f"{what + ': ' if what else ''}{recorded} is recorded, {found} was found"
+
+
+def _some(names: set[str]) -> list[str]:
+    return sorted(names)[:SHOWN]
