@@ -24,7 +24,27 @@ from r2llm.rerankers.types import Candidates, Cost, Doc, Query, Ranking
 hypothesis.settings.register_profile("r2llm", deadline=None)
 hypothesis.settings.load_profile("r2llm")
 
-WORDS = "Passage Query Given query which of the following passages is most relevant one to Yes No red moon planet".split()
+WORDS = [
+    "Passage",
+    "Query",
+    "Given",
+    "query",
+    "which",
+    "of",
+    "the",
+    "following",
+    "passages",
+    "is",
+    "most",
+    "relevant",
+    "one",
+    "to",
+    "Yes",
+    "No",
+    "red",
+    "moon",
+    "planet",
+]
 """What the tiny models' tokenizers know as whole words; all else they spell."""
 
 CHAT_TEMPLATE = (
@@ -75,7 +95,8 @@ def rank() -> Callable[..., list[tuple[Ranking, Cost]]]:
     ) -> list[tuple[Ranking, Cost]]:
         memory = Ledger(None)
         try:
-            return list(Scheduler(Ranker.create(options), backend, memory if ledger is None else ledger, pooled=pooled).rank(queries))
+            kept = memory if ledger is None else ledger
+            return list(Scheduler(Ranker.create(options), backend, kept, pooled=pooled).rank(queries))
         finally:
             memory.close()
 
@@ -144,7 +165,7 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_layers=2,
         num_heads=4,
         feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
+        initializer_factor=0.4,
         decoder_start_token_id=0,
     )
     return _saved(transformers.T5ForConditionalGeneration, config, tokenizer, tmp_path_factory.mktemp("t5"))
