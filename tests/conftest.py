@@ -24,7 +24,27 @@ from r2llm.rerankers.types import Candidates, Cost, Doc, Query, Ranking
 hypothesis.settings.register_profile("r2llm", deadline=None)
 hypothesis.settings.load_profile("r2llm")
 
-WORDS = "Passage Query Given query which of the following passages is most relevant one to Yes No red moon planet".split()
+WORDS = [
+    "Passage",
+    "Query",
+    "Given",
+    "query",
+    "which",
+    "of",
+    "the",
+    "following",
+    "passages",
+    "is",
+    "most",
+    "relevant",
+    "one",
+    "to",
+    "Yes",
+    "No",
+    "red",
+    "moon",
+    "planet",
+]
 """What the tiny models' tokenizers know as whole words; all else they spell."""
 
 CHAT_TEMPLATE = (
@@ -35,6 +55,18 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 """The form of Llama 3's: control tokens around every turn, and a date that is today's unless it is told."""
+
+
+SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2] / "shared"))
+"""Data beside the project that some tests use."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `shared` where the shared data is not."""
+    if not SHARED.is_dir():
+        for item in items:
+            if item.get_closest_marker("shared"):
+                item.add_marker(pytest.mark.skip(reason=f"no shared data in {SHARED}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,7 +107,8 @@ def rank() -> Callable[..., list[tuple[Ranking, Cost]]]:
     ) -> list[tuple[Ranking, Cost]]:
         memory = Ledger(None)
         try:
-            return list(Scheduler(Ranker.create(options), backend, memory if ledger is None else ledger, pooled=pooled).rank(queries))
+            kept = memory if ledger is None else ledger
+            return list(Scheduler(Ranker.create(options), backend, kept, pooled=pooled).rank(queries))
         finally:
             memory.close()
 
@@ -144,7 +177,7 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_layers=2,
         num_heads=4,
         feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
+        initializer_factor=0.4,
         decoder_start_token_id=0,
     )
     return _saved(transformers.T5ForConditionalGeneration, config, tokenizer, tmp_path_factory.mktemp("t5"))

@@ -1,7 +1,8 @@
 """A model's tokenizer at work: cutting texts to length, framing prompts, finding the ids of labels.
 
 Passages are data: a text that contains one of the tokenizer's control tokens, say `</s>`, is tokenised in two parts
-that meet inside it, so that the model reads the same characters and the token itself never arises.
+that meet inside it, so that the model reads the same characters (T5 a blank more, where they meet) and the token itself
+never arises.
 """
 
 from __future__ import annotations

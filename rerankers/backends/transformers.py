@@ -79,7 +79,8 @@ class Transformers(Queue):
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries; that the hub was not reached is said once
+        # Its retries; that the hub was not reached is said once.
+        huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         self.seed = seed
         self.device = _device(options.device)
         self.dtype = _dtype(options.dtype, self.device)
@@ -135,7 +136,13 @@ class Transformers(Queue):
 
         encoder_decoder = self.architecture == "encoder_decoder"
         kind = transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
-        return _load(kind, self.source, dtype=self.dtype).to(self.device).eval()
+        model, report = _load(kind, self.source, dtype=self.dtype, output_loading_info=True)
+        if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
+            raise InputError(
+                f"model.name: {self.source.name} cannot be loaded: its weights lack {len(missing)} of the parts that "
+                f"its architecture needs, {missing[0]} for one; name a language model, or download it anew"
+            )
+        return model.to(self.device).eval()
 
     @cached_property
     def _pad(self) -> int:
@@ -159,7 +166,12 @@ class Transformers(Queue):
                 others = [request for request in batch if not request.prompt.target]
                 labelled = [request for request in others if request.scoring == "likelihood"]
                 written = [request for request in others if request.scoring == "generation"]
-                return [*self._continue(continued), *self._score_labels(labelled), *self._write(written)]
+                greedy = [request for request in written if not request.decoding.temperature]
+                # Each alone: what chance gives one prompt must not depend on those beside it.
+                sampled = [[request] for request in written if request.decoding.temperature]
+                replies = [self._continue(continued), self._score_labels(labelled)]
+                replies += map(self._write, [greedy, *sampled])
+                return [reply for some in replies for reply in some]
         except torch.OutOfMemoryError as error:
             raise BackendError(
                 f"out of memory on {self.device} with batches of {self.batch_size}; lower model.batch_size and run "
@@ -296,6 +308,8 @@ class _Source:
 
 def _load(kind: Any, source: _Source, **more: Any) -> Any:
     """One part of a model: its config, its tokenizer or its weights."""
+    import safetensors
+
     try:
         try:
             # What the cache holds is used as it is; asking the hub for optional files takes minutes without a network.
@@ -304,7 +318,7 @@ def _load(kind: Any, source: _Source, **more: Any) -> Any:
             if source.is_folder:
                 raise
             return kind.from_pretrained(source.name, **source.arguments, **more)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
         raise InputError(f"model.name: {source.name} cannot be loaded: {_one_line(error)}") from error
 
 

@@ -43,7 +43,7 @@ TEXTS: list[tuple[str, int | None, int | None, int | None]] = [
     ("A is the most relevant", None, None, None),
     ("20 passages are provided", None, None, None),
     ("1", None, None, None),
-    ("Ａ", None, None, None),
+    ("\uff21", None, None, None),
     ("[3] > [1]", None, None, None),
     ("Passage \u00b2", None, None, None),
 ]

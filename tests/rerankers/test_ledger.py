@@ -61,7 +61,9 @@ def test_unicode_and_every_bit_of_a_score_survive_the_file(tmp_path: Path) -> No
     text = "Ångström 日本語 \U0001f600 \0 \u2028 '; DROP TABLE replies; --\n"
     scores = (0.1, -1 / 3, 5e-324, -1.7976931348623157e308, -math.inf, -0.0, -17.488387988682305)
     ledger = Ledger(path)
-    ledger.add([(b"k1", "q", Reply(text=text, completion_tokens=3)), (b"k2", "q", Reply(scores=scores, prompt_tokens=9))])
+    ledger.add(
+        [(b"k1", "q", Reply(text=text, completion_tokens=3)), (b"k2", "q", Reply(scores=scores, prompt_tokens=9))]
+    )
     ledger.close()
     ledger = Ledger(path, read_only=True)
     assert ledger.get(b"k1") == Reply(text=text, completion_tokens=3)
@@ -110,7 +112,9 @@ def test_a_ledger_can_be_read_while_it_is_written(tmp_path: Path) -> None:
 def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path, content: bytes, read_only: bool) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"ledger .*ledger\.sqlite: cannot be opened: file is not a database") as raised:
+    with pytest.raises(
+        InputError, match=r"ledger .*ledger\.sqlite: cannot be opened: file is not a database"
+    ) as raised:
         Ledger(path, read_only=read_only)
     assert "\n" not in str(raised.value)
     assert path.read_bytes() == content

@@ -55,7 +55,10 @@ def test_any_text_stays_text(query: str, passages: list[str]) -> None:
 def test_the_words_of_yes_no() -> None:
     prompt = prompts.load("yes_no")
     [message] = prompt.render("moons of mars", ["Two."])
-    assert message.content == "Passage: Two.\nQuery: moons of mars\nDoes the passage answer the query? Answer 'Yes' or 'No'"
+    assert (
+        message.content
+        == "Passage: Two.\nQuery: moons of mars\nDoes the passage answer the query? Answer 'Yes' or 'No'"
+    )
     assert prompt.labels == {"Yes": 1.0, "No": 0.0}
     assert prompt.labels_for(1) == ("Yes", "No")
 

@@ -59,7 +59,9 @@ def test_answers_in_any_order_and_in_portions_give_the_same_rankings(
         straight = rank(options, rule_backend(reply), candidates)
         scrambled = rank(options, rule_backend(reply, take=some), candidates)
         assert experiment(scrambled) == experiment(straight)
-        assert experiment(rank(options, rule_backend(reply, take=some), candidates, pooled=False)) == experiment(straight)
+        assert experiment(rank(options, rule_backend(reply, take=some), candidates, pooled=False)) == experiment(
+            straight
+        )
 
 
 def test_queries_that_are_done_together_are_handed_over_in_the_order_given(make_candidates, rank) -> None:
@@ -110,7 +112,10 @@ def test_equal_asks_of_two_queries_are_answered_once(make_candidates, rank, rule
     backend = rule_backend(told(Reply(text="Yes", prompt_tokens=10, completion_tokens=1)))
     backend.simulated = False
     costs = [cost for _, cost in rank(YES_NO, backend, [make_candidates(3, query_id=q) for q in ("q1", "q2")])]
-    assert [(cost.asks, cost.calls, cost.cached, cost.prompt_tokens) for cost in costs] == [(3, 3, 0, 30), (3, 0, 3, 30)]
+    assert [(cost.asks, cost.calls, cost.cached, cost.prompt_tokens) for cost in costs] == [
+        (3, 3, 0, 30),
+        (3, 0, 3, 30),
+    ]
     assert costs[0].seconds is not None
     assert costs[1].seconds is None
 

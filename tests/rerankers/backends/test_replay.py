@@ -53,7 +53,8 @@ def test_too_few_answers_name_the_query(make_candidates, rank, tmp_path: Path) -
     with pytest.raises(InputError) as raised:
         rank(HEAPSORT, opened(path), [make_candidates(5)])
     assert str(raised.value) == (
-        f"{path}: query q1 asks for more answers than are recorded; replay with the method and settings of the recording"
+        f"{path}: query q1 asks for more answers than are recorded; "
+        "replay with the method and settings of the recording"
     )
     with pytest.raises(InputError, match="query q7 asks for more answers than are recorded"):
         rank(HEAPSORT, opened(path), [make_candidates(5, query_id="q7")])
@@ -160,7 +161,9 @@ def test_a_ledger_repeats_the_run_that_wrote_it_without_the_model(
 def test_a_simulated_run_is_replayed_too(make_candidates, rank, tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path)
-    first = rank(HEAPSORT, simulated.open(simulated.Options(answers="rel"), Setting(seed=3)), [make_candidates(9)], ledger=ledger)
+    first = rank(
+        HEAPSORT, simulated.open(simulated.Options(answers="rel"), Setting(seed=3)), [make_candidates(9)], ledger=ledger
+    )
     ledger.close()
     backend = opened(path)
     assert rank(HEAPSORT, backend, [make_candidates(9)])[0][0] == first[0][0]
@@ -175,7 +178,12 @@ def test_a_ledger_of_two_models_or_none_cannot_be_replayed(make_candidates, rank
     with pytest.raises(InputError, match="holds answers of 0 models; a replay needs those of one"):
         opened(path)
     for seed in (1, 2):
-        rank(HEAPSORT, simulated.open(simulated.Options(answers="hash"), Setting(seed)), [make_candidates(4)], ledger=ledger)
+        rank(
+            HEAPSORT,
+            simulated.open(simulated.Options(answers="hash"), Setting(seed)),
+            [make_candidates(4)],
+            ledger=ledger,
+        )
     ledger.close()
     with pytest.raises(InputError, match="holds answers of 2 models; a replay needs those of one"):
         opened(path)

@@ -125,7 +125,9 @@ def test_t5_labels_are_the_last_token_of_passage_x_as_the_authors_take_them(back
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("labels", ["[rings, ringed]", "[A, ABC]", "[A, A]"])
-def test_labels_that_the_model_cannot_tell_apart_are_refused(backends, posed, tmp_path, model: str, labels: str) -> None:
+def test_labels_that_the_model_cannot_tell_apart_are_refused(
+    backends, posed, tmp_path, model: str, labels: str
+) -> None:
     if (model, labels) == ("tiny_t5", "[A, ABC]"):
         labels = "[abc, xyz]"  # both are spelled, and begin with T5's blank
     prompt = tmp_path / "own.yaml"

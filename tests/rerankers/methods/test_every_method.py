@@ -35,7 +35,9 @@ GRADES = st.lists(st.integers(0, 3), min_size=1, max_size=30)
 @pytest.mark.parametrize(("method", "rule"), CASES)
 @given(data=st.data(), grades=GRADES, seed=st.integers(0, 10))
 @QUICK
-def test_a_ranking_is_a_permutation_and_its_costs_add_up(method, rule, make_candidates, rank, data, grades, seed) -> None:
+def test_a_ranking_is_a_permutation_and_its_costs_add_up(
+    method, rule, make_candidates, rank, data, grades, seed
+) -> None:
     options = data.draw(settings_of(method))
     candidates = make_candidates(len(grades))
     [(ranking, cost)] = rank(options, backend(rule, grades, seed), [candidates])

@@ -16,7 +16,9 @@ def sort(
 ) -> tuple[list[int], list[tuple[int, ...]]]:
     """Run a sort over documents 0 … n-1: the ranking, and the windows that were shown, one ask a round."""
     method = catalog.method(name)
-    candidates = Candidates(Query("q", ""), tuple(Doc(str(i), "") for i in range(n)), tuple(-float(i) for i in range(n)))
+    candidates = Candidates(
+        Query("q", ""), tuple(Doc(str(i), "") for i in range(n)), tuple(-float(i) for i in range(n))
+    )
     steps = method.run(candidates, method.params(**params))
     windows = []
     try:
