@@ -29,9 +29,9 @@ def check(
 ) -> None:
     """Run experiments and compare each with its baseline: exit 1, and what moved, where one is not what it was.
 
-    Tolerances are in the baseline, to be edited: `measures` (of a mean), `costs` (a share of a total: 0.05 is five
-    per cent), `queries` (how many may move). With several configs, --output holds a folder for each, and the worst
-    exit code counts.
+    Tolerances are in the baseline, to be edited: `measures` (of a mean), `costs` (as a share of what they were: 0.05
+    is five per cent), `queries` (how many may move). With several configs, --output holds a folder for each, and the
+    worst exit code counts.
     """
     import json
     import sys

@@ -90,7 +90,7 @@ def _measure(change: Change) -> str:
 
 
 def _cost(change: Change) -> str:
-    share = f", {(change.after or 0) / change.before - 1:+.1%}" if change.before else ""
+    share = f" ({change.amount / change.before:.1%} moved)" if change.amount and change.before else ""
     where = _some([f"{query} {by:+,.0f}" for query, by in change.by_query.items()])
     step = f"{change.name} {_whole(change.before)} → {_whole(change.after)}{share}, tolerance {change.tolerance:.1%}"
     return f"{step}: {where}" if where else step

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from . import check, doctor, evaluate, listing, prompt, rerank, retrieve, schema
+from . import check, doctor, evaluate, inspect, ledger, listing, prompt, rerank, retrieve, schema, show, verify
 
 app = typer.Typer(
     name="r2llm",
@@ -22,6 +22,10 @@ app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)
 app.command("prompt")(prompt.prompt)
+app.command("show")(show.show)
+app.command("verify")(verify.verify)
+app.add_typer(ledger.app, name="ledger")
+app.command("inspect")(inspect.inspect)
 app.command("list")(listing.list_)
 
 

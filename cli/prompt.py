@@ -51,9 +51,14 @@ def _lines(found: "Preview") -> list[str]:
         ids = f" (tokens {', '.join(map(str, found.prefix_tokens))})" if found.prefix_tokens else ""
         place = "after the decoder's start token" if found.architecture == "encoder_decoder" else "at the prompt's end"
         lines.append(f"the answer begins with {found.answer_prefix!r}, {place}{ids}")
-    for label in found.labels:
-        at = "" if label.token is None else f", read at token {label.token}"
-        lines.append(f"label {label.label}: {label.meaning}{at}")
+    if found.prompt_tokens_limit is not None:
+        lines.append(f"a prompt of more than {found.prompt_tokens_limit} tokens loses its end")
+    if found.labels:
+        labels = [
+            f"{label.label} = {label.meaning}" + ("" if label.token is None else f" (token {label.token})")
+            for label in found.labels
+        ]
+        lines.append(f"labels: {', '.join(labels)}")
     lines.append(f"scoring: {found.scoring}; {found.reading}")
     if found.max_new_tokens is not None:
         lines.append(f"at most {found.max_new_tokens} new tokens; what cannot be read: {found.on_unparsed}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import console
 
 if TYPE_CHECKING:
+    from ..pipeline.costs import Summary
     from ..pipeline.evaluate import Metrics
     from ..pipeline.experiment import Outcome
 
@@ -44,31 +46,43 @@ def _show_metrics(outcome: Outcome) -> None:
         console.line("no relevance judgements: nothing to evaluate")
         return
     before = outcome.first_stage
+    _means_table(outcome.metrics.mean, before.mean if before else None, len(outcome.metrics.per_query))
+
+
+def show_means(metrics: Mapping[str, Any]) -> None:
+    """Print the means in a run's `metrics.json` as a table."""
+    before = metrics.get("first_stage")
+    _means_table(metrics["all"], before["all"] if before else None, len(metrics["per_query"]))
+
+
+def _means_table(after: Mapping[str, float], before: Mapping[str, float] | None, queries: int) -> None:
     header = ["measure", *(["first stage", "reranked"] if before else ["first stage"])]
+    rows = [[name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}"] for name, value in after.items()]
+    console.table(f"mean over {queries} queries", header, rows)
+
+
+def show_costs(costs: Summary, schedule: str) -> None:
+    """Print a summary of costs as a table."""
     rows = [
-        [name, *([f"{before.mean[name]:.4f}"] if before else []), f"{value:.4f}"]
-        for name, value in outcome.metrics.mean.items()
+        [_label(name, schedule), *(_number(name, value) for value in figures.values())]
+        for name, figures in costs.items()
     ]
-    console.table(f"mean over {len(outcome.metrics.per_query)} queries", header, rows)
+    console.table("cost of a query", ["cost", "mean", "p50", "p95", "total"], rows)
 
 
 def _show_costs(outcome: Outcome) -> None:
     if not outcome.costs:
         return
-    rows = [
-        [_label(name, outcome), *(_number(name, value) for value in figures.values())]
-        for name, figures in outcome.costs.items()
-    ]
-    console.table("cost of a query", ["cost", "mean", "p50", "p95", "total"], rows)
+    show_costs(outcome.costs, outcome.schedule)
     if outcome.schedule == "throughput" and outcome.wall_seconds:
         rate = outcome.queries / outcome.wall_seconds
         console.line(f"throughput: {rate:.3g} queries/s ({outcome.queries} in {outcome.wall_seconds:.1f} s, pooled)")
 
 
-def _label(name: str, outcome: Outcome) -> str:
+def _label(name: str, schedule: str) -> str:
     if name != "seconds":
         return name.replace("_", " ")
-    return "latency, s" if outcome.schedule == "latency" else "seconds in the pool"
+    return "latency, s" if schedule == "latency" else "seconds in the pool"
 
 
 def _number(name: str, value: float | None) -> str:

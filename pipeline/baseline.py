@@ -6,7 +6,6 @@ so that its own diff can be read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..rerankers.errors import InputError
-from . import runfile
+from . import contents, runfile
 from .experiment import Outcome
 from .files import json_lines, reason, replacing
 
@@ -45,7 +44,8 @@ class Tolerances(_Part):
     """Measure → absolute change of its mean; `EXACT` where none is given."""
 
     costs: dict[str, Amount] = {}
-    """Count → change of its total, as a share of it: 0.05 is five per cent; none where it is not given."""
+    """Count → how far it may move, all queries together, as a share of its total: 0.05 is five per cent (of 1 where
+    the total is 0); none where it is not given."""
 
     queries: int = Field(0, ge=0)
     """How many queries may have another ranking or other measures than before."""
@@ -55,7 +55,7 @@ class Tolerances(_Part):
         return self.measures.get(name, EXACT)
 
     def of_cost(self, name: str) -> float:
-        """The tolerance of a count's total, as a share of it."""
+        """The tolerance of a count, as a share of its total."""
         return self.costs.get(name, 0.0)
 
 
@@ -179,7 +179,7 @@ def _parts(experiment: Mapping[str, Any]) -> dict[str, str]:
 
 def _digest(value: object) -> str:
     """The first 64 bits of a hash: enough to tell a handful of things apart, and short enough for a line."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return contents.digest(value)[:16]
 
 
 def _rounded(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,16 +52,17 @@ class Change:
     name: str
     before: Figure
     after: Figure
+    amount: Figure
+    """By how much it moved: a mean absolutely, a count by the sum of its changes over the queries, up and down, so
+    that they cannot make up for each other. None where it was taken only then or only now."""
     tolerance: float
+    """The amount that is allowed; for a count as a share of what it was, or of 1 where that was nothing."""
+    moved: bool
+    """Whether it is not what it was."""
     beyond: bool
     """Whether it moved by more than the tolerance."""
     by_query: Mapping[str, float]
     """By how much it changed in each query where it did, the largest change first."""
-
-    @property
-    def moved(self) -> bool:
-        """Whether it is not what it was."""
-        return _distance(self.before, self.after) > EXACT
 
 
 @dataclass(frozen=True)
@@ -274,11 +276,13 @@ def _refuse_lost_measures(path: Path, before: Baseline, measures: set[str]) -> N
 
 
 def _note_what_the_ledger_hides(outcome: Outcome, listener: Listener) -> None:
-    """Say that a run asked the model nothing: answers out of the ledger would hide a change of the model."""
-    if outcome.costs["asks"]["total"] and not outcome.costs["calls"]["total"]:
+    """Say that answers came out of the ledger of earlier executions: they would hide a change of the model."""
+    manifest = json.loads((outcome.run_dir / "manifest.json").read_text(encoding="utf-8"))
+    earlier = manifest["executions"][-1]["answers_before"]
+    if earlier and outcome.costs["cached"]["total"]:
         listener.note(
-            f"all answers are those that an earlier run left in {outcome.run_dir}: the ranking is checked, the model "
-            "is not; remove that folder or give another --output to have it answer again"
+            f"answers are taken from the {earlier:,} that earlier executions left in {outcome.run_dir}: the ranking is "
+            "checked, the model is not; remove that folder or give another --output to have it answer again"
         )
 
 
@@ -310,15 +314,22 @@ class _Comparing:
     def _measure(self, name: str) -> Change:
         before, after = self.before.measures[name], self.after.measures[name]
         tolerance = self.before.tolerances.of_measure(name)
-        values = {q: (r.measures.get(name), self.after.queries[q].measures.get(name)) for q, r in self._then}
-        return Change(name, before, after, tolerance, _distance(before, after) > max(tolerance, EXACT), _moved(values))
+        amount = abs(after - before)
+        by_query = _changes(
+            {q: (r.measures.get(name), self.after.queries[q].measures.get(name)) for q, r in self._then}
+        )
+        moved, beyond = amount > EXACT, amount > max(tolerance, EXACT)
+        return Change(name, before, after, amount, tolerance, moved, beyond, by_query)
 
     def _cost(self, name: str) -> Change:
         before, after = self.before.costs[name], self.after.costs.get(name)
         tolerance = self.before.tolerances.of_cost(name)
-        values = {q: (r.costs.get(name), self.after.queries[q].costs.get(name)) for q, r in self._then}
-        beyond = _distance(before, after) > tolerance * (before or 0)
-        return Change(name, before, after, tolerance, beyond, _moved(values))
+        by_query = _changes({q: (r.costs.get(name), self.after.queries[q].costs.get(name)) for q, r in self._then})
+        if before is None or after is None:
+            moved = before is not after
+            return Change(name, before, after, None, tolerance, moved, moved, by_query)
+        amount = sum(map(abs, by_query.values()))
+        return Change(name, before, after, amount, tolerance, amount > 0, amount > tolerance * (before or 1), by_query)
 
     @property
     def _then(self) -> Iterable[tuple[str, QueryResult]]:
@@ -357,7 +368,7 @@ def _ranks(move: DocMove) -> int:
     return abs((move.before or TOP + 1) - move.after)
 
 
-def _moved(values: Mapping[str, tuple[Figure, Figure]]) -> dict[str, float]:
+def _changes(values: Mapping[str, tuple[Figure, Figure]]) -> dict[str, float]:
     """By how much a figure changed in each query where it did, the largest change first."""
     changes = {query: (after or 0) - (before or 0) for query, (before, after) in values.items()}
     moved = [query for query, change in changes.items() if abs(change) > EXACT]

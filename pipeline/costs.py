@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from ..rerankers.types import Cost
-from .files import fault, json_lines
+from .files import fault, lines
 
 Summary = dict[str, dict[str, float | None]]
 """Count → mean, p50, p95 and total over the queries; null where a query has none, as seconds of cached answers."""
@@ -22,12 +22,12 @@ def read(path: Path) -> list[Cost]:
     """The costs in a run's `costs.jsonl`. Raises `InputError` with the line that is none."""
     kind = TypeAdapter(Cost)
     found = []
-    for number, row in json_lines(path):
+    for number, line in lines(path):
         try:
-            found.append(kind.validate_python(row, strict=True))
+            found.append(kind.validate_json(line, strict=True))
         except ValidationError as error:
             first = error.errors()[0]
-            raise fault(path, number, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise fault(path, number, ": ".join([*map(str, first["loc"]), first["msg"]])) from error
     return found
 
 

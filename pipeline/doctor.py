@@ -77,7 +77,7 @@ def _packages() -> Iterator[Check]:
 
     version = platform.python_version()
     try:
-        asked = metadata.metadata("r2llm").get("Requires-Python", "")
+        asked = metadata.metadata("r2llm")["Requires-Python"] or ""
         texts = metadata.requires("r2llm") or []
     except metadata.PackageNotFoundError:
         yield Check("packages", "fault", "r2llm is not installed, so what it needs is not known", "pip install -e .")

@@ -1,4 +1,4 @@
-"""What an experiment runs on: packages, machine, and the checkout of this toolkit. It may change speed, not rankings."""
+"""What an experiment runs on: packages, machine, this toolkit's checkout. It may change speed, not rankings."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from .progress import Listener
 from .retrieve import FirstStage, retrieve
 from .run_folder import RunFolder
 
-
 LEDGER = "ledger.sqlite"
 
 RETRIEVED_FILES = ("config.yaml", "first_stage.trec")
@@ -155,9 +154,7 @@ class _Ranked:
     model: Mapping[str, object]
 
 
-def _rank(
-    loaded: Loaded, first_stage: FirstStage, backend: Backend, folder: RunFolder, listener: Listener
-) -> _Ranked:
+def _rank(loaded: Loaded, first_stage: FirstStage, backend: Backend, folder: RunFolder, listener: Listener) -> _Ranked:
     """Rank all queries; answers come out of the run's ledger where it has them."""
     ledger = Ledger(folder / LEDGER)
     candidates = contents.CandidatesDigest()

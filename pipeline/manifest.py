@@ -48,7 +48,7 @@ def description(config: Config, prompts: Iterable[Prompt]) -> dict[str, Any]:
 
 
 def portable(value: Any) -> Any:
-    """The same JSON value, every absolute path in it cut to its last name: the rest is this machine's, or a person's."""
+    """The same JSON value, absolute paths in it cut to their last name: the rest is this machine's, or a person's."""
     if isinstance(value, Mapping):
         return {key: portable(each) for key, each in value.items()}
     if isinstance(value, list):

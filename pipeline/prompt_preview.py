@@ -5,29 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ..rerankers import api, catalog
-from ..rerankers.backends import Backend, Request
+from ..rerankers import api
+from ..rerankers.backends import Backend, Grades, Request
 from ..rerankers.backends._tokens import SEAM, Tokens
 from ..rerankers.errors import InputError
+from ..rerankers.prompts.answers import LabelRule, PermutationRule
 from ..rerankers.prompts.prompts import Architecture
 from ..rerankers.ranker import Ranker, Requests
 from ..rerankers.types import Query
 from . import config as configs
-from .config import Config
+from .config import Loaded
 from .progress import Listener
 from .retrieve import retrieve
 
-RULES = {
-    "strict": "a label, with nothing around it but white space, punctuation and the word Passage; of an order the "
-    "longest chain, [2] > [1]",
+LABEL_RULES: dict[LabelRule, str] = {
+    "strict": "a label, with nothing around it but white space, punctuation and the word Passage",
     "exact": "a label and nothing else",
     "whole": "a label and nothing else, in any case",
     "last_character": "a label as the last character",
+}
+"""What the rules of `rerankers.prompts.answers` take for a label."""
+
+ORDER_RULES: dict[PermutationRule, str] = {
+    "strict": "the longest chain of labels, [2] > [1]; labels in prose do not count",
     "digits": "every number anywhere, in the order written",
 }
-"""What the rules of `rerankers.prompts.answers` take for an answer, in a line each."""
+"""What they take for an order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,9 @@ class Preview:
     docs: tuple[str, ...]
     asks_in_round: int
     shown: Shown
+    prompt_tokens_limit: int | None
+    """Longer prompts are cut to so many tokens, which loses what stands at their end."""
+
     answer_prefix: str
     """What the answer is made to begin with: the decoder's first words; where a decoder-only model has them, the
     shown text of a tokenizer ends with them."""
@@ -83,10 +90,9 @@ def preview(name: str, settings: Sequence[str], query_id: str, listener: Listene
     for note in loaded.notes:
         listener.note(note)
     ranker = loaded.ranker
-    _ = loaded.backend_options
     first_stage = retrieve(loaded, listener)
     candidates = next(iter(first_stage))
-    backend = open_without_weights(loaded.config, first_stage.dataset.qrels())
+    backend = open_without_weights(loaded, first_stage.dataset.qrels())
     try:
         asks = next(ranker.steps(candidates))
     except StopIteration:
@@ -95,12 +101,13 @@ def preview(name: str, settings: Sequence[str], query_id: str, listener: Listene
     return _preview(Requests(ranker, backend, candidates).request(asks[0]), ranker, backend, len(asks))
 
 
-def open_without_weights(config: Config, grades: Any) -> Backend:
-    """The config's backend, to render prompts with: a device that is not here does not matter."""
-    model = dict(config.model or {})
-    if "device" in catalog.backend(model["backend"]).Options.model_fields:
-        model["device"] = "cpu"
-    return api.open_model(model, grades=grades, seed=config.seed)
+def open_without_weights(loaded: Loaded, grades: Grades | None) -> Backend:
+    """The config's backend, to render prompts with: that its device is not here does not matter.
+
+    Raises `InputError` where the config has no model, or its tokenizer or config cannot be found.
+    """
+    elsewhere = {"device": "cpu"} if "device" in type(loaded.backend_options).model_fields else {}
+    return api.open_model((loaded.config.model or {}) | elsewhere, grades=grades, seed=loaded.config.seed)
 
 
 def shown(request: Request, backend: Backend) -> Shown:
@@ -132,6 +139,7 @@ def _preview(request: Request, ranker: Ranker, backend: Backend, asks_in_round: 
         docs=request.ask.docs,
         asks_in_round=asks_in_round,
         shown=shown(request, backend),
+        prompt_tokens_limit=request.decoding.prompt_tokens,
         answer_prefix=prefix.encoder_decoder if encoder_decoder else prefix.decoder_only,
         prefix_tokens=tuple(tokens.decoder_prefix(request)) if tokens and encoder_decoder else None,
         labels=_labels(request, tokens),
@@ -166,5 +174,6 @@ def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
         }.get(request.ask.kind, "the score is the mean of their values, weighted by their probabilities")
         return f"the labels' log-probabilities where the answer begins, in one forward pass; {outcome}"
     rules = ranker._reading(request.ask, backend)
-    rule = rules.permutation if request.ask.kind == "permute" else rules.label
-    return f"generated text, read by the rule '{rule}': {RULES[rule]}"
+    if request.ask.kind == "permute":
+        return f"generated text, read by the rule '{rules.permutation}': {ORDER_RULES[rules.permutation]}"
+    return f"generated text, read by the rule '{rules.label}': {LABEL_RULES[rules.label]}"

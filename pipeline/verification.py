@@ -88,6 +88,14 @@ def _intact(path: Path) -> dict[str, Any]:
     return content
 
 
+class _UnreadableError(InputError):
+    """A run file is damaged: its own check says so, and checks of other files that need it cannot be made."""
+
+    def __init__(self, file: str, message: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+
 @dataclass
 class _Run:
     """A run's folder, and what is read of it and of the world around it when a check asks."""
@@ -108,12 +116,19 @@ class _Run:
     @cached_property
     def first_stage(self) -> dict[str, list[str]]:
         """Each query's candidates, best first."""
-        return _documents(self.path / "first_stage.trec")
+        return self._documents("first_stage.trec")
 
     @cached_property
     def ranking(self) -> dict[str, list[str]]:
         """Each query's documents as reranked, best first."""
-        return _documents(self.path / "run.trec")
+        return self._documents("run.trec")
+
+    def _documents(self, name: str) -> dict[str, list[str]]:
+        try:
+            run, _ = runfile.read(self.path / name)
+        except InputError as error:
+            raise _UnreadableError(name, str(error)) from error
+        return {query: [doc for doc, _ in found] for query, found in run.items()}
 
     @property
     def reranked(self) -> bool:
@@ -143,7 +158,8 @@ class _Part:
         try:
             found += self.differences(run)
         except InputError as error:
-            if self.outside and not found:
+            elsewhere = isinstance(error, _UnreadableError) and error.file != self.file
+            if (self.outside or elsewhere) and not found:
                 return Check(self.file, self.what, "not checked", str(error))
             found.append(str(error))
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
@@ -276,8 +292,8 @@ def _config(run: _Run) -> Iterator[str]:
     yield from _unequal("depth", stage["depth"], config.first_stage.depth)
     yield from _unequal("order", stage["order"], config.first_stage.order)
     if config.first_stage.bm25:
-        yield from _unequal("k1", stage["source"]["k1"], config.first_stage.bm25.k1)
-        yield from _unequal("b", stage["source"]["b"], config.first_stage.bm25.b)
+        yield from _unequal("k1", stage["source"].get("k1"), config.first_stage.bm25.k1)
+        yield from _unequal("b", stage["source"].get("b"), config.first_stage.bm25.b)
     if run.reranked:
         yield from _unequal("seed", experiment["seed"], config.seed)
         for key, value in run.loaded.ranker.identity.items():
@@ -310,10 +326,13 @@ def _candidates(run: _Run) -> Iterator[str]:
     if missing := docs.missing(doc for found in run.first_stage.values() for doc in found):
         yield f"documents {', '.join(_some(set(missing)))} are not in the dataset"
         return
-    config = run.loaded.config
+    config, queries = run.loaded.config, run.dataset.queries()
+    if strangers := run.first_stage.keys() - queries.keys():
+        yield f"queries {', '.join(_some(strangers))} are not in the dataset"
+        return
     stage = FirstStage(
         dataset=run.dataset,
-        queries=run.dataset.queries(),
+        queries=queries,
         run={query: [(doc, 0.0) for doc in found] for query, found in run.first_stage.items()},
         docs=docs,
         identity={},
@@ -383,7 +402,7 @@ def _in_hub_cache(name: str, commit: str, file: str) -> Path | None:
 
 
 def _answers(run: _Run) -> Iterator[str]:
-    path = Path((run.loaded.config.model or {})["answers"])
+    path = Path((run.loaded.config.model or {}).get("answers", ""))
     if not path.is_file():
         raise InputError(f"no file {path}")
     content = run.manifest["model"].get("content")
@@ -392,10 +411,6 @@ def _answers(run: _Run) -> Iterator[str]:
     else:
         with closing(Ledger(path, read_only=True)) as ledger:
             yield from _unequal("content hash", content, ledger.digest())
-
-
-def _documents(path: Path) -> dict[str, list[str]]:
-    return {query: [doc for doc, _ in found] for query, found in runfile.read(path)[0].items()}
 
 
 def _no_index() -> Docs:

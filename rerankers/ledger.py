@@ -28,6 +28,9 @@ CREATE TABLE IF NOT EXISTS replies (
 ) WITHOUT ROWID;
 """
 
+ENCODER = json.JSONEncoder(ensure_ascii=False)
+"""Writes the lines: made once, because `json.dumps` makes one a call."""
+
 LOOK_UPS = 500
 """How many keys are looked up at once."""
 
@@ -49,7 +52,7 @@ class Ledger:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 # A batch survives the death of the process; only the death of the machine can cost the last ones.
                 self._db.execute("PRAGMA synchronous=NORMAL")
-                # Keys are hashes, so look-ups touch pages all over the file: those of some 500,000 answers stay in memory.
+                # Keys are hashes, so look-ups touch pages all over the file: those of 500,000 answers stay in memory.
                 self._db.execute("PRAGMA cache_size=-98304")
                 self._db.executescript(SCHEMA)
         except sqlite3.Error as error:
@@ -92,7 +95,7 @@ class Ledger:
         Ledgers of the same content have the same lines, however SQLite has laid them out.
         """
         for identity in self.models():
-            yield json.dumps({"model": identity}, sort_keys=True, ensure_ascii=False) + "\n"
+            yield ENCODER.encode({"model": identity}) + "\n"
         for key, query_id, reply in self.rows():
             row = {
                 "key": key.hex(),
@@ -102,7 +105,7 @@ class Ledger:
                 "prompt_tokens": reply.prompt_tokens,
                 "completion_tokens": reply.completion_tokens,
             }
-            yield json.dumps(row, ensure_ascii=False) + "\n"
+            yield ENCODER.encode(row) + "\n"
 
     def digest(self) -> str:
         """The SHA-256 of `lines`, in hexadecimal: the content hash."""

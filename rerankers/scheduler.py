@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .backends import Backend, Request
-from .errors import BackendError
+from .errors import BackendError, R2llmError
 from .ledger import Ledger
 from .prompts.answers import Reply
 from .ranker import RETRIES, Ranker, Requests
@@ -35,6 +35,7 @@ class _Job:
     asks: list[Ask] = field(default_factory=list)
     answers: list[Answer | None] = field(default_factory=list)
     missing: int = 0
+    begun: bool = False
     ranking: Ranking | None = None
 
 
@@ -100,12 +101,13 @@ class Scheduler:
         while job.missing == 0 and job.ranking is None:
             answers = [answer for answer in job.answers if answer is not None]
             try:
-                job.asks = job.steps.send(answers) if job.cost.rounds else next(job.steps)
+                job.asks = job.steps.send(answers) if job.begun else next(job.steps)
             except StopIteration as stop:
                 job.ranking = stop.value
                 job.cost.seconds = None if job.cost.cached else time.perf_counter() - job.started
                 return
-            job.cost.rounds += 1
+            job.begun = True
+            job.cost.rounds += bool(job.asks)
             job.cost.comparisons += comparisons(job.asks)
             job.answers = [None] * len(job.asks)
             job.missing = len(job.asks)
@@ -191,7 +193,9 @@ class Scheduler:
         ranking = job.ranking
         candidates = job.requests.candidates
         if ranking is None or sorted(ranking.docs) != sorted(candidates.ids):
-            raise AssertionError(f"{self.ranker.method.name} lost or invented documents of {job.cost.query_id}")
+            raise R2llmError(
+                f"query {job.cost.query_id}: {self.ranker.method.name} lost or invented documents, a fault in it"
+            )
         return ranking, job.cost
 
 

@@ -56,7 +56,10 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
             order = tuple(sorted(range(len(labels)), key=lambda i: -scores[i]))
         else:
             order = read_permutation(reply.text or "", len(ask.docs), reading.permutation)
-    elif ask.kind != "likelihood":
+    elif ask.kind == "likelihood":
+        if reply.scores is None:  # a text gives no probability
+            choice, scores = None, (-math.inf,)
+    else:
         if reply.scores is not None:
             choice = max(range(len(labels)), key=scores.__getitem__)
         else:

@@ -61,7 +61,8 @@ def scheduled(queries: int, depth: int, ledger: Path | None) -> tuple[int, float
     backend = simulated.open(simulated.Options(answers="rel"), Setting())
     book = Ledger(ledger)
     started = time.perf_counter()
-    asks = sum(cost.asks for _, cost in Scheduler(Ranker.create(RANKER), backend, book).rank(candidates(queries, depth)))
+    scheduler = Scheduler(Ranker.create(RANKER), backend, book)
+    asks = sum(cost.asks for _, cost in scheduler.rank(candidates(queries, depth)))
     seconds = time.perf_counter() - started
     book.close()
     return asks, seconds
@@ -69,8 +70,11 @@ def scheduled(queries: int, depth: int, ledger: Path | None) -> tuple[int, float
 
 def peak(queries: int, depth: int) -> float:
     """Peak memory, in MiB, of a process that ranks so many queries."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import overhead; overhead.memory({queries}, {depth})"
-    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    code = f"import overhead; overhead.memory({queries}, {depth})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
 
 
 def memory(queries: int, depth: int) -> None:
@@ -102,7 +106,7 @@ def main() -> None:
             if args.profile and path:
                 pstats.Stats(profiler).sort_stats("tottime").print_stats(18)
         few, many = peak(args.queries // 4, args.candidates), peak(args.queries, args.candidates)
-        print(f"peak memory            {few:10,.0f} MiB for {args.queries // 4:,} queries, {many:,.0f} MiB for {args.queries:,}")
+        print(f"peak memory            {few:10,.0f} MiB for a quarter of the queries, {many:,.0f} for all")
         large = Ledger(folder / "large.sqlite")
         for start in range(0, args.ledger_rows, 10_000):
             rows = range(start, min(start + 10_000, args.ledger_rows))
@@ -111,7 +115,8 @@ def main() -> None:
         started = time.perf_counter()
         opened = Ledger(folder / "large.sqlite")
         assert opened.get((args.ledger_rows // 2).to_bytes(32)) is not None
-        print(f"opening a ledger of {args.ledger_rows:,} answers and looking one up: {time.perf_counter() - started:.3f} s")
+        seconds = time.perf_counter() - started
+        print(f"opening a ledger of {args.ledger_rows:,} answers and looking one up: {seconds:.3f} s")
         opened.close()
 
 

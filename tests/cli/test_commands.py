@@ -11,7 +11,7 @@ from r2llm.pipeline.config import SHIPPED
 
 QUICKSTART_RUN_FILES = {
     *("config.yaml", "first_stage.trec", "run.trec", "costs.jsonl", "metrics.json", "manifest.json"),
-    "ledger.sqlite",
+    *("ledger.sqlite", "ir-metadata.yml"),
 }
 COSTS = {
     *("asks", "calls", "cached", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed", "seconds"),

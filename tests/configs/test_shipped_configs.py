@@ -52,7 +52,7 @@ def test_the_list_says_something_about_each() -> None:
 
 def test_the_setwise_papers_tables_are_complete() -> None:
     paper = [name for name in config.names() if name.startswith("setwise-paper/")]
-    assert len(paper) == 3 * (9 * 2 + 8 * 8)  # models × (Table 2: methods × collections + Table 3)
+    assert len(paper) == 3 * (9 * 2 + 8 * 8)  # models, times methods and collections of Table 2 and Table 3
 
 
 def test_published_figures_have_a_source() -> None:

@@ -128,13 +128,35 @@ def test_costs_move_by_shares_of_their_total(one: Check, kept: Path) -> None:
     assert one().exit_code == 1
 
 
-def test_a_count_that_was_none_is_a_change(one: Check, kept: Path) -> None:
+def test_costs_of_queries_do_not_make_up_for_each_other(one: Check, kept: Path) -> None:
+    content = json.loads(kept.read_text())
+    content["queries"]["q1"]["costs"]["rounds"] -= 3
+    content["queries"]["q3"]["costs"]["rounds"] += 3
+    kept.write_text(json.dumps(content))
+    result = one()
+    assert isinstance(result, Comparison)
+    [change] = [change for change in result.costs if change.moved]
+    assert (change.name, change.before, change.amount) == ("rounds", change.after, 6)
+    assert change.by_query == {"q1": 3, "q3": -3}
+    assert (change.beyond, result.exit_code) == (True, 1)
+
+
+def test_where_there_were_none_the_tolerance_is_of_one(one: Check, kept: Path) -> None:
+    content = json.loads(kept.read_text())
+    content["queries"]["q1"]["costs"]["unparsed"] = 2
+    for tolerance, code in ((0, 1), (1.9, 1), (2, 0)):
+        content["tolerances"]["costs"]["unparsed"] = tolerance
+        kept.write_text(json.dumps(content))
+        assert one().exit_code == code
+
+
+def test_a_count_that_was_not_taken_is_a_change(one: Check, kept: Path) -> None:
     content = json.loads(kept.read_text())
     content["costs"]["prompt_tokens"] = 100
     kept.write_text(json.dumps(content))
     result = one()
     assert isinstance(result, Comparison)
-    assert [change.name for change in result.costs if change.beyond] == ["prompt_tokens"]
+    assert [(change.name, change.amount) for change in result.costs if change.beyond] == [("prompt_tokens", None)]
 
 
 def test_a_move_below_the_top_is_one(one: Check, kept: Path) -> None:
@@ -270,11 +292,12 @@ def test_a_malformed_baseline_is_not_written_over(one: Check, kept: Path) -> Non
     assert kept.read_text() == "{"
 
 
-def test_a_run_that_asked_nothing_says_so(one: Check, kept: Path, heard) -> None:
+def test_answers_of_earlier_executions_are_told_of(one: Check, kept: Path, heard) -> None:
     assert not heard.notes
     one()
     [note] = heard.notes
-    assert note.startswith("all answers are those that an earlier run left in runs/toy-")
+    asked = json.loads(kept.read_text())["costs"]["asks"]
+    assert note.startswith(f"answers are taken from the {asked} that earlier executions left in runs/toy-")
     heard.notes.clear()
     one(output=Path("fresh"))
     assert not heard.notes

@@ -22,7 +22,7 @@ Write = Callable[[str, str], Path]
 
 FILES = {
     *("config.yaml", "first_stage.trec", "run.trec", "costs.jsonl", "metrics.json", "manifest.json"),
-    "ledger.sqlite",
+    *("ledger.sqlite", "ir-metadata.yml"),
 }
 COST = {
     *("query_id", "asks", "calls", "cached", "rounds", "comparisons"),
@@ -304,7 +304,7 @@ def test_published_figures_go_with_the_published_settings_only(toy: Path, write:
 def test_retrieving_alone(toy: Path, heard) -> None:
     outcome = experiment.retrieve_only(config.load("toy.yaml"), None, heard)
     assert {path.name for path in outcome.run_dir.iterdir()} - {".lock"} == {
-        *("config.yaml", "first_stage.trec", "metrics.json", "manifest.json")
+        *("config.yaml", "first_stage.trec", "metrics.json", "manifest.json", "ir-metadata.yml")
     }
     assert outcome.run_file.name == "first_stage.trec"
     assert outcome.metrics is not None

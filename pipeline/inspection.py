@@ -1,0 +1,229 @@
+"""A query's story: what the first stage found, what was asked and answered, and how the order came about.
+
+The method is driven once more with the answers of the run's own ledger: no model is needed, and there is no second
+account of what a method does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..rerankers.backends import Request
+from ..rerankers.backends.replay import LedgerReplay
+from ..rerankers.errors import InputError, R2llmError
+from ..rerankers.ledger import Ledger
+from ..rerankers.prompts.answers import Reply
+from ..rerankers.ranker import Ranker
+from ..rerankers.scheduler import Scheduler
+from ..rerankers.types import Answer, Candidates, Cost, Query
+from . import config as configs
+from . import costs, runfile
+from .config import DataFiles, Loaded
+from .progress import Listener
+from .prompt_preview import Shown, open_without_weights, shown
+from .retrieve import FirstStage, retrieve
+
+LEDGER = "ledger.sqlite"
+
+TOP = 10
+"""How much of the final order is told where the method has no k of its own."""
+
+REPLAYED_TEXTS = (
+    "the answers were replayed from recorded texts, of which no ledger is kept: the asks and how they were answered "
+    "cannot be shown, only the order before and after"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An ask as it was put and answered."""
+
+    round: int
+    request: Request
+    reply: Reply
+    answer: Answer
+    same_as: int | None
+    """The earlier ask of this query, counted from 1, that was the same: pooled, the model answers it once."""
+
+    prompt: Shown | None = None
+
+    @property
+    def retried(self) -> bool:
+        """Whether it is asked again, because the answer before could not be read."""
+        return self.request.decoding.temperature > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where a document stands in the final order, and where it stood in the first stage."""
+
+    rank: int
+    before: int | None
+    doc: str
+    grade: int | None
+
+
+@dataclass(frozen=True)
+class Story:
+    """All there is to tell of a query."""
+
+    run_dir: Path
+    query: Query
+    ranker: Ranker
+    model: Mapping[str, object]
+    first_stage: Sequence[tuple[str, float]]
+    grades: Mapping[str, int]
+    asks: Sequence[Asked]
+    moves: Sequence[Move]
+    cost: Cost | None
+    """What the last execution counted."""
+
+    notes: Sequence[str]
+    """What cannot be told, and what is not as it should be."""
+
+
+def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
+    """The story of a query of a run; with `prompts`, each ask's prompt too.
+
+    Raises `InputError` where the folder holds no run, the run has no such query, or its dataset is not there.
+    """
+    found = _first_stage(run_dir, query_id)
+    loaded = _loaded(run_dir, query_id)
+    first_stage = retrieve(loaded, Listener())
+    candidates = next(iter(first_stage))
+    notes: list[str] = []
+    asks, order = _asked(run_dir, loaded, candidates, notes)
+    final = _final(run_dir, query_id, order, notes)
+    if prompts and asks:
+        asks = _with_prompts(asks, loaded, first_stage, run_dir / LEDGER)
+        if any(asked.prompt and asked.prompt.tokens is None for asked in asks):
+            notes.append("no tokenizer is at hand, so prompts are shown whole: neither query nor passages are cut")
+    grades = (first_stage.dataset.qrels() or {}).get(query_id, {})
+    ranks = {doc: rank for rank, (doc, _) in enumerate(found, 1)}
+    ranker = loaded.ranker
+    top = final[: getattr(ranker.params, "k", TOP)]
+    return Story(
+        run_dir=run_dir,
+        query=candidates.query,
+        ranker=ranker,
+        model=loaded.config.model or {},
+        first_stage=found,
+        grades=grades,
+        asks=asks,
+        moves=[Move(rank, ranks.get(doc), doc, grades.get(doc)) for rank, doc in enumerate(top, 1)],
+        cost=_cost(run_dir / "costs.jsonl", query_id),
+        notes=notes,
+    )
+
+
+class _Recording(LedgerReplay):
+    """A replay that remembers what it was asked, and in which round."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.rounds = 0
+        self.answered: list[tuple[int, Request, Reply]] = []
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Take a round's requests, or those that are made again because an answer could not be read."""
+        self.rounds += any(not request.decoding.temperature for request in requests)
+        super().submit(requests)
+
+    def collect(self) -> list[tuple[Request, Reply]]:
+        """Answer one at a time, so that of a run that was cut off all is told that there is."""
+        later = self.waiting[1:]
+        self.waiting = self.waiting[:1]
+        found = super().collect()
+        self.waiting = later
+        self.answered += [(self.rounds, *row) for row in found]
+        return found
+
+
+def _first_stage(run_dir: Path, query_id: str) -> Sequence[tuple[str, float]]:
+    """The documents that the first stage found for the query, with their scores, best first."""
+    for name in ("config.yaml", "first_stage.trec"):
+        if not (run_dir / name).is_file():
+            raise InputError(f"{run_dir}: no run's folder: there is no {name} in it; r2llm rerank makes one")
+    run, _ = runfile.read(run_dir / "first_stage.trec")
+    if query_id not in run:
+        raise InputError(
+            f"{run_dir}: query {query_id} is not among the run's {len(run)}; the first is {next(iter(run))}"
+        )
+    return run[query_id]
+
+
+def _loaded(run_dir: Path, query_id: str) -> Loaded:
+    """The run's config for this query alone, with the run's own first stage, so that nothing is searched again."""
+    path = run_dir.resolve()
+    settings = [f"queries.ids=[{json.dumps(query_id, ensure_ascii=False)}]"]
+    loaded = configs.load(str(path / "config.yaml"), settings)
+    if isinstance(loaded.config.dataset, DataFiles) and loaded.config.dataset.docs == "index":
+        return loaded  # the index of its first stage has the texts
+    first_stage = json.dumps(str(path / "first_stage.trec"), ensure_ascii=False)
+    return configs.load(str(path / "config.yaml"), [*settings, f"first_stage.run={first_stage}"])
+
+
+def _asked(
+    run_dir: Path, loaded: Loaded, candidates: Candidates, notes: list[str]
+) -> tuple[list[Asked], tuple[str, ...] | None]:
+    """The query's asks in order, and the ranking that they come to; None where the ledger does not lead there."""
+    model = loaded.config.model or {}
+    if model.get("backend") == "replay" and Path(model["answers"]).suffix != ".sqlite":
+        notes.append(REPLAYED_TEXTS)
+        return [], None
+    ledger = run_dir / LEDGER
+    if not ledger.is_file():
+        notes.append(f"there is no {LEDGER}, so the asks and their answers cannot be shown")
+        return [], None
+    order = None
+    with closing(_Recording(ledger)) as replay, closing(Ledger(None)) as unused:
+        # One at a time and not pooled: every ask is put, in the method's order, also one that was put before.
+        scheduler = Scheduler(loaded.ranker, replay, unused, pooled=False)
+        try:
+            [(ranking, _)] = scheduler.rank([candidates])
+            order = ranking.docs
+        except R2llmError as error:
+            notes.append(f"the story ends early: {error}")
+        return _numbered(replay, loaded.ranker), order
+
+
+def _numbered(replay: _Recording, ranker: Ranker) -> list[Asked]:
+    first: dict[bytes, int] = {}
+    asks = []
+    for number, (round_, request, reply) in enumerate(replay.answered, 1):
+        earlier = first.setdefault(request.key, number)
+        answer = ranker.read(request.ask, reply, replay)
+        asks.append(Asked(round_, request, reply, answer, earlier if earlier < number else None))
+    return asks
+
+
+def _final(run_dir: Path, query_id: str, order: Sequence[str] | None, notes: list[str]) -> Sequence[str]:
+    """The order that the answers come to, or else the one that the run file has."""
+    path = run_dir / "run.trec"
+    written = [doc for doc, _ in runfile.read(path)[0].get(query_id, ())] if path.is_file() else None
+    if written is None:
+        notes.append("there is no run.trec: the run is not finished")
+    elif order is not None and written != list(order):
+        notes.append("run.trec has another order than the ledger's answers give; r2llm verify says more")
+    return order or written or []
+
+
+def _with_prompts(asks: Sequence[Asked], loaded: Loaded, first_stage: FirstStage, ledger: Path) -> list[Asked]:
+    """The asks with their prompts: as the model read them where its tokenizer is at hand, else whole."""
+    try:
+        backend = open_without_weights(loaded, first_stage.dataset.qrels())
+        prompts = [shown(asked.request, backend) for asked in asks]
+    except R2llmError:  # the model's folder may be gone, or its server not there
+        with closing(LedgerReplay(ledger)) as replay:
+            prompts = [shown(asked.request, replay) for asked in asks]
+    return [dataclasses.replace(asked, prompt=prompt) for asked, prompt in zip(asks, prompts, strict=True)]
+
+
+def _cost(path: Path, query_id: str) -> Cost | None:
+    found = costs.read(path) if path.is_file() else []
+    return next((cost for cost in found if cost.query_id == query_id), None)

@@ -1,0 +1,78 @@
+"""`r2llm show`: a run, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+
+def test_what_was_run_with_what_when_and_what_came_of_it(r2llm, toy: Path) -> None:
+    assert r2llm("rerank", "--config", "toy.yaml", "--output", "out").code == 0
+    done = r2llm("show", "out")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0] == "toy in out"
+    facts = dict(line.split("\t", 1) for line in lines if line.count("\t") == 1)
+    assert facts["method"].startswith("setwise.heapsort (k ")
+    assert facts["prompt"].startswith("setwise, ")
+    assert re.fullmatch(r"finished, \S+ to \S+, [\d,]+ calls", facts["execution"])
+    assert "r2llm" in facts["packages"]
+    assert facts["run.trec sha256"] == json.loads(Path("out/manifest.json").read_text())["files"]["run.trec"][:12]
+    assert "nDCG@10\t0.5655\t1.0000" in lines
+    assert any(line.startswith("asks\t") for line in lines)
+
+
+def test_simulated_answers_are_said_loudly(r2llm, toy: Path) -> None:
+    r2llm("rerank", "--config", "toy.yaml", "--output", "out")
+    assert r2llm("show", "out").out.splitlines()[1] == "SIMULATED ANSWERS: these figures are no model's result"
+
+
+def test_a_model_is_shown_with_its_files(r2llm, toy: Path, tiny_t5: Path) -> None:
+    model = f"model={{backend: transformers, name: {tiny_t5}, device: cpu}}"
+    words = ("--set", model, "--queries", 1, "--output", "out")
+    assert r2llm("rerank", "--config", "toy.yaml", *words).code == 0
+    shown = r2llm("show", "out").out
+    assert "SIMULATED" not in shown
+    assert "dtype float32, device cpu, exact true, batch_size 1, threads" in shown
+    assert "model file model.safetensors sha256\t" in shown
+    assert str(tiny_t5) not in shown
+
+
+def test_a_first_stage_alone(r2llm, toy: Path) -> None:
+    assert r2llm("retrieve", "--config", "toy.yaml", "--output", "out").code == 0
+    shown = r2llm("show", "out").out
+    assert "measure\tfirst stage\n" in shown
+    assert "cost\t" not in shown
+
+
+def test_a_run_that_is_not_finished(r2llm, toy: Path) -> None:
+    r2llm("rerank", "--config", "toy.yaml", "--output", "out")
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    for key in ("model", "data", "files", "ledger", "unparsed", "unparsed_by_kind", "wall_seconds"):
+        del manifest[key]
+    manifest["executions"][-1] |= {"status": "running", "ended": None, "calls": None}
+    Path("out/manifest.json").write_text(json.dumps(manifest | {"status": "running", "finished": None}))
+    Path("out/costs.jsonl").unlink()
+    Path("out/metrics.json").unlink()
+    done = r2llm("show", "out")
+    assert done.code == 0
+    assert "NOT FINISHED" in done.out
+    assert "running, " in done.out
+
+
+def test_json_is_one_object(r2llm, toy: Path) -> None:
+    r2llm("rerank", "--config", "toy.yaml", "--output", "out")
+    found = r2llm("show", "out", "--json").json
+    assert found.keys() == {"run_dir", "manifest", "metrics", "costs"}
+    assert found["manifest"] == json.loads(Path("out/manifest.json").read_text())
+    assert found["metrics"]["all"]["nDCG@10"] == 1.0
+    assert found["costs"]["asks"].keys() == {"mean", "p50", "p95", "total"}
+
+
+def test_what_is_no_run_is_one_line_and_exit_2(r2llm, toy: Path) -> None:
+    done = r2llm("show", ".")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "no run's folder" in done.err
+    (toy / "manifest.json").write_text("{")
+    assert (r2llm("show", ".").code, r2llm("show", ".").err.count("\n")) == (2, 1)
