@@ -265,7 +265,12 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
 
 
 def names() -> list[str]:
-    """The names of the shipped configs."""
+    """The names of the shipped configs that are whole experiments; `parts/` are for them to extend."""
+    return [name for name in files() if not name.startswith("parts/")]
+
+
+def files() -> list[str]:
+    """The names of all shipped YAML files."""
     return sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*.yaml"))
 
 

@@ -38,7 +38,7 @@ def _models() -> list[Row]:
 def _datasets() -> list[Row]:
     """Datasets that the shipped configs name; ir_datasets has many more."""
     named: dict[str, list[str]] = {}
-    for name in config.names():
+    for name in config.files():
         content = yaml.safe_load((config.SHIPPED / name).read_text(encoding="utf-8"))
         if isinstance(content.get("dataset"), str):
             named.setdefault(content["dataset"], []).append(name)
@@ -46,9 +46,11 @@ def _datasets() -> list[Row]:
 
 
 def _configs() -> list[Row]:
-    """Shipped configs, each with the comment on its first line."""
-    found = []
-    for name in config.names():
-        first = (config.SHIPPED / name).read_text(encoding="utf-8").partition("\n")[0]
-        found.append((name, first.removeprefix("#").strip().rstrip(".") if first.startswith("#") else ""))
-    return found
+    """Shipped experiments, each with the comment its file begins with."""
+    return [(name, _about((config.SHIPPED / name).read_text(encoding="utf-8"))) for name in config.names()]
+
+
+def _about(text: str) -> str:
+    """The first comment line that is not for an editor."""
+    comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    return next((comment.rstrip(".") for comment in comments if not comment.startswith("yaml-language-server")), "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .errors import InputError, R2llmError
@@ -26,6 +26,9 @@ CREATE TABLE IF NOT EXISTS replies (
     completion_tokens INTEGER
 ) WITHOUT ROWID;
 """
+
+LOOK_UPS = 500
+"""How many keys are looked up at once."""
 
 
 class Ledger:
@@ -45,6 +48,8 @@ class Ledger:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 # A batch survives the death of the process; only the death of the machine can cost the last ones.
                 self._db.execute("PRAGMA synchronous=NORMAL")
+                # Keys are hashes, so look-ups touch pages all over the file: keep those of some 500,000 answers.
+                self._db.execute("PRAGMA cache_size=-98304")
                 self._db.executescript(SCHEMA)
         except sqlite3.Error as error:
             if hasattr(self, "_db"):
@@ -53,13 +58,22 @@ class Ledger:
 
     def get(self, key: bytes) -> Reply | None:
         """The reply under a key, or None."""
-        row = self._db.execute(
-            "SELECT text, scores, prompt_tokens, completion_tokens FROM replies WHERE key = ?", (key,)
-        ).fetchone()
-        if row is None:
-            return None
-        text, scores, prompt_tokens, completion_tokens = row
-        return Reply(text, None if scores is None else tuple(json.loads(scores)), prompt_tokens, completion_tokens)
+        return self.get_many([key]).get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
+        """The replies under those keys that have one."""
+        found: dict[bytes, Reply] = {}
+        for start in range(0, len(keys), LOOK_UPS):
+            some = keys[start : start + LOOK_UPS]
+            marks = ",".join("?" * len(some))
+            rows = self._db.execute(
+                f"SELECT key, text, scores, prompt_tokens, completion_tokens FROM replies WHERE key IN ({marks})",  # noqa: S608
+                some,
+            )
+            for key, text, scores, prompt_tokens, completion_tokens in rows:
+                parsed = None if scores is None else tuple(json.loads(scores))
+                found[key] = Reply(text, parsed, prompt_tokens, completion_tokens)
+        return found
 
     def add(self, replies: Iterable[tuple[bytes, str, Reply]]) -> None:
         """Write a batch of (key, query id, reply), in one transaction. A key that is there keeps its first reply.

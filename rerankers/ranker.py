@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from . import catalog
 from .backends import Backend, Decoding, Request
 from .errors import InputError
 from .prompts import prompts
-from .prompts.answers import LabelRule, Reply, read
+from .prompts.answers import LabelRule, Reading, Reply, read
 from .prompts.prompts import Prompt
 from .types import Answer, Ask, Candidates, Params, Scoring, Steps
 
@@ -65,18 +65,18 @@ class Ranker:
         chosen = RankerOptions.model_validate(common)
         method = catalog.method(chosen.method)
         own = {key: value for key, value in options.items() if key not in RankerOptions.model_fields}
-        params = method.params.model_validate(own)
-        prompt = prompts.load(chosen.prompt or params.prompt)
+        params = method.params.model_validate((method.params.compat_defaults if chosen.compat else {}) | own)
         scoring = chosen.scoring or params.scoring
+        prompt = prompts.load(chosen.prompt or params.prompt_for(scoring))
         if missing := set(params.asks) - set(prompt.asks):
             raise InputError(
                 f"prompt '{prompt.name}' cannot ask the question of {method.name} ({min(missing)}): "
                 f"it serves {', '.join(prompt.asks)}"
             )
-        if not isinstance(prompt.labels, dict) and params.most_docs > len(prompt.labels):
+        if prompt.most_docs is not None and params.most_docs > prompt.most_docs:
             raise InputError(
                 f"{method.name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
-                f"{len(prompt.labels)}; ask about fewer (num_child) or name another prompt"
+                f"{prompt.most_docs}; show fewer at a time or name another prompt"
             )
         return cls(method, params, prompt, scoring, chosen)
 
@@ -97,13 +97,17 @@ class Ranker:
 
     def read(self, ask: Ask, reply: Reply, backend: Backend) -> Answer:
         """The answer that a reply gives to an ask."""
-        return read(ask, self.prompt, reply, self._label_rule(backend))
+        return read(ask, self.prompt, reply, self._reading(ask, backend))
 
-    def _label_rule(self, backend: Backend) -> LabelRule:
-        parse = self.options.parse or ("digits" if self.options.compat else "strict")
-        if parse == "strict" or not all(len(label) == 1 for label in self.prompt.label_names):
-            return "strict"
-        return "last_character" if backend.architecture == "encoder_decoder" else "whole"
+    def _reading(self, ask: Ask, backend: Backend) -> Reading:
+        if (self.options.parse or ("digits" if self.options.compat else "strict")) == "strict":
+            return Reading()
+        rule: LabelRule = "whole"
+        if not all(len(label) == 1 for label in self.prompt.labels):
+            rule = "strict"
+        elif backend.architecture == "encoder_decoder":
+            rule = "last_character" if ask.kind == "choose" else "exact"
+        return Reading(rule, "digits")
 
 
 @dataclass
@@ -134,7 +138,7 @@ class Requests:
         return [
             self.ranker.prompt.digest,
             self.ranker.scoring,
-            self._decoding.max_new_tokens,
+            asdict(self._decoding),
             options.query_tokens,
             options.passage_tokens,
             options.compat,
@@ -142,6 +146,10 @@ class Requests:
 
     @cached_property
     def _decoding(self) -> Decoding:
+        if self.ranker.options.compat == "llm-rankers" and self.ranker.prompt.labels == "numbers":
+            # That toolkit's listwise ranker leaves generation at the library's default, and T5 at its 512 tokens.
+            prompt_tokens = 512 if self.backend.architecture == "encoder_decoder" else None
+            return Decoding(max_new_tokens=20, prompt_tokens=prompt_tokens)
         lengths = self.ranker.prompt.answer.max_new_tokens
         return Decoding(max_new_tokens=getattr(lengths, self.backend.architecture))
 
@@ -154,7 +162,7 @@ class Requests:
         prompt, options = self.ranker.prompt, self.ranker.options
         decoding = self._decoding
         if attempt:  # after an unread answer the text is sampled: the most probable one would only come again
-            decoding = Decoding(decoding.max_new_tokens, temperature=1.0)
+            decoding = replace(decoding, temperature=1.0)
         return Request(
             ask=ask,
             query_id=self.candidates.query.id,

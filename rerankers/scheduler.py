@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .backends import Backend, Request
-from .errors import BackendError
+from .errors import BackendError, R2llmError
 from .ledger import Ledger
 from .prompts.answers import Reply
 from .ranker import RETRIES, Ranker, Requests
@@ -34,6 +34,7 @@ class _Job:
     asks: list[Ask] = field(default_factory=list)
     answers: list[Answer | None] = field(default_factory=list)
     missing: int = 0
+    begun: bool = False
     ranking: Ranking | None = None
 
 
@@ -96,12 +97,13 @@ class Scheduler:
         while job.missing == 0 and job.ranking is None:
             answers = [answer for answer in job.answers if answer is not None]
             try:
-                job.asks = job.steps.send(answers) if job.cost.rounds else next(job.steps)
+                job.asks = job.steps.send(answers) if job.begun else next(job.steps)
             except StopIteration as stop:
                 job.ranking = stop.value
                 job.cost.seconds = None if job.cost.cached else time.perf_counter() - job.started
                 return
-            job.cost.rounds += 1
+            job.begun = True
+            job.cost.rounds += bool(job.asks)
             job.cost.comparisons += comparisons(job.asks)
             job.answers = [None] * len(job.asks)
             job.missing = len(job.asks)
@@ -109,16 +111,13 @@ class Scheduler:
                 self._pose(job, slot, ask)
 
     def _pose(self, job: _Job, slot: int, ask: Ask, attempt: int = 0) -> None:
-        """Answer an ask from the ledger, let it wait for an equal one, or put it to the backend."""
+        """Note an ask as new, or let it wait for an equal one that is under way."""
         request = job.requests.request(ask, attempt)
         job.cost.asks += 1
         place = _Place(job, slot, attempt)
         if self._shares and request.key in self._waiting:
             job.cost.cached += 1
             self._waiting[request.key].append(place)
-        elif self._shares and (reply := self.ledger.get(request.key)) is not None:
-            job.cost.cached += 1
-            self._deliver(place, reply)
         else:
             job.cost.calls += 1
             self._waiting.setdefault(request.key, []).append(place)
@@ -130,16 +129,29 @@ class Scheduler:
         return self.pooled and self.backend.remembers
 
     def _answer_some(self) -> None:
-        """Let the backend answer some of what was asked; write that down; let the methods go on."""
-        self.backend.submit(self._new)
+        """Answer what the ledger knows, or let the backend answer some of the rest; then the methods go on."""
+        known = self.ledger.get_many([request.key for request in self._new]) if self._shares else {}
+        for request in self._new:
+            if request.key in known:
+                job = self._waiting[request.key][0].job
+                job.cost.calls -= 1
+                job.cost.cached += 1
+        self.backend.submit([request for request in self._new if request.key not in known])
         self._new = []
+        if known:
+            self._hand_over(known.items())
+            return
         replies = self.backend.collect()
         if self.backend.remembers:
             self.ledger.add((request.key, request.query_id, reply) for request, reply in replies)
         self._answered += len(replies)
         self.on_answers(self._answered)
-        for request, reply in replies:
-            for place in self._places(request.key):
+        self._hand_over((request.key, reply) for request, reply in replies)
+
+    def _hand_over(self, replies: Iterable[tuple[bytes, Reply]]) -> None:
+        """Give replies to the jobs that wait for them, and let each go on that has all it asked for."""
+        for key, reply in replies:
+            for place in self._places(key):
                 self._deliver(place, reply)
                 self._advance(place.job)
 
@@ -176,7 +188,9 @@ class Scheduler:
         ranking = job.ranking
         candidates = job.requests.candidates
         if ranking is None or sorted(ranking.docs) != sorted(candidates.ids):
-            raise AssertionError(f"{self.ranker.method.name} lost or invented documents of {job.cost.query_id}")
+            raise R2llmError(
+                f"query {job.cost.query_id}: {self.ranker.method.name} lost or invented documents, a fault in it"
+            )
         return ranking, job.cost
 
 

@@ -150,10 +150,17 @@ class Params(BaseModel):
     scoring: ClassVar[Scoring] = "likelihood"
     """The scoring that is used unless the config names another."""
 
+    compat_defaults: ClassVar[dict[str, object]] = {}
+    """The parameters' defaults under `compat: llm-rankers`, where they differ."""
+
     @property
     def most_docs(self) -> int:
         """The most documents that one ask shows."""
         return 1
+
+    def prompt_for(self, scoring: Scoring) -> str:  # noqa: ARG002
+        """The prompt that is used with a scoring, unless the config names another."""
+        return self.prompt
 
 
 class TopK(Params):

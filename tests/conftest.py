@@ -57,6 +57,18 @@ CHAT_TEMPLATE = (
 """The form of Llama 3's: control tokens around every turn, and a date that is today's unless it is told."""
 
 
+SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2] / "shared"))
+"""Data beside the project that some tests use."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked `shared` where the shared data is not."""
+    if not SHARED.is_dir():
+        for item in items:
+            if item.get_closest_marker("shared"):
+                item.add_marker(pytest.mark.skip(reason=f"no shared data in {SHARED}"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder for this session of tests, instead of the user's."""

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from ..prompts.answers import Reply
-from ..prompts.prompts import Architecture, Message, Prompt
+from ..prompts.prompts import Architecture, Prompt
 from ..types import Ask, Scoring
 
 Grades = Mapping[str, Mapping[str, int]]
@@ -39,6 +39,9 @@ class Decoding:
     """How text is generated. At temperature 0 the most probable token is taken each time."""
 
     max_new_tokens: int
+    prompt_tokens: int | None = None
+    """Longer prompts are cut to so many tokens, which loses what stands at their end."""
+
     temperature: float = 0.0
 
 
@@ -66,10 +69,6 @@ class Request:
     def labels(self) -> tuple[str, ...]:
         """The labels it can be answered with."""
         return self.prompt.labels_for(len(self.ask.docs))
-
-    def messages(self, query: str, passages: Sequence[str]) -> tuple[Message, ...]:
-        """The conversation, for a query and passages that have been cut to length."""
-        return self.prompt.render(query, passages)
 
 
 class Backend(Protocol):

@@ -50,25 +50,39 @@ class Tokens:
 
     def prompt(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as ids: the encoder's input, or all that stands before the answer."""
-        messages = request.messages(
+        messages = request.prompt.render(
             self._shield(self.cut(request.query, request.query_tokens)),
             [self._shield(self.cut(text, request.passage_tokens)) for text in request.passages],
+            self.architecture,
         )
         if self.architecture == "decoder_only" and self.tokenizer.chat_template:
             text = self.tokenizer.apply_chat_template(
-                [message.model_dump() for message in messages],
+                [message.model_dump(include={"role", "content"}) for message in messages],
                 tokenize=False,
                 add_generation_prompt=True,
                 date_string=TEMPLATE_DATE,
             )
-            # The template writes the special tokens; llm-rankers lets the tokenizer add them once more.
-            special = request.compat == "llm-rankers"
+            # The template writes the special tokens; where llm-rankers appends to its text, the tokenizer adds them
+            # once more.
+            special = request.compat == "llm-rankers" and bool(request.prompt.answer.prefix.decoder_only)
         else:
             text = "\n\n".join(message.content for message in messages)
             special = True
         if self.architecture == "decoder_only":
             text += request.prompt.answer.prefix.decoder_only
-        return text, self._ids(text, special)
+        ids = self._ids(text, special)
+        limit = request.decoding.prompt_tokens
+        if limit is not None and len(ids) > limit:
+            ids = [*ids[: limit - 1], ids[-1]]  # the end token stays
+        return text, ids
+
+    def target(self, request: Request) -> list[int]:
+        """The text whose probability is asked for; llm-rankers counts the padding token that begins it (T5)."""
+        query = self._shield(self.cut(request.query, request.query_tokens))
+        ids = self._ids((request.prompt.target or "").format(query=query), special=False)
+        if request.compat == "llm-rankers" and self.architecture == "encoder_decoder":
+            return [self.tokenizer.pad_token_id, *ids]
+        return ids
 
     def decoder_prefix(self, request: Request) -> list[int]:
         """What an encoder-decoder model's answer is made to begin with, after its start token."""

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -25,6 +25,9 @@ from . import Backend, Grades, ModelOptions, Queue, Request, Setting
 
 SURELY_NOT = -1000.0
 """The log-probability of what is not answered: finite, so that it can be written as JSON."""
+
+TINY = 1e-300
+"""The least probability that has a logarithm to speak of."""
 
 
 class Options(ModelOptions):
@@ -76,22 +79,38 @@ class Simulated(Queue):
         """Nothing is held."""
 
     def _reply(self, request: Request) -> Reply:
-        if request.ask.kind == "score":
+        kind = request.ask.kind
+        if kind == "score":
             return _say_probability(request, self._probability(request))
+        if kind == "likelihood":
+            return Reply(scores=(math.log(max(self._probability(request), TINY)),))
+        if kind == "permute":
+            return _say_order(request, self._order(request))
         return _say_label(request, self._choice(request))
 
     def _choice(self, request: Request) -> int:
         """The index of the document that is answered to be the most relevant."""
         docs = request.ask.docs
         if self.options.answers == "hash":
-            presented = _number(f"{self.seed}|" + "|".join(docs))
-            return presented % len(docs)
+            return _number(f"{self.seed}|" + "|".join(docs)) % len(docs)
         relevance = [self._relevance(request.query_id, doc) for doc in docs]
         best = relevance.index(max(relevance))
         dice = self._dice(request)
         if dice and len(docs) > 1 and dice.random() < self.options.noise:
             return dice.choice([i for i in range(len(docs)) if i != best])
         return best
+
+    def _order(self, request: Request) -> list[int]:
+        """The documents' indices, the most relevant first."""
+        docs = request.ask.docs
+        if self.options.answers == "hash":
+            presented = "|".join(docs)
+            return sorted(range(len(docs)), key=lambda i: _number(f"{self.seed}|{presented}|{docs[i]}"))
+        order = sorted(range(len(docs)), key=lambda i: -self._relevance(request.query_id, docs[i]))
+        dice = self._dice(request)
+        if dice and dice.random() < self.options.noise:
+            dice.shuffle(order)
+        return order
 
     def _probability(self, request: Request) -> float:
         """The probability of the label that means the most relevance, for a single document."""
@@ -109,7 +128,11 @@ class Simulated(Queue):
 
     def _dice(self, request: Request) -> random.Random | None:
         """Chance seeded by the ask, so that the same ask goes wrong the same way in every run."""
-        return random.Random(f"{self.seed}|{request.key.hex()}") if self.options.answers == "noisy" else None  # noqa: S311
+        if self.options.answers != "noisy":
+            return None
+        ask = request.ask
+        seed = f"{self.seed}|{request.query_id}|{ask.kind}|{'|'.join(ask.docs)}|{ask.sample}"
+        return random.Random(seed)  # noqa: S311
 
 
 def _say_label(request: Request, choice: int) -> Reply:
@@ -118,6 +141,14 @@ def _say_label(request: Request, choice: int) -> Reply:
     if request.scoring == "generation":
         return Reply(text=labels[choice])
     return Reply(scores=tuple(0.0 if i == choice else SURELY_NOT for i in range(len(labels))))
+
+
+def _say_order(request: Request, order: Sequence[int]) -> Reply:
+    """A reply that orders the documents, in the form that the scoring asks for."""
+    labels = request.labels
+    if request.scoring == "generation":
+        return Reply(text=" > ".join(f"[{labels[i]}]" for i in order))
+    return Reply(scores=tuple(-float(order.index(i)) for i in range(len(labels))))
 
 
 def _say_probability(request: Request, probability: float) -> Reply:

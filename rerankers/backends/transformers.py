@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,12 +131,15 @@ class Transformers(Queue):
         batch = self.take(self.batch_size)
         try:
             with torch.inference_mode():
-                labelled = [request for request in batch if request.scoring == "likelihood"]
-                written = [request for request in batch if request.scoring == "generation"]
+                continued = [request for request in batch if request.prompt.target]
+                others = [request for request in batch if not request.prompt.target]
+                labelled = [request for request in others if request.scoring == "likelihood"]
+                written = [request for request in others if request.scoring == "generation"]
                 greedy = [request for request in written if not request.decoding.temperature]
                 # Each alone: what chance gives one prompt must not depend on those beside it.
                 sampled = [[request] for request in written if request.decoding.temperature]
-                replies = [self._score_labels(labelled), *map(self._write, [greedy, *sampled])]
+                replies = [self._continue(continued), self._score_labels(labelled)]
+                replies += map(self._write, [greedy, *sampled])
                 return [reply for some in replies for reply in some]
         except torch.OutOfMemoryError as error:
             raise BackendError(
@@ -161,12 +165,40 @@ class Transformers(Queue):
         replies = []
         for row, request, (text, ids) in zip(scores, requests, prompts, strict=True):
             chosen = tuple(row[list(self.tokens.label_ids(request, text))].tolist())
-            if any(score != score for score in chosen):
-                raise BackendError(
-                    f"query {request.query_id}: the model's scores are not numbers in {self.dtype}; "
-                    "use dtype: bfloat16 or float32"
-                )
+            _check_number(sum(chosen), request, self.dtype)
             replies.append((request, Reply(scores=chosen, prompt_tokens=len(ids), completion_tokens=0)))
+        return replies
+
+    def _continue(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+        """The log-probability of each request's target, summed over its tokens."""
+        import torch
+
+        if not requests:
+            return []
+        prompts = [ids for _, ids in map(self.tokens.prompt, requests)]
+        targets = [self.tokens.target(request) for request in requests]
+        if self.architecture == "encoder_decoder":
+            inputs = self._inputs(requests, prompts)
+            start = self.config.decoder_start_token_id
+            shown, _ = padded([[start, *target[:-1]] for target in targets], self._pad, left=False)
+            inputs["decoder_input_ids"] = torch.tensor(shown, device=self.device)
+            logits = self.model(**inputs, use_cache=False).logits
+        else:
+            inputs = self._inputs(requests, [p + t for p, t in zip(prompts, targets, strict=True)])
+            longest = max(len(target) for target in targets)
+            keep = {"logits_to_keep": longest + 1} if "logits_to_keep" in self._accepted else {}
+            logits = self.model(**inputs, **keep, use_cache=False).logits
+        replies = []
+        for row, request, prompt, target in zip(logits, requests, prompts, targets, strict=True):
+            # Each position predicts the token after it; a decoder-only model's last one predicts what is not asked.
+            encoder_decoder = self.architecture == "encoder_decoder"
+            positions = row[: len(target)] if encoder_decoder else row[-len(target) - 1 : -1]
+            wanted = torch.tensor(target, device=self.device).unsqueeze(1)
+            total = float(torch.log_softmax(positions.double(), dim=-1).gather(1, wanted).sum())
+            _check_number(total, request, self.dtype)
+            replies.append(
+                (request, Reply(scores=(total,), prompt_tokens=len(prompt) + len(target), completion_tokens=0))
+            )
         return replies
 
     def _write(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
@@ -289,6 +321,13 @@ def _commit(name: str, revision: str | None) -> str:
             "cache, or name a folder"
         ) from error
     return Path(path).parent.name
+
+
+def _check_number(score: float, request: Request, dtype: torch.dtype) -> None:
+    if not math.isfinite(score):
+        raise BackendError(
+            f"query {request.query_id}: the model's scores are not numbers in {dtype}; use dtype: bfloat16 or float32"
+        )
 
 
 def _device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ import hashlib
 import string
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,7 +24,7 @@ from ..types import AskKind
 Architecture = Literal["encoder_decoder", "decoder_only"]
 """The two forms of language model, which begin and count their answers differently."""
 
-FIELDS = {"query", "passages"}
+FIELDS = {"query", "num", "passages"}
 PASSAGE_FIELDS = {"label", "text"}
 
 
@@ -36,10 +37,14 @@ def _as_tuple(value: object) -> object:
 
 
 class Message(_Part):
-    """One turn of the conversation; `content` may use {query} and {passages}."""
+    """One turn of the conversation; `content` may use {query}, {num} and {passages}.
+
+    Neighbouring turns with `each` are repeated for every passage, and use {label} and {text} instead.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
+    each: bool = False
 
 
 class Prefixes(_Part):
@@ -67,22 +72,33 @@ class Prompt(_Part):
     """A prompt: the kinds of ask it serves, its wording, its labels, and what an answer looks like.
 
     `labels` are given to the passages in order of presentation or, where they are a mapping, are the possible answers
-    about one passage, with the relevance each one means.
+    about one passage, with the relevance each one means. `numbers` are labels 1, 2, 3 … without end.
     """
 
     name: str
     source: str
     asks: Annotated[tuple[AskKind, ...], BeforeValidator(_as_tuple)]
     messages: Annotated[tuple[Message, ...], BeforeValidator(_as_tuple)]
+    text: str | None = None
+    """The form for encoder-decoder models, where it differs from the messages, one after the other."""
+
+    target: str | None = None
+    """What the model is to continue with, where the answer is the log-probability of a given text."""
+
+    words: int | None = Field(None, ge=1)
+    """How many of a passage's words are shown, with single blanks between them."""
+
     passage: str = "{text}"
     separator: str = "\n\n"
-    labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] = ()
+    labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
     answer: AnswerForm = AnswerForm()
 
     @model_validator(mode="after")
     def _templates_use_known_fields(self) -> Prompt:
         for message in self.messages:
-            _check_fields(message.content, FIELDS)
+            _check_fields(message.content, PASSAGE_FIELDS if message.each else FIELDS)
+        _check_fields(self.text or "", FIELDS)
+        _check_fields(self.target or "", {"query"})
         _check_fields(self.passage, PASSAGE_FIELDS)
         return self
 
@@ -94,30 +110,40 @@ class Prompt(_Part):
             raise ValueError("asks about several passages need a list of labels, one a passage")
         return self
 
-    @cached_property
-    def label_names(self) -> tuple[str, ...]:
-        """The labels' texts."""
-        return tuple(self.labels)
+    @property
+    def most_docs(self) -> int | None:
+        """How many passages there are labels for; None where there is no end."""
+        return len(self.labels) if isinstance(self.labels, tuple) and self.labels else None
 
     @cached_property
     def digest(self) -> str:
         """A hash of everything but the name and the source: two prompts of one digest ask the same."""
-        return hashlib.sha256(self.model_dump_json(exclude={"name", "source"}).encode()).hexdigest()
+        return hashlib.sha256(
+            self.model_dump_json(exclude={"name", "source"}, exclude_defaults=True).encode()
+        ).hexdigest()
 
     def labels_for(self, docs: int) -> tuple[str, ...]:
         """The labels that an ask about `docs` documents can be answered with."""
-        return self.label_names if isinstance(self.labels, dict) else self.labels[:docs]
+        if self.labels == "numbers":
+            return tuple(str(number) for number in range(1, docs + 1))
+        return tuple(self.labels)[: None if isinstance(self.labels, dict) else docs]
 
-    def render(self, query: str, passages: Sequence[str]) -> tuple[Message, ...]:
-        """The conversation about a query and passages, in the passages' order."""
-        labels = self.labels if isinstance(self.labels, tuple) and self.labels else ("",) * len(passages)
-        shown = self.separator.join(
-            self.passage.format(label=label, text=text) for label, text in zip(labels, passages, strict=False)
-        )
-        return tuple(
-            Message(role=message.role, content=message.content.format(query=query, passages=shown))
-            for message in self.messages
-        )
+    def render(self, query: str, passages: Sequence[str], form: Architecture = "decoder_only") -> tuple[Message, ...]:
+        """The conversation about a query and passages, in the passages' order; one turn for encoder-decoders."""
+        if self.words is not None:
+            passages = [" ".join(text.split()[: self.words]) for text in passages]
+        labels = ("",) * len(passages) if isinstance(self.labels, dict) else self.labels_for(len(passages))
+        each = [{"label": label, "text": text} for label, text in zip_longest(labels, passages, fillvalue="")]
+        shown = self.separator.join(self.passage.format(**passage) for passage in each)
+        whole = {"query": query, "num": len(passages), "passages": shown}
+        if form == "encoder_decoder" and self.text is not None:
+            return (Message(role="user", content=self.text.format(**whole)),)
+        turns: list[Message] = []
+        for repeated, group in groupby(self.messages, key=lambda message: message.each):
+            block = list(group)
+            for fields in each if repeated else [whole]:
+                turns += [Message(role=turn.role, content=turn.content.format(**fields)) for turn in block]
+        return tuple(turns)
 
 
 def load(name: str) -> Prompt:

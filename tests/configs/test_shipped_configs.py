@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from r2llm.pipeline import config, listing
+from r2llm.pipeline import config, experiment, listing
+from r2llm.pipeline.progress import Listener
 
 
 @pytest.mark.parametrize("name", config.names())
@@ -16,10 +19,40 @@ def test_it_loads_without_a_note(name: str, tmp_path: object, monkeypatch: pytes
     assert loaded.backend_options
 
 
+@pytest.mark.parametrize("name", config.names())
+def test_it_runs_with_simulated_answers_over_the_embedded_collection(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = (
+        f"dataset={config.SHIPPED / 'quickstart'}",
+        "first_stage={bm25: {index: build}, depth: 20}",
+        "model={backend: simulated, answers: oracle}",
+    )
+    outcome = experiment.rerank(config.load(name, settings, queries=2), tmp_path / "run", Listener())
+    assert outcome.metrics is not None
+    assert outcome.first_stage is not None
+    assert outcome.metrics.mean["nDCG@10"] > outcome.first_stage.mean["nDCG@10"]
+    assert outcome.costs["unparsed"]["total"] == 0
+
+
+def test_no_config_repeats_another() -> None:
+    contents: dict[str, str] = {}
+    for name in config.files():
+        lines = (config.SHIPPED / name).read_text(encoding="utf-8").splitlines()
+        said = "\n".join(line for line in lines if not line.startswith("#"))
+        assert contents.setdefault(said, name) == name
+
+
 def test_the_list_says_something_about_each() -> None:
     rows = dict(listing.rows("configs"))
     assert sorted(rows) == config.names()
     assert all(about and "\n" not in about for about in rows.values())
+
+
+def test_the_setwise_papers_tables_are_complete() -> None:
+    paper = [name for name in config.names() if name.startswith("setwise-paper/")]
+    assert len(paper) == 3 * (9 * 2 + 8 * 8)  # models, times methods and collections of Table 2 and Table 3
 
 
 def test_published_figures_have_a_source() -> None:

@@ -153,7 +153,7 @@ def test_a_query_that_the_queries_lack_is_named(tmp_path: Path) -> None:
         load(spec, base=tmp_path).queries()
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+@pytest.mark.shared
 def test_real_candidates_are_their_run_file() -> None:
     dataset = load({"candidates": "candidates.json", "qrels": "qrels.dl19-passage.txt"}, base=SHARED / "dl19")
     run, _ = runfile.read(SHARED / "dl19" / "bm25.trec")

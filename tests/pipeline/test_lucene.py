@@ -355,7 +355,7 @@ def cacm_queries() -> list[Query]:
     return [Query(number.strip(), text.strip()) for number, text in numbered]
 
 
-@pytest.mark.skipif(not CACM.is_dir(), reason="no CACM in R2LLM_SHARED")
+@pytest.mark.shared
 def test_cacm_gives_anserinis_figures(tmp_path: Path) -> None:
     import ir_measures
 

@@ -270,7 +270,7 @@ def test_a_score_that_no_evaluator_can_read_is_refused(tmp_path: Path, score: fl
         runfile.write_scored(tmp_path / "run", {"q": [("a", score)]}, "bm25")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+@pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "queries", "lines", "warned"),
     [
@@ -286,7 +286,7 @@ def test_real_runs_are_read(name: str, queries: int, lines: int, warned: int) ->
     assert (len(run), sum(map(len, run.values())), len(warnings)) == (queries, lines, warned)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+@pytest.mark.shared
 def test_real_junk_and_lost_documents_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"results\.trunc:1: 9 columns"):
         runfile.read(SHARED / "trec_eval" / "results.trunc")
@@ -296,7 +296,7 @@ def test_real_junk_and_lost_documents_are_refused(tmp_path: Path) -> None:
         runfile.write(tmp_path / "run", lost, candidates, "tag")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data")
+@pytest.mark.shared
 def test_a_first_stage_with_ties_evaluates_the_same_as_written(tmp_path: Path) -> None:
     qrels = list(ir_measures.read_trec_qrels(str(SHARED / "trec_eval" / "qrels.test")))
     original = SHARED / "trec_eval" / "results.test"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from r2llm.rerankers.prompts import prompts
-from r2llm.rerankers.prompts.answers import Reply, expected_value, read, read_label
+from r2llm.rerankers.prompts.answers import Reading, Reply, expected_value, read, read_label
 from r2llm.rerankers.types import Answer, choose, score
 
 ABCD = ("A", "B", "C", "D")
@@ -74,7 +74,7 @@ def test_scores_choose_the_highest_and_of_equal_ones_the_first() -> None:
     ask = choose(["x", "y", "z"])
     prompt = prompts.load("setwise")
     reply = Reply(scores=(-2.0, -1.5, -1.5), prompt_tokens=17, completion_tokens=0)
-    assert read(ask, prompt, reply, "strict") == Answer(
+    assert read(ask, prompt, reply, Reading()) == Answer(
         choice=1, scores=(-2.0, -1.5, -1.5), prompt_tokens=17, completion_tokens=0
     )
 
@@ -82,19 +82,19 @@ def test_scores_choose_the_highest_and_of_equal_ones_the_first() -> None:
 def test_a_text_chooses_and_one_that_cannot_be_read_gives_the_first_and_says_so() -> None:
     ask = choose(["x", "y"])
     prompt = prompts.load("setwise")
-    assert read(ask, prompt, Reply(text="Passage B"), "strict") == Answer(choice=1, text="Passage B")
-    assert read(ask, prompt, Reply(text="C"), "strict") == Answer(choice=0, text="C", parsed=False)
-    assert read(ask, prompt, Reply(), "strict") == Answer(choice=0, parsed=False)
+    assert read(ask, prompt, Reply(text="Passage B"), Reading()) == Answer(choice=1, text="Passage B")
+    assert read(ask, prompt, Reply(text="C"), Reading()) == Answer(choice=0, text="C", parsed=False)
+    assert read(ask, prompt, Reply(), Reading()) == Answer(choice=0, parsed=False)
 
 
 def test_a_score_is_the_value_of_the_label_or_its_mean() -> None:
     prompt = prompts.load("yes_no")
     ask = score("x")
-    assert read(ask, prompt, Reply(text="Yes"), "strict").scores == (1.0,)
-    assert read(ask, prompt, Reply(text="no"), "strict").scores == (0.0,)
-    unread = read(ask, prompt, Reply(text="perhaps"), "strict")
+    assert read(ask, prompt, Reply(text="Yes"), Reading()).scores == (1.0,)
+    assert read(ask, prompt, Reply(text="no"), Reading()).scores == (0.0,)
+    unread = read(ask, prompt, Reply(text="perhaps"), Reading())
     assert (unread.scores, unread.parsed) == ((0.0,), False)
-    [p] = read(ask, prompt, Reply(scores=(math.log(0.3), math.log(0.1))), "strict").scores
+    [p] = read(ask, prompt, Reply(scores=(math.log(0.3), math.log(0.1))), Reading()).scores
     assert p == pytest.approx(0.75, abs=1e-15)
 
 

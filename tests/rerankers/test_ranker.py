@@ -51,8 +51,8 @@ def test_the_defaults_are_the_methods_own() -> None:
         ),
         (
             {"method": "setwise.bubblesort", "num_child": 23},
-            "setwise.bubblesort shows up to 24 documents, but prompt 'setwise' has labels for 23; ask about fewer "
-            "(num_child) or name another prompt",
+            "setwise.bubblesort shows up to 24 documents, but prompt 'setwise' has labels for 23; show fewer "
+            "at a time or name another prompt",
         ),
     ],
 )

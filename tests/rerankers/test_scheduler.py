@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from r2llm.rerankers import scheduler
 from r2llm.rerankers.backends import Queue, Request, Setting, simulated
-from r2llm.rerankers.errors import BackendError
+from r2llm.rerankers.errors import BackendError, R2llmError
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import RETRIES
@@ -307,5 +307,5 @@ def test_a_method_that_loses_a_document_is_stopped(make_candidates, rank, rule_b
 
     assert catalog.method("setwise.heapsort").run is heapsort.heapsort
     monkeypatch.setattr(heapsort, "heapsort", careless)
-    with pytest.raises(AssertionError, match=r"setwise\.heapsort lost or invented documents of q1"):
+    with pytest.raises(R2llmError, match=r"query q1: setwise\.heapsort lost or invented documents"):
         rank(HEAPSORT, rule_backend(told("A")), [make_candidates(3)])

@@ -28,8 +28,7 @@ MODELS = SHARED / "parity" / "models"
 QRELS = DL19 / "qrels.dl19-passage.txt"
 QUIET = Listener()
 
-dl19 = pytest.mark.skipif(not DL19.is_dir(), reason="no shared DL19 data")
-cacm = pytest.mark.skipif(not CACM.is_dir(), reason="no shared CACM data")
+pytestmark = pytest.mark.shared
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +68,6 @@ def ndcg_at_10(ranking: list[str], judged: dict[str, int]) -> float:
 # Evaluation
 
 
-@dl19
 def test_bm25_on_dl19_has_its_published_figure() -> None:
     metrics = metrics_of(Source(qrels=QRELS), DL19 / "bm25.trec", ["nDCG@10"], QUIET)
     assert len(metrics.per_query) == 43
@@ -78,7 +76,6 @@ def test_bm25_on_dl19_has_its_published_figure() -> None:
     assert {q: values["nDCG@10"] for q, values in metrics.per_query.items()} == pytest.approx(expected, abs=1e-9)
 
 
-@dl19
 def test_the_candidates_file_has_the_same_first_stage() -> None:
     outcome = experiment.retrieve_only(config.load(write_config("")), None, QUIET)
     assert outcome.metrics is not None
@@ -91,7 +88,6 @@ def test_the_candidates_file_has_the_same_first_stage() -> None:
     }
 
 
-@dl19
 @pytest.mark.parametrize(
     ("run", "figure"),
     [
@@ -105,7 +101,6 @@ def test_recorded_runs_have_their_figures(run: str, figure: float) -> None:
     assert metrics.mean["nDCG@10"] == pytest.approx(figure, abs=5e-5)
 
 
-@dl19
 def test_a_run_that_lost_documents_cannot_be_written() -> None:
     lost, _ = runfile.read(SHARED / "data" / "runs" / "dl19_batchwise_lost_documents.trec")
     rankings = {query: [doc for doc, _ in found] for query, found in lost.items()}
@@ -118,7 +113,6 @@ def test_a_run_that_lost_documents_cannot_be_written() -> None:
 # Reranking
 
 
-@dl19
 @pytest.mark.parametrize("method", ["setwise.heapsort", "pointwise.yes_no"])
 def test_an_oracle_reaches_what_the_candidates_allow(method: str) -> None:
     text = f"ranker: {{method: {method}}}\nmodel: {{backend: simulated, answers: oracle}}\n"
@@ -133,8 +127,6 @@ def test_an_oracle_reaches_what_the_candidates_allow(method: str) -> None:
     assert outcome.metrics.mean["nDCG@10"] > 0.8
 
 
-@dl19
-@pytest.mark.skipif(not MODELS.is_dir(), reason="no shared models")
 @pytest.mark.parametrize("model", ["tiny-t5", "tiny-llama"])
 @pytest.mark.parametrize(
     "ranker",
@@ -183,7 +175,6 @@ class _Page(HTMLParser):
         self.parts.append(data)
 
 
-@cacm
 def test_cacm_from_documents_to_published_figures() -> None:
     """Anserini's BM25 has P@30 0.1942 and AP 0.3123 there."""
     with tarfile.open(CACM / "cacm.tar.gz") as archive, Path("docs.jsonl").open("w") as docs:

@@ -1,0 +1,127 @@
+"""Ranking from Python: the objects the command line uses, for candidates in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from . import catalog
+from .backends import Backend, Grades, Setting
+from .errors import InputError
+from .ledger import Ledger
+from .ranker import Ranker
+from .scheduler import Scheduler
+from .types import Candidates, Cost, Doc, Query
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Texts = Mapping[str, str] | Sequence[tuple[str, str]] | Sequence[tuple[str, str, float]]
+"""A query's candidates, best first: id → text, or (id, text), or (id, text, first-stage score)."""
+
+FRAME = ("qid", "query", "docno", "text", "score", "rank")
+"""The columns of a frame of candidates, as PyTerrier names them; score and rank may be missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """One query's ranking, best first, and what it cost."""
+
+    docs: tuple[str, ...]
+    cost: Cost
+
+
+def open_model(options: Mapping[str, Any], *, grades: Grades | None = None, seed: int = 0) -> Backend:
+    """A model to rank with, several times if need be, from the keys of a config's `model` section.
+
+    `grades` (query id → document id → grade) are what an oracle answers from. Raises `InputError` where the backend
+    is unknown or cannot be opened, and pydantic's `ValidationError` for a bad key.
+    """
+    if "backend" not in options:
+        raise InputError(f"model: backend is missing; one of {', '.join(catalog.backends())}")
+    module = catalog.backend(options["backend"])
+    own = module.Options.model_validate({key: value for key, value in options.items() if key != "backend"})
+    return cast("Backend", module.open(own, Setting(seed=seed, grades=grades)))
+
+
+def rerank(
+    queries: Mapping[str, str],
+    candidates: Mapping[str, Texts],
+    ranker: Mapping[str, Any],
+    model: Mapping[str, Any] | Backend,
+    *,
+    ledger: Path | str | None = None,
+) -> dict[str, Reranked]:
+    """Rerank each query's candidates.
+
+    `ranker` and `model` hold the keys of a config's sections of these names; a model may also be one that
+    `open_model` opened. With a `ledger`, answers are kept in that file and never asked for twice. Raises `InputError`
+    for a query without text or a document given twice, and `BackendError` where the model fails.
+
+    >>> import r2llm
+    >>> found = r2llm.rerank(
+    ...     {"q": "capital of France"},
+    ...     {"q": {"d1": "Rome is in Italy.", "d2": "Paris is the capital of France."}},
+    ...     ranker={"method": "setwise.heapsort"},
+    ...     model=r2llm.open_model({"backend": "simulated", "answers": "oracle"}, grades={"q": {"d2": 1}}),
+    ... )
+    >>> found["q"].docs
+    ('d2', 'd1')
+    """
+    backend = open_model(model) if isinstance(model, Mapping) else model
+    book = Ledger(Path(ledger) if ledger is not None else None)
+    try:
+        scheduler = Scheduler(Ranker.create(ranker), backend, book)
+        found = {
+            cost.query_id: Reranked(ranking.docs, cost)
+            for ranking, cost in scheduler.rank(_candidates(queries, candidates))
+        }
+    finally:
+        book.close()
+    if isinstance(model, Mapping):
+        backend.close()
+    return {query_id: found[query_id] for query_id in candidates}
+
+
+def rerank_frame(frame: pd.DataFrame, ranker: Mapping[str, Any], model: Mapping[str, Any] | Backend) -> pd.DataFrame:
+    """Rerank a frame of candidates, one a row, as PyTerrier passes them: columns qid, query, docno and text.
+
+    Each query's rows are taken by descending `score` where there is such a column, in the order given where not.
+    Returns the frame with all its columns, each query's rows in their new order, `rank` from 0 and `score` falling
+    with it. Raises `InputError` where a column is missing.
+    """
+    missing = [column for column in FRAME[:4] if column not in frame.columns]
+    if missing:
+        raise InputError(f"the frame has no column {', '.join(missing)}; qid, query, docno and text are needed")
+    ordered = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
+    if "score" in ordered.columns:
+        ordered = ordered.sort_values("score", ascending=False, kind="stable")
+    groups = {str(qid): rows for qid, rows in ordered.groupby("qid", sort=False)}
+    queries = {qid: str(rows["query"].iloc[0]) for qid, rows in groups.items()}
+    candidates = {qid: list(zip(rows["docno"], rows["text"], strict=True)) for qid, rows in groups.items()}
+    ranked = rerank(queries, candidates, ranker, model)
+    place = {(qid, doc): rank for qid, found in ranked.items() for rank, doc in enumerate(found.docs)}
+    ranks = [place[row] for row in zip(ordered["qid"], ordered["docno"], strict=True)]
+    sizes = ordered.groupby("qid")["qid"].transform("size")
+    result = ordered.assign(rank=ranks, score=[float(size - rank) for size, rank in zip(sizes, ranks, strict=True)])
+    order = {qid: number for number, qid in enumerate(dict.fromkeys(frame["qid"].astype(str)))}
+    key = result["qid"].map(order)
+    return result.assign(_query=key).sort_values(["_query", "rank"]).drop(columns="_query").reset_index(drop=True)
+
+
+def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> Iterator[Candidates]:
+    for query_id, found in candidates.items():
+        if query_id not in queries:
+            raise InputError(f"query {query_id} has candidates but no text")
+        rows = list(found.items()) if isinstance(found, Mapping) else list(found)
+        ids = [row[0] for row in rows]
+        if len(set(ids)) < len(ids):
+            twice = next(doc for doc in ids if ids.count(doc) > 1)
+            raise InputError(f"query {query_id}: document {twice} is given twice")
+        yield Candidates(
+            query=Query(query_id, queries[query_id]),
+            docs=tuple(Doc(str(row[0]), str(row[1])) for row in rows),
+            scores=tuple(float(row[2]) if len(row) > 2 else float(-rank) for rank, row in enumerate(rows)),
+        )
