@@ -128,9 +128,7 @@ class Prompt(_Part):
             return tuple(str(number) for number in range(1, docs + 1))
         return tuple(self.labels)[: None if isinstance(self.labels, dict) else docs]
 
-    def render(
-        self, query: str, passages: Sequence[str], form: Architecture = "decoder_only"
-    ) -> tuple[Message, ...]:
+    def render(self, query: str, passages: Sequence[str], form: Architecture = "decoder_only") -> tuple[Message, ...]:
         """The conversation about a query and passages, in the passages' order; one turn for encoder-decoders."""
         if self.words is not None:
             passages = [" ".join(text.split()[: self.words]) for text in passages]
