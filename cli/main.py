@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -43,13 +44,26 @@ def main() -> None:
     from ..rerankers.errors import R2llmError
 
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except R2llmError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        _end_unread()
     except SystemExit as stop:
-        # Whoever read the output has seen enough: typer makes that an exit 1, which is our word for a regression.
-        sys.exit(0 if isinstance(stop.__context__, BrokenPipeError) else stop.code)
+        # Typer makes of a closed pipe an exit 1, which is our word for a regression.
+        if isinstance(stop.__context__, BrokenPipeError):
+            _end_unread()
+        raise
+
+
+def _end_unread() -> None:
+    """End well where whoever read the output has seen enough; what is still to be written goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 if __name__ == "__main__":

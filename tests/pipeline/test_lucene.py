@@ -271,6 +271,7 @@ from pathlib import Path
 if "torch first" in sys.argv: import torch
 from r2llm.pipeline.lucene import Index
 from r2llm.rerankers.types import Query
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started without
 environment = dict(os.environ)
 print(Index(Path(sys.argv[1])).search([Query("1", "bread")], k1=0.9, b=0.4, depth=1)["1"][0][0])
 assert dict(os.environ) == environment
