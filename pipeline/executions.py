@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
-
-from ..rerankers.ledger import Ledger
 
 
 class Executions:
@@ -16,12 +13,10 @@ class Executions:
 
     Each has `status` (running, finished, interrupted), `started` and `ended` in UTC, `calls`, and `answers_before`,
     the answers in the ledger when it began. One that was cut off ended with the last answer it wrote to the ledger,
-    and its calls are the answers that it left there. Raises `InputError` where the ledger cannot be read.
+    and its calls are the answers that it left there.
     """
 
-    def __init__(self, earlier: Sequence[Mapping[str, Any]], ledger: Path) -> None:
-        last_answer = _last_change(ledger)
-        answers = _answers(ledger)
+    def __init__(self, earlier: Sequence[Mapping[str, Any]], answers: int, last_answer: str | None) -> None:
         self._earlier = [_closed(execution, answers, last_answer) for execution in earlier]
         self._current: dict[str, Any] = {
             "status": "running",
@@ -53,15 +48,8 @@ def _closed(execution: Mapping[str, Any], answers: int, last_answer: str | None)
     return {**execution, "status": "interrupted", "ended": last_answer if calls else None, "calls": calls}
 
 
-def _answers(ledger: Path) -> int:
-    if not ledger.exists():
-        return 0
-    with closing(Ledger(ledger)) as opened:
-        return len(opened)
-
-
-def _last_change(ledger: Path) -> str | None:
-    """When the ledger was last written to, its write-ahead log included."""
+def last_change(ledger: Path) -> str | None:
+    """When a ledger that is not open was last written to, its write-ahead log included; None where there is none."""
     files = [path for path in (ledger, ledger.with_name(f"{ledger.name}-wal")) if path.exists()]
     times = [path.stat().st_mtime for path in files]
     return _written(datetime.datetime.fromtimestamp(max(times), datetime.UTC)) if times else None

@@ -19,7 +19,7 @@ from ..rerankers.types import Cost
 from . import contents, costs, environment, evaluate, ir_metadata, manifest, runfile
 from .config import PATHS, Config, Expected, Loaded
 from .evaluate import Metrics
-from .executions import Executions, now
+from .executions import Executions, last_change, now
 from .progress import Listener
 from .retrieve import FirstStage, retrieve
 from .run_folder import RunFolder
@@ -66,17 +66,19 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
     fingerprint = manifest.fingerprint(content)
     path = output or Path("runs") / f"{config.name}-{fingerprint[:8]}"
     with RunFolder(path, fingerprint) as folder:
-        executions = Executions(folder.manifest().get("executions", []), folder / LEDGER)
+        last_answer = last_change(folder / LEDGER)
         about = {"name": config.name, "fingerprint": fingerprint, "simulated": backend.simulated}
         about |= {"experiment": content, "environment": environment.environment()}
         about |= manifest.description(config, [ranker.prompt])
-        about |= {"started": executions.listed()[0]["started"], "finished": None}
-        _write_manifest(folder, about | {"status": "running", "executions": executions.listed()})
-        folder.write_yaml("config.yaml", _resolved(config, folder.path))
-        runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
-        begun = time.perf_counter()
-        ranked = _rank(loaded, first_stage, backend, folder, listener)
-        wall_seconds = time.perf_counter() - begun
+        with closing(Ledger(folder / LEDGER)) as ledger:
+            executions = Executions(folder.manifest().get("executions", []), len(ledger), last_answer)
+            about |= {"started": executions.listed()[0]["started"], "finished": None}
+            _write_manifest(folder, about | {"status": "running", "executions": executions.listed()})
+            folder.write_yaml("config.yaml", _resolved(config, folder.path))
+            runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
+            begun = time.perf_counter()
+            ranked = _rank(loaded, first_stage, backend, ledger, listener)
+            wall_seconds = time.perf_counter() - begun
         rankings, spent = ranked.rankings, ranked.costs
         runfile.write(folder / "run.trec", rankings, first_stage.documents, config.name)
         folder.write_json_lines("costs.jsonl", [dataclasses.asdict(cost) for cost in spent])
@@ -154,24 +156,19 @@ class _Ranked:
     model: Mapping[str, object]
 
 
-def _rank(loaded: Loaded, first_stage: FirstStage, backend: Backend, folder: RunFolder, listener: Listener) -> _Ranked:
-    """Rank all queries; answers come out of the run's ledger where it has them."""
-    ledger = Ledger(folder / LEDGER)
+def _rank(loaded: Loaded, first_stage: FirstStage, backend: Backend, ledger: Ledger, listener: Listener) -> _Ranked:
+    """Rank all queries; answers come out of the ledger where it has them."""
     candidates = contents.CandidatesDigest()
-    try:
-        scheduler = Scheduler(loaded.ranker, backend, ledger, pooled=loaded.config.schedule == "throughput")
-        total = len(first_stage.run)
-        rankings: dict[str, Sequence[str]] = {}
-        spent: dict[str, Cost] = {}
-        with listener.task("reranking", total) as advance:
-            scheduler.on_answers = lambda answered: advance(len(rankings), f"{answered:,} asks answered")
-            for ranking, cost in scheduler.rank(candidates.passing(first_stage)):
-                rankings[cost.query_id], spent[cost.query_id] = ranking.docs, cost
-                advance(len(rankings))
-        details = backend.details
-        backend.close()
-    finally:
-        ledger.close()
+    scheduler = Scheduler(loaded.ranker, backend, ledger, pooled=loaded.config.schedule == "throughput")
+    rankings: dict[str, Sequence[str]] = {}
+    spent: dict[str, Cost] = {}
+    with listener.task("reranking", len(first_stage.run)) as advance:
+        scheduler.on_answers = lambda answered: advance(len(rankings), f"{answered:,} asks answered")
+        for ranking, cost in scheduler.rank(candidates.passing(first_stage)):
+            rankings[cost.query_id], spent[cost.query_id] = ranking.docs, cost
+            advance(len(rankings))
+    details = backend.details
+    backend.close()
     return _Ranked(
         rankings={query: rankings[query] for query in first_stage.run},
         costs=[spent[query] for query in first_stage.run],

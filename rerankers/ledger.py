@@ -54,6 +54,8 @@ class Ledger:
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 # Keys are hashes, so look-ups touch pages all over the file: those of 500,000 answers stay in memory.
                 self._db.execute("PRAGMA cache_size=-98304")
+                # Batches touch pages all over: the log is folded in seldom, so a page is written once for many.
+                self._db.execute("PRAGMA wal_autocheckpoint=16384")
                 self._db.executescript(SCHEMA)
         except sqlite3.Error as error:
             if hasattr(self, "_db"):
