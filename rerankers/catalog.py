@@ -77,6 +77,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """The remedy for a misspelt name: the nearest known ones, or all of them."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if not close and len(names) > 30:
+        some = sorted(names, key=len)[:3]
+        return f"; `r2llm list` shows the {len(names)} there are, such as {', '.join(some)}"
     return f"; did you mean {' or '.join(repr(n) for n in close)}?" if close else f"; known: {', '.join(names)}"
 
 
