@@ -112,7 +112,7 @@ def read_permutation(text: str, docs: int, rule: PermutationRule) -> tuple[int, 
     Repeated and out-of-range labels are dropped, missing ones appended in the order presented.
     """
     if rule == "digits":
-        # isdecimal, for "²" is a digit that int() does not read.
+        # Not by isdigit(), for which "²" is a digit too; int() does not read it.
         numbers = [int(number) for number in re.findall(r"[0-9]+", text)]
     else:
         chains = [re.findall(r"\d+", chain) for pattern in CHAINS for chain in [_longest(pattern, text)] if chain]
