@@ -55,7 +55,8 @@ def _lines(found: "Preview") -> list[str]:
         lines.append(f"a prompt of more than {found.prompt_tokens_limit} tokens loses its end")
     if found.labels:
         labels = [
-            f"{label.label} = {label.meaning}" + ("" if label.token is None else f" (token {label.token})")
+            f"{label.label} = {label.meaning}"
+            + (f" (token {' '.join(map(str, label.tokens))})" if label.tokens else "")
             for label in found.labels
         ]
         lines.append(f"labels: {', '.join(labels)}")

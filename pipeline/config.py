@@ -223,7 +223,7 @@ class Loaded:
         """The ranker. Raises `InputError` where the config has none."""
         if self.config.ranker is None:
             raise InputError(f"config {self.config.name} has no `ranker`; rerank needs one")
-        return Ranker.create(self.config.ranker)
+        return Ranker.create(self.config.ranker, self.config.seed)
 
     @property
     def backend_options(self) -> ModelOptions:
@@ -248,7 +248,7 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
         document.merge(yaml_files.setting(text))
     document.values.setdefault("name", path.stem)
     notes = [*_keep_used_keys(document, "ranker"), *_keep_used_keys(document, "model")]
-    for key in PATHS:
+    for key in (*PATHS, *prompt_keys(document.values)):
         _make_absolute(document, key)
     with _placed(document, path):
         config = Config.model_validate(document.values)
@@ -311,6 +311,12 @@ def _own_keys(section: str, name: str) -> set[str]:
     return {"backend", *catalog.backend(name).Options.model_fields}
 
 
+def prompt_keys(values: Mapping[str, Any]) -> list[Key]:
+    """The ranker's keys that name prompts besides its own: a method's further prompts are `<what>_prompt`."""
+    ranker = values.get("ranker")
+    return [("ranker", str(key)) for key in ranker if str(key).endswith("_prompt")] if isinstance(ranker, dict) else []
+
+
 def _make_absolute(document: Document, key: Key) -> None:
     """Replace a relative path by the place it is found at: beside its YAML file, or in the current folder."""
     section: Any = document.values
@@ -322,7 +328,7 @@ def _make_absolute(document: Document, key: Key) -> None:
         return
     for folder in (place.folder, Path.cwd()):
         found = folder / Path(value).expanduser()
-        if PATHS[key](found):
+        if PATHS.get(key, _is_named_file)(found):
             section[key[-1]] = str(found.resolve())
             return
 

@@ -17,7 +17,7 @@ from ..rerankers.ledger import Ledger
 from ..rerankers.scheduler import Scheduler
 from ..rerankers.types import Cost
 from . import contents, costs, environment, evaluate, ir_metadata, manifest, runfile
-from .config import PATHS, Config, Expected, Loaded
+from .config import PATHS, Config, Expected, Loaded, prompt_keys
 from .evaluate import Metrics
 from .executions import Executions, last_change, now
 from .progress import Listener
@@ -69,7 +69,7 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
         last_answer = last_change(folder / LEDGER)
         about = {"name": config.name, "fingerprint": fingerprint, "simulated": backend.simulated}
         about |= {"experiment": content, "environment": environment.environment()}
-        about |= manifest.description(config, [ranker.prompt])
+        about |= manifest.description(config, ranker.prompts)
         with closing(Ledger(folder / LEDGER)) as ledger:
             executions = Executions(folder.manifest().get("executions", []), len(ledger), last_answer)
             about |= {"started": executions.listed()[0]["started"], "finished": None}
@@ -88,6 +88,7 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
         about |= {"status": "finished", "finished": now(), "executions": executions.listed()}
         about |= {"wall_seconds": wall_seconds}
         about |= {"unparsed": sum(cost.unparsed for cost in spent), "unparsed_by_kind": ranked.unparsed}
+        about |= {"answer_forms": ranked.forms}
         about |= {"model": manifest.portable({"backend": (config.model or {})["backend"], **ranked.model})}
         about |= {"data": _data(first_stage) | {"candidates": ranked.candidates}, "ledger": _ledger(folder / LEDGER)}
         _finish_manifest(folder, about, written)
@@ -152,6 +153,7 @@ class _Ranked:
     rankings: dict[str, Sequence[str]]
     costs: list[Cost]
     unparsed: dict[str, int]
+    forms: dict[str, int]
     candidates: str
     model: Mapping[str, object]
 
@@ -173,6 +175,7 @@ def _rank(loaded: Loaded, first_stage: FirstStage, backend: Backend, ledger: Led
         rankings={query: rankings[query] for query in first_stage.run},
         costs=[spent[query] for query in first_stage.run],
         unparsed=dict(sorted(scheduler.unparsed.items())),
+        forms=dict(sorted(scheduler.forms.items())),
         candidates=candidates.hexdigest(),
         model=details,
     )
@@ -232,7 +235,7 @@ def _comparable(loaded: Loaded, listener: Listener) -> Mapping[str, Expected]:
 def _resolved(config: Config, folder: Path) -> dict[str, Any]:
     """The config with everything it extends, as plain YAML; its paths lead from the run's folder."""
     content = config.model_dump(mode="json", exclude_none=True)
-    for key in PATHS:
+    for key in (*PATHS, *prompt_keys(content)):
         section = content
         for part in key[:-1]:
             section = section.get(part, {}) if isinstance(section, dict) else {}

@@ -55,7 +55,7 @@ class Asked:
     @property
     def retried(self) -> bool:
         """Whether it is asked again, because the answer before could not be read."""
-        return self.request.decoding.temperature > 0
+        return self.request.terms.attempt > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class _Recording(LedgerReplay):
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Take a round's requests, or those that are made again because an answer could not be read."""
-        self.rounds += any(not request.decoding.temperature for request in requests)
+        self.rounds += any(not request.terms.attempt for request in requests)
         super().submit(requests)
 
     def collect(self) -> list[tuple[Request, Reply]]:

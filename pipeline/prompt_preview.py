@@ -10,10 +10,10 @@ from ..rerankers import api
 from ..rerankers.backends import Backend, Grades, Request
 from ..rerankers.backends._tokens import SEAM, Tokens
 from ..rerankers.errors import InputError
-from ..rerankers.prompts.answers import LabelRule, PermutationRule
+from ..rerankers.prompts.parsing import LabelRule, PermutationRule
 from ..rerankers.prompts.prompts import Architecture
 from ..rerankers.ranker import Ranker, Requests
-from ..rerankers.types import Query
+from ..rerankers.types import Answer, Query
 from . import config as configs
 from .config import Loaded
 from .progress import Listener
@@ -33,6 +33,13 @@ ORDER_RULES: dict[PermutationRule, str] = {
 }
 """What they take for an order."""
 
+OTHER_TEXTS = {
+    "select": "the labels on its last line that has any, no more than are to be selected",
+    "rate": "a score for each label: a JSON object, or lines such as 'Doc: 3, Relevance: 7'",
+    "write": "a note, shown in later prompts as it is, without the thought before it",
+}
+"""How the texts of the other kinds are read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -47,11 +54,11 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A possible answer, what it stands for, and the token that its log-probability is read at, if it is."""
+    """A possible answer, what it stands for, and the tokens that its log-probability is read at, if it is."""
 
     label: str
     meaning: str
-    token: int | None
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +100,15 @@ def preview(name: str, settings: Sequence[str], query_id: str, listener: Listene
     first_stage = retrieve(loaded, listener)
     candidates = next(iter(first_stage))
     backend = open_without_weights(loaded, first_stage.dataset.qrels())
+    requests, steps = Requests(ranker, backend, candidates), ranker.steps(candidates)
     try:
-        asks = next(ranker.steps(candidates))
+        asks = next(steps)
+        while all(ask.kind == "derive" for ask in asks):
+            asks = steps.send([Answer(note=requests.derive(ask)) for ask in asks])
     except StopIteration:
         what = f"{ranker.method.name} asks nothing about its {len(candidates.docs)} candidates"
         raise InputError(f"query {query_id}: {what}; choose another query or method") from None
-    return _preview(Requests(ranker, backend, candidates).request(asks[0]), ranker, backend, len(asks))
+    return _preview(requests.request(asks[0]), ranker, backend, len(asks))
 
 
 def open_without_weights(loaded: Loaded, grades: Grades | None) -> Backend:
@@ -114,7 +124,7 @@ def shown(request: Request, backend: Backend) -> Shown:
     """A request as the backend's model would read it, without the seams that keep control tokens of texts apart."""
     tokens = _tokens(backend)
     if tokens is None:
-        messages = request.prompt.render(request.query, request.passages, backend.architecture)
+        messages = request.prompt.render(request.ask, request.query.text, request.passages, backend.architecture)
         return Shown("\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), None)
     text, ids = tokens.prompt(request)
     return Shown(text.replace(SEAM, ""), tuple(ids))
@@ -131,7 +141,7 @@ def _preview(request: Request, ranker: Ranker, backend: Backend, asks_in_round: 
     generates = request.scoring == "generation" and request.prompt.target is None
     encoder_decoder = backend.architecture == "encoder_decoder"
     return Preview(
-        query=Query(request.query_id, request.query),
+        query=request.query,
         method=ranker.method.name,
         prompt=request.prompt.name,
         architecture=backend.architecture,
@@ -139,22 +149,27 @@ def _preview(request: Request, ranker: Ranker, backend: Backend, asks_in_round: 
         docs=request.ask.docs,
         asks_in_round=asks_in_round,
         shown=shown(request, backend),
-        prompt_tokens_limit=request.decoding.prompt_tokens,
+        prompt_tokens_limit=request.terms.decoding.prompt_tokens,
         answer_prefix=prefix.encoder_decoder if encoder_decoder else prefix.decoder_only,
         prefix_tokens=tuple(tokens.decoder_prefix(request)) if tokens and encoder_decoder else None,
         labels=_labels(request, tokens),
         scoring=request.scoring,
-        max_new_tokens=request.decoding.max_new_tokens if generates else None,
+        max_new_tokens=_length(request, tokens) if generates else None,
         reading=_reading(request, ranker, backend),
         on_unparsed=ranker.options.on_unparsed,
     )
+
+
+def _length(request: Request, tokens: Tokens | None) -> int | None:
+    """How many tokens the answer may have; None where that is as many as it needs, and no tokenizer counts them."""
+    return tokens.answer_tokens(request) if tokens else request.terms.decoding.max_new_tokens
 
 
 def _labels(request: Request, tokens: Tokens | None) -> tuple[Label, ...]:
     """The labels of the request, each with what it stands for: a document, or a relevance."""
     values = request.prompt.labels
     meanings = [f"{value:g}" for value in values.values()] if isinstance(values, dict) else request.ask.docs
-    ids: Sequence[int | None] = [None] * len(request.labels)
+    ids: Sequence[tuple[int, ...]] = [()] * len(request.labels)
     if tokens and request.scoring == "likelihood" and request.labels and request.prompt.target is None:
         ids = tokens.label_ids(request, tokens.prompt(request)[0])
     return tuple(Label(*row) for row in zip(request.labels, meanings, ids, strict=False))
@@ -171,9 +186,13 @@ def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
             "choose": "the most probable one is the choice",
             "compare": "the most probable one is the choice",
             "permute": "the order is that of their probabilities",
+            "select": "the most probable ones are selected",
         }.get(request.ask.kind, "the score is the mean of their values, weighted by their probabilities")
-        return f"the labels' log-probabilities where the answer begins, in one forward pass; {outcome}"
-    rules = ranker._reading(request.ask, backend)
+        how = "the sum over all a label's tokens" if request.prompt.answer.scored == "whole" else "in one forward pass"
+        return f"the labels' log-probabilities where the answer begins, {how}; {outcome}"
+    if request.ask.kind in OTHER_TEXTS:
+        return f"generated text: {OTHER_TEXTS[request.ask.kind]}"
+    rules = ranker.reading(request.ask, backend)
     if request.ask.kind == "permute":
         return f"generated text, read by the rule '{rules.permutation}': {ORDER_RULES[rules.permutation]}"
     return f"generated text, read by the rule '{rules.label}': {LABEL_RULES[rules.label]}"

@@ -100,7 +100,8 @@ def rerank_frame(frame: pd.DataFrame, ranker: Mapping[str, Any], model: Mapping[
         ordered = ordered.sort_values("score", ascending=False, kind="stable")
     groups = {str(qid): rows for qid, rows in ordered.groupby("qid", sort=False)}
     queries = {qid: str(rows["query"].iloc[0]) for qid, rows in groups.items()}
-    candidates = {qid: list(zip(rows["docno"], rows["text"], strict=True)) for qid, rows in groups.items()}
+    columns = ["docno", "text", *(["score"] if "score" in ordered.columns else [])]
+    candidates = {qid: list(zip(*(rows[column] for column in columns), strict=True)) for qid, rows in groups.items()}
     ranked = rerank(queries, candidates, ranker, model)
     place = {(qid, doc): rank for qid, found in ranked.items() for rank, doc in enumerate(found.docs)}
     ranks = [place[row] for row in zip(ordered["qid"], ordered["docno"], strict=True)]

@@ -1,14 +1,15 @@
 """What there is to choose from: a name is a file, so there is no registry to edit.
 
 `setwise.heapsort` is the function `heapsort` in `methods/setwise/heapsort.py`, its parameters the class `Params`
-beside it; the prompt `setwise` is `prompts/setwise.yaml`; the backend `simulated` is `backends/simulated.py`.
+beside it; the prompt `setwise` is `prompts/setwise.yaml`; the backend `simulated` is `backends/simulated.py`; the note
+`spectral_summary` is the function of that name in `notes/spectral_summary.py`.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +59,13 @@ def backend(name: str) -> ModuleType:
     """The module of that backend: `Options` says what it takes, `open` starts it."""
     known(name, backends(), "backend")
     return _module(f"backends.{name}")
+
+
+def note(name: str) -> Callable[[str, Sequence[str]], str]:
+    """The function that computes the note of that name from a query and passages."""
+    known(name, _names(path.stem for path in (HERE / "notes").glob("*.py")), "note")
+    function: Callable[[str, Sequence[str]], str] = getattr(_module(f"notes.{name}"), name)
+    return function
 
 
 def prompt_file(name: str) -> Path:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import catalog
-from .backends import Backend, Decoding, Request
+from .backends import Backend, Decoding, Request, Terms
 from .errors import InputError
 from .prompts import prompts
-from .prompts.answers import LabelRule, Reading, Reply, read
-from .prompts.prompts import Prompt
-from .types import Answer, Ask, Candidates, Params, Scoring, Steps
+from .prompts.answers import Reading, Reply, read
+from .prompts.parsing import LabelRule
+from .prompts.prompts import Architecture, Prompt
+from .types import Answer, Ask, AskKind, Candidates, Params, Scoring, Seeded, Steps
 
 RETRIES = 3
 """How often an unread answer is asked again with `on_unparsed: retry`."""
+
+KEY_BYTES = 16
+"""The length of a ledger key: 128 bits of a SHA-256, so that two asks of a billion do not meet in one key."""
 
 
 class RankerOptions(BaseModel):
@@ -43,6 +47,9 @@ class RankerOptions(BaseModel):
         description="strict, or as the older toolkits read answers (by digits, or by the last character)",
     )
     compat: Literal["llm-rankers"] | None = Field(None, description="behave as that toolkit does, its quirks included")
+    max_new_tokens: int | None = Field(None, ge=1, description="length of a generated answer; the prompt's")
+    temperature: float | None = Field(None, ge=0, description="0: the most probable token; the prompt's")
+    top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling's share; the prompt's")
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,18 @@ class Ranker:
     method: catalog.Method
     params: Params
     prompt: Prompt
+    templates: Mapping[str, Prompt]
+    """The prompts that asks name as their template, by that name."""
+
     scoring: Scoring
     options: RankerOptions
+    _terms: dict[tuple[AskKind, str | None, int, Architecture], Terms] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @classmethod
-    def create(cls, options: Mapping[str, Any]) -> Ranker:
-        """The ranker of a config's `ranker` section.
+    def create(cls, options: Mapping[str, Any], seed: int = 0) -> Ranker:
+        """The ranker of a config's `ranker` section; `seed` is the experiment's.
 
         Raises `InputError` for an unknown method or prompt, and pydantic's `ValidationError` for a bad parameter.
         """
@@ -65,30 +78,39 @@ class Ranker:
         chosen = RankerOptions.model_validate(common)
         method = catalog.method(chosen.method)
         own = {key: value for key, value in options.items() if key not in RankerOptions.model_fields}
-        params = method.params.model_validate((method.params.compat_defaults if chosen.compat else {}) | own)
+        defaults: dict[str, object] = {"seed": seed} if issubclass(method.params, Seeded) else {}
+        defaults |= method.params.compat_defaults if chosen.compat else {}
+        params = method.params.model_validate(defaults | own)
         scoring = chosen.scoring or params.scoring
         prompt = prompts.load(chosen.prompt or params.prompt_for(scoring))
-        if missing := set(params.asks) - set(prompt.asks):
-            raise InputError(
-                f"prompt '{prompt.name}' cannot ask the question of {method.name} ({min(missing)}): "
-                f"it serves {', '.join(prompt.asks)}"
-            )
+        templates = {name: prompts.load(name) for name in params.templates}
+        needed = [(prompt, kind) for kind in params.asks]
+        needed += [(templates[name], kind) for name, kind in params.templates.items()]
+        for found, kind in needed:
+            if kind not in found.asks:
+                raise InputError(
+                    f"prompt '{found.name}' cannot ask the question of {method.name} ({kind}): "
+                    f"it serves {', '.join(found.asks)}"
+                )
         if prompt.most_docs is not None and params.most_docs > prompt.most_docs:
             raise InputError(
                 f"{method.name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
                 f"{prompt.most_docs}; show fewer at a time or name another prompt"
             )
-        return cls(method, params, prompt, scoring, chosen)
+        return cls(method, params, prompt, templates, scoring, chosen)
 
     @cached_property
     def identity(self) -> dict[str, object]:
         """What makes its rankings what they are, given the answers: part of the experiment's fingerprint."""
+        # A prompt is known by its content; a seed that nothing draws on says nothing.
+        unsaid = {name for name in type(self.params).model_fields if name.endswith("_prompt")}
+        unsaid |= set() if self.params.draws else {"seed"}
         return {
             "method": self.method.name,
-            "params": self.params.model_dump(mode="json"),
-            "prompt": self.prompt.digest,
+            "params": self.params.model_dump(mode="json", exclude=unsaid),
+            "prompts": [prompt.digest for prompt in self.prompts],
             "scoring": self.scoring,
-            "options": self.options.model_dump(mode="json", exclude={"method", "prompt", "scoring"}),
+            "options": self.options.model_dump(mode="json", exclude={"method", "prompt", "scoring"}, exclude_none=True),
         }
 
     def steps(self, candidates: Candidates) -> Steps:
@@ -97,13 +119,59 @@ class Ranker:
 
     def read(self, ask: Ask, reply: Reply, backend: Backend) -> Answer:
         """The answer that a reply gives to an ask."""
-        return read(ask, self.prompt, reply, self._reading(ask, backend))
+        return read(ask, self.prompt_of(ask), reply, self.reading(ask, backend))
 
-    def _reading(self, ask: Ask, backend: Backend) -> Reading:
+    @property
+    def prompts(self) -> list[Prompt]:
+        """All prompts that its asks are put with."""
+        return [self.prompt, *self.templates.values()]
+
+    def prompt_of(self, ask: Ask) -> Prompt:
+        """The prompt that puts an ask."""
+        return self.templates[ask.template] if ask.template else self.prompt
+
+    def terms(self, ask: Ask, attempt: int, architecture: Architecture) -> Terms:
+        """On which terms an ask is put, on the given attempt at it."""
+        key = (ask.kind, ask.template, attempt, architecture)
+        found = self._terms.get(key)
+        if found is None:
+            found = self._terms[key] = self._make_terms(ask, attempt, architecture)
+        return found
+
+    def _make_terms(self, ask: Ask, attempt: int, architecture: Architecture) -> Terms:
+        return Terms(
+            prompt=self.prompt_of(ask),
+            # Notes and ratings have no labels whose probabilities could be read.
+            scoring="generation" if ask.kind in ("write", "rate") else self.scoring,
+            decoding=self._decoding(self.prompt_of(ask), attempt, architecture),
+            query_tokens=self.options.query_tokens,
+            passage_tokens=self.options.passage_tokens,
+            compat=self.options.compat,
+            attempt=attempt,
+        )
+
+    def _decoding(self, prompt: Prompt, attempt: int, architecture: Architecture) -> Decoding:
+        options, form = self.options, prompt.answer
+        length = options.max_new_tokens or getattr(form.max_new_tokens, architecture)
+        prompt_tokens = None
+        if options.compat == "llm-rankers" and prompt.labels == "numbers":
+            # That toolkit's listwise ranker leaves generation at the library's default, and T5 at its 512 tokens.
+            length, prompt_tokens = 20, 512 if architecture == "encoder_decoder" else None
+        temperature = form.temperature if options.temperature is None else options.temperature
+        return Decoding(
+            max_new_tokens=None if length == "ideal" else length,
+            prompt_tokens=prompt_tokens,
+            # After an unread answer the text is sampled: the most probable one would only come again.
+            temperature=temperature or (1.0 if attempt else 0.0),
+            top_p=form.top_p if options.top_p is None else options.top_p,
+        )
+
+    def reading(self, ask: Ask, backend: Backend) -> Reading:
+        """How the text of an answer is read."""
         if (self.options.parse or ("digits" if self.options.compat else "strict")) == "strict":
             return Reading()
         rule: LabelRule = "whole"
-        if not all(len(label) == 1 for label in self.prompt.labels):
+        if not all(len(label) == 1 for label in self.prompt_of(ask).labels):
             rule = "strict"
         elif backend.architecture == "encoder_decoder":
             rule = "last_character" if ask.kind == "choose" else "exact"
@@ -112,77 +180,63 @@ class Ranker:
 
 @dataclass
 class Requests:
-    """Turns the asks about one query's candidates into requests."""
+    """Turns the asks about one query's candidates into requests.
+
+    A request's key hashes all that can change the answer: model, prompt, texts, decoding. Texts are hashed whole, with
+    the lengths they are cut to, so that a key can be made without a tokenizer.
+    """
 
     ranker: Ranker
     backend: Backend
     candidates: Candidates
     _texts: dict[str, str] = field(init=False)
     _digests: dict[str, bytes] = field(init=False)
-    _base: bytes = field(init=False)
+    _begun: dict[Terms, Any] = field(default_factory=dict, init=False)
+    """The hash of what an ask's terms and query are: where the hash of each such ask begins."""
 
     def __post_init__(self) -> None:
         by_id = self.backend.simulated
-        query = self.candidates.query
         self._texts = {doc.id: doc.text for doc in self.candidates.docs}
         self._digests = {doc.id: _digest(doc.id if by_id else "", doc.text) for doc in self.candidates.docs}
-        self._base = _digest(
-            json.dumps([self.backend.identity, self._rendering], sort_keys=True),
-            query.id if by_id else "",
-            query.text,
-        )
-
-    @property
-    def _rendering(self) -> list[object]:
-        options = self.ranker.options
-        return [
-            self.ranker.prompt.digest,
-            self.ranker.scoring,
-            asdict(self._decoding),
-            options.query_tokens,
-            options.passage_tokens,
-            options.compat,
-        ]
-
-    @cached_property
-    def _decoding(self) -> Decoding:
-        if self.ranker.options.compat == "llm-rankers" and self.ranker.prompt.labels == "numbers":
-            # That toolkit's listwise ranker leaves generation at the library's default, and T5 at its 512 tokens.
-            prompt_tokens = 512 if self.backend.architecture == "encoder_decoder" else None
-            return Decoding(max_new_tokens=20, prompt_tokens=prompt_tokens)
-        lengths = self.ranker.prompt.answer.max_new_tokens
-        return Decoding(max_new_tokens=getattr(lengths, self.backend.architecture))
 
     def request(self, ask: Ask, attempt: int = 0) -> Request:
-        """The request for an ask, on the given attempt at it.
+        """The request for an ask, on the given attempt at it."""
+        terms = self.ranker.terms(ask, attempt, self.backend.architecture)
+        return Request(ask, self.candidates.query, self._texts, terms, self._key(ask, terms))
 
-        Its key hashes all that can change the answer: model, prompt, texts, decoding.
-        Texts are hashed whole, with the lengths they are cut to, so that a key can be made without a tokenizer.
-        """
-        prompt, options = self.ranker.prompt, self.ranker.options
-        decoding = self._decoding
-        if attempt:  # after an unread answer the text is sampled: the most probable one would only come again
-            decoding = replace(decoding, temperature=1.0)
-        return Request(
-            ask=ask,
-            query_id=self.candidates.query.id,
-            query=self.candidates.query.text,
-            passages=tuple(self._texts[doc] for doc in ask.docs),
-            prompt=prompt,
-            scoring=self.ranker.scoring,
-            decoding=decoding,
-            query_tokens=options.query_tokens,
-            passage_tokens=options.passage_tokens,
-            compat=options.compat,
-            key=self._key(ask, attempt),
+    def derive(self, ask: Ask) -> str:
+        """The note that an ask of kind `derive` names, computed from the texts."""
+        note: str = catalog.note(ask.template or "")(self.candidates.query.text, [self._texts[doc] for doc in ask.docs])
+        return note
+
+    def _key(self, ask: Ask, terms: Terms) -> bytes:
+        begun = self._begun.get(terms)
+        if begun is None:
+            begun = self._begun[terms] = hashlib.sha256(self._beginning(ask, terms))
+        digest = begun.copy()
+        digest.update(b"".join([self._digests[doc] for doc in ask.docs]))
+        if ask.limit or ask.notes or ask.signals or ask.labels or ask.sample:
+            more = json.dumps([ask.limit, ask.notes, ask.signals, ask.labels, ask.sample])
+            digest.update(more.encode())
+        found: bytes = digest.digest()[:KEY_BYTES]
+        return found
+
+    def _beginning(self, ask: Ask, terms: Terms) -> bytes:
+        query = self.candidates.query
+        rendering = asdict(terms.decoding) | {
+            "prompt": terms.prompt.digest,
+            "kind": ask.kind,
+            "scoring": terms.scoring,
+            "query_tokens": terms.query_tokens,
+            "passage_tokens": terms.passage_tokens,
+            "compat": terms.compat,
+            "attempt": terms.attempt,
+        }
+        return _digest(
+            json.dumps([self.backend.identity, rendering], sort_keys=True),
+            query.id if self.backend.simulated else "",
+            query.text,
         )
-
-    def _key(self, ask: Ask, attempt: int) -> bytes:
-        digest = hashlib.sha256(self._base)
-        digest.update(f"{ask.kind}|{ask.limit}|{ask.template}|{ask.sample}|{attempt}|{ask.notes}|".encode())
-        for doc in ask.docs:
-            digest.update(self._digests[doc])
-        return digest.digest()
 
 
 def _digest(*texts: str) -> bytes:

@@ -62,6 +62,9 @@ class Scheduler:
     unparsed: Counter[AskKind] = field(default_factory=Counter, init=False)
     """How many answers to each kind of ask could not be read."""
 
+    forms: Counter[str] = field(default_factory=Counter, init=False)
+    """How many texts were read in which form, or for which reason not: `<kind>: <form>`."""
+
     _answered: int = field(default=0, init=False)
     _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
     _new: list[Request] = field(default_factory=list, init=False)
@@ -107,12 +110,17 @@ class Scheduler:
                 job.cost.seconds = None if job.cost.cached else time.perf_counter() - job.started
                 return
             job.begun = True
-            job.cost.rounds += bool(job.asks)
             job.cost.comparisons += comparisons(job.asks)
             job.answers = [None] * len(job.asks)
             job.missing = len(job.asks)
+            before = job.cost.asks
             for slot, ask in enumerate(job.asks):
-                self._pose(job, slot, ask)
+                if ask.kind == "derive":
+                    job.answers[slot] = Answer(note=job.requests.derive(ask))
+                    job.missing -= 1
+                else:
+                    self._pose(job, slot, ask)
+            job.cost.rounds += job.cost.asks > before
 
     def _pose(self, job: _Job, slot: int, ask: Ask, attempt: int = 0) -> None:
         """Note an ask as new, or let it wait for an equal one that is under way."""
@@ -147,7 +155,7 @@ class Scheduler:
             return
         replies = self.backend.collect()
         if self.backend.remembers:
-            self.ledger.add((request.key, request.query_id, reply) for request, reply in replies)
+            self.ledger.add((request.key, request.query.id, reply) for request, reply in replies)
         self._answered += len(replies)
         self.on_answers(self._answered)
         self._hand_over((request.key, reply) for request, reply in replies)
@@ -173,6 +181,8 @@ class Scheduler:
         answer = self.ranker.read(ask, reply, self.backend)
         job.cost.prompt_tokens = _sum(job.cost.prompt_tokens, answer.prompt_tokens)
         job.cost.completion_tokens = _sum(job.cost.completion_tokens, answer.completion_tokens)
+        if answer.form:
+            self.forms[f"{ask.kind}: {answer.form}"] += 1
         if not answer.parsed:
             job.cost.unparsed += 1
             self.unparsed[ask.kind] += 1

@@ -5,7 +5,8 @@ A ranking method sees these and nothing else: no text handling, no tokens, no pr
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import random
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -14,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Scoring = Literal["likelihood", "generation"]
 """How a model answers: by the log-probabilities of the labels at one position, or by text that is read."""
 
-AskKind = Literal["score", "likelihood", "compare", "choose", "permute", "select", "rate", "write"]
-"""What is asked of a model: see the constructors below, one for each kind."""
+AskKind = Literal["score", "likelihood", "compare", "choose", "permute", "select", "rate", "write", "derive"]
+"""What is asked of a model: see the constructors below, one for each kind. `derive` alone is not asked of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,10 @@ class Ask:
     """One prompt's worth of question about some documents of one query.
 
     `docs` are identifiers in the order of presentation. `template` names another prompt than the ranker's own.
-    `notes` are earlier answers of kind `write` that the prompt may show, by name. `sample` tells repeats of one
-    ask apart, so that they are not taken for one another.
+    `notes` are earlier answers of kind `write` or `derive` that the prompt shows, by name. `signals` are short texts
+    that it shows beside the documents, one each, such as first-stage scores. `labels` says which of the prompt's
+    labels each document gets, by index; the first ones in order unless given. `sample` tells repeats of one ask
+    apart, so that they are not taken for one another.
     """
 
     kind: AskKind
@@ -62,12 +65,14 @@ class Ask:
     limit: int = 0
     template: str | None = None
     notes: tuple[tuple[str, str], ...] = ()
+    signals: tuple[str, ...] = ()
+    labels: tuple[int, ...] = ()
     sample: int = 0
 
 
-def score(doc: str) -> Ask:
+def score(doc: str, template: str | None = None, notes: Sequence[tuple[str, str]] = ()) -> Ask:
     """Ask for the relevance of one document (pointwise). Answered by `Answer.scores[0]`, higher is better."""
-    return Ask("score", (doc,))
+    return Ask("score", (doc,), template=template, notes=tuple(notes))
 
 
 def likelihood(doc: str) -> Ask:
@@ -75,9 +80,9 @@ def likelihood(doc: str) -> Ask:
     return Ask("likelihood", (doc,))
 
 
-def compare(first: str, second: str) -> Ask:
+def compare(first: str, second: str, template: str | None = None) -> Ask:
     """Ask which of two documents is the more relevant (pairwise). Answered by `Answer.choice`, 0 or 1."""
-    return Ask("compare", (first, second))
+    return Ask("compare", (first, second), template=template)
 
 
 def choose(docs: Sequence[str]) -> Ask:
@@ -85,9 +90,9 @@ def choose(docs: Sequence[str]) -> Ask:
     return Ask("choose", tuple(docs))
 
 
-def permute(docs: Sequence[str]) -> Ask:
+def permute(docs: Sequence[str], signals: Sequence[str] = ()) -> Ask:
     """Ask for an order of some documents (listwise). Answered by `Answer.order`, indices into `docs`, best first."""
-    return Ask("permute", tuple(docs))
+    return Ask("permute", tuple(docs), signals=tuple(signals))
 
 
 def select(docs: Sequence[str], limit: int) -> Ask:
@@ -95,14 +100,19 @@ def select(docs: Sequence[str], limit: int) -> Ask:
     return Ask("select", tuple(docs), limit=limit)
 
 
-def rate(docs: Sequence[str]) -> Ask:
-    """Ask for a score for each document of a group. Answered by `Answer.scores`, one a document."""
-    return Ask("rate", tuple(docs))
+def rate(docs: Sequence[str], template: str | None = None, notes: Sequence[tuple[str, str]] = ()) -> Ask:
+    """Ask for a score for each document of a group. Answered by `Answer.scores`, one a document, -inf where none."""
+    return Ask("rate", tuple(docs), template=template, notes=tuple(notes))
 
 
 def write(template: str, docs: Sequence[str] = (), notes: Sequence[tuple[str, str]] = ()) -> Ask:
     """Ask for a note, such as a query analysis, that later asks can carry. Answered by `Answer.note`."""
     return Ask("write", tuple(docs), template=template, notes=tuple(notes))
+
+
+def derive(note: str, docs: Sequence[str]) -> Ask:
+    """Ask for a note that is computed from the texts by `rerankers/notes/<note>.py`: no model, no cost."""
+    return Ask("derive", tuple(docs), template=note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +121,32 @@ class Answer:
 
     The field that holds the value depends on the ask's kind. Where `parsed` is false the model's text could not be
     read, and the value is the neutral one: the first document, the order as presented, no relevance. `scores` also
-    holds the labels' log-probabilities where `choose`, `compare` and `permute` were answered by likelihood.
+    holds the labels' log-probabilities where `choose`, `compare` and `permute` were answered by likelihood. `peak` is
+    the log-probability of the label that means the most relevance, over the whole vocabulary, where a `score` was
+    answered by likelihood; else it is that score. `form` names how the text was read, or why it was not.
     """
 
     choice: int = 0
     order: tuple[int, ...] = ()
     scores: tuple[float, ...] = ()
+    peak: float = 0.0
     note: str = ""
     text: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     parsed: bool = True
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Document identifiers, best first: a permutation of the candidates."""
+    """Document identifiers, best first: a permutation of the candidates.
+
+    `scores` are theirs, in the same order, where the method gives every document one.
+    """
 
     docs: tuple[str, ...]
+    scores: tuple[float, ...] | None = None
 
 
 Steps = Generator[list[Ask], list[Answer], Ranking]
@@ -158,6 +176,16 @@ class Params(BaseModel):
         """The most documents that one ask shows."""
         return 1
 
+    @property
+    def templates(self) -> Mapping[str, AskKind]:
+        """The prompts that its asks name as `template`, besides the ranker's own, and the kind each one serves."""
+        return {}
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance has a part in it: only then is the seed part of what it is."""
+        return False
+
     def prompt_for(self, scoring: Scoring) -> str:  # noqa: ARG002
         """The prompt that is used with a scoring, unless the config names another."""
         return self.prompt
@@ -169,6 +197,21 @@ class TopK(Params):
     k: int = Field(10, ge=1, description="how many documents to rank; those below keep first-stage order")
 
 
+class Seeded(Params):
+    """Parameters of a method with random choices."""
+
+    seed: int = Field(0, description="seeds its random choices, together with the query id; the config's `seed`")
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance has a part in it."""
+        return True
+
+    def dice(self, candidates: Candidates) -> random.Random:
+        """Chance for one query: the same in every run of that seed."""
+        return random.Random(f"{self.seed}|{candidates.query.id}")  # noqa: S311
+
+
 def top_then_rest(top: Sequence[str], candidates: Candidates) -> Ranking:
     """The ranked documents, then all others in first-stage order."""
     ranked = set(top)
@@ -178,7 +221,7 @@ def top_then_rest(top: Sequence[str], candidates: Candidates) -> Ranking:
 def by_score(candidates: Candidates, scores: Sequence[float]) -> Ranking:
     """All documents by descending score; equal scores keep first-stage order."""
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    return Ranking(tuple(candidates.docs[i].id for i in order))
+    return Ranking(tuple(candidates.docs[i].id for i in order), tuple(scores[i] for i in order))
 
 
 @dataclass(slots=True)

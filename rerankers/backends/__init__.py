@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture, Prompt
-from ..types import Ask, Scoring
+from ..types import Ask, Query, Scoring
 
 Grades = Mapping[str, Mapping[str, int]]
 """Relevance judgements: query id → document id → grade."""
@@ -38,37 +38,70 @@ class Setting:
 class Decoding:
     """How text is generated. At temperature 0 the most probable token is taken each time."""
 
-    max_new_tokens: int
+    max_new_tokens: int | None
+    """None: as many as an answer takes that names every passage once."""
+
     prompt_tokens: int | None = None
     """Longer prompts are cut to so many tokens, which loses what stands at their end."""
 
     temperature: float = 0.0
+    top_p: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An ask with everything that a backend needs to answer it.
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """On which terms asks of one kind are put: what their requests have in common. Equal only to itself.
 
-    `passages` are the texts of the asked documents, whole; a backend with a tokenizer cuts query and passages to
-    `query_tokens` and `passage_tokens` of its own tokens. `key` addresses the answer in the ledger.
+    A backend with a tokenizer cuts query and passages to `query_tokens` and `passage_tokens` of its own tokens.
+    `attempt` counts how often an answer could not be read before.
     """
 
-    ask: Ask
-    query_id: str
-    query: str
-    passages: tuple[str, ...]
     prompt: Prompt
     scoring: Scoring
     decoding: Decoding
     query_tokens: int | None
     passage_tokens: int | None
     compat: Literal["llm-rankers"] | None
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An ask with everything that a backend needs to answer it.
+
+    `texts` are those of all the query's candidates by id, whole. `key` addresses the answer in the ledger.
+    """
+
+    ask: Ask
+    query: Query
+    texts: Mapping[str, str]
+    terms: Terms
     key: bytes
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt that puts the ask."""
+        return self.terms.prompt
+
+    @property
+    def scoring(self) -> Scoring:
+        """Whether labels are scored or text is generated."""
+        return self.terms.scoring
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """The texts of the asked documents, whole, in order of presentation."""
+        return tuple(self.texts[doc] for doc in self.ask.docs)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels it can be answered with."""
-        return self.prompt.labels_for(len(self.ask.docs))
+        return self.prompt.labels_of(self.ask)
+
+    @property
+    def ideal(self) -> str:
+        """An answer that names every passage once, in the order presented."""
+        return self.prompt.answer.naming(self.labels)
 
 
 class Backend(Protocol):

@@ -50,10 +50,14 @@ class Tokens:
 
     def prompt(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as ids: the encoder's input, or all that stands before the answer."""
-        messages = request.prompt.render(
-            self._shield(self.cut(request.query, request.query_tokens)),
-            [self._shield(self.cut(text, request.passage_tokens)) for text in request.passages],
+        terms = request.terms
+        lengths = {name: terms.passage_tokens if cut == "cut" else None for name, cut in terms.prompt.notes.items()}
+        messages = terms.prompt.render(
+            request.ask,
+            self._shield(self.cut(request.query.text, terms.query_tokens)),
+            [self._shield(self.cut(text, terms.passage_tokens)) for text in request.passages],
             self.architecture,
+            {name: self._shield(self.cut(note, lengths.get(name))) for name, note in request.ask.notes},
         )
         if self.architecture == "decoder_only" and self.tokenizer.chat_template:
             text = self.tokenizer.apply_chat_template(
@@ -64,23 +68,23 @@ class Tokens:
             )
             # The template writes the special tokens; where llm-rankers appends to its text, the tokenizer adds them
             # once more.
-            special = request.compat == "llm-rankers" and bool(request.prompt.answer.prefix.decoder_only)
+            special = terms.compat == "llm-rankers" and bool(terms.prompt.answer.prefix.decoder_only)
         else:
             text = "\n\n".join(message.content for message in messages)
             special = True
         if self.architecture == "decoder_only":
             text += request.prompt.answer.prefix.decoder_only
         ids = self._ids(text, special)
-        limit = request.decoding.prompt_tokens
+        limit = terms.decoding.prompt_tokens
         if limit is not None and len(ids) > limit:
             ids = [*ids[: limit - 1], ids[-1]]  # the end token stays
         return text, ids
 
     def target(self, request: Request) -> list[int]:
         """The text whose probability is asked for; llm-rankers counts the padding token that begins it (T5)."""
-        query = self._shield(self.cut(request.query, request.query_tokens))
+        query = self._shield(self.cut(request.query.text, request.terms.query_tokens))
         ids = self._ids((request.prompt.target or "").format(query=query), special=False)
-        if request.compat == "llm-rankers" and self.architecture == "encoder_decoder":
+        if request.terms.compat == "llm-rankers" and self.architecture == "encoder_decoder":
             return [self.tokenizer.pad_token_id, *ids]
         return ids
 
@@ -88,26 +92,32 @@ class Tokens:
         """What an encoder-decoder model's answer is made to begin with, after its start token."""
         return self._ids(request.prompt.answer.prefix.encoder_decoder, special=False)
 
-    def label_ids(self, request: Request, prompt: str) -> tuple[int, ...]:
-        """The first token of each label, as it is written where the answer begins.
+    def answer_tokens(self, request: Request) -> int:
+        """The most tokens that the answer may have."""
+        most = request.terms.decoding.max_new_tokens
+        return len(self._ids(request.ideal, special=False)) + 1 if most is None else most
 
-        Raises `InputError` where two labels begin with the same token, or one is unknown to the tokenizer.
+    def label_ids(self, request: Request, prompt: str) -> tuple[tuple[int, ...], ...]:
+        """The tokens of each label that are scored, as they are written where the answer begins: the first, or all.
+
+        Raises `InputError` where two labels have the same tokens, or one is unknown to the tokenizer.
         """
         if self.architecture == "encoder_decoder":
             prompt = request.prompt.answer.prefix.encoder_decoder
-        return self._label_ids(prompt[-TAIL:], request.labels)
+        return self._label_ids(prompt[-TAIL:], request.labels, request.prompt.answer.scored == "whole")
 
-    def _find_label_ids(self, before: str, labels: tuple[str, ...]) -> tuple[int, ...]:
+    def _find_label_ids(self, before: str, labels: tuple[str, ...], whole: bool) -> tuple[tuple[int, ...], ...]:
         gap = "" if not before or before[-1].isspace() or self._ends_with_control(before) else " "
         stem = self._ids(before, special=False)
         found = []
         for label in labels:
             written = self._ids(before + gap + label, special=False)
             shared = next((i for i, (a, b) in enumerate(zip(stem, written, strict=False)) if a != b), len(stem))
-            found.append(written[shared])
-        if len(set(found)) < len(found) or self.tokenizer.unk_token_id in found:
+            found.append(tuple(written[shared:] if whole else written[shared : shared + 1]))
+        if len(set(found)) < len(found) or any(self.tokenizer.unk_token_id in label for label in found):
+            do = "have" if whole else "begin with"
             raise InputError(
-                f"labels {', '.join(labels)} do not each begin with a token of their own in this model's vocabulary; "
+                f"labels {', '.join(labels)} do not each {do} a token of their own in this model's vocabulary; "
                 "use scoring: generation or a prompt with other labels"
             )
         return tuple(found)

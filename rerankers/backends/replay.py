@@ -68,7 +68,7 @@ class TextReplay(Queue):
 
     def collect(self) -> list[tuple[Request, Reply]]:
         """Answer everything that waits. Raises `InputError` where a query has no recorded answer left."""
-        return [(request, Reply(text=self._next(request.query_id))) for request in self.take()]
+        return [(request, Reply(text=self._next(request.query.id))) for request in self.take()]
 
     def _next(self, query_id: str) -> str:
         texts = self.texts.get(query_id)
@@ -121,7 +121,7 @@ class LedgerReplay(Queue):
         reply = self.ledger.get(request.key)
         if reply is None:
             raise InputError(
-                f"{self.path}: no answer for query {request.query_id} about {', '.join(request.ask.docs)}; "
+                f"{self.path}: no answer for query {request.query.id} about {', '.join(request.ask.docs)}; "
                 "replay with the dataset, ranker and seed of the recording"
             )
         return reply

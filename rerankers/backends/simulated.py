@@ -14,6 +14,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field
@@ -59,6 +60,7 @@ class Simulated(Queue):
         self.seed = seed
         self.grades = grades
         self.identity: Mapping[str, object] = self._identity()
+        self._hashed = lru_cache(maxsize=100_000)(self._hash)
 
     def _identity(self) -> dict[str, object]:
         rule: dict[str, object] = {"backend": "simulated", "answers": self.options.answers}
@@ -89,8 +91,12 @@ class Simulated(Queue):
             return _say_probability(request, self._probability(request))
         if kind == "likelihood":
             return Reply(scores=(math.log(max(self._probability(request), TINY)),))
-        if kind == "permute":
+        if kind in ("permute", "select"):
             return _say_order(request, self._order(request))
+        if kind == "rate":
+            return _say_ratings(request, self._order(request))
+        if kind == "write":
+            return Reply(text=f"a note for '{request.prompt.name}' about {', '.join(request.ask.docs) or 'the query'}")
         return _say_label(request, self._choice(request))
 
     def _choice(self, request: Request) -> int:
@@ -98,7 +104,7 @@ class Simulated(Queue):
         docs = request.ask.docs
         if self.options.answers == "hash":
             return _number(f"{self.seed}|" + "|".join(docs)) % len(docs)
-        relevance = [self._relevance(request.query_id, doc) for doc in docs]
+        relevance = [self._relevance(request.query.id, doc) for doc in docs]
         best = relevance.index(max(relevance))
         dice = self._dice(request)
         if dice and len(docs) > 1 and dice.random() < self.options.noise:
@@ -111,7 +117,7 @@ class Simulated(Queue):
         if self.options.answers == "hash":
             presented = "|".join(docs)
             return sorted(range(len(docs)), key=lambda i: _number(f"{self.seed}|{presented}|{docs[i]}"))
-        order = sorted(range(len(docs)), key=lambda i: -self._relevance(request.query_id, docs[i]))
+        order = sorted(range(len(docs)), key=lambda i: -self._relevance(request.query.id, docs[i]))
         dice = self._dice(request)
         if dice and dice.random() < self.options.noise:
             dice.shuffle(order)
@@ -119,7 +125,7 @@ class Simulated(Queue):
 
     def _probability(self, request: Request) -> float:
         """The probability of the label that means the most relevance, for a single document."""
-        relevance = self._relevance(request.query_id, request.ask.docs[0])
+        relevance = self._relevance(request.query.id, request.ask.docs[0])
         if self.options.answers in ("hash", "rel"):
             return relevance / 2**256
         probability = 1 / (1 + math.exp(0.5 - relevance))
@@ -128,15 +134,18 @@ class Simulated(Queue):
 
     def _relevance(self, query_id: str, doc: str) -> int:
         if self.options.answers in ("hash", "rel"):
-            return _number(f"{self.seed}|{doc}")
+            return self._hashed(doc)
         return self.grades.get(query_id, {}).get(doc, 0)
+
+    def _hash(self, doc: str) -> int:
+        return _number(f"{self.seed}|{doc}")
 
     def _dice(self, request: Request) -> random.Random | None:
         """Chance seeded by the ask, so that the same ask goes wrong the same way in every run."""
         if self.options.answers != "noisy":
             return None
         ask = request.ask
-        seed = f"{self.seed}|{request.query_id}|{ask.kind}|{'|'.join(ask.docs)}|{ask.sample}"
+        seed = f"{self.seed}|{request.query.id}|{ask.kind}|{'|'.join(ask.docs)}|{ask.sample}"
         return random.Random(seed)  # noqa: S311
 
 
@@ -152,8 +161,16 @@ def _say_order(request: Request, order: Sequence[int]) -> Reply:
     """A reply that orders the documents, in the form that the scoring asks for."""
     labels = request.labels
     if request.scoring == "generation":
-        return Reply(text=" > ".join(f"[{labels[i]}]" for i in order))
+        stated = [labels[i] for i in order][: request.ask.limit or None]
+        return Reply(text=request.prompt.answer.naming(stated))
     return Reply(scores=tuple(-float(order.index(i)) for i in range(len(labels))))
+
+
+def _say_ratings(request: Request, order: Sequence[int]) -> Reply:
+    """A reply that rates the documents from 10 down to 0 by their place in the order."""
+    scores = [10.0 - 10.0 * order.index(i) / len(order) for i in range(len(order))]
+    rated = zip(request.labels, scores, strict=True)
+    return Reply(text="\n".join(f"Doc: {label}, Relevance: {score:.4f}" for label, score in rated))
 
 
 def _say_probability(request: Request, probability: float) -> Reply:

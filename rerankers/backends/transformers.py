@@ -24,7 +24,7 @@ from ..digests import file_digest
 from ..errors import BackendError, InputError
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
-from . import Backend, ModelOptions, Queue, Request, Setting
+from . import Backend, ModelOptions, Queue, Request, Setting, Terms
 from ._tokens import Tokens, padded
 
 if TYPE_CHECKING:
@@ -162,16 +162,10 @@ class Transformers(Queue):
         batch = self.take(self.batch_size)
         try:
             with torch.inference_mode():
-                continued = [request for request in batch if request.prompt.target]
-                others = [request for request in batch if not request.prompt.target]
-                labelled = [request for request in others if request.scoring == "likelihood"]
-                written = [request for request in others if request.scoring == "generation"]
-                greedy = [request for request in written if not request.decoding.temperature]
-                # Each alone: what chance gives one prompt must not depend on those beside it.
-                sampled = [[request] for request in written if request.decoding.temperature]
-                replies = [self._continue(continued), self._score_labels(labelled)]
-                replies += map(self._write, [greedy, *sampled])
-                return [reply for some in replies for reply in some]
+                on_terms: dict[Terms, list[Request]] = {}
+                for request in batch:
+                    on_terms.setdefault(request.terms, []).append(request)
+                return [reply for terms, some in on_terms.items() for reply in self._answer(terms, some)]
         except torch.OutOfMemoryError as error:
             raise BackendError(
                 f"out of memory on {self.device} with batches of {self.batch_size}; lower model.batch_size and run "
@@ -181,12 +175,21 @@ class Transformers(Queue):
     def close(self) -> None:
         """Nothing is held that Python would not let go of."""
 
+    def _answer(self, terms: Terms, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+        """Answer a batch of requests of the same terms."""
+        if terms.prompt.target:
+            return self._continue(requests)
+        if terms.scoring == "likelihood":
+            return (self._score_whole_labels if terms.prompt.answer.scored == "whole" else self._score_labels)(requests)
+        if terms.decoding.temperature:
+            # Each alone: what chance gives one prompt must not depend on those beside it.
+            return [reply for request in requests for reply in self._write([request])]
+        return self._write(requests)
+
     def _score_labels(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
         """The labels' log-probabilities over the whole vocabulary, where the answer would begin."""
         import torch
 
-        if not requests:
-            return []
         prompts = [self.tokens.prompt(request) for request in requests]
         inputs = self._inputs(requests, [ids for _, ids in prompts])
         keep = {"logits_to_keep": 1} if "logits_to_keep" in self._accepted else {}
@@ -195,64 +198,85 @@ class Transformers(Queue):
         scores = torch.log_softmax(logits, dim=-1).cpu()
         replies = []
         for row, request, (text, ids) in zip(scores, requests, prompts, strict=True):
-            chosen = tuple(row[list(self.tokens.label_ids(request, text))].tolist())
+            chosen = tuple(row[[first for (first,) in self.tokens.label_ids(request, text)]].tolist())
             _check_number(sum(chosen), request, self.dtype)
             replies.append((request, Reply(scores=chosen, prompt_tokens=len(ids), completion_tokens=0)))
         return replies
 
     def _continue(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
         """The log-probability of each request's target, summed over its tokens."""
-        import torch
-
-        if not requests:
-            return []
         prompts = [ids for _, ids in map(self.tokens.prompt, requests)]
         targets = [self.tokens.target(request) for request in requests]
-        if self.architecture == "encoder_decoder":
+        totals = self._target_scores(requests, prompts, targets)
+        lengths = [len(prompt) + len(target) for prompt, target in zip(prompts, targets, strict=True)]
+        return [
+            (request, Reply(scores=(total,), prompt_tokens=length, completion_tokens=0))
+            for request, total, length in zip(requests, totals, lengths, strict=True)
+        ]
+
+    def _score_whole_labels(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+        """The labels' log-probabilities, each summed over all its tokens."""
+        replies = []
+        for request in requests:
+            text, ids = self.tokens.prompt(request)
+            labels = [list(label) for label in self.tokens.label_ids(request, text)]
+            rows = [slice(i, i + self.batch_size) for i in range(0, len(labels), self.batch_size)]
+            scores = [
+                score
+                for some in rows
+                for score in self._target_scores([request] * len(labels[some]), [ids] * len(labels[some]), labels[some])
+            ]
+            replies.append((request, Reply(scores=tuple(scores), prompt_tokens=len(ids), completion_tokens=0)))
+        return replies
+
+    def _target_scores(
+        self, requests: Sequence[Request], prompts: Sequence[list[int]], targets: Sequence[list[int]]
+    ) -> list[float]:
+        """The log-probability of each target after its prompt, summed over the target's tokens."""
+        import torch
+
+        encoder_decoder = self.architecture == "encoder_decoder"
+        if encoder_decoder:
             inputs = self._inputs(requests, prompts)
-            start = self.config.decoder_start_token_id
-            shown, _ = padded([[start, *target[:-1]] for target in targets], self._pad, left=False)
+            first = inputs["decoder_input_ids"][0].tolist()
+            shown, _ = padded([[*first, *target[:-1]] for target in targets], self._pad, left=False)
             inputs["decoder_input_ids"] = torch.tensor(shown, device=self.device)
-            logits = self.model(**inputs, use_cache=False).logits
+            logits = self.model(**inputs, use_cache=False).logits[:, len(first) - 1 :]
         else:
             inputs = self._inputs(requests, [p + t for p, t in zip(prompts, targets, strict=True)])
             longest = max(len(target) for target in targets)
             keep = {"logits_to_keep": longest + 1} if "logits_to_keep" in self._accepted else {}
             logits = self.model(**inputs, **keep, use_cache=False).logits
-        replies = []
-        for row, request, prompt, target in zip(logits, requests, prompts, targets, strict=True):
+        scores = []
+        for row, request, target in zip(logits, requests, targets, strict=True):
             # Each position predicts the token after it; a decoder-only model's last one predicts what is not asked.
-            encoder_decoder = self.architecture == "encoder_decoder"
             positions = row[: len(target)] if encoder_decoder else row[-len(target) - 1 : -1]
             wanted = torch.tensor(target, device=self.device).unsqueeze(1)
-            total = float(torch.log_softmax(positions.double(), dim=-1).gather(1, wanted).sum())
-            _check_number(total, request, self.dtype)
-            replies.append(
-                (request, Reply(scores=(total,), prompt_tokens=len(prompt) + len(target), completion_tokens=0))
-            )
-        return replies
+            scores.append(float(torch.log_softmax(positions.double(), dim=-1).gather(1, wanted).sum()))
+            _check_number(scores[-1], request, self.dtype)
+        return scores
 
     def _write(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
         """Generated text, without what it was made to begin with."""
         import torch
         import transformers
 
-        if not requests:
-            return []
         prompts = [ids for _, ids in map(self.tokens.prompt, requests)]
+        lengths = [self.tokens.answer_tokens(request) for request in requests]
         inputs = self._inputs(requests, prompts)
         inputs.pop("position_ids", None)  # generate() makes its own
         start = inputs["decoder_input_ids" if self.architecture == "encoder_decoder" else "input_ids"].shape[1]
-        decoding = requests[0].decoding
+        decoding = requests[0].terms.decoding
         if decoding.temperature:
             torch.manual_seed(int.from_bytes(requests[0].key[:8]) ^ self.seed)
         ends = self.model.generation_config.eos_token_id
         output = self.model.generate(
             **inputs,
             generation_config=transformers.GenerationConfig(
-                max_new_tokens=decoding.max_new_tokens,
+                max_new_tokens=max(lengths),
                 do_sample=decoding.temperature > 0,
                 temperature=decoding.temperature or None,
+                top_p=decoding.top_p if decoding.temperature else None,
                 pad_token_id=self._pad,
                 eos_token_id=ends,
                 decoder_start_token_id=self.config.decoder_start_token_id
@@ -262,8 +286,8 @@ class Transformers(Queue):
         )[:, start:].tolist()
         stops = set(ends if isinstance(ends, list) else [ends])
         replies = []
-        for request, prompt, row in zip(requests, prompts, output, strict=True):
-            end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
+        for request, prompt, most, row in zip(requests, prompts, lengths, output, strict=True):
+            end = next((i + 1 for i, token in enumerate(row[:most]) if token in stops), min(len(row), most))
             text = self.tokens.tokenizer.decode(row[:end], skip_special_tokens=True)
             replies.append((request, Reply(text=text, prompt_tokens=len(prompt), completion_tokens=end)))
         return replies
@@ -276,9 +300,9 @@ class Transformers(Queue):
         # T5's positions are relative and have no end.
         longest = None if encoder_decoder else getattr(self.config, "max_position_embeddings", None)
         for request, ids in zip(requests, prompts, strict=True):
-            if longest is not None and len(ids) + request.decoding.max_new_tokens > longest:
+            if longest is not None and len(ids) + self.tokens.answer_tokens(request) > longest:
                 raise InputError(
-                    f"query {request.query_id}: a prompt of {len(ids)} tokens does not fit the model's {longest}; "
+                    f"query {request.query.id}: a prompt of {len(ids)} tokens does not fit the model's {longest}; "
                     "lower ranker.passage_tokens or the documents a prompt"
                 )
         rows, mask = padded(prompts, self._pad, left=not encoder_decoder)
@@ -370,7 +394,7 @@ def _snapshot(name: str, revision: str | None) -> Path:
 def _check_number(score: float, request: Request, dtype: torch.dtype) -> None:
     if not math.isfinite(score):
         raise BackendError(
-            f"query {request.query_id}: the model's scores are not numbers in {dtype}; use dtype: bfloat16 or float32"
+            f"query {request.query.id}: the model's scores are not numbers in {dtype}; use dtype: bfloat16 or float32"
         )
 
 

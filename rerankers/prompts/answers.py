@@ -6,21 +6,14 @@ A text that cannot be read gives an answer with `parsed=False` and the neutral v
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from ..types import Answer, Ask
+from . import parsing
+from .parsing import Found, LabelRule, PermutationRule
 from .prompts import Prompt
-
-LabelRule = Literal["strict", "exact", "whole", "last_character"]
-"""How a label is read from text: see `read_label`."""
-
-PermutationRule = Literal["strict", "digits"]
-"""How an order is read from text: see `read_permutation`."""
-
-AROUND_A_LABEL = " \t\r\n\"'*[]().:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +40,65 @@ class Reading:
 
 def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
     """The answer that a reply gives to an ask."""
-    choice: int | None = 0
-    order: tuple[int, ...] | None = ()
-    scores: tuple[float, ...] = reply.scores or ()
-    labels = prompt.labels_for(len(ask.docs))
+    labels = prompt.labels_of(ask)
+    if reply.scores is not None:
+        return _by_scores(ask, prompt, reply, reply.scores)
+    text, docs = reply.text or "", len(ask.docs)
+    choice, order, scores, peak, note = 0, tuple[int, ...](), tuple[float, ...](), 0.0, ""
+    found: Found[Any]
     if ask.kind == "permute":
-        if reply.scores is not None:
-            order = tuple(sorted(range(len(labels)), key=lambda i: -scores[i]))
-        else:
-            order = read_permutation(reply.text or "", len(ask.docs), reading.permutation)
-    elif ask.kind == "likelihood":
-        if reply.scores is None:  # a text gives no probability
-            choice, scores = None, (-math.inf,)
+        found = parsing.read_permutation(text, labels, reading.permutation)
+        order = tuple(range(docs)) if found.value is None else found.value
+    elif ask.kind == "select":
+        found = parsing.read_selection(text, labels, ask.limit)
+        order = tuple(range(min(ask.limit, docs))) if found.value is None else found.value
+    elif ask.kind == "rate":
+        found = parsing.read_ratings(text, labels)
+        scores = tuple(-math.inf if score is None else score for score in found.value or (None,) * docs)
+    elif ask.kind == "write":
+        note = (parsing.after_thinking(text) or "").strip()
+        found = Found(note or None, "note" if note else "empty")
+    elif ask.kind == "likelihood":  # a text gives no probability
+        found = Found(None, "text")
+        scores = (-math.inf,)
     else:
-        if reply.scores is not None:
-            choice = max(range(len(labels)), key=scores.__getitem__)
-        else:
-            choice = read_label(reply.text or "", labels, reading.label)
+        found = parsing.read_label(text, labels, reading.label)
+        choice = found.value or 0
         if isinstance(prompt.labels, dict):
-            values = tuple(prompt.labels.values())
-            scores = (expected_value(scores, values) if scores else 0.0 if choice is None else values[choice],)
+            peak = 0.0 if found.value is None else prompt.labels[labels[choice]]
+            scores = (peak,)
     return Answer(
-        choice=choice or 0,
-        order=tuple(range(len(ask.docs))) if order is None else order,
+        choice=choice,
+        order=order,
         scores=scores,
+        peak=peak,
+        note=note,
         text=reply.text,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
-        parsed=choice is not None and order is not None,
+        parsed=found.value is not None,
+        form=found.form,
+    )
+
+
+def _by_scores(ask: Ask, prompt: Prompt, reply: Reply, scores: tuple[float, ...]) -> Answer:
+    """The answer that label scores give: the best label, their order, or their mean value."""
+    choice, order, peak = 0, tuple[int, ...](), 0.0
+    if ask.kind in ("permute", "select"):
+        order = tuple(sorted(range(len(scores)), key=lambda i: -scores[i]))[: ask.limit or None]
+    elif isinstance(prompt.labels, dict):
+        values = tuple(prompt.labels.values())
+        peak = scores[values.index(max(values))]
+        scores = (expected_value(scores, values),)
+    elif ask.kind != "likelihood":
+        choice = scores.index(max(scores))
+    return Answer(
+        choice=choice,
+        order=order,
+        scores=scores,
+        peak=peak,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
     )
 
 
@@ -83,54 +107,3 @@ def expected_value(log_probabilities: Sequence[float], values: Sequence[float]) 
     highest = max(log_probabilities)
     weights = [math.exp(p - highest) for p in log_probabilities]
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
-
-
-def read_label(text: str, labels: Sequence[str], rule: LabelRule) -> int | None:
-    """Which of the labels a text gives, as an index, or None.
-
-    `strict`: the text is the label, in any case, with nothing around it but white space, punctuation and the word
-    "Passage". As ielab/llm-rankers at b36517b reads it, for labels of one letter: `last_character` (setwise, T5),
-    `exact` (pairwise, T5) and `whole` (the whole text, in upper case; llama).
-    """
-    if rule == "last_character":
-        stated = text.strip()[-1:]
-    elif rule == "exact":
-        stated = text.removeprefix(" ")
-    elif rule == "whole":
-        stated = text.strip().upper()
-    else:
-        stated = re.sub(r"^passage\b", "", text.strip(AROUND_A_LABEL), flags=re.IGNORECASE).strip(AROUND_A_LABEL)
-        labels, stated = [label.casefold() for label in labels], stated.casefold()
-    return labels.index(stated) if stated in labels else None
-
-
-def read_permutation(text: str, docs: int, rule: PermutationRule) -> tuple[int, ...] | None:
-    """The order that a text gives to `docs` documents, as indices, best first; None where it gives none.
-
-    `strict`: the longest chain of labels, `[2] > [1] > …`, else of bare numbers, `2 > 1`; a single label only where
-    it is all there is. A number in prose is no label. `digits`: every number anywhere, as RankGPT's code reads it.
-    Repeated and out-of-range labels are dropped, missing ones appended in the order presented.
-    """
-    if rule == "digits":
-        # Not by isdigit(), for which "²" is a digit too; int() does not read it.
-        numbers = [int(number) for number in re.findall(r"[0-9]+", text)]
-    else:
-        chains = [re.findall(r"\d+", chain) for pattern in CHAINS for chain in [_longest(pattern, text)] if chain]
-        numbers = [int(number) for number in chains[0]] if chains else []
-    stated = list(dict.fromkeys(number - 1 for number in numbers if 1 <= number <= docs))
-    if not stated and rule == "strict":
-        return None
-    named = set(stated)
-    return (*stated, *(i for i in range(docs) if i not in named))
-
-
-CHAINS = (
-    re.compile(r"\[\d+\](?:[\s>=,]*[>=,\s][\s>=,]*\[\d+\])+", re.ASCII),
-    re.compile(r"(?<![\w.])\d+(?:\s*>\s*\d+)+(?![\w])", re.ASCII),
-    re.compile(r"\A\W*\[?\d+\]?\W*\Z", re.ASCII),
-)
-"""Labels one after the other: in brackets; bare, with > between them; or a single one and nothing else."""
-
-
-def _longest(pattern: re.Pattern[str], text: str) -> str:
-    return max((match[0] for match in pattern.finditer(text)), key=len, default="")

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import string
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .. import catalog
 from ..errors import InputError
-from ..types import AskKind
+from ..types import Ask, AskKind
+from . import components
 
 Architecture = Literal["encoder_decoder", "decoder_only"]
 """The two forms of language model, which begin and count their answers differently."""
 
-FIELDS = {"query", "num", "passages"}
-PASSAGE_FIELDS = {"label", "text"}
+FIELDS = {"query", "num", "limit", "passages"}
+PASSAGE_FIELDS = {"label", "text", "signal"}
 
 
 class _Part(BaseModel):
@@ -37,9 +38,10 @@ def _as_tuple(value: object) -> object:
 
 
 class Message(_Part):
-    """One turn of the conversation; `content` may use {query}, {num} and {passages}.
+    """One turn of the conversation.
 
-    Neighbouring turns with `each` are repeated for every passage, and use {label} and {text} instead.
+    `content` may use {query}, {num} (of passages), {limit} (how many to select), {passages}, and the prompt's notes.
+    Neighbouring turns with `each` are repeated for every passage, and use {label}, {text} and {signal} instead.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -54,18 +56,37 @@ class Prefixes(_Part):
     decoder_only: str = ""
 
 
+Length = Annotated[int, Field(ge=1)] | Literal["ideal"]
+"""So many tokens, or just as many as an answer takes that names every passage once."""
+
+
 class Lengths(_Part):
     """How many tokens a written answer may have."""
 
-    encoder_decoder: int = Field(16, ge=1)
-    decoder_only: int = Field(16, ge=1)
+    encoder_decoder: Length = 16
+    decoder_only: Length = 16
 
 
 class AnswerForm(_Part):
-    """What an answer looks like."""
+    """What an answer looks like, and how it is generated."""
 
     prefix: Prefixes = Prefixes()
     max_new_tokens: Lengths = Lengths()
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+
+    item: str = "[{label}]"
+    """How an answer names one passage of several."""
+
+    joiner: str = " > "
+    """What stands between the passages that an answer names."""
+
+    scored: Literal["first_token", "whole"] = "first_token"
+    """Whether a label's log-probability is that of its first token, or the sum over all of them."""
+
+    def naming(self, labels: Sequence[str]) -> str:
+        """An answer that names those labels."""
+        return self.joiner.join(self.item.format(label=label) for label in labels)
 
 
 class Prompt(_Part):
@@ -82,6 +103,9 @@ class Prompt(_Part):
     text: str | None = None
     """The form for encoder-decoder models, where it differs from the messages, one after the other."""
 
+    notes: dict[str, Literal["cut", "whole"]] = {}
+    """The notes that it shows, as further fields: cut to the length of a passage, or whole."""
+
     target: str | None = None
     """What the model is to continue with, where the answer is the log-probability of a given text."""
 
@@ -95,9 +119,11 @@ class Prompt(_Part):
 
     @model_validator(mode="after")
     def _templates_use_known_fields(self) -> Prompt:
+        fields = FIELDS | set(self.notes)
         for message in self.messages:
-            _check_fields(message.content, PASSAGE_FIELDS if message.each else FIELDS)
-        _check_fields(self.text or "", FIELDS)
+            _check_fields(message.content, PASSAGE_FIELDS if message.each else fields)
+        _check_fields(self.text or "", fields)
+        _check_fields(self.answer.item, {"label"})
         _check_fields(self.target or "", {"query"})
         _check_fields(self.passage, PASSAGE_FIELDS)
         return self
@@ -122,20 +148,42 @@ class Prompt(_Part):
             self.model_dump_json(exclude={"name", "source"}, exclude_defaults=True).encode()
         ).hexdigest()
 
-    def labels_for(self, docs: int) -> tuple[str, ...]:
-        """The labels that an ask about `docs` documents can be answered with."""
+    def labels_of(self, ask: Ask) -> tuple[str, ...]:
+        """The labels that an ask can be answered with: one a document, in their order, or all of a mapping's."""
+        labels = self._labels(len(ask.docs))
+        return tuple(labels[i] for i in ask.labels) if ask.labels else labels
+
+    @cached_property
+    def _labels(self) -> Callable[[int], tuple[str, ...]]:
+        return cache(self._find_labels)
+
+    def _find_labels(self, docs: int) -> tuple[str, ...]:
         if self.labels == "numbers":
             return tuple(str(number) for number in range(1, docs + 1))
         return tuple(self.labels)[: None if isinstance(self.labels, dict) else docs]
 
-    def render(self, query: str, passages: Sequence[str], form: Architecture = "decoder_only") -> tuple[Message, ...]:
-        """The conversation about a query and passages, in the passages' order; one turn for encoder-decoders."""
+    def render(
+        self,
+        ask: Ask,
+        query: str,
+        passages: Sequence[str],
+        form: Architecture = "decoder_only",
+        notes: Mapping[str, str] | None = None,
+    ) -> tuple[Message, ...]:
+        """The conversation that puts an ask, with its texts cut as they are to be shown; one turn for encoder-decoders.
+
+        Raises `InputError` where the ask carries notes other than the prompt's.
+        """
+        notes = dict(ask.notes) if notes is None else notes
+        if set(notes) != set(self.notes):
+            raise InputError(f"prompt '{self.name}' shows the notes {sorted(self.notes)}, not {sorted(notes)}")
         if self.words is not None:
             passages = [" ".join(text.split()[: self.words]) for text in passages]
-        labels = ("",) * len(passages) if isinstance(self.labels, dict) else self.labels_for(len(passages))
-        each = [{"label": label, "text": text} for label, text in zip_longest(labels, passages, fillvalue="")]
+        labels = ("",) * len(passages) if isinstance(self.labels, dict) else self.labels_of(ask)
+        rows = zip_longest(labels, passages, ask.signals, fillvalue="")
+        each = [{"label": label, "text": text, "signal": signal} for label, text, signal in rows]
         shown = self.separator.join(self.passage.format(**passage) for passage in each)
-        whole = {"query": query, "num": len(passages), "passages": shown}
+        whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, **notes}
         if form == "encoder_decoder" and self.text is not None:
             return (Message(role="user", content=self.text.format(**whole)),)
         turns: list[Message] = []
@@ -147,23 +195,46 @@ class Prompt(_Part):
 
 
 def load(name: str) -> Prompt:
-    """The prompt of that name, or of the YAML file at that path.
+    """The prompt of that name, or of the YAML file at that path; `components` says how a name chooses among a file's.
 
     Raises `InputError` where there is none or where the file is no prompt.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else catalog.prompt_file(name)
+    base, choices = components.split(name)
+    path = _file(base)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Prompt.model_validate({"name": path.stem} | content)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"prompt {path}: cannot be read: {error}") from error
-    except (yaml.YAMLError, TypeError) as error:
-        raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
+        content = components.compose(_content(path), choices)
+        return Prompt.model_validate({"name": "/".join([path.stem, *name.split("/")[base.count("/") + 1 :]])} | content)
+    except InputError as error:
+        raise InputError(f"prompt {path}: {error}") from error
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"prompt {path}: malformed: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"{part}." for part in first["loc"])[:-1]
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"prompt {path}: {place}{': ' if place else ''}{message}") from error
+
+
+def variations(name: str) -> list[str]:
+    """The names of all prompts that the components of a file can make; its own name alone where it has none."""
+    return list(components.variations(name, _content(_file(name))))
+
+
+def _file(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else catalog.prompt_file(name)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a prompt's file says. Raises `InputError` where it cannot be read or is no YAML mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"prompt {path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"prompt {path}: not a YAML mapping: {content!r}")
+    return content
 
 
 def _check_fields(template: str, known: set[str]) -> None:

@@ -36,7 +36,7 @@ def test_as_json_with_the_tokens(r2llm, toy: Path, tiny_t5: Path) -> None:
     found = r2llm("prompt", "--config", "toy.yaml", "--query", "q1", "--set", model, "--json").json
     assert found["query"] == {"id": "q1", "text": "why is the sea salt"}
     assert found["docs"] == ["d1", "d2", "d3"]
-    assert found["labels"][0].keys() == {"label", "meaning", "token"}
+    assert found["labels"][0].keys() == {"label", "meaning", "tokens"}
     assert len(found["shown"]["tokens"]) > 10
 
 

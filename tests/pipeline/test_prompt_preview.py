@@ -113,7 +113,7 @@ def test_labels_are_read_at_the_tokens_that_begin_them(look: Look, tiny_t5: Path
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_t5)
     assert found.architecture == "encoder_decoder"
     assert [(label.label, label.meaning) for label in found.labels] == [("A", "d2"), ("B", "d4")]
-    assert [label.token for label in found.labels] == tokenizer.convert_tokens_to_ids(["▁A", "▁B"])
+    assert [label.tokens for label in found.labels] == [(i,) for i in tokenizer.convert_tokens_to_ids(["▁A", "▁B"])]
     assert found.prefix_tokens == tuple(tokenizer.convert_tokens_to_ids(["▁Passage"]))
 
 

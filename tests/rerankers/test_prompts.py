@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from r2llm.rerankers import catalog
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.prompts import prompts
+from r2llm.rerankers.types import Ask
 
 PLAIN = """\
 source: made for this test
@@ -26,25 +27,29 @@ def loaded(folder: Path, text: str, name: str = "own.yaml") -> prompts.Prompt:
     return prompts.load(str(path))
 
 
+def asked(docs: int) -> Ask:
+    return Ask("choose", tuple(f"d{i}" for i in range(docs)))
+
+
 def test_a_prompt_is_filled_in(tmp_path: Path) -> None:
     prompt = loaded(tmp_path, PLAIN)
     assert prompt.name == "own"
     assert prompt.labels == ("A", "B", "C")
-    assert prompt.labels_for(2) == ("A", "B")
-    [message] = prompt.render("moons", ["one", "two"])
+    assert prompt.labels_of(asked(2)) == ("A", "B")
+    [message] = prompt.render(asked(2), "moons", ["one", "two"])
     assert (message.role, message.content) == ("user", "Which fits moons?\nA: one | B: two")
 
 
 @pytest.mark.parametrize("text", ["{query}", "{passages}", "{", "}}", "{0}", "{text!r}", "[3]", "%s", "\\n", "{label}"])
 def test_what_a_passage_or_query_says_stays_text(tmp_path: Path, text: str) -> None:
     prompt = loaded(tmp_path, PLAIN)
-    [message] = prompt.render(text, [text, "b"])
+    [message] = prompt.render(asked(2), text, [text, "b"])
     assert message.content == f"Which fits {text}?\nA: {text} | B: b"
 
 
 @given(st.text(), st.lists(st.text(), min_size=1, max_size=3))
 def test_any_text_stays_text(query: str, passages: list[str]) -> None:
-    [message] = prompts.load("setwise").render(query, passages)
+    [message] = prompts.load("setwise").render(asked(len(passages)), query, passages)
     shown = "\n\n".join(f'Passage {label}: "{text}"' for label, text in zip("ABC", passages, strict=False))
     assert message.content == (
         f'Given a query "{query}", which of the following passages is the most relevant one to the query?\n\n'
@@ -54,13 +59,13 @@ def test_any_text_stays_text(query: str, passages: list[str]) -> None:
 
 def test_the_words_of_yes_no() -> None:
     prompt = prompts.load("yes_no")
-    [message] = prompt.render("moons of mars", ["Two."])
+    [message] = prompt.render(asked(1), "moons of mars", ["Two."])
     assert (
         message.content
         == "Passage: Two.\nQuery: moons of mars\nDoes the passage answer the query? Answer 'Yes' or 'No'"
     )
     assert prompt.labels == {"Yes": 1.0, "No": 0.0}
-    assert prompt.labels_for(1) == ("Yes", "No")
+    assert prompt.labels_of(asked(1)) == ("Yes", "No")
 
 
 @pytest.mark.parametrize("name", catalog.prompts())
@@ -69,10 +74,15 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
     assert prompt.name == name
     assert len(prompt.source) > 20
     assert prompt.asks
-    labels = prompt.labels_for(2)
-    assert len(set(labels)) == len(labels) == (0 if prompt.target else 2)
-    shown = " ".join(message.content for message in prompt.render("the query's words", ["the passage's words"]))
-    assert shown.count("the passage's words") == 1
+    labels = prompt.labels_of(asked(2))
+    assert len(set(labels)) == len(labels)
+    assert len(labels) > 1 or prompt.target or prompt.asks == ("write",)
+    notes = dict.fromkeys(prompt.notes, "the note's words")
+    turns = prompt.render(asked(1), "the query's words", ["the passage's words"], notes=notes)
+    shown = " ".join(message.content for message in turns)
+    fields = ("{passages}", "{text}")
+    assert shown.count("the passage's words") == any(field in str(prompt.messages) for field in fields)
+    assert shown.count("the note's words") >= len(notes)
     assert "the query's words" in shown or prompt.target
     assert "{" not in shown
 
@@ -80,14 +90,14 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("{query}", "{question}", "{question} is no field here; write {num} or {passages} or {query}"),
-        ("{query}", "{query.id}", "{query.id} is no field here; write {num} or {passages} or {query}"),
-        ("{query}", "{}", "{} is no field here; write {num} or {passages} or {query}"),
-        ("{query}", "{text}", "{text} is no field here; write {num} or {passages} or {query}"),
-        ("{text}", "{query}", "{query} is no field here; write {label} or {text}"),
+        ("{query}", "{question}", "{question} is no field here; write {limit} or {num} or {passages} or {query}"),
+        ("{query}", "{query.id}", "{query.id} is no field here; write {limit} or {num} or {passages} or {query}"),
+        ("{query}", "{}", "{} is no field here; write {limit} or {num} or {passages} or {query}"),
+        ("{query}", "{text}", "{text} is no field here; write {limit} or {num} or {passages} or {query}"),
+        ("{text}", "{query}", "{query} is no field here; write {label} or {signal} or {text}"),
         ("{query}", "{query", "unexpected '{' in field name"),
-        ("{query}", "{query!r}", "{query!r} is no field here; write {num} or {passages} or {query}"),
-        ("{query}", "{query:>{x}}", "{query:>{x}} is no field here; write {num} or {passages} or {query}"),
+        ("{query}", "{query!r}", "{query!r} is no field here; write {limit} or {num} or {passages} or {query}"),
+        ("{query}", "{query:>{x}}", "{query:>{x}} is no field here; write {limit} or {num} or {passages} or {query}"),
         ("[choose]", "[score]", "asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}"),
         ("[A, B, C]", "{a: 1.0, b: 0.0}", "asks about several passages need a list of labels, one a passage"),
         ("asks: [choose]", "asks: [chose]", "asks.0: Input should be 'score', 'likelihood', 'compare', 'choose'"),

@@ -37,6 +37,9 @@ def test_the_defaults_are_the_methods_own() -> None:
         "on_unparsed": "keep_order",
         "parse": None,
         "compat": None,
+        "max_new_tokens": None,
+        "temperature": None,
+        "top_p": None,
     }
 
 
@@ -110,7 +113,7 @@ def test_all_that_can_change_an_answer_is_in_its_key(backend, make_candidates, t
         key(other_model, plain, ask),
     ]
     assert len(set(keys)) == len(keys)
-    assert all(len(one) == 32 for one in keys)
+    assert all(len(one) == 16 for one in keys)
 
 
 def test_what_cannot_change_an_answer_is_not_in_its_key(backend, make_candidates, tmp_path: Path) -> None:
@@ -152,11 +155,11 @@ def test_a_request_carries_the_whole_texts_and_how_they_are_cut(backend, make_ca
     ranker = Ranker.create({"method": "pointwise.yes_no", "query_tokens": 7, "passage_tokens": None})
     requests = Requests(ranker, backend, make_candidates(["one", "two"], query_id="q7", query="moons"))
     request = requests.request(score("d01"))
-    assert (request.query_id, request.query, request.passages) == ("q7", "moons", ("two",))
-    assert (request.query_tokens, request.passage_tokens, request.compat) == (7, None, None)
+    assert (request.query, request.passages) == (Query("q7", "moons"), ("two",))
+    assert (request.terms.query_tokens, request.terms.passage_tokens, request.terms.compat) == (7, None, None)
     assert (request.scoring, request.labels) == ("likelihood", ("Yes", "No"))
-    assert (request.decoding.max_new_tokens, request.decoding.temperature) == (3, 0.0)
-    assert requests.request(score("d01"), attempt=1).decoding.temperature == 1.0
+    assert (request.terms.decoding.max_new_tokens, request.terms.decoding.temperature) == (3, 0.0)
+    assert requests.request(score("d01"), attempt=1).terms.decoding.temperature == 1.0
 
 
 def test_the_lengths_of_answers_are_those_of_the_models_architecture(rule_backend, make_candidates) -> None:
@@ -164,7 +167,7 @@ def test_the_lengths_of_answers_are_those_of_the_models_architecture(rule_backen
     for architecture in ("encoder_decoder", "decoder_only"):
         backend = rule_backend(lambda request: Reply(text="A"), architecture=architecture)
         requests = Requests(Ranker.create({"method": "setwise.heapsort"}), backend, make_candidates())
-        lengths[architecture] = requests.request(choose(["d00", "d01"])).decoding.max_new_tokens
+        lengths[architecture] = requests.request(choose(["d00", "d01"])).terms.decoding.max_new_tokens
     assert lengths == {"encoder_decoder": 2, "decoder_only": 1}
 
 
@@ -198,7 +201,7 @@ def test_the_identity_of_a_ranker_is_what_can_change_its_rankings(tmp_path: Path
 
     plain = identity()
     assert identity(prompt="setwise", scoring="likelihood", k=10) == plain
-    assert sorted(plain) == ["method", "options", "params", "prompt", "scoring"]
+    assert sorted(plain) == ["method", "options", "params", "prompts", "scoring"]
     changes = [
         {"k": 3},
         {"num_child": 3},

@@ -90,7 +90,7 @@ def test_one_query_at_a_time_is_ranked_to_its_end_before_the_next_is_looked_at(
 ) -> None:
     backend = rule_backend(told("A"))
     rank(HEAPSORT, backend, [make_candidates(9, query_id=f"q{i}") for i in range(3)], pooled=False)
-    order = [request.query_id for request in backend.answered]
+    order = [request.query.id for request in backend.answered]
     assert order == sorted(order)
     assert set(order) == {"q0", "q1", "q2"}
 
@@ -192,7 +192,7 @@ def test_keep_order_takes_the_first_and_counts(make_candidates, rank, rule_backe
     [(ranking, cost)] = rank({"method": "setwise.bubblesort", "scoring": "generation"}, backend, [make_candidates(9)])
     assert ranking.docs == make_candidates(9).ids
     assert cost.unparsed == cost.asks == cost.calls == cost.comparisons > 0
-    assert all(request.decoding.temperature == 0.0 for request in backend.asked)
+    assert all(request.terms.decoding.temperature == 0.0 for request in backend.asked)
 
 
 def test_retry_asks_up_to_three_times_more_at_temperature_then_keeps_the_order(
@@ -203,7 +203,7 @@ def test_retry_asks_up_to_three_times_more_at_temperature_then_keeps_the_order(
     [(ranking, cost)] = rank(YES_NO | {"on_unparsed": "retry"}, backend, [make_candidates(["one", "two"])])
     assert ranking.docs == ("d00", "d01")
     first = [request for request in backend.asked if request.ask == score("d00")]
-    assert [request.decoding.temperature for request in first] == [0.0, 1.0, 1.0, 1.0]
+    assert [request.terms.decoding.temperature for request in first] == [0.0, 1.0, 1.0, 1.0]
     assert len({request.key for request in first}) == 4
     assert (cost.asks, cost.calls, cost.cached, cost.unparsed, cost.rounds) == (8, 8, 0, 8, 1)
     assert (cost.prompt_tokens, cost.completion_tokens) == (40, 8)
@@ -211,7 +211,7 @@ def test_retry_asks_up_to_three_times_more_at_temperature_then_keeps_the_order(
 
 def test_retry_takes_the_first_answer_that_can_be_read(make_candidates, rank, rule_backend) -> None:
     def reply(request: Request) -> Reply:
-        return Reply(text="Yes" if request.ask.docs == ("d01",) and request.decoding.temperature else "hm")
+        return Reply(text="Yes" if request.ask.docs == ("d01",) and request.terms.decoding.temperature else "hm")
 
     backend = rule_backend(reply)
     [(ranking, cost)] = rank(YES_NO | {"on_unparsed": "retry"}, backend, [make_candidates(2)])

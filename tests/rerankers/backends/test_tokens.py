@@ -107,10 +107,10 @@ def test_a_label_is_scored_by_its_first_token_where_the_answer_begins(
 ) -> None:
     tokens: Tokens = backends[model].tokens
     request = posed(model, ["x"] * 10)
-    ids = tokens.label_ids(request, tokens.prompt(request)[0])
+    ids = [first for (first,) in tokens.label_ids(request, tokens.prompt(request)[0])]
     assert tokens.tokenizer.convert_ids_to_tokens(ids) == setwise
     request = posed_yes_no(backends[model])
-    ids = tokens.label_ids(request, tokens.prompt(request)[0])
+    ids = [first for (first,) in tokens.label_ids(request, tokens.prompt(request)[0])]
     assert tokens.tokenizer.convert_ids_to_tokens(ids) == yes_no
 
 
@@ -120,7 +120,7 @@ def test_t5_labels_are_the_last_token_of_passage_x_as_the_authors_take_them(back
     last = [
         tokens.tokenizer(f"<pad> Passage {label}", add_special_tokens=False)["input_ids"][-1] for label in "ABCDEFGHIJ"
     ]
-    assert list(tokens.label_ids(request, "")) == last
+    assert [first for (first,) in tokens.label_ids(request, "")] == last
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -187,7 +187,7 @@ def _generated(backend, requests: list[Request]) -> list[list[int]]:
     inputs = backend._inputs([request], [prompt])
     inputs.pop("position_ids", None)
     start = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
-    output = backend.model.generate(**inputs, max_new_tokens=request.decoding.max_new_tokens, do_sample=False)
+    output = backend.model.generate(**inputs, max_new_tokens=request.terms.decoding.max_new_tokens, do_sample=False)
     return output[:, start:].tolist()
 
 

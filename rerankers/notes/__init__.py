@@ -1,0 +1,1 @@
+"""Notes that are computed from texts, without a model: one function a file, `(query, passages) -> text`."""

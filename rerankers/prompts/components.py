@@ -1,0 +1,73 @@
+"""Prompts composed of components: a YAML file offers choices, a name picks one of each.
+
+A file's `components` give each component's choices, the default first. A choice is the text that stands for
+`{component}` in the messages and in other components, or a mapping with that `text` and any other keys of a prompt
+that come with it, such as labels. `study_setwise/tone=please/order=passage_first` is the file `study_setwise.yaml` with
+two of its components chosen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..catalog import nearest
+from ..errors import InputError
+
+Components = Mapping[str, Mapping[str, str | Mapping[str, Any]]]
+"""Component → choice → its text, or its text and the prompt's keys that come with it."""
+
+
+def split(name: str) -> tuple[str, dict[str, str]]:
+    """A prompt's name or path, and the choices that follow it. Raises `InputError` for a component chosen twice."""
+    parts = name.split("/")
+    chosen = list(itertools.takewhile(lambda part: "=" in part, reversed(parts)))
+    choices: dict[str, str] = {}
+    for part in reversed(chosen):
+        component, _, choice = part.partition("=")
+        if component in choices:
+            raise InputError(f"prompt '{name}' chooses {component} twice")
+        choices[component] = choice
+    return "/".join(parts[: len(parts) - len(chosen)]), choices
+
+
+def compose(content: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
+    """The plain prompt that the choices make of a file's content; a component not chosen has its first choice.
+
+    Raises `InputError` for a component or a choice that the file does not offer.
+    """
+    components: Components = content.get("components", {})
+    texts: dict[str, str] = {}
+    prompt = {key: value for key, value in content.items() if key != "components"}
+    for component in choices:
+        if component not in components:
+            raise InputError(f"it has no component '{component}'{nearest(component, components)}")
+    for component, offered in components.items():
+        choice = choices.get(component, next(iter(offered)))
+        if choice not in offered:
+            raise InputError(f"component {component} has no choice '{choice}'{nearest(choice, offered)}")
+        found = offered[choice]
+        texts[component] = found if isinstance(found, str) else str(found["text"])
+        prompt |= {} if isinstance(found, str) else {key: value for key, value in found.items() if key != "text"}
+    if components:
+        prompt["messages"] = [
+            {**message, "content": _filled(message["content"], texts)} for message in prompt["messages"]
+        ]
+    return prompt
+
+
+def variations(name: str, content: Mapping[str, Any]) -> Iterator[str]:
+    """The names of all prompts that a file can make: one choice of each component that has several."""
+    offered: Components = content.get("components", {})
+    components = {component: choices for component, choices in offered.items() if len(choices) > 1}
+    for choices in itertools.product(*components.values()):
+        yield "/".join([name, *(f"{part}={choice}" for part, choice in zip(components, choices, strict=True))])
+
+
+def _filled(text: str, texts: Mapping[str, str]) -> str:
+    """The text with every component in its place; a component's text may hold others."""
+    for _ in texts:
+        for component, words in texts.items():
+            text = text.replace(f"{{{component}}}", words)
+    return text
