@@ -4,6 +4,7 @@
   presented first wins;
 - `noisy` is an oracle that answers wrongly with probability `noise`, seeded by the ask;
 - `rel` gives every document the relevance int(sha256("{seed}|{docid}")), the higher wins;
+- `inverse` holds the last candidate for the most relevant one and the first for the least: what costs most;
 - `hash` answers from a hash of the documents as presented: no relevance behind it, only control flow.
 """
 
@@ -34,7 +35,7 @@ TINY = 1e-300
 class Options(ModelOptions):
     """Keys of the `model` section."""
 
-    answers: Literal["oracle", "noisy", "hash", "rel"] = Field("oracle", description="the rule that answers")
+    answers: Literal["oracle", "noisy", "inverse", "hash", "rel"] = Field("oracle", description="the rule that answers")
     noise: float = Field(0.1, ge=0.0, le=1.0, description="how often a noisy oracle answers wrongly")
 
 
@@ -64,7 +65,7 @@ class Simulated(Queue):
 
     def _identity(self) -> dict[str, object]:
         rule: dict[str, object] = {"backend": "simulated", "answers": self.options.answers}
-        if self.options.answers != "oracle":
+        if self.options.answers not in ("oracle", "inverse"):
             rule["seed"] = self.seed
         if self.options.answers == "noisy":
             rule["noise"] = self.options.noise
@@ -104,7 +105,7 @@ class Simulated(Queue):
         docs = request.ask.docs
         if self.options.answers == "hash":
             return _number(f"{self.seed}|" + "|".join(docs)) % len(docs)
-        relevance = [self._relevance(request.query.id, doc) for doc in docs]
+        relevance = [self._relevance(request, doc) for doc in docs]
         best = relevance.index(max(relevance))
         dice = self._dice(request)
         if dice and len(docs) > 1 and dice.random() < self.options.noise:
@@ -117,7 +118,7 @@ class Simulated(Queue):
         if self.options.answers == "hash":
             presented = "|".join(docs)
             return sorted(range(len(docs)), key=lambda i: _number(f"{self.seed}|{presented}|{docs[i]}"))
-        order = sorted(range(len(docs)), key=lambda i: -self._relevance(request.query.id, docs[i]))
+        order = sorted(range(len(docs)), key=lambda i: -self._relevance(request, docs[i]))
         dice = self._dice(request)
         if dice and dice.random() < self.options.noise:
             dice.shuffle(order)
@@ -125,17 +126,21 @@ class Simulated(Queue):
 
     def _probability(self, request: Request) -> float:
         """The probability of the label that means the most relevance, for a single document."""
-        relevance = self._relevance(request.query.id, request.ask.docs[0])
+        relevance = self._relevance(request, request.ask.docs[0])
         if self.options.answers in ("hash", "rel"):
             return relevance / 2**256
+        if self.options.answers == "inverse":
+            return (relevance + 1) / (len(request.texts) + 1)
         probability = 1 / (1 + math.exp(0.5 - relevance))
         dice = self._dice(request)
         return 1 - probability if dice and dice.random() < self.options.noise else probability
 
-    def _relevance(self, query_id: str, doc: str) -> int:
+    def _relevance(self, request: Request, doc: str) -> int:
         if self.options.answers in ("hash", "rel"):
             return self._hashed(doc)
-        return self.grades.get(query_id, {}).get(doc, 0)
+        if self.options.answers == "inverse":
+            return list(request.texts).index(doc)
+        return self.grades.get(request.query.id, {}).get(doc, 0)
 
     def _hash(self, doc: str) -> int:
         return _number(f"{self.seed}|{doc}")
