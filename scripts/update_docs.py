@@ -46,7 +46,7 @@ def part(name: str) -> str:
     method = catalog.method(name)
     ranker = Ranker.create({"method": name})
     prompts = ", ".join(f"`{prompt.name}`" for prompt in ranker.prompts)
-    compat = {key: value for key, value in method.params.compat_defaults.items()}
+    compat = method.params.compat_defaults
     said = [f"Prompts: {prompts}. Scoring: {ranker.scoring}."]
     said += [f"Under `compat: llm-rankers`: {', '.join(f'`{k}: {v}`' for k, v in compat.items())}."] if compat else []
     return " ".join(said) + "\n\n" + table(method.params, without=set())
