@@ -107,12 +107,16 @@ class Tokens:
         return self._label_ids(prompt[-TAIL:], request.labels, request.prompt.answer.scored == "whole")
 
     def _find_label_ids(self, before: str, labels: tuple[str, ...], whole: bool) -> tuple[tuple[int, ...], ...]:
-        gap = "" if not before or before[-1].isspace() or self._ends_with_control(before) else " "
+        gap = "" if not before or before[-1].isspace() or before[-1] in "[(" or self._ends_with_control(before) else " "
         stem = self._ids(before, special=False)
         found = []
         for label in labels:
             written = self._ids(before + gap + label, special=False)
             shared = next((i for i, (a, b) in enumerate(zip(stem, written, strict=False)) if a != b), len(stem))
+            if shared < len(stem) and before[-1:] in tuple(
+                "[("
+            ):  # they would be one token, but the prompt stays cut here
+                written, shared = self._ids(label, special=False), 0
             found.append(tuple(written[shared:] if whole else written[shared : shared + 1]))
         if len(set(found)) < len(found) or any(self.tokenizer.unk_token_id in label for label in found):
             do = "have" if whole else "begin with"

@@ -7,6 +7,7 @@ into a control token is the business of whoever tokenises it.
 from __future__ import annotations
 
 import hashlib
+import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
@@ -25,8 +26,11 @@ from . import components
 Architecture = Literal["encoder_decoder", "decoder_only"]
 """The two forms of language model, which begin and count their answers differently."""
 
-FIELDS = {"query", "num", "limit", "passages"}
+FIELDS = {"query", "num", "limit", "names", "passages"}
 PASSAGE_FIELDS = {"label", "text", "signal"}
+
+
+BRACKETED_NUMBER = re.compile(r"\[(\d+)\]")
 
 
 class _Part(BaseModel):
@@ -40,7 +44,8 @@ def _as_tuple(value: object) -> object:
 class Message(_Part):
     """One turn of the conversation.
 
-    `content` may use {query}, {num} (of passages), {limit} (how many to select), {passages}, and the prompt's notes.
+    `content` may use {query}, {num} (of passages), {limit} (how many to select), {names} (of all passages, as an answer
+    gives them), {passages}, and the prompt's notes.
     Neighbouring turns with `each` are repeated for every passage, and use {label}, {text} and {signal} instead.
     """
 
@@ -112,6 +117,9 @@ class Prompt(_Part):
     words: int | None = Field(None, ge=1)
     """How many of a passage's words are shown, with single blanks between them."""
 
+    bracketed_numbers: Literal["keep", "round"] = "keep"
+    """What becomes of [3] in a query or passage; round: (3), so that it is not taken for a passage's identifier."""
+
     passage: str = "{text}"
     separator: str = "\n\n"
     labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
@@ -143,9 +151,9 @@ class Prompt(_Part):
 
     @cached_property
     def digest(self) -> str:
-        """A hash of everything but the name and the source: two prompts of one digest ask the same."""
+        """A hash of everything but the name, the source and the asks: prompts of one digest read the same."""
         return hashlib.sha256(
-            self.model_dump_json(exclude={"name", "source"}, exclude_defaults=True).encode()
+            self.model_dump_json(exclude={"name", "source", "asks"}, exclude_defaults=True).encode()
         ).hexdigest()
 
     def labels_of(self, ask: Ask) -> tuple[str, ...]:
@@ -177,6 +185,8 @@ class Prompt(_Part):
         notes = dict(ask.notes) if notes is None else notes
         if set(notes) != set(self.notes):
             raise InputError(f"prompt '{self.name}' shows the notes {sorted(self.notes)}, not {sorted(notes)}")
+        if self.bracketed_numbers == "round":
+            query, *passages = [BRACKETED_NUMBER.sub(r"(\1)", text) for text in (query, *passages)]
         if self.words is not None:
             passages = [" ".join(text.split()[: self.words]) for text in passages]
         labels = ("",) * len(passages) if isinstance(self.labels, dict) else self.labels_of(ask)
@@ -184,6 +194,7 @@ class Prompt(_Part):
         each = [{"label": label, "text": text, "signal": signal} for label, text, signal in rows]
         shown = self.separator.join(self.passage.format(**passage) for passage in each)
         whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, **notes}
+        whole["names"] = self.answer.naming(labels)
         if form == "encoder_decoder" and self.text is not None:
             return (Message(role="user", content=self.text.format(**whole)),)
         turns: list[Message] = []

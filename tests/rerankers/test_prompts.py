@@ -57,6 +57,13 @@ def test_any_text_stays_text(query: str, passages: list[str]) -> None:
     )
 
 
+def test_numbers_in_brackets_are_no_identifiers_of_passages() -> None:
+    prompt = prompts.load("rank_zephyr")
+    shown = prompt.render(asked(2), "see [1]", ["as in [2], [x] and [12]", "[3"])[-1].content
+    assert "search query: see (1)." in shown
+    assert "\n[1] as in (2), [x] and (12)\n[2] [3\n" in shown
+
+
 def test_the_words_of_yes_no() -> None:
     prompt = prompts.load("yes_no")
     [message] = prompt.render(asked(1), "moons of mars", ["Two."])
@@ -90,14 +97,30 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("{query}", "{question}", "{question} is no field here; write {limit} or {num} or {passages} or {query}"),
-        ("{query}", "{query.id}", "{query.id} is no field here; write {limit} or {num} or {passages} or {query}"),
-        ("{query}", "{}", "{} is no field here; write {limit} or {num} or {passages} or {query}"),
-        ("{query}", "{text}", "{text} is no field here; write {limit} or {num} or {passages} or {query}"),
+        (
+            "{query}",
+            "{question}",
+            "{question} is no field here; write {limit} or {names} or {num} or {passages} or {query}",
+        ),
+        (
+            "{query}",
+            "{query.id}",
+            "{query.id} is no field here; write {limit} or {names} or {num} or {passages} or {query}",
+        ),
+        ("{query}", "{}", "{} is no field here; write {limit} or {names} or {num} or {passages} or {query}"),
+        ("{query}", "{text}", "{text} is no field here; write {limit} or {names} or {num} or {passages} or {query}"),
         ("{text}", "{query}", "{query} is no field here; write {label} or {signal} or {text}"),
         ("{query}", "{query", "unexpected '{' in field name"),
-        ("{query}", "{query!r}", "{query!r} is no field here; write {limit} or {num} or {passages} or {query}"),
-        ("{query}", "{query:>{x}}", "{query:>{x}} is no field here; write {limit} or {num} or {passages} or {query}"),
+        (
+            "{query}",
+            "{query!r}",
+            "{query!r} is no field here; write {limit} or {names} or {num} or {passages} or {query}",
+        ),
+        (
+            "{query}",
+            "{query:>{x}}",
+            "{query:>{x}} is no field here; write {limit} or {names} or {num} or {passages} or {query}",
+        ),
         ("[choose]", "[score]", "asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}"),
         ("[A, B, C]", "{a: 1.0, b: 0.0}", "asks about several passages need a list of labels, one a passage"),
         ("asks: [choose]", "asks: [chose]", "asks.0: Input should be 'score', 'likelihood', 'compare', 'choose'"),
@@ -140,13 +163,14 @@ def test_the_digest_follows_what_is_asked_and_not_what_it_is_called(tmp_path: Pa
     assert loaded(tmp_path, PLAIN + "name: given\n").digest == digest
     assert loaded(tmp_path, PLAIN.replace("made for this test", "elsewhere")).digest == digest
     assert loaded(tmp_path, "# a comment\n" + PLAIN).digest == digest
+    # What it serves is not what it says: the same prompt may come to serve more.
+    assert loaded(tmp_path, PLAIN.replace("[choose]", "[choose, permute]")).digest == digest
     changes = [
         ("Which fits", "What fits"),
         ("{label}: {text}", "{label}) {text}"),
         (" | ", " / "),
         ("[A, B, C]", "[A, B]"),
         ("role: user", "role: system"),
-        ("[choose]", "[choose, permute]"),
         ("[A, B, C]", "[A, B, C]\nanswer: {prefix: {encoder_decoder: Passage}}"),
         ("[A, B, C]", "[A, B, C]\nanswer: {max_new_tokens: {decoder_only: 3}}"),
     ]

@@ -1,6 +1,52 @@
 """Listwise reranking: the model orders a window of documents."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ...types import Answer, Ask, AskKind, Ranking, Scoring, Steps, permute
+from ...types import Params as BaseParams
+
+Asking = Generator[list[Ask], list[Answer], list[str]]
+"""A part of a method at work: it yields rounds of asks and returns documents in an order."""
+
+
+class Params(BaseParams):
+    """What all listwise methods ask, and with which prompt unless told."""
+
+    asks: ClassVar[tuple[AskKind, ...]] = ("permute",)
+    prompt: ClassVar[str] = "rankgpt"
+    scoring: ClassVar[Scoring] = "generation"
+
+    scored_prompt: ClassVar[str | None] = "setwise"
+    """The prompt where labels are scored instead; none for a method that is its prompt."""
+
+    def prompt_for(self, scoring: Scoring) -> str:
+        """The prompt whose answer is written, or the one whose labels are scored."""
+        return self.scored_prompt if scoring == "likelihood" and self.scored_prompt else self.prompt
+
+
+class Sliding(Params):
+    """Parameters of sliding windows."""
+
+    compat_defaults: ClassVar[dict[str, object]] = {"tail": "drop"}
+
+    window: int = Field(20, ge=2, description="documents a window")
+    stride: int = Field(10, ge=1, description="documents from one window to the next")
+    repeats: int = Field(1, ge=1, description="passes over the whole list")
+    tail: Literal["cover", "drop"] = Field("cover", description="what to do with a last window that is shorter")
+
+    @model_validator(mode="after")
+    def _every_document_is_seen(self) -> "Sliding":
+        if self.stride > self.window:
+            raise ValueError(f"stride {self.stride} is more than window {self.window}: documents would be passed over")
+        return self
+
+    @property
+    def most_docs(self) -> int:
+        """The most documents that one ask shows."""
+        return self.window
 
 
 def windows(n: int, size: int, stride: int, *, partial: bool) -> Iterator[tuple[int, int]]:
@@ -17,3 +63,26 @@ def windows(n: int, size: int, stride: int, *, partial: bool) -> Iterator[tuple[
         if start <= 0:
             return
         end -= stride
+
+
+def in_order(docs: Sequence[str], answer: Answer) -> list[str]:
+    """The documents that were shown, in the order that the answer gives them."""
+    return [docs[i] for i in answer.order]
+
+
+def ordered(docs: Sequence[str], signals: Sequence[str] = ()) -> Asking:
+    """Have the documents ordered by one ask; fewer than two are not asked about."""
+    if len(docs) < 2:
+        return list(docs)
+    [answer] = yield [permute(docs, signals)]
+    return in_order(docs, answer)
+
+
+def slide(ids: Sequence[str], params: Sliding, signals: Mapping[str, str] | None = None) -> Steps:
+    """Rank the documents by sliding windows, each document with its signal beside it where there are any."""
+    docs = list(ids)
+    for _ in range(params.repeats):
+        for start, end in windows(len(docs), params.window, params.stride, partial=params.tail == "cover"):
+            shown = docs[start:end]
+            docs[start:end] = yield from ordered(shown, [signals[doc] for doc in shown] if signals else ())
+    return Ranking(tuple(docs))

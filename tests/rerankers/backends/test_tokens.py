@@ -7,7 +7,7 @@ from r2llm.rerankers.backends import Request, Setting, transformers
 from r2llm.rerankers.backends._tokens import SEAM, Tokens, padded
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import Candidates, Doc, Query, choose, score
+from r2llm.rerankers.types import Candidates, Doc, Query, choose, permute, score
 
 MODELS = ("tiny_t5", "tiny_llama")
 
@@ -112,6 +112,16 @@ def test_a_label_is_scored_by_its_first_token_where_the_answer_begins(
     request = posed_yes_no(backends[model])
     ids = [first for (first,) in tokens.label_ids(request, tokens.prompt(request)[0])]
     assert tokens.tokenizer.convert_ids_to_tokens(ids) == yes_no
+
+
+def test_after_an_opening_bracket_a_label_is_written_without_a_blank(backends, make_candidates) -> None:
+    tokens: Tokens = backends["tiny_llama"].tokens
+    candidates = make_candidates(["x"] * 3)
+    ranker = Ranker.create({"method": "listwise.first"})
+    request = Requests(ranker, backends["tiny_llama"], candidates).request(permute(candidates.ids))
+    text, _ = tokens.prompt(request)
+    assert text.endswith("[")
+    assert tokens.tokenizer.convert_ids_to_tokens([i for (i,) in tokens.label_ids(request, text)]) == ["A", "B", "C"]
 
 
 def test_t5_labels_are_the_last_token_of_passage_x_as_the_authors_take_them(backends, posed) -> None:
