@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -61,10 +61,10 @@ def backend(name: str) -> ModuleType:
     return _module(f"backends.{name}")
 
 
-def note(name: str) -> Callable[[str, Sequence[str]], str]:
-    """The function that computes the note of that name from a query and passages."""
+def note(name: str) -> Callable[..., str]:
+    """The function that computes the note of that name from a query, passages, and options by name."""
     known(name, _names(path.stem for path in (HERE / "notes").glob("*.py")), "note")
-    function: Callable[[str, Sequence[str]], str] = getattr(_module(f"notes.{name}"), name)
+    function: Callable[..., str] = getattr(_module(f"notes.{name}"), name)
     return function
 
 

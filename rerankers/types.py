@@ -57,7 +57,7 @@ class Ask:
     `notes` are earlier answers of kind `write` or `derive` that the prompt shows, by name. `signals` are short texts
     that it shows beside the documents, one each, such as first-stage scores. `labels` says which of the prompt's
     labels each document gets, by index; the first ones in order unless given. `sample` tells repeats of one ask
-    apart, so that they are not taken for one another.
+    apart, so that they are not taken for one another. `options` are those of a note that is derived, by name.
     """
 
     kind: AskKind
@@ -68,6 +68,7 @@ class Ask:
     signals: tuple[str, ...] = ()
     labels: tuple[int, ...] = ()
     sample: int = 0
+    options: tuple[tuple[str, float | str], ...] = ()
 
 
 def score(doc: str, template: str | None = None, notes: Sequence[tuple[str, str]] = ()) -> Ask:
@@ -110,9 +111,9 @@ def write(template: str, docs: Sequence[str] = (), notes: Sequence[tuple[str, st
     return Ask("write", tuple(docs), template=template, notes=tuple(notes))
 
 
-def derive(note: str, docs: Sequence[str]) -> Ask:
+def derive(note: str, docs: Sequence[str], options: Sequence[tuple[str, float | str]] = ()) -> Ask:
     """Ask for a note that is computed from the texts by `rerankers/notes/<note>.py`: no model, no cost."""
-    return Ask("derive", tuple(docs), template=note)
+    return Ask("derive", tuple(docs), template=note, options=tuple(options))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Notes that are computed from texts, without a model: one function a file, `(query, passages) -> text`."""
+"""Notes that are computed from texts, without a model: one function a file, `(query, passages, options…) -> text`."""

@@ -1,1 +1,40 @@
 """Pointwise reranking: every document gets a score of its own, and the documents are sorted by it."""
+
+import math
+from collections.abc import Generator, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ...types import Answer, Ask, AskKind, Candidates, derive, score
+from ...types import Params as BaseParams
+
+
+class Anchored(BaseParams):
+    """Parameters of methods that set every document against one anchor, made of the first documents' sentences."""
+
+    asks: ClassVar[tuple[AskKind, ...]] = ("score",)
+    prompt: ClassVar[str] = "gccp"
+
+    m: int = Field(10, ge=1, description="how many of the first stage's documents the anchor is made of")
+    z: int = Field(10, ge=1, description="how many of their sentences it has at most")
+    threshold: float = Field(0.2, ge=0, le=1, description="the least cosine that links two sentences")
+    choice: Literal["cluster", "magnitude"] = Field("cluster", description="of sentences: the paper's or the code's")
+
+
+def contrasts(candidates: Candidates, params: Anchored) -> Generator[list[Ask], list[Answer], list[Ask]]:
+    """The asks of GCCP, one a document: is it more relevant than the anchor, which is derived first?"""
+    options = (("sentences", params.z), ("threshold", params.threshold), ("choice", params.choice))
+    [anchor] = yield [derive("spectral_summary", candidates.ids[: params.m], options)]
+    return [score(doc, notes=[("anchor", anchor.note)]) for doc in candidates.ids]
+
+
+def peak_probability(answer: Answer) -> float:
+    """The probability of the most relevant label over the whole vocabulary; of a text, the value that it gives."""
+    return math.exp(answer.peak) if answer.text is None else answer.peak
+
+
+def minmax(values: Sequence[float]) -> list[float]:
+    """The values moved and scaled to reach from 0 to 1; ½ each where all are equal."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return [0.5 if low == high else (value - low) / (high - low) for value in values]

@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 from r2llm.rerankers import catalog
 from r2llm.rerankers.api import open_model
-from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker
 
 TEXTS = [f"the {colour} {thing}" for colour in ("red", "blue", "old") for thing in ("moon", "planet", "passage")]
 SMALL = {"k": 3, "window": 4, "stride": 2, "budget": 3, "m": 3, "r": 1, "repeats": 2, "group_size": 4, "num_child": 2}
 """Settings that make every method work on nine documents, and answers short."""
+
+ALWAYS_WRITTEN = {"groupwise.rebel"}
+"""Methods that ask for nothing but text, whatever the scoring."""
 
 
 def options(method: str, scoring: str) -> dict[str, object]:
@@ -19,7 +21,7 @@ def options(method: str, scoring: str) -> dict[str, object]:
     return {"method": method, "scoring": scoring, "max_new_tokens": 12} | own
 
 
-@pytest.fixture(scope="module", params=["tiny_t5", "tiny_llama"])
+@pytest.fixture(params=["tiny_t5", "tiny_llama"])
 def model(request: pytest.FixtureRequest):
     folder: Path = request.getfixturevalue(request.param)
     return open_model({"backend": "transformers", "name": str(folder)})
@@ -30,14 +32,10 @@ def model(request: pytest.FixtureRequest):
 def test_a_model_answers_every_method(method: str, scoring: str, model, make_candidates, rank) -> None:
     candidates = make_candidates(TEXTS)
     chosen = options(method, scoring)
-    needs_labels = Ranker.create(chosen).prompt.labels == "numbers"
-    needs_scores = method == "setwise.insertion" and chosen.get("compare") == "sort"
-    try:
-        [(ranking, cost)] = rank(chosen, model, [candidates])
-    except InputError as error:
-        # Numbers of several digits have no tokens of their own; sorting by scores needs scores.
-        assert (scoring == "likelihood" and needs_labels) or needs_scores, error
-        return
+    numbered = Ranker.create(chosen).prompt.labels == "numbers"
+    if scoring == "likelihood" and numbered and method not in ALWAYS_WRITTEN:
+        pytest.skip("numbers of several digits have no tokens of their own: its prompts are for generation")
+    [(ranking, cost)] = rank(chosen, model, [candidates])
     assert sorted(ranking.docs) == sorted(candidates.ids)
     assert cost.asks == cost.calls + cost.cached > 0
     assert cost.prompt_tokens
