@@ -178,6 +178,11 @@ class Params(BaseModel):
         return 1
 
     @property
+    def scorings(self) -> tuple[Scoring, ...]:
+        """The scorings that it can work with."""
+        return ("likelihood", "generation")
+
+    @property
     def templates(self) -> Mapping[str, AskKind]:
         """The prompts that its asks name as `template`, besides the ranker's own, and the kind each one serves."""
         return {}

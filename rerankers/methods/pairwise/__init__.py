@@ -4,14 +4,16 @@ Qin et al., "Large Language Models are Effective Text Rankers with Pairwise Rank
 2024, arXiv:2306.17563. A document wins only if both orders of the pair agree on it; all else is a tie.
 """
 
+import math
 from collections.abc import Generator, Sequence
 from typing import ClassVar
 
 from ...types import Answer, Ask, AskKind, TopK, compare
+from ...types import Params as BaseParams
 
 
-class Params(TopK):
-    """Parameters of the pairwise sorts."""
+class Pairs(BaseParams):
+    """What all pairwise methods ask, and with which prompt unless told."""
 
     asks: ClassVar[tuple[AskKind, ...]] = ("compare",)
     prompt: ClassVar[str] = "pairwise"
@@ -22,12 +24,42 @@ class Params(TopK):
         return 2
 
 
-def first_wins(both_orders: Sequence[Answer]) -> bool:
-    """Whether the answers to (a, b) and to (b, a) agree that a is the more relevant."""
-    ab, ba = both_orders
-    return ab.parsed and ba.parsed and ab.choice == 0 and ba.choice == 1
+class Params(Pairs, TopK):
+    """Parameters of the pairwise sorts."""
+
+
+def first_wins(answers: Sequence[Answer]) -> bool:
+    """Whether the answers to (a, b) and to (b, a), or to (a, b) alone, agree that a is the more relevant."""
+    return all(answer.parsed and answer.choice == place for place, answer in enumerate(answers))
 
 
 def beats(a: str, b: str) -> Generator[list[Ask], list[Answer], bool]:
     """Compare two documents in both orders: one comparison, two prompts."""
     return first_wins((yield [compare(a, b), compare(b, a)]))
+
+
+def bubble_up(docs: list[str], start: int, rank: int) -> Generator[list[Ask], list[Answer], int | None]:
+    """Compare neighbours from index `start` up to `rank`, and swap where the lower one wins.
+
+    Returns the index of the first that moved up, None where nothing changed.
+    """
+    changed = None
+    for lower in range(start, rank, -1):
+        if (yield from beats(docs[lower], docs[lower - 1])):
+            docs[lower - 1], docs[lower] = docs[lower], docs[lower - 1]
+            changed = changed or lower
+    return changed
+
+
+def probabilities(answer: Answer) -> tuple[float, float]:
+    """The two documents' probabilities of being the more relevant, over both labels.
+
+    Of a generated answer 1 for the document that it names; 0 for both where it could not be read.
+    """
+    if not answer.parsed:
+        return 0.0, 0.0
+    first = 1.0 - answer.choice
+    if answer.scores:
+        a, b = answer.scores
+        first = (1 + math.tanh((a - b) / 2)) / 2
+    return first, 1 - first

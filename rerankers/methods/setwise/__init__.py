@@ -4,14 +4,17 @@ Zhuang et al., "A Setwise Approach for Effective and Highly Efficient Zero-shot 
 SIGIR 2024, arXiv:2310.09497.
 """
 
+from collections import Counter
+from collections.abc import Generator, Sequence
+from random import Random
 from typing import ClassVar
 
 from pydantic import Field
 
-from ...types import AskKind, TopK
+from ...types import Answer, Ask, AskKind, Seeded, TopK, choose
 
 
-class Params(TopK):
+class Params(TopK, Seeded):
     """Parameters of the setwise sorts."""
 
     asks: ClassVar[tuple[AskKind, ...]] = ("choose",)
@@ -20,8 +23,36 @@ class Params(TopK):
     num_child: int = Field(
         2, ge=1, description="documents a prompt shows besides the first: the paper's c is num_child + 1"
     )
+    num_permutation: int = Field(
+        1,
+        ge=1,
+        description="shuffles of documents and labels that each comparison is a majority vote of; 1: as they are",
+    )
+
+    @property
+    def draws(self) -> bool:
+        """Whether chance has a part in it."""
+        return self.num_permutation > 1
 
     @property
     def most_docs(self) -> int:
         """The most documents that one ask shows."""
         return self.num_child + 1
+
+
+def best_of(docs: Sequence[str], params: Params, dice: Random) -> Generator[list[Ask], list[Answer], int]:
+    """The index of the most relevant document: one ask or, with `num_permutation`, a round of so many shuffled ones.
+
+    As ielab/llm-rankers at b36517b does where T5 generates, and there alone: the document with the most votes wins, of
+    several with the most one at random. What cannot be read is no vote; without any the first document is kept. Every
+    vote is a comparison, but equal shuffles are equal asks and answered once: sampling gives them no second answer.
+    """
+    if params.num_permutation == 1:
+        [answer] = yield [choose(docs)]
+        return answer.choice
+    places = range(len(docs))
+    shuffles = [(dice.sample(places, len(docs)), dice.sample(places, len(docs))) for _ in range(params.num_permutation)]
+    answers = yield [Ask("choose", tuple(docs[i] for i in order), labels=tuple(labels)) for order, labels in shuffles]
+    votes = Counter(order[answer.choice] for (order, _), answer in zip(shuffles, answers, strict=True) if answer.parsed)
+    most = max(votes.values(), default=0)
+    return dice.choice([i for i in places if votes[i] == most]) if most else 0

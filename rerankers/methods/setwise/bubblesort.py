@@ -1,31 +1,49 @@
 """Setwise bubblesort: windows of num_child + 1 documents move up the list, and each one's best goes to its front.
 
 Zhuang et al., SIGIR 2024, arXiv:2310.09497, Section 3. Pass r fixes rank r; there are k passes. A pass starts where
-the one before first changed something, since nothing below that moved (as the authors' code does; its paper counts
-depend on it). Windows of fewer than two documents, which that code would ask about, are passed over.
+the one before first changed something, as in ielab/llm-rankers at b36517b, since what lies below is in order still:
+the paper's counts depend on it. Windows of fewer than two documents, which that code would ask about, are passed over.
+
+`compat: llm-rankers` implies `skip: reference`, which starts as high as that code does. With more than one child it
+can miss documents of the top k however good the answers are: after a first change in a window that is cut short at
+the top, it starts too high, and a window that the ranks have passed by is never seen again.
 """
 
-from ...types import Candidates, Steps, choose, top_then_rest
-from . import Params
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ...types import Candidates, Steps, top_then_rest
+from . import Params as SetwiseParams
+from . import best_of
+
+
+class Params(SetwiseParams):
+    """Parameters of setwise bubblesort."""
+
+    compat_defaults: ClassVar[dict[str, object]] = {"skip": "reference"}
+
+    skip: Literal["exact", "reference"] = Field(
+        "exact", description="windows at the bottom that a pass leaves out: those in order still, or as the authors do"
+    )
 
 
 def bubblesort(candidates: Candidates, params: Params) -> Steps:
     """Rank the top k by bubblesort; all others keep first-stage order."""
-    docs = list(candidates.ids)
+    docs, dice = list(candidates.ids), params.dice(candidates)
     lowest = start_of_pass = len(docs) - (params.num_child + 1)
     for rank in range(min(params.k, len(docs))):
+        if params.skip == "exact" and start_of_pass + params.num_child < rank:
+            start_of_pass += params.num_child
         start, changed = start_of_pass, False
         while True:
             head = max(start, rank)
             window = docs[head : start + params.num_child + 1]
-            best = 0
-            if len(window) > 1:
-                [answer] = yield [choose(window)]
-                best = answer.choice
+            best = (yield from best_of(window, params, dice)) if len(window) > 1 else 0
             if best:
                 docs[head], docs[head + best] = docs[head + best], docs[head]
                 if not changed and start_of_pass != lowest and best == len(window) - 1:
-                    start_of_pass += len(window) - 1
+                    start_of_pass += params.num_child if params.skip == "exact" else best
                 changed = True
             if head == rank:
                 break
