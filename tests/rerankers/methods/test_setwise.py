@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from r2llm.rerankers import catalog
 from r2llm.rerankers.backends import Setting, simulated
 from r2llm.rerankers.errors import InputError
@@ -254,6 +255,15 @@ def test_insertion_by_orders_needs_probabilities() -> None:
     assert Ranker.create(options).scoring == "likelihood"
     with pytest.raises(InputError, match="with these parameters needs scoring: likelihood"):
         Ranker.create(options | {"scoring": "generation"})
+    with pytest.raises(ValidationError, match="leave out num_permutation"):
+        Ranker.create(options | {"num_permutation": 3})
+
+
+def test_insertion_by_orders_is_exact(rank, make_candidates) -> None:
+    backend = simulated.open(simulated.Options(answers="rel"), Setting())
+    [(ranking, _)] = rank({"method": "setwise.insertion", "compare": "sort"}, backend, [make_candidates(20)])
+    [(sorted_ranking, _)] = rank({"method": "setwise.heapsort"}, backend, [make_candidates(20)])
+    assert ranking == sorted_ranking
 
 
 def like_bm25(queries: int = 100) -> list[list[float]]:
