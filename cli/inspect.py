@@ -10,7 +10,8 @@ import typer
 from . import console, options
 
 if TYPE_CHECKING:
-    from ..pipeline.inspection import Asked, Story
+    from ..pipeline.inspection import Asked, StageTold, Story
+    from ..rerankers.types import Cost
 
 SHOWN = 20
 """How much of the first stage is printed; --json has all of it."""
@@ -38,10 +39,10 @@ def inspect(
 
 
 def _show(story: Story) -> None:
-    ranker = story.ranker
     console.line(f"query {story.query.id}: {story.query.text}")
-    model = " ".join(str(story.model[key]) for key in ("backend", "name", "answers") if key in story.model)
-    console.line(f"{ranker.method.name}, prompt {ranker.prompt.name}, scoring {ranker.scoring}; model: {model}")
+    cascade = len(story.stages) > 1
+    for number, stage in enumerate(story.stages, 1):
+        console.line((f"stage {number}: " if cascade else "") + _stage(stage))
     found = list(enumerate(story.first_stage, 1))[:SHOWN]
     console.table(
         f"first stage, {len(found)} of {len(story.first_stage)} documents",
@@ -51,7 +52,13 @@ def _show(story: Story) -> None:
     if story.asks:
         console.table(
             f"{len(story.asks)} asks",
-            ["ask", "round", "kind", "presented", "answer", "read as", "tokens", "from"],
+            [
+                "ask",
+                *(["stage"] if cascade else []),
+                *("round", "kind", "presented", "answer", "read as"),
+                "tokens",
+                "from",
+            ],
             [_row(number, asked, story) for number, asked in enumerate(story.asks, 1)],
         )
     for number, asked in enumerate(story.asks, 1):
@@ -65,14 +72,27 @@ def _show(story: Story) -> None:
             [[str(move.rank), _number(move.before), move.doc, _grade(move.grade)] for move in story.moves],
         )
     if story.cost:
-        cost = story.cost
-        seconds = "" if cost.seconds is None else f", {cost.seconds:.3f} s"
-        console.line(
-            f"last execution: {cost.asks} asks, {cost.calls} calls, {cost.cached} cached, {cost.rounds} rounds, "
-            f"{cost.comparisons} comparisons, {cost.unparsed} unparsed{seconds}"
-        )
+        console.line(f"last execution: {_spent(story.cost)}")
+        for number, stage in enumerate(story.stages, 1):
+            if cascade and stage.cost:
+                console.line(f"stage {number}: {_spent(stage.cost)}")
     for note in story.notes:
         console.line(f"note: {note}")
+
+
+def _stage(stage: StageTold) -> str:
+    ranker = stage.ranker
+    model = " ".join(str(stage.model[key]) for key in ("backend", "name", "answers") if key in stage.model)
+    depth = "" if stage.depth is None else f"; the first {stage.depth} documents"
+    return f"{ranker.method.name}, prompt {ranker.prompt.name}, scoring {ranker.scoring}; model: {model}{depth}"
+
+
+def _spent(cost: Cost) -> str:
+    seconds = "" if cost.seconds is None else f", {cost.seconds:.3f} s"
+    return (
+        f"{cost.asks} asks, {cost.calls} calls, {cost.cached} cached, {cost.rounds} rounds, "
+        f"{cost.comparisons} comparisons, {cost.unparsed} unparsed{seconds}"
+    )
 
 
 def _row(number: int, asked: Asked, story: Story) -> list[str]:
@@ -82,6 +102,7 @@ def _row(number: int, asked: Asked, story: Story) -> list[str]:
     source = f"ask {asked.same_as}" if asked.same_as else "ledger"
     return [
         str(number),
+        *([str(asked.stage)] if len(story.stages) > 1 else []),
         str(asked.round) + (" (again)" if asked.retried else ""),
         asked.request.ask.kind,
         " ".join(docs),
@@ -112,7 +133,7 @@ def _answer(asked: Asked) -> str:
 def _read_as(asked: Asked, story: Story) -> str:
     ask, answer = asked.request.ask, asked.answer
     if not answer.parsed:
-        return f"unread: {story.ranker.options.on_unparsed}"
+        return f"unread: {story.stages[asked.stage - 1].ranker.options.on_unparsed}"
     if ask.kind in ("choose", "compare"):
         return ask.docs[answer.choice]
     if ask.kind in ("permute", "select"):
@@ -131,12 +152,11 @@ def _number(rank: int | None) -> str:
 def _as_json(story: Story) -> dict[str, Any]:
     import dataclasses
 
-    ranker = story.ranker
+    stages = [_stage_as_json(stage) for stage in story.stages]
     return {
         "run_dir": str(story.run_dir),
         "query": dataclasses.asdict(story.query),
-        "ranker": {"method": ranker.method.name, "prompt": ranker.prompt.name, "scoring": ranker.scoring},
-        "model": dict(story.model),
+        **({"stages": stages} if len(stages) > 1 else {key: stages[0][key] for key in ("ranker", "model")}),
         "first_stage": [
             {"rank": rank, "doc": doc, "score": score, "grade": story.grades.get(doc)}
             for rank, (doc, score) in enumerate(story.first_stage, 1)
@@ -148,10 +168,23 @@ def _as_json(story: Story) -> dict[str, Any]:
     }
 
 
+def _stage_as_json(stage: StageTold) -> dict[str, Any]:
+    import dataclasses
+
+    ranker = stage.ranker
+    return {
+        "ranker": {"method": ranker.method.name, "prompt": ranker.prompt.name, "scoring": ranker.scoring},
+        "model": dict(stage.model),
+        "depth": stage.depth,
+        "cost": dataclasses.asdict(stage.cost) if stage.cost else None,
+    }
+
+
 def _ask_as_json(number: int, asked: Asked, story: Story) -> dict[str, Any]:
     reply = asked.reply
     found = {
         "ask": number,
+        "stage": asked.stage,
         "round": asked.round,
         "again": asked.retried,
         "same_as": asked.same_as,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def prompt(
     config: options.Config,
     query: Annotated[str, typer.Option("--query", metavar="ID", help="The query's identifier.")],
+    stage: Annotated[int, typer.Option("--stage", metavar="N", help="Which stage of a cascade asks.")] = 1,
     settings: options.Settings = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -27,7 +28,7 @@ def prompt(
     from ..pipeline import prompt_preview
     from . import console
 
-    found = prompt_preview.preview(config, settings or (), query, console.listener(quiet))
+    found = prompt_preview.preview(config, settings or (), query, console.listener(quiet), stage)
     if as_json:
         console.line(json.dumps(dataclasses.asdict(found)))
         return
@@ -42,6 +43,7 @@ def _lines(found: "Preview") -> list[str]:
     lines = [
         f"query {found.query.id}: {found.query.text}",
         f"ask: {found.kind} {', '.join(found.docs)} (the first of {found.asks_in_round} in the first round)",
+        *([_stage(found)] if found.stages > 1 else []),
         f"method: {found.method}; prompt: {found.prompt}; form: {found.architecture}",
         f"----- prompt: {size}",
         found.shown.text,
@@ -64,3 +66,8 @@ def _lines(found: "Preview") -> list[str]:
     if found.max_new_tokens is not None:
         lines.append(f"at most {found.max_new_tokens} new tokens; what cannot be read: {found.on_unparsed}")
     return lines
+
+
+def _stage(found: "Preview") -> str:
+    order = "" if found.stage == 1 else "; its documents as the first stage found them, for no stage before it was run"
+    return f"stage: {found.stage} of {found.stages}{order}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import console
@@ -45,20 +45,24 @@ def _show_metrics(outcome: Outcome) -> None:
     if outcome.metrics is None:
         console.line("no relevance judgements: nothing to evaluate")
         return
-    before = outcome.first_stage
-    _means_table(outcome.metrics.mean, before.mean if before else None, len(outcome.metrics.per_query))
+    orders = {"first stage": outcome.first_stage, "reranked": outcome.reranked}
+    before = {name: found.mean for name, found in orders.items() if found}
+    _means_table(outcome.metrics.mean, before, len(outcome.metrics.per_query))
 
 
 def show_means(metrics: Mapping[str, Any]) -> None:
     """Print the means in a run's `metrics.json` as a table."""
-    before = metrics.get("first_stage")
-    _means_table(metrics["all"], before["all"] if before else None, len(metrics["per_query"]))
+    orders = {"first stage": metrics.get("first_stage"), "reranked": metrics.get("reranked")}
+    before = {name: found["all"] for name, found in orders.items() if found}
+    _means_table(metrics["all"], before, len(metrics["per_query"]))
 
 
-def _means_table(after: Mapping[str, float], before: Mapping[str, float] | None, queries: int) -> None:
-    header = ["measure", *(["first stage", "reranked"] if before else ["first stage"])]
-    rows = [[name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}"] for name, value in after.items()]
-    console.table(f"mean over {queries} queries", header, rows)
+def _means_table(last: Mapping[str, float], before: Mapping[str, Mapping[str, float]], queries: int) -> None:
+    """A column for each order on the way, and one for the last, which is called by what was done last."""
+    names = ("first stage", "reranked", "fused")
+    orders = {**before, names[len(before)]: last}
+    rows = [[name, *(f"{means[name]:.4f}" for means in orders.values())] for name in last]
+    console.table(f"mean over {queries} queries", ["measure", *orders], rows)
 
 
 def show_costs(costs: Summary, schedule: str) -> None:
@@ -68,6 +72,13 @@ def show_costs(costs: Summary, schedule: str) -> None:
         for name, figures in costs.items()
     ]
     console.table("cost of a query", ["cost", "mean", "p50", "p95", "total"], rows)
+
+
+def show_stages(stages: Sequence[Summary], schedule: str) -> None:
+    """Print the mean costs of a query in each stage of a cascade as a table."""
+    rows = [[_label(name, schedule), *(_number(name, stage[name]["mean"]) for stage in stages)] for name in stages[0]]
+    header = ["cost", *(f"stage {number}" for number in range(1, len(stages) + 1))]
+    console.table("mean cost of a query, stage by stage", header, rows)
 
 
 def _show_costs(outcome: Outcome) -> None:
@@ -101,6 +112,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "queries": outcome.queries,
         "metrics": _mean(outcome.metrics),
         "first_stage_metrics": _mean(outcome.first_stage),
+        **({"reranked_metrics": _mean(outcome.reranked)} if outcome.reranked else {}),
         "costs": outcome.costs,
         "wall_seconds": outcome.wall_seconds,
         "expected": {

@@ -35,7 +35,8 @@ def show(
     found = record.read(run_dir)
     if as_json:
         content = {"run_dir": str(found.path), "manifest": found.manifest, "metrics": found.metrics}
-        console.line(json.dumps(content | {"costs": found.costs}))
+        stages = {"stages": list(found.stages)} if found.stages else {}
+        console.line(json.dumps(content | {"costs": found.costs} | stages))
         return
     for text in _title(found):
         console.line(text)
@@ -44,6 +45,8 @@ def show(
         results.show_means(found.metrics)
     if found.costs:
         results.show_costs(found.costs, found.manifest.get("schedule", ""))
+    if found.stages:
+        results.show_stages(found.stages, found.manifest.get("schedule", ""))
 
 
 def _title(found: Record) -> Iterator[str]:
@@ -72,30 +75,42 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _experiment(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    config = manifest.get("config", {})
-    ranker = manifest.get("experiment", {}).get("ranker")
+    from ..pipeline.manifest import stages
+
+    config, experiment = manifest.get("config", {}), manifest.get("experiment", {})
+    cascade = stages(experiment)
     for name in ("dataset", "queries", "first_stage"):
         if config.get(name):
             yield name.replace("_", " "), _words(config[name])
-    if ranker:
-        yield "method", f"{ranker['method']} ({_words(ranker['params'])}; {ranker['scoring']})"
-        yield "ranker options", _words(ranker["options"])
+    for number, stage in enumerate(cascade, 1):
+        which, ranker = f"stage {number}, " if len(cascade) > 1 else "", stage["ranker"]
+        depth = f", the first {stage['depth']}" if stage.get("depth") else ""
+        yield f"{which}method", f"{ranker['method']} ({_words(ranker['params'])}; {ranker['scoring']}){depth}"
+        yield f"{which}ranker options", _words(ranker["options"])
+    if "fuse" in experiment:
+        yield "fused", _words(experiment["fuse"])
     for name, prompt in manifest.get("prompts", {}).items():
         yield "prompt", f"{name}, {prompt['digest'][:SHORT]} ({prompt['source']})"
     yield "seeds", _words(manifest.get("seeds", {}))
 
 
 def _model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    config = manifest.get("config", {}).get("model")
-    model = manifest.get("model", {})
-    if config:
-        yield "model", _words(config)
-    if details := {name: value for name, value in model.items() if name not in HARDLY_NEWS}:
-        yield "computed with", _words(details)
-    if "tokenizer" in model:
-        yield "tokenizer sha256", model["tokenizer"][:SHORT]
-    for name, digest in model.get("files", {}).items():
-        yield f"model file {name} sha256", digest[:SHORT]
+    from ..pipeline.manifest import models
+
+    config = manifest.get("config", {})
+    stages = config.get("stages") or [config]
+    found = models(manifest)
+    for number, stage in enumerate(stages):
+        which = f"stage {number + 1}, " if len(stages) > 1 else ""
+        if section := stage.get("model") or config.get("model"):
+            yield f"{which}model", _words(section)
+        model = found[number] if number < len(found) else {}
+        if details := {name: value for name, value in model.items() if name not in HARDLY_NEWS}:
+            yield f"{which}computed with", _words(details)
+        if "tokenizer" in model:
+            yield f"{which}tokenizer sha256", model["tokenizer"][:SHORT]
+        for name, digest in model.get("files", {}).items():
+            yield f"{which}model file {name} sha256", digest[:SHORT]
 
 
 def _executions(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

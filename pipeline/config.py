@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +17,21 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
-from ..rerankers import catalog
+from ..rerankers import catalog, fusion
 from ..rerankers.backends import ModelOptions
 from ..rerankers.errors import InputError
+from ..rerankers.passages import Passages
 from ..rerankers.ranker import Ranker, RankerOptions
 from . import evaluate, yaml_files
 from .yaml_files import Document, Key
+
+FIRST_STAGE = "first_stage"
+"""What a ranking is fused with where it is no run file."""
 
 SHIPPED = Path(__file__).parent.parent / "configs"
 """The configs that come with the package."""
@@ -123,6 +130,36 @@ class Evaluate(_Section):
         return self
 
 
+class Stage(_Section):
+    """A stage of a cascade: it reranks the first documents of the order that the stage before it left."""
+
+    ranker: dict[str, Any]
+    model: dict[str, Any] | None = Field(None, description="the config's own unless given")
+    depth: int | None = Field(None, ge=1, description="how many documents it ranks; all unless given")
+
+
+class Fuse(_Section):
+    """Another run that the reranked order is joined with."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    method: Literal["rrf", "interpolate"] = Field(description="by ranks (reciprocal rank fusion), or by scores")
+    other: str = Field(FIRST_STAGE, alias="with", description="first_stage, or a TREC run file")
+    k: int = Field(fusion.RRF_K, ge=0, description="rrf: a document's share is 1 / (k + rank)")
+    alpha: float | None = Field(None, ge=0, le=1, description="interpolate: the other run's weight")
+
+    @model_validator(mode="after")
+    def _weighed(self) -> Fuse:
+        if self.method == "interpolate" and self.alpha is None:
+            raise ValueError("interpolate needs alpha, the weight of the other run: 0 to 1")
+        return self
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """What its method goes by."""
+        return {"k": self.k} if self.method == "rrf" else {"alpha": self.alpha or 0.0}
+
+
 class Expected(_Section):
     """A published figure."""
 
@@ -149,7 +186,10 @@ DatasetForm = Annotated[
 
 
 class Config(_Section):
-    """An experiment. `ranker` and `model` hold the keys that the method and backend use, and no others."""
+    """An experiment. `ranker` and `model` hold the keys that the method and backend use, and no others.
+
+    A cascade has `stages` instead of a `ranker`; its `model` is that of the stages that have none of their own.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="names the run's folder and is its tag")
     dataset: DatasetForm = Field(description="an ir_datasets id, a BEIR folder, or files")
@@ -157,10 +197,19 @@ class Config(_Section):
     first_stage: FirstStage = FirstStage()
     ranker: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
+    stages: list[Stage] | None = Field(None, min_length=1, description="a cascade: rankers that follow each other")
+    fuse: Fuse | None = None
     evaluate: Evaluate = Evaluate()
     expected: dict[str, Expected] = {}
     schedule: Literal["throughput", "latency"] = "throughput"
     seed: int = 0
+
+    @field_validator("stages")
+    @classmethod
+    def _one_way(cls, stages: list[Stage] | None, info: ValidationInfo) -> list[Stage] | None:
+        if stages is not None and info.data.get("ranker") is not None:
+            raise ValueError("give one of ranker and stages")
+        return stages
 
 
 SECTIONS: dict[Key, tuple[type[BaseModel], ...]] = {
@@ -169,6 +218,9 @@ SECTIONS: dict[Key, tuple[type[BaseModel], ...]] = {
     ("queries",): (Queries,),
     ("first_stage",): (FirstStage,),
     ("first_stage", "bm25"): (Bm25,),
+    ("ranker", "passages"): (Passages,),
+    ("stages",): (Stage,),
+    ("fuse",): (Fuse,),
     ("evaluate",): (Evaluate,),
 }
 """The classes that know the keys of each section; `expected` holds measures, `ranker` and `model` are open."""
@@ -185,13 +237,22 @@ PATHS: dict[Key, Callable[[Path], bool]] = {
     **{("dataset", key): Path.is_file for key in ("candidates", "docs", "queries", "qrels")},
     ("first_stage", "run"): Path.is_file,
     ("first_stage", "bm25", "index"): Path.is_dir,
+    ("fuse", "with"): Path.is_file,
+}
+"""Keys that may hold a path, and what it must lead to: an ir_datasets id is none."""
+
+STAGE_PATHS: dict[Key, Callable[[Path], bool]] = {
     ("ranker", "prompt"): _is_named_file,
     ("model", "name"): Path.is_dir,
     ("model", "answers"): _is_named_file,
 }
-"""Keys that may hold a path, and what it must lead to: an ir_datasets id, a hub id or a prompt's name is none."""
+"""Those of every stage: a hub id or a prompt's name is none."""
 
-WORDS: dict[Key, str] = {("dataset", "docs"): "index", ("first_stage", "bm25", "index"): "build"}
+WORDS: dict[Key, str] = {
+    ("dataset", "docs"): "index",
+    ("first_stage", "bm25", "index"): "build",
+    ("fuse", "with"): FIRST_STAGE,
+}
 """Values that have a meaning of their own, whatever files and folders are called."""
 
 HARMLESS = (
@@ -204,6 +265,9 @@ HARMLESS = (
     "model.exact=",
 )
 """How settings begin that do not change a ranking."""
+
+STAGE = re.compile(r"^stages\.\d+\.")
+"""What the keys of a stage begin with; the rest of them is as without stages."""
 
 
 @dataclass(frozen=True)
@@ -219,21 +283,38 @@ class Loaded:
     """Where relative paths of the dataset and the first stage are looked up first."""
 
     @property
-    def ranker(self) -> Ranker:
-        """The ranker. Raises `InputError` where the config has none."""
-        if self.config.ranker is None:
-            raise InputError(f"config {self.config.name} has no `ranker`; rerank needs one")
-        return Ranker.create(self.config.ranker, self.config.seed)
+    def stages(self) -> list[Stage]:
+        """The stages of reranking, each with its model; a config without `stages` has one.
+
+        Raises `InputError` where a ranker or a model is missing.
+        """
+        config = self.config
+        if config.ranker is None and config.stages is None:
+            raise InputError(f"config {config.name} has no `ranker`; rerank needs one")
+        given = config.stages or [Stage(ranker=config.ranker or {})]
+        found = [stage.model_copy(update={"model": stage.model or config.model}) for stage in given]
+        for number, stage in enumerate(found, 1):
+            if stage.model is None:
+                which = f"; neither has stage {number}" if config.stages else ""
+                raise InputError(f"config {config.name} has no `model`{which}; rerank needs one")
+        return found
 
     @property
-    def backend_options(self) -> ModelOptions:
-        """The backend's options. Raises `InputError` where the config has none."""
-        if self.config.model is None:
-            raise InputError(f"config {self.config.name} has no `model`; rerank needs one")
-        options = catalog.backend(self.config.model["backend"]).Options
-        given = {key: value for key, value in self.config.model.items() if key != "backend"}
-        checked: ModelOptions = options.model_validate(given)
-        return checked
+    def rankers(self) -> list[Ranker]:
+        """The ranker of each stage."""
+        return [Ranker.create(stage.ranker, self.config.seed) for stage in self.stages]
+
+    @property
+    def models(self) -> list[ModelOptions]:
+        """The backend's options of each stage."""
+        return [model_options(stage.model or {}) for stage in self.stages]
+
+
+def model_options(model: Mapping[str, Any]) -> ModelOptions:
+    """The options of a `model` section. Raises pydantic's `ValidationError` for a bad one."""
+    given = {key: value for key, value in model.items() if key != "backend"}
+    checked: ModelOptions = catalog.backend(model["backend"]).Options.model_validate(given)
+    return checked
 
 
 def load(name: str, settings: Sequence[str] = (), queries: int | None = None) -> Loaded:
@@ -247,21 +328,22 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
     for text in changes:
         document.merge(yaml_files.setting(text))
     document.values.setdefault("name", path.stem)
-    notes = [*_keep_used_keys(document, "ranker"), *_keep_used_keys(document, "model")]
-    for key in (*PATHS, *prompt_keys(document.values)):
-        _make_absolute(document, key)
+    notes = [note for key in sections(document.values) for note in _keep_used_keys(document, key)]
+    for key, leads_there in paths(document.values).items():
+        _make_absolute(document, key, leads_there)
     with _placed(document, path):
         config = Config.model_validate(document.values)
+    if config.fuse is not None:
+        unused = config.fuse.model_fields_set & {"k", "alpha"} - config.fuse.parameters.keys()
+        notes += [f"fuse.{key} is not used by {config.fuse.method}" for key in sorted(unused)]
     dataset = document.place(("dataset",))
-    changing = any(not text.startswith(HARMLESS) for text in changes)
-    loaded = Loaded(config, tuple(notes), changing, dataset.folder if dataset else path.parent)
-    if config.ranker is not None:
-        with _placed(document, path, "ranker"):
-            _ = loaded.ranker
-    if config.model is not None:
-        with _placed(document, path, "model"):
-            _ = loaded.backend_options
-    return loaded
+    changing = any(not STAGE.sub("", text).startswith(HARMLESS) for text in changes)
+    for key in sections(document.values):
+        section = document.value(key)
+        if section is not None:
+            with _placed(document, path, key):
+                _ = Ranker.create(section, config.seed) if key[-1] == "ranker" else model_options(section)
+    return Loaded(config, tuple(notes), changing, dataset.folder if dataset else path.parent)
 
 
 def names() -> list[str]:
@@ -274,31 +356,53 @@ def files() -> list[str]:
     return sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*.yaml"))
 
 
-def _keep_used_keys(document: Document, section: str) -> list[str]:
+def sections(values: Mapping[str, Any]) -> list[Key]:
+    """The keys of all sections that say how documents are ranked and by which model: `ranker`s and `model`s."""
+    stages = values.get("stages")
+    count = len(stages) if isinstance(stages, list) else 0
+    before: list[Key] = [(), *(("stages", str(number)) for number in range(count))]
+    return [(*key, name) for key in before for name in ("ranker", "model")]
+
+
+def paths(values: Mapping[str, Any]) -> dict[Key, Callable[[Path], bool]]:
+    """All keys of a config that may hold a path, and what it must lead to.
+
+    A method's further prompts, besides its ranker's own, are `<what>_prompt`.
+    """
+    found = dict(PATHS)
+    for key in sections(values):
+        section = yaml_files.value_at(values, key)
+        named = [each for each in section if str(each).endswith("_prompt")] if isinstance(section, dict) else []
+        own = {("ranker", str(each)): _is_named_file for each in named} if key[-1] == "ranker" else {}
+        found |= {(*key[:-1], *path): leads for path, leads in (STAGE_PATHS | own).items()}
+    return found
+
+
+def _keep_used_keys(document: Document, key: Key) -> list[str]:
     """Drop keys that only another method or backend uses, and say so; refuse those that none knows."""
-    values = document.values.get(section)
+    values = document.value(key)
     if not isinstance(values, dict):
         return []
+    section, name = key[-1], ".".join(key)
     selector = {"ranker": "method", "model": "backend"}[section]
     chosen = values.get(selector)
     if not isinstance(chosen, str):
         raise InputError(
-            f"{_where(document, (section, selector))}: {section}.{selector} must be one of "
-            f"{', '.join(_choices(section))}"
+            f"{_where(document, (*key, selector))}: {name}.{selector} must be one of {', '.join(_choices(section))}"
         )
     try:
         own = _own_keys(section, chosen)
     except InputError as error:
-        raise InputError(f"{_where(document, (section, selector))}: {section}.{selector}: {error}") from error
-    elsewhere = {key for name in _choices(section) for key in _own_keys(section, name)} - own
-    for key in values:
-        if key not in own | elsewhere:
+        raise InputError(f"{_where(document, (*key, selector))}: {name}.{selector}: {error}") from error
+    elsewhere = {each for other in _choices(section) for each in _own_keys(section, other)} - own
+    for each in values:
+        if each not in own | elsewhere:
             raise InputError(
-                f"{_where(document, (section, key))}: unknown key {section}.{key}"
-                f"{catalog.nearest(str(key), own | elsewhere)}"
+                f"{_where(document, (*key, each))}: unknown key {name}.{each}"
+                f"{catalog.nearest(str(each), own | elsewhere)}"
             )
-    document.values[section] = {key: value for key, value in values.items() if key in own}
-    return [f"{section}.{key} is not used by {chosen}" for key in values if key in elsewhere]
+    document.value(key[:-1])[section] = {each: value for each, value in values.items() if each in own}
+    return [f"{name}.{each} is not used by {chosen}" for each in values if each in elsewhere]
 
 
 def _choices(section: str) -> list[str]:
@@ -311,24 +415,14 @@ def _own_keys(section: str, name: str) -> set[str]:
     return {"backend", *catalog.backend(name).Options.model_fields}
 
 
-def prompt_keys(values: Mapping[str, Any]) -> list[Key]:
-    """The ranker's keys that name prompts besides its own: a method's further prompts are `<what>_prompt`."""
-    ranker = values.get("ranker")
-    return [("ranker", str(key)) for key in ranker if str(key).endswith("_prompt")] if isinstance(ranker, dict) else []
-
-
-def _make_absolute(document: Document, key: Key) -> None:
+def _make_absolute(document: Document, key: Key, leads_there: Callable[[Path], bool]) -> None:
     """Replace a relative path by the place it is found at: beside its YAML file, or in the current folder."""
-    section: Any = document.values
-    for part in key[:-1]:
-        section = section.get(part) if isinstance(section, dict) else None
-    value = section.get(key[-1]) if isinstance(section, dict) else None
-    place = document.place(key)
+    section, value, place = document.value(key[:-1]), document.value(key), document.place(key)
     if not isinstance(value, str) or place is None or value == WORDS.get(key):
         return
     for folder in (place.folder, Path.cwd()):
         found = folder / Path(value).expanduser()
-        if PATHS.get(key, _is_named_file)(found):
+        if leads_there(found):
             section[key[-1]] = str(found.resolve())
             return
 
@@ -338,9 +432,8 @@ def _where(document: Document, key: Sequence[str | int]) -> str:
 
 
 @contextmanager
-def _placed(document: Document, path: Path, section: str | None = None) -> Iterator[None]:
-    """Say of whatever is wrong where it was written."""
-    before: Key = (section,) if section else ()
+def _placed(document: Document, path: Path, before: Key = ()) -> Iterator[None]:
+    """Say of whatever is wrong where it was written; `before` is the key of the section that is looked at."""
     try:
         yield
     except InputError as error:
@@ -356,12 +449,21 @@ def _placed(document: Document, path: Path, section: str | None = None) -> Itera
         name = ".".join(key)
         where = _where(document, key) if document.place(key) else str(path)
         if first["type"] == "extra_forbidden":
-            known = {field for model in SECTIONS.get(key[:-1], (Expected,)) for field in model.model_fields}
+            known = _known_keys(key[:-1])
             raise InputError(f"{where}: unknown key {name}{catalog.nearest(key[-1], known)}") from error
         if first["type"] == "missing":
             raise InputError(f"{where}: {name} is missing") from error
-        found = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        told = first["type"] == "value_error" or isinstance(first["input"], dict)
+        found = "" if told else f", not {first['input']!r}"
         raise InputError(f"{where}: {name}: {_plain(first['msg'])}{found}") from error
+
+
+def _known_keys(section: Key) -> set[str]:
+    """The keys of a section, by the names that they have in a file."""
+    if section[:1] == ("stages",):
+        section = section[2:] or section[:1]
+    found = [field for model in SECTIONS.get(section, (Expected,)) for field in model.model_fields.items()]
+    return {field.alias or name for name, field in found}
 
 
 def _plain(message: str) -> str:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..rerankers import catalog
-from ..rerankers.backends import Backend, Setting
+from ..rerankers.backends import Backend, ModelOptions, Setting
+from ..rerankers.cascade import Cascade, Ranked, Stage
 from ..rerankers.ledger import Ledger
-from ..rerankers.scheduler import Scheduler
-from ..rerankers.types import Cost
-from . import contents, costs, environment, evaluate, ir_metadata, manifest, runfile
-from .config import PATHS, Config, Expected, Loaded, prompt_keys
+from ..rerankers.ranker import Ranker
+from . import contents, costs, environment, evaluate, fusion, ir_metadata, manifest, runfile
+from .config import Config, Expected, Loaded, paths
 from .evaluate import Metrics
 from .executions import Executions, last_change, now
+from .fusion import RERANKED
 from .progress import Listener
 from .retrieve import FirstStage, retrieve
 from .run_folder import RunFolder
+from .yaml_files import value_at
 
 LEDGER = "ledger.sqlite"
 
@@ -44,6 +45,8 @@ class Outcome:
     schedule: str
     queries: int
     first_stage: Metrics | None
+    reranked: Metrics | None
+    """Of the order before it was fused with another run, where it was."""
     metrics: Metrics | None
     costs: costs.Summary
     wall_seconds: float | None
@@ -58,48 +61,60 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
     Raises `InputError` before anything is written where something given is wrong, and `BackendError` where the
     model fails; whatever was answered until then is in the run's ledger.
     """
-    config, ranker = loaded.config, loaded.ranker
+    config, rankers = loaded.config, loaded.rankers
     first_stage = retrieve(loaded, listener)
     before = _measure(config, first_stage, first_stage.documents)
-    backend = _open_backend(loaded, first_stage)
-    content = manifest.experiment(first_stage, ranker, backend, config.seed)
+    partner = fusion.partner(config, first_stage, listener)
+    stages = _open_stages(loaded, rankers, first_stage)
+    content = manifest.experiment(first_stage, stages, partner, config.seed)
+    simulated = any(stage.backend.simulated for stage in stages)
     fingerprint = manifest.fingerprint(content)
     path = output or Path("runs") / f"{config.name}-{fingerprint[:8]}"
     with RunFolder(path, fingerprint) as folder:
         last_answer = last_change(folder / LEDGER)
-        about = {"name": config.name, "fingerprint": fingerprint, "simulated": backend.simulated}
+        about = {"name": config.name, "fingerprint": fingerprint, "simulated": simulated}
         about |= {"experiment": content, "environment": environment.environment()}
-        about |= manifest.description(config, ranker.prompts)
+        about |= manifest.description(config, [prompt for ranker in rankers for prompt in ranker.prompts])
         with closing(Ledger(folder / LEDGER)) as ledger:
             executions = Executions(folder.manifest().get("executions", []), len(ledger), last_answer)
             about |= {"started": executions.listed()[0]["started"], "finished": None}
             _write_manifest(folder, about | {"status": "running", "executions": executions.listed()})
             folder.write_yaml("config.yaml", _resolved(config, folder.path))
             runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
+            pooled = config.schedule == "throughput"
             begun = time.perf_counter()
-            ranked = _rank(loaded, first_stage, backend, ledger, listener)
+            ranked = _rank(loaded, first_stage, Cascade(stages, ledger, pooled=pooled), listener)
             wall_seconds = time.perf_counter() - begun
-        rankings, spent = ranked.rankings, ranked.costs
+        spent = [found.cost for found in ranked.queries.values()]
+        rankings: Mapping[str, Sequence[str]] = {query: found.ranking.docs for query, found in ranked.queries.items()}
+        reranked, written = None, list(RANKED_FILES)
+        if partner is not None:
+            reranked = _measure(config, first_stage, rankings)
+            unfused = fusion.scored({query: found.ranking for query, found in ranked.queries.items()})
+            runfile.write_scored(folder / RERANKED, unfused, config.name)
+            rankings, written = partner.joined(unfused), [*written, RERANKED]
         runfile.write(folder / "run.trec", rankings, first_stage.documents, config.name)
-        folder.write_json_lines("costs.jsonl", [dataclasses.asdict(cost) for cost in spent])
+        methods = [ranker.method.name for ranker in rankers]
+        folder.write_json_lines("costs.jsonl", [costs.row(found.costs, methods) for found in ranked.queries.values()])
         after = _measure(config, first_stage, rankings)
-        written = [*RANKED_FILES, *_write_metrics(folder, after, before)]
+        written += _write_metrics(folder, after, first_stage=before, reranked=reranked)
         executions.finish(sum(cost.calls for cost in spent))
         about |= {"status": "finished", "finished": now(), "executions": executions.listed()}
         about |= {"wall_seconds": wall_seconds}
         about |= {"unparsed": sum(cost.unparsed for cost in spent), "unparsed_by_kind": ranked.unparsed}
         about |= {"answer_forms": ranked.forms}
-        about |= {"model": manifest.portable({"backend": (config.model or {})["backend"], **ranked.model})}
+        about |= {"models": ranked.models} if manifest.is_cascade(stages) else {"model": ranked.models[0]}
         about |= {"data": _data(first_stage) | {"candidates": ranked.candidates}, "ledger": _ledger(folder / LEDGER)}
         _finish_manifest(folder, about, written)
     return Outcome(
         name=config.name,
         run_dir=folder.path,
         run_file=folder / "run.trec",
-        simulated=backend.simulated,
+        simulated=simulated,
         schedule=config.schedule,
         queries=len(rankings),
         first_stage=before,
+        reranked=reranked,
         metrics=after,
         costs=costs.summary(spent),
         wall_seconds=wall_seconds,
@@ -121,7 +136,7 @@ def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Ou
         about |= manifest.description(config, []) | {"data": _data(first_stage)}
         folder.write_yaml("config.yaml", _resolved(config, folder.path))
         runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
-        written = [*RETRIEVED_FILES, *_write_metrics(folder, metrics, None)]
+        written = [*RETRIEVED_FILES, *_write_metrics(folder, metrics)]
         _finish_manifest(folder, about | {"started": started, "finished": now(), "status": "finished"}, written)
     return Outcome(
         name=config.name,
@@ -131,6 +146,7 @@ def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Ou
         schedule=config.schedule,
         queries=len(first_stage.run),
         first_stage=None,
+        reranked=None,
         metrics=metrics,
         costs={},
         wall_seconds=None,
@@ -138,46 +154,53 @@ def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Ou
     )
 
 
-def _open_backend(loaded: Loaded, first_stage: FirstStage) -> Backend:
-    options = loaded.backend_options
+def _open_stages(loaded: Loaded, rankers: Sequence[Ranker], first_stage: FirstStage) -> list[Stage]:
+    """The stages, their models opened; one that several of them name is opened once."""
     setting = Setting(seed=loaded.config.seed, grades=first_stage.dataset.qrels())
-    name = (loaded.config.model or {})["backend"]
-    backend: Backend = catalog.backend(name).open(options, setting)
-    return backend
+    opened: list[tuple[tuple[str, ModelOptions], Backend]] = []
+    stages = []
+    for given, ranker, options in zip(loaded.stages, rankers, loaded.models, strict=True):
+        named = ((given.model or {})["backend"], options)
+        backend = next((each for name, each in opened if name == named), None)
+        if backend is None:
+            backend = cast("Backend", catalog.backend(named[0]).open(options, setting))
+            opened.append((named, backend))
+        stages.append(Stage(ranker, backend, given.depth))
+    return stages
 
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Each query's ranking and cost, in the order of the first stage, and what the manifest says of the way there."""
+    """Each query's ranking and costs, in the order of the first stage, and what the manifest says of the way there."""
 
-    rankings: dict[str, Sequence[str]]
-    costs: list[Cost]
+    queries: dict[str, Ranked]
     unparsed: dict[str, int]
     forms: dict[str, int]
     candidates: str
-    model: Mapping[str, object]
+    models: list[Mapping[str, object]]
 
 
-def _rank(loaded: Loaded, first_stage: FirstStage, backend: Backend, ledger: Ledger, listener: Listener) -> _Ranked:
+def _rank(loaded: Loaded, first_stage: FirstStage, cascade: Cascade, listener: Listener) -> _Ranked:
     """Rank all queries; answers come out of the ledger where it has them."""
     candidates = contents.CandidatesDigest()
-    scheduler = Scheduler(loaded.ranker, backend, ledger, pooled=loaded.config.schedule == "throughput")
-    rankings: dict[str, Sequence[str]] = {}
-    spent: dict[str, Cost] = {}
+    found: dict[str, Ranked] = {}
     with listener.task("reranking", len(first_stage.run)) as advance:
-        scheduler.on_answers = lambda answered: advance(len(rankings), f"{answered:,} asks answered")
-        for ranking, cost in scheduler.rank(candidates.passing(first_stage)):
-            rankings[cost.query_id], spent[cost.query_id] = ranking.docs, cost
-            advance(len(rankings))
-    details = backend.details
-    backend.close()
+        cascade.on_answers = lambda answered: advance(len(found), f"{answered:,} asks answered")
+        for ranked in cascade.rank(candidates.passing(first_stage)):
+            found[ranked.cost.query_id] = ranked
+            advance(len(found))
+    models = [
+        manifest.portable({"backend": (given.model or {})["backend"], **stage.backend.details})
+        for given, stage in zip(loaded.stages, cascade.stages, strict=True)
+    ]
+    for backend in {id(stage.backend): stage.backend for stage in cascade.stages}.values():
+        backend.close()
     return _Ranked(
-        rankings={query: rankings[query] for query in first_stage.run},
-        costs=[spent[query] for query in first_stage.run],
-        unparsed=dict(sorted(scheduler.unparsed.items())),
-        forms=dict(sorted(scheduler.forms.items())),
+        queries={query: found[query] for query in first_stage.run},
+        unparsed=dict(sorted(cascade.unparsed.items())),
+        forms=dict(sorted(cascade.forms.items())),
         candidates=candidates.hexdigest(),
-        model=details,
+        models=models,
     )
 
 
@@ -213,13 +236,14 @@ def _measure(config: Config, first_stage: FirstStage, rankings: Mapping[str, Seq
     return evaluate.measure(evaluate.with_judged(config.evaluate.measures), qrels, rankings, first_stage.queries)
 
 
-def _write_metrics(folder: RunFolder, metrics: Metrics | None, first_stage: Metrics | None) -> list[str]:
-    """Write the metrics where there are any; return the names of the files written."""
+def _write_metrics(folder: RunFolder, metrics: Metrics | None, **before: Metrics | None) -> list[str]:
+    """Write the metrics where there are any, those of orders before it too; return the names of the files written."""
     if metrics is None:
         return []
     content: dict[str, Any] = {"all": metrics.mean, "per_query": metrics.per_query}
-    if first_stage is not None:
-        content["first_stage"] = {"all": first_stage.mean, "per_query": first_stage.per_query}
+    for name, found in before.items():
+        if found is not None:
+            content[name] = {"all": found.mean, "per_query": found.per_query}
     folder.write_json("metrics.json", content)
     return ["metrics.json"]
 
@@ -235,11 +259,8 @@ def _comparable(loaded: Loaded, listener: Listener) -> Mapping[str, Expected]:
 def _resolved(config: Config, folder: Path) -> dict[str, Any]:
     """The config with everything it extends, as plain YAML; its paths lead from the run's folder."""
     content = config.model_dump(mode="json", exclude_none=True)
-    for key in (*PATHS, *prompt_keys(content)):
-        section = content
-        for part in key[:-1]:
-            section = section.get(part, {}) if isinstance(section, dict) else {}
-        value = section.get(key[-1]) if isinstance(section, dict) else None
+    for key in paths(content):
+        value = value_at(content, key)
         if isinstance(value, str) and Path(value).is_absolute():
-            section[key[-1]] = os.path.relpath(value, folder.resolve())
+            value_at(content, key[:-1])[key[-1]] = os.path.relpath(value, folder.resolve())
     return content

@@ -9,21 +9,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..rerankers.backends import Request
 from ..rerankers.backends.replay import LedgerReplay
+from ..rerankers.cascade import Cascade, Stage
 from ..rerankers.errors import InputError, R2llmError
 from ..rerankers.ledger import Ledger
 from ..rerankers.prompts.answers import Reply
 from ..rerankers.ranker import Ranker
-from ..rerankers.scheduler import Scheduler
 from ..rerankers.types import Answer, Candidates, Cost, Query
 from . import config as configs
-from . import costs, runfile
+from . import costs, manifest, record, runfile
 from .config import DataFiles, Loaded
+from .fusion import RERANKED
 from .progress import Listener
 from .prompt_preview import Shown, open_without_weights, shown
 from .retrieve import FirstStage, retrieve
@@ -43,6 +44,8 @@ REPLAYED_TEXTS = (
 class Asked:
     """An ask as it was put and answered."""
 
+    stage: int
+    """Which stage of reranking put it, from 1."""
     round: int
     request: Request
     reply: Reply
@@ -68,20 +71,30 @@ class Move:
     grade: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class StageTold:
+    """A stage of reranking: who asked whom, about how many documents (None: all), and at what cost."""
+
+    ranker: Ranker
+    model: Mapping[str, object]
+    depth: int | None
+    cost: Cost | None
+    """What the last execution counted."""
+
+
 @dataclass(frozen=True)
 class Story:
     """All there is to tell of a query."""
 
     run_dir: Path
     query: Query
-    ranker: Ranker
-    model: Mapping[str, object]
+    stages: Sequence[StageTold]
     first_stage: Sequence[tuple[str, float]]
     grades: Mapping[str, int]
     asks: Sequence[Asked]
     moves: Sequence[Move]
     cost: Cost | None
-    """What the last execution counted."""
+    """What the last execution counted, all stages together."""
 
     notes: Sequence[str]
     """What cannot be told, and what is not as it should be."""
@@ -100,23 +113,26 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
     asks, order = _asked(run_dir, loaded, candidates, notes)
     final = _final(run_dir, query_id, order, notes)
     if prompts and asks:
-        asks = _with_prompts(asks, loaded, first_stage, run_dir / LEDGER)
+        asks = _with_prompts(asks, loaded, first_stage, run_dir)
         if any(asked.prompt and asked.prompt.tokens is None for asked in asks):
             notes.append("no tokenizer is at hand, so prompts are shown whole: neither query nor passages are cut")
     grades = (first_stage.dataset.qrels() or {}).get(query_id, {})
     ranks = {doc: rank for rank, (doc, _) in enumerate(found, 1)}
-    ranker = loaded.ranker
-    top = final[: getattr(ranker.params, "k", TOP)]
+    rankers = loaded.rankers
+    top = final[: getattr(rankers[-1].params, "k", TOP)]
+    total, each = _costs(run_dir / "costs.jsonl", query_id, len(rankers))
     return Story(
         run_dir=run_dir,
         query=candidates.query,
-        ranker=ranker,
-        model=loaded.config.model or {},
+        stages=[
+            StageTold(ranker, stage.model or {}, stage.depth, cost)
+            for ranker, stage, cost in zip(rankers, loaded.stages, each, strict=True)
+        ],
         first_stage=found,
         grades=grades,
         asks=asks,
         moves=[Move(rank, ranks.get(doc), doc, grades.get(doc)) for rank, doc in enumerate(top, 1)],
-        cost=_cost(run_dir / "costs.jsonl", query_id),
+        cost=total,
         notes=notes,
     )
 
@@ -124,8 +140,8 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
 class _Recording(LedgerReplay):
     """A replay that remembers what it was asked, and in which round."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, of: Mapping[str, object] | None) -> None:
+        super().__init__(path, of)
         self.rounds = 0
         self.answered: list[tuple[int, Request, Reply]] = []
 
@@ -172,8 +188,8 @@ def _asked(
     run_dir: Path, loaded: Loaded, candidates: Candidates, notes: list[str]
 ) -> tuple[list[Asked], tuple[str, ...] | None]:
     """The query's asks in order, and the ranking that they come to; None where the ledger does not lead there."""
-    model = loaded.config.model or {}
-    if model.get("backend") == "replay" and Path(model["answers"]).suffix != ".sqlite":
+    models = [stage.model or {} for stage in loaded.stages]
+    if any(model.get("backend") == "replay" and Path(model["answers"]).suffix != ".sqlite" for model in models):
         notes.append(REPLAYED_TEXTS)
         return [], None
     ledger = run_dir / LEDGER
@@ -181,49 +197,81 @@ def _asked(
         notes.append(f"there is no {LEDGER}, so the asks and their answers cannot be shown")
         return [], None
     order = None
-    with closing(_Recording(ledger)) as replay, closing(Ledger(None)) as unused:
+    with ExitStack() as stack:
+        unused = stack.enter_context(closing(Ledger(None)))
+        replays = [
+            stack.enter_context(closing(_Recording(ledger, identity))) for identity in _identities(run_dir, len(models))
+        ]
+        stages = [
+            Stage(ranker, replay, stage.depth)
+            for ranker, replay, stage in zip(loaded.rankers, replays, loaded.stages, strict=True)
+        ]
         # One at a time and not pooled: every ask is put, in the method's order, also one that was put before.
-        scheduler = Scheduler(loaded.ranker, replay, unused, pooled=False)
         try:
-            [(ranking, _)] = scheduler.rank([candidates])
-            order = ranking.docs
+            [ranked] = Cascade(stages, unused, pooled=False).rank([candidates])
+            order = ranked.ranking.docs
         except R2llmError as error:
             notes.append(f"the story ends early: {error}")
-        return _numbered(replay, loaded.ranker), order
+        return _numbered(replays, loaded.rankers), order
 
 
-def _numbered(replay: _Recording, ranker: Ranker) -> list[Asked]:
+def _identities(run_dir: Path, stages: int) -> Sequence[Mapping[str, object] | None]:
+    """Which of the ledger's models answered in each stage, as the manifest has it; of one stage it has one model."""
+    if stages == 1:
+        return [None]
+    content = record.read(run_dir).manifest
+    return [stage["model"] for stage in manifest.stages(content["experiment"])]
+
+
+def _numbered(replays: Sequence[_Recording], rankers: Sequence[Ranker]) -> list[Asked]:
     first: dict[bytes, int] = {}
-    asks = []
-    for number, (round_, request, reply) in enumerate(replay.answered, 1):
-        earlier = first.setdefault(request.key, number)
-        answer = ranker.read(request.ask, reply, replay)
-        asks.append(Asked(round_, request, reply, answer, earlier if earlier < number else None))
+    asks: list[Asked] = []
+    for stage, (replay, ranker) in enumerate(zip(replays, rankers, strict=True), 1):
+        for round_, request, reply in replay.answered:
+            number = len(asks) + 1
+            earlier = first.setdefault(request.key, number)
+            answer = ranker.read(request.ask, reply, replay)
+            asks.append(Asked(stage, round_, request, reply, answer, earlier if earlier < number else None))
     return asks
 
 
 def _final(run_dir: Path, query_id: str, order: Sequence[str] | None, notes: list[str]) -> Sequence[str]:
-    """The order that the answers come to, or else the one that the run file has."""
-    path = run_dir / "run.trec"
-    written = [doc for doc, _ in runfile.read(path)[0].get(query_id, ())] if path.is_file() else None
+    """The order that the answers come to, or else the one that the run file has; where it was fused, only that."""
+    unfused = RERANKED if (run_dir / RERANKED).is_file() else "run.trec"
+    written, before = (_written(run_dir / name, query_id) for name in ("run.trec", unfused))
     if written is None:
         notes.append("there is no run.trec: the run is not finished")
-    elif order is not None and written != list(order):
-        notes.append("run.trec has another order than the ledger's answers give; r2llm verify says more")
-    return order or written or []
+    elif order is not None and before != list(order):
+        notes.append(f"{unfused} has another order than the ledger's answers give; r2llm verify says more")
+    found = (written or order) if unfused == RERANKED else (order or written)
+    return found or []
 
 
-def _with_prompts(asks: Sequence[Asked], loaded: Loaded, first_stage: FirstStage, ledger: Path) -> list[Asked]:
+def _written(path: Path, query_id: str) -> list[str] | None:
+    return [doc for doc, _ in runfile.read(path)[0].get(query_id, ())] if path.is_file() else None
+
+
+def _with_prompts(asks: Sequence[Asked], loaded: Loaded, first_stage: FirstStage, run_dir: Path) -> list[Asked]:
     """The asks with their prompts: as the model read them where its tokenizer is at hand, else whole."""
-    try:
-        backend = open_without_weights(loaded, first_stage.dataset.qrels())
-        prompts = [shown(asked.request, backend) for asked in asks]
-    except R2llmError:  # the model's folder may be gone, or its server not there
-        with closing(LedgerReplay(ledger)) as replay:
-            prompts = [shown(asked.request, replay) for asked in asks]
-    return [dataclasses.replace(asked, prompt=prompt) for asked, prompt in zip(asks, prompts, strict=True)]
+    told = []
+    for number, (stage, identity) in enumerate(
+        zip(loaded.stages, _identities(run_dir, len(loaded.stages)), strict=True), 1
+    ):
+        own = [asked for asked in asks if asked.stage == number]
+        try:
+            backend = open_without_weights(stage, first_stage.dataset.qrels(), loaded.config.seed)
+            prompts = [shown(asked.request, backend) for asked in own]
+        except R2llmError:  # the model's folder may be gone, or its server not there
+            with closing(LedgerReplay(run_dir / LEDGER, identity)) as replay:
+                prompts = [shown(asked.request, replay) for asked in own]
+        told += [dataclasses.replace(asked, prompt=prompt) for asked, prompt in zip(own, prompts, strict=True)]
+    return told
 
 
-def _cost(path: Path, query_id: str) -> Cost | None:
-    found = costs.read(path) if path.is_file() else []
-    return next((cost for cost in found if cost.query_id == query_id), None)
+def _costs(path: Path, query_id: str, stages: int) -> tuple[Cost | None, Sequence[Cost | None]]:
+    """What the query cost in all, and in each stage."""
+    found = zip(costs.read(path), costs.read_stages(path), strict=True) if path.is_file() else ()
+    for cost, each in found:
+        if cost.query_id == query_id:
+            return cost, each or [cost]
+    return None, [None] * stages

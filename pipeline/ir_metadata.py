@@ -10,6 +10,9 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from .manifest import models
+from .manifest import stages as reranked
+
 GIB = 2**30
 
 BM25 = "org.apache.lucene.search.similarities.BM25Similarity"
@@ -69,7 +72,7 @@ def _system() -> str | None:
 
 def _implementation(manifest: Mapping[str, Any]) -> dict[str, Any]:
     checkout = manifest["environment"]["git"]
-    command = "rerank" if "ranker" in manifest["experiment"] else "retrieve"
+    command = "rerank" if reranked(manifest["experiment"]) else "retrieve"
     source: dict[str, Any] = {"lang": ["Python"]}
     if checkout:
         source |= {"commit": checkout["commit"], "uncommitted changes": checkout["dirty"]}
@@ -83,27 +86,33 @@ def _method(manifest: Mapping[str, Any]) -> dict[str, Any]:
     if bm25:
         first = {"name": "bm25", "method": BM25, "k1": bm25["k1"], "b": bm25["b"]}
     stages = [first | {"depth": config["first_stage"]["depth"]}]
-    if "ranker" in manifest["experiment"]:
-        stages.append(_reranker(manifest) | {"reranks": first["name"]})
+    for number in range(len(reranked(manifest["experiment"]))):
+        stages.append(_reranker(manifest, number) | {"reranks": stages[-1]["name"]})
+    if fuse := manifest["experiment"].get("fuse"):
+        other = first["name"] if fuse["with"] == "first_stage" else "given run"
+        stages.append({"name": fuse["method"], "weight": fuse.get("alpha"), "fuses": [other, stages[-1]["name"]]})
+        stages[-1] = _known(stages[-1])
     # Of a run that was given we do not know whether a person had a hand in it.
     known = {"automatic": True} if bm25 else {}
     return {**known, "score ties": "none: scores strictly decrease", "retrieval": stages}
 
 
-def _reranker(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    ranker = manifest["experiment"]["ranker"]
-    model = manifest["model"]
+def _reranker(manifest: Mapping[str, Any], stage: int) -> dict[str, Any]:
+    identity, model = reranked(manifest["experiment"])[stage], models(manifest)[stage]
+    ranker = identity["ranker"]
+    prompts = {prompt["digest"]: name for name, prompt in manifest["prompts"].items()}
     found = {
         "name": ranker["method"],
         "method": f"r2llm.rerankers.methods.{ranker['method']}",
         **ranker["params"],
         "scoring": ranker["scoring"],
-        "prompt": next(iter(manifest["prompts"])),
+        "prompt": prompts.get(ranker["prompts"][0]),
+        "depth": identity.get("depth"),
         "model": model.get("name") or model["backend"],
         "revision": model.get("revision"),
         "dtype": model.get("dtype"),
     }
-    return _known(found) | ({"simulated": True} if manifest["simulated"] else {})
+    return _known(found) | ({"simulated": True} if identity["model"]["backend"] == "simulated" else {})
 
 
 def _data(manifest: Mapping[str, Any]) -> dict[str, Any]:

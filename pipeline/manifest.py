@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..rerankers.backends import Backend
+from ..rerankers.cascade import Stage
 from ..rerankers.digests import file_digest
 from ..rerankers.prompts.prompts import Prompt
-from ..rerankers.ranker import Ranker
 from . import contents
 from .config import Config
+from .fusion import Partner
 from .retrieve import FirstStage
 
 SEAL = "sha256"
 """The key under which a manifest holds the hash of all its other content."""
 
 
-def experiment(first_stage: FirstStage, ranker: Ranker, backend: Backend, seed: int) -> dict[str, object]:
-    """Everything that can change the ranking, and nothing else."""
-    return {
-        "first_stage": first_stage.identity,
-        "ranker": ranker.identity,
-        "model": dict(backend.identity),
-        "seed": seed,
-    }
+def experiment(
+    first_stage: FirstStage, cascade: Sequence[Stage], fused: Partner | None, seed: int
+) -> dict[str, object]:
+    """Everything that can change the ranking, and nothing else: `ranker` and `model`, or a cascade's `stages`."""
+    stages = [{"ranker": stage.ranker.identity, "model": dict(stage.backend.identity)} for stage in cascade]
+    ranked: dict[str, object] = {**stages[0]}
+    if is_cascade(cascade):
+        ranked = {"stages": [found | {"depth": stage.depth} for found, stage in zip(stages, cascade, strict=True)]}
+    fusion = {"fuse": fused.identity} if fused else {}
+    return {"first_stage": first_stage.identity, **ranked, **fusion, "seed": seed}
+
+
+def is_cascade(stages: Sequence[Stage]) -> bool:
+    """Whether the stages are more than one ranker of all candidates."""
+    return len(stages) > 1 or stages[0].depth is not None
+
+
+def stages(experiment: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The `ranker`, `model` and, in a cascade, `depth` of each stage of an experiment; none of a first stage alone."""
+    found: list[Mapping[str, Any]] = experiment.get("stages", [experiment] if "ranker" in experiment else [])
+    return found
+
+
+def models(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a manifest says of the model of each stage; nothing where the run is not finished."""
+    found: list[Mapping[str, Any]] = content.get("models", [content["model"]] if "model" in content else [])
+    return found
 
 
 def fingerprint(content: dict[str, object]) -> str:
@@ -38,13 +57,20 @@ def description(config: Config, prompts: Iterable[Prompt]) -> dict[str, Any]:
     sampled = {"queries": config.queries.seed} if config.queries.sample is not None else {}
     return {
         "config": portable(config.model_dump(mode="json", exclude_none=True)),
-        "prompts": {
-            prompt.name: {"digest": prompt.digest} | prompt.model_dump(mode="json", exclude_defaults=True)
-            for prompt in prompts
-        },
+        "prompts": _in_full(prompts),
         "schedule": config.schedule,
         "seeds": {"experiment": config.seed} | sampled,
     }
+
+
+def _in_full(prompts: Iterable[Prompt]) -> dict[str, Any]:
+    """Prompts by name; of two that share one, as a shipped one and a changed copy may, the later has a hash in it."""
+    found: dict[str, Any] = {}
+    for prompt in prompts:
+        content = {"digest": prompt.digest} | prompt.model_dump(mode="json", exclude_defaults=True)
+        if found.setdefault(prompt.name, content)["digest"] != prompt.digest:
+            found[f"{prompt.name} {prompt.digest[:8]}"] = content
+    return found
 
 
 def portable(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +10,14 @@ from dataclasses import dataclass
 from ..rerankers import api
 from ..rerankers.backends import Backend, Grades, Request
 from ..rerankers.backends._tokens import SEAM, Tokens
+from ..rerankers.cascade import first
 from ..rerankers.errors import InputError
 from ..rerankers.prompts.parsing import LabelRule, PermutationRule
 from ..rerankers.prompts.prompts import Architecture
 from ..rerankers.ranker import Ranker, Requests
 from ..rerankers.types import Answer, Query
 from . import config as configs
-from .config import Loaded
+from .config import Stage
 from .progress import Listener
 from .retrieve import retrieve
 
@@ -63,7 +65,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The first ask about a query."""
+    """The first ask about a query, in one of the stages."""
 
     query: Query
     method: str
@@ -86,20 +88,26 @@ class Preview:
     max_new_tokens: int | None
     reading: str
     on_unparsed: str
+    stage: int = 1
+    """Which stage of a cascade asks. What a later one is shown is not known yet: here it is the first stage's order."""
+    stages: int = 1
 
 
-def preview(name: str, settings: Sequence[str], query_id: str, listener: Listener) -> Preview:
-    """What the config's model would be sent for the first ask of a query. No weights are loaded.
+def preview(name: str, settings: Sequence[str], query_id: str, listener: Listener, stage: int = 1) -> Preview:
+    """What the config's model would be sent for the first ask of a query, in that stage. No weights are loaded.
 
-    Raises `InputError` where the query is not in the dataset, has no candidates, or nothing is asked about them.
+    Raises `InputError` where the query is not in the dataset, has no candidates, or nothing is asked about them, and
+    where there is no such stage.
     """
     loaded = configs.load(name, [*settings, f"queries.ids=[{json.dumps(query_id)}]"])
     for note in loaded.notes:
         listener.note(note)
-    ranker = loaded.ranker
+    if not 1 <= stage <= len(loaded.stages):
+        raise InputError(f"--stage {stage}: config {loaded.config.name} has {len(loaded.stages)} stages")
+    ranker, chosen = loaded.rankers[stage - 1], loaded.stages[stage - 1]
     first_stage = retrieve(loaded, listener)
-    candidates = next(iter(first_stage))
-    backend = open_without_weights(loaded, first_stage.dataset.qrels())
+    candidates = first(next(iter(first_stage)), chosen.depth)
+    backend = open_without_weights(chosen, first_stage.dataset.qrels(), loaded.config.seed)
     requests, steps = Requests(ranker, backend, candidates), ranker.steps(candidates)
     try:
         asks = next(steps)
@@ -108,16 +116,18 @@ def preview(name: str, settings: Sequence[str], query_id: str, listener: Listene
     except StopIteration:
         what = f"{ranker.method.name} asks nothing about its {len(candidates.docs)} candidates"
         raise InputError(f"query {query_id}: {what}; choose another query or method") from None
-    return _preview(requests.request(asks[0]), ranker, backend, len(asks))
+    found = _preview(requests.request(asks[0]), ranker, backend, len(asks))
+    return dataclasses.replace(found, stage=stage, stages=len(loaded.stages))
 
 
-def open_without_weights(loaded: Loaded, grades: Grades | None) -> Backend:
-    """The config's backend, to render prompts with: that its device is not here does not matter.
+def open_without_weights(stage: Stage, grades: Grades | None, seed: int) -> Backend:
+    """The backend of a stage, to render prompts with: that its device is not here does not matter.
 
-    Raises `InputError` where the config has no model, or its tokenizer or config cannot be found.
+    Raises `InputError` where the model's tokenizer or config cannot be found.
     """
-    elsewhere = {"device": "cpu"} if "device" in type(loaded.backend_options).model_fields else {}
-    return api.open_model((loaded.config.model or {}) | elsewhere, grades=grades, seed=loaded.config.seed)
+    model = stage.model or {}
+    elsewhere = {"device": "cpu"} if "device" in type(configs.model_options(model)).model_fields else {}
+    return api.open_model(model | elsewhere, grades=grades, seed=seed)
 
 
 def shown(request: Request, backend: Backend) -> Shown:

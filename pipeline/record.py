@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..rerankers.errors import InputError
 from . import costs
+from .costs import Summary
 from .files import reason
 
 
@@ -21,8 +22,10 @@ class Record:
     manifest: Mapping[str, Any]
     metrics: Mapping[str, Any]
     """The content of `metrics.json`; empty where there is none."""
-    costs: costs.Summary
+    costs: Summary
     """Empty where nothing was reranked yet."""
+    stages: Sequence[Summary] = ()
+    """Those of each stage of a cascade."""
 
     @property
     def finished(self) -> bool:
@@ -36,11 +39,13 @@ def read(path: Path) -> Record:
     if manifest is None:
         raise InputError(f"{path}: no run's folder: there is no manifest.json in it; r2llm rerank makes one")
     spent = path / "costs.jsonl"
+    ranked = spent.is_file()
     return Record(
         path=path,
         manifest=manifest,
         metrics=_json(path / "metrics.json") or {},
-        costs=costs.summary(costs.read(spent)) if spent.is_file() else {},
+        costs=costs.summary(costs.read(spent)) if ranked else {},
+        stages=costs.stage_summaries(spent) if ranked else (),
     )
 
 

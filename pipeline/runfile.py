@@ -213,21 +213,33 @@ def write_scored(path: Path, run: Run, tag: str) -> int:
     """Write a first stage in its own order with its own scores; return how many of them had to be lowered.
 
     Where a score is not below the one before it (a tie, or an order that is not by score), an evaluator would
-    read another order than the one that was reranked. Such a score becomes the next single-precision number
-    below the one before it, the smallest change that keeps the order; all others are written as they are.
+    read another order than the one that was reranked. Such a score is lowered: see `strict`.
     """
     _check_word("the tag", tag)
-    lowered = 0
-    strict: dict[str, list[tuple[str, float]]] = {}
     for query, ranking in run.items():
         documents = [document for document, _ in ranking]
         _check_permutation(query, documents, documents)
-        scores = [score for _, score in ranking]
-        below = _strictly_decreasing(query, documents, scores)
-        lowered += sum(map(operator.ne, scores, below))
-        strict[query] = list(zip(documents, below, strict=True))
-    _write(path, strict, tag)
-    return lowered
+    written = strict(run)
+    _write(path, written, tag)
+    return sum(map(operator.ne, _scores(run), _scores(written)))
+
+
+def strict(run: Run) -> Run:
+    """The run in its own order, its scores as `write_scored` writes them.
+
+    Where a score is not below the one before it, it becomes the next single-precision number below that one, the
+    smallest change that keeps the order; all others are as they are.
+    """
+    found: Run = {}
+    for query, ranking in run.items():
+        documents = [document for document, _ in ranking]
+        below = _strictly_decreasing(query, documents, [score for _, score in ranking])
+        found[query] = list(zip(documents, below, strict=True))
+    return found
+
+
+def _scores(run: Run) -> Iterator[float]:
+    return (score for ranking in run.values() for _, score in ranking)
 
 
 def _strictly_decreasing(query: str, documents: Sequence[str], scores: Sequence[float]) -> list[float]:

@@ -56,16 +56,18 @@ def schema() -> Schema:
     """The schema of a config file."""
     whole = _schema_of(config.Config)
     definitions: Schema = whole.pop("$defs", {})
-    common = _properties(RankerOptions, definitions)
+    common = _properties(RankerOptions, "ranker", definitions)
     common["prompt"]["examples"] = catalog.prompts()
     methods = {name: catalog.method(name).params for name in catalog.methods()}
     backends = {name: catalog.backend(name).Options for name in catalog.backends()}
     about = dict(listing.rows("methods") + listing.rows("models"))
     for name, keys in (methods | backends).items():
-        definitions[name] = {"description": about[name], "properties": _properties(keys, definitions)}
+        definitions[name] = {"description": about[name], "properties": _properties(keys, name, definitions)}
     whole["properties"] = {"extends": EXTENDS} | whole["properties"]
     whole["properties"]["ranker"] = _section(RANKER, common, {name: definitions[name] for name in methods})
     whole["properties"]["model"] = _section(MODEL, {}, {name: definitions[name] for name in backends})
+    for name in ("ranker", "model"):
+        definitions["Stage"]["properties"][name] = {"$ref": f"#/properties/{name}"}
     return {"$schema": DIALECT} | whole | {"title": "r2llm config", "description": WHOLE, "$defs": definitions}
 
 
@@ -94,14 +96,14 @@ class _Generator(GenerateJsonSchema):
         return {"anyOf": [item, found | {"items": item}]}
 
 
-def _schema_of(model: type[BaseModel]) -> Schema:
-    return model.model_json_schema(schema_generator=_Generator)
+def _schema_of(model: type[BaseModel], owner: str = "") -> Schema:
+    return model.model_json_schema(schema_generator=_Generator, ref_template=f"#/$defs/{owner}{{model}}")
 
 
-def _properties(model: type[BaseModel], definitions: Schema) -> Schema:
-    """A class's keys; what their schemas refer to is added to the definitions."""
-    found = _schema_of(model)
-    definitions |= found.get("$defs", {})
+def _properties(model: type[BaseModel], owner: str, definitions: Schema) -> Schema:
+    """A class's keys; what their schemas refer to is added to the definitions, under names that tell whose it is."""
+    found = _schema_of(model, f"{owner}.")
+    definitions |= {f"{owner}.{name}": each for name, each in found.get("$defs", {}).items()}
     return dict(found.get("properties", {}))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from array import array
@@ -12,15 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from ..rerankers.cascade import total
 from ..rerankers.digests import file_digest
 from ..rerankers.errors import InputError
 from ..rerankers.ledger import Ledger
+from ..rerankers.types import Cost
 from . import config as configs
-from . import contents, costs, evaluate, manifest, runfile
-from .config import Loaded
+from . import contents, costs, evaluate, fusion, manifest, runfile
+from .config import FIRST_STAGE, Loaded
 from .datasets import Dataset, Docs
 from .evaluate import Metrics
 from .files import fault, lines, reason
+from .fusion import RERANKED
 from .progress import Listener
 from .retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
 from .run_folder import json_text
@@ -120,20 +124,36 @@ class _Run:
 
     @cached_property
     def ranking(self) -> dict[str, list[str]]:
-        """Each query's documents as reranked, best first."""
+        """Each query's documents as reranked, and fused where they were, best first."""
         return self._documents("run.trec")
 
-    def _documents(self, name: str) -> dict[str, list[str]]:
+    @property
+    def rankings(self) -> dict[str, dict[str, list[str]]]:
+        """All orders that were measured, by what `metrics.json` calls them; the last one goes by no name there."""
+        if not self.reranked:
+            return {"": self.first_stage}
+        between = {"reranked": self._documents(RERANKED)} if self.fused else {}
+        return {"": self.ranking, "first_stage": self.first_stage, **between}
+
+    def scored(self, name: str) -> runfile.Run:
+        """One of its run files."""
         try:
-            run, _ = runfile.read(self.path / name)
+            return runfile.read(self.path / name)[0]
         except InputError as error:
             raise _UnreadableError(name, str(error)) from error
-        return {query: [doc for doc, _ in found] for query, found in run.items()}
+
+    def _documents(self, name: str) -> dict[str, list[str]]:
+        return {query: [doc for doc, _ in found] for query, found in self.scored(name).items()}
 
     @property
     def reranked(self) -> bool:
         """Whether it is more than a first stage."""
         return "run.trec" in self.manifest["files"]
+
+    @property
+    def fused(self) -> bool:
+        """Whether the reranked order was fused with another run."""
+        return RERANKED in self.manifest["files"]
 
     @property
     def stage_identity(self) -> Mapping[str, Any]:
@@ -178,10 +198,16 @@ def _parts(content: Mapping[str, Any]) -> list[_Part]:
     if "run.trec" in files:
         parts += [
             _Part("run.trec", "scores, ranks and tag", _lines_of("run.trec")),
-            _Part("run.trec", "a permutation of the first stage", _permutation),
+            _Part("run.trec", "a permutation of the first stage", _permutation("run.trec")),
             _Part("costs.jsonl", "sums", _sums),
             _Part("ledger.sqlite", "integrity", _ledger_integrity),
             _Part("ledger.sqlite", "content", _ledger_content),
+        ]
+    if RERANKED in files:
+        parts += [
+            _Part(RERANKED, "scores, ranks and tag", _lines_of(RERANKED)),
+            _Part(RERANKED, "a permutation of the first stage", _permutation(RERANKED)),
+            _Part("run.trec", "the fused order", _fused, outside=True),
         ]
     parts += [
         _Part("config.yaml", "fingerprint", _config, outside=True),
@@ -194,10 +220,13 @@ def _parts(content: Mapping[str, Any]) -> list[_Part]:
         parts.append(_Part("dataset", "texts of the candidates", _candidates, outside=True))
     if "metrics.json" in files:
         parts.append(_Part("metrics.json", "measures", _metrics, outside=True))
-    if "files" in content.get("model", {}):
-        parts.append(_Part("model", "sha256 of its files", _model_files, outside=True))
-    if "answers" in content.get("model", {}):
-        parts.append(_Part("model", "recorded answers", _answers, outside=True))
+    models = manifest.models(content)
+    for number, model in enumerate(models):
+        name = "model" if len(models) == 1 else f"model of stage {number + 1}"
+        if "files" in model:
+            parts.append(_Part(name, "sha256 of its files", _model_files(number), outside=True))
+        if "answers" in model:
+            parts.append(_Part(name, "recorded answers", _answers(number), outside=True))
     return parts
 
 
@@ -246,15 +275,19 @@ def _depth(run: _Run) -> Iterator[str]:
             yield f"query {query} has {len(docs)} documents, and the depth is {depth}"
 
 
-def _permutation(run: _Run) -> Iterator[str]:
-    if list(run.ranking) != list(run.first_stage):
-        yield f"queries {', '.join(_some(set(run.ranking) ^ set(run.first_stage)) or ['in another order'])}"
-    for query in run.first_stage.keys() & run.ranking.keys():
-        ranked, found = run.ranking[query], run.first_stage[query]
-        if lost := set(found) - set(ranked):
-            yield f"query {query}: {', '.join(_some(lost))} lost"
-        if invented := set(ranked) - set(found):
-            yield f"query {query}: {', '.join(_some(invented))} was no candidate"
+def _permutation(name: str) -> Callable[[_Run], Iterator[str]]:
+    def differences(run: _Run) -> Iterator[str]:
+        ranking = run.ranking if name == "run.trec" else run.rankings["reranked"]
+        if list(ranking) != list(run.first_stage):
+            yield f"queries {', '.join(_some(set(ranking) ^ set(run.first_stage)) or ['in another order'])}"
+        for query in run.first_stage.keys() & ranking.keys():
+            ranked, found = ranking[query], run.first_stage[query]
+            if lost := set(found) - set(ranked):
+                yield f"query {query}: {', '.join(_some(lost))} lost"
+            if invented := set(ranked) - set(found):
+                yield f"query {query}: {', '.join(_some(invented))} was no candidate"
+
+    return differences
 
 
 def _sums(run: _Run) -> Iterator[str]:
@@ -264,10 +297,23 @@ def _sums(run: _Run) -> Iterator[str]:
     for cost in spent:
         if cost.asks != cost.calls + cost.cached:
             yield f"query {cost.query_id}: {cost.asks} asks, {cost.calls} calls and {cost.cached} cached"
+    count = len(manifest.stages(run.manifest["experiment"]))
+    for cost, stages in zip(spent, costs.read_stages(run.path / "costs.jsonl"), strict=True):
+        if len(stages) != (count if count > 1 else 0):
+            yield f"query {cost.query_id}: {len(stages)} stages, and the run has {count}"
+        elif stages and not _equal_costs(cost, total(stages)):
+            yield f"query {cost.query_id}: its stages add up to something else"
     unparsed = sum(cost.unparsed for cost in spent)
     yield from _unequal("unparsed answers", run.manifest["unparsed"], unparsed)
     yield from _unequal("unparsed by kind of ask", sum(run.manifest["unparsed_by_kind"].values()), unparsed)
     yield from _unequal("calls", run.manifest["executions"][-1]["calls"], sum(cost.calls for cost in spent))
+
+
+def _equal_costs(cost: Cost, added: Cost) -> bool:
+    """Whether two costs are the same, but for the last bits of seconds."""
+    return dataclasses.replace(cost, seconds=None) == dataclasses.replace(added, seconds=None) and (
+        cost.seconds is None if added.seconds is None else math.isclose(cost.seconds or 0.0, added.seconds)
+    )
 
 
 def _ledger_integrity(run: _Run) -> Iterator[str]:
@@ -296,8 +342,17 @@ def _config(run: _Run) -> Iterator[str]:
         yield from _unequal("b", stage["source"].get("b"), config.first_stage.bm25.b)
     if run.reranked:
         yield from _unequal("seed", experiment["seed"], config.seed)
-        for key, value in run.loaded.ranker.identity.items():
-            yield from _unequal(f"ranker {key}", experiment["ranker"].get(key), value)
+        recorded, given = manifest.stages(experiment), run.loaded.stages
+        yield from _unequal("stages", len(recorded), len(given))
+        for number, (stage, found, ranker) in enumerate(zip(recorded, given, run.loaded.rankers, strict=False), 1):
+            which = f"stage {number}, " if len(recorded) > 1 else ""
+            yield from _unequal(f"{which}depth", stage.get("depth"), found.depth)
+            for key, value in ranker.identity.items():
+                yield from _unequal(f"{which}ranker {key}", stage["ranker"].get(key), value)
+        fuse, fused = config.fuse, experiment.get("fuse", {})
+        yield from _unequal("fuse.method", fused.get("method"), fuse.method if fuse else None)
+        for key, value in (fuse.parameters if fuse else {}).items():
+            yield from _unequal(f"fuse.{key}", fused.get(key), value)
 
 
 def _dataset(run: _Run) -> Iterator[str]:
@@ -316,6 +371,24 @@ def _given_run(run: _Run) -> Iterator[str]:
     if given is None or not Path(given).is_file():
         raise InputError(f"no file {given}")
     yield from _unequal("", run.stage_identity["source"]["run"], file_digest(Path(given), remember=False))
+
+
+def _fused(run: _Run) -> Iterator[str]:
+    """Whether the order of `run.trec` is what the reranked one and the other run come to."""
+    fuse = run.loaded.config.fuse
+    if fuse is None:
+        yield "the config fuses nothing"
+        return
+    recorded = run.manifest["experiment"]["fuse"]["with"]
+    if fuse.other == FIRST_STAGE:
+        yield from _unequal("with", recorded, fuse.other)
+        other = run.scored("first_stage.trec")
+    else:
+        other = fusion.read(fuse, Listener())
+        yield from _unequal("with", recorded, {"run": file_digest(Path(fuse.other), remember=False)})
+    for query, docs in fusion.Partner(fuse, other).joined(run.scored(RERANKED)).items():
+        if run.ranking.get(query) != docs:
+            yield f"query {query} is in another order"
 
 
 def _candidates(run: _Run) -> Iterator[str]:
@@ -352,19 +425,17 @@ def _metrics(run: _Run) -> Iterator[str]:
     config = run.loaded.config
     queries = list(chosen_queries(run.dataset.queries(), config.queries))
     names = evaluate.with_judged(config.evaluate.measures)
-    rankings = {"": run.ranking, "first stage, ": run.first_stage} if run.reranked else {"": run.first_stage}
+    rankings = run.rankings
     try:
         recorded = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
-        written = {
-            "": _flat(recorded["all"], recorded["per_query"]),
-            "first stage, ": _flat(**recorded["first_stage"]) if run.reranked else {},
-        }
+        means = {order: recorded[order] if order else recorded for order in rankings}
+        written = {order: _flat(found["all"], found["per_query"]) for order, found in means.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield f"cannot be read: {reason(error)}"
         return
-    for stage, ranking in rankings.items():
+    for order, ranking in rankings.items():
         found = evaluate.measure(names, qrels, ranking, queries)
-        yield from _moved(stage, written[stage], found)
+        yield from _moved(f"{order.replace('_', ' ')}, " if order else "", written[order], found)
 
 
 def _moved(stage: str, recorded: Mapping[str, float], measured: Metrics) -> Iterator[str]:
@@ -381,17 +452,26 @@ def _flat(all: Mapping[str, float], per_query: Mapping[str, Mapping[str, float]]
     return means | {f"{name} of {q}": float(value) for q, row in per_query.items() for name, value in row.items()}
 
 
-def _model_files(run: _Run) -> Iterator[str]:
-    model = run.manifest["model"]
-    name = (run.loaded.config.model or {}).get("name", "")
-    for file, recorded in model["files"].items():
-        path = Path(name) / file if model["revision"] is None else _in_hub_cache(name, model["revision"], file)
-        if path is None or not path.parent.is_dir():
-            raise InputError(f"{name} is not on this machine")
-        if not path.is_file():
-            yield f"{file} is missing"
-        else:
-            yield from _unequal(file, recorded, file_digest(path, remember=False))
+def _model_files(stage: int) -> Callable[[_Run], Iterator[str]]:
+    def differences(run: _Run) -> Iterator[str]:
+        model = manifest.models(run.manifest)[stage]
+        name = _model_section(run, stage).get("name", "")
+        for file, recorded in model["files"].items():
+            path = Path(name) / file if model["revision"] is None else _in_hub_cache(name, model["revision"], file)
+            if path is None or not path.parent.is_dir():
+                raise InputError(f"{name} is not on this machine")
+            if not path.is_file():
+                yield f"{file} is missing"
+            else:
+                yield from _unequal(file, recorded, file_digest(path, remember=False))
+
+    return differences
+
+
+def _model_section(run: _Run, stage: int) -> Mapping[str, Any]:
+    """What the config says of the model of a stage."""
+    stages = run.loaded.stages
+    return (stages[stage].model if stage < len(stages) else None) or {}
 
 
 def _in_hub_cache(name: str, commit: str, file: str) -> Path | None:
@@ -401,16 +481,20 @@ def _in_hub_cache(name: str, commit: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _answers(run: _Run) -> Iterator[str]:
-    path = Path((run.loaded.config.model or {}).get("answers", ""))
-    if not path.is_file():
-        raise InputError(f"no file {path}")
-    content = run.manifest["model"].get("content")
-    if content is None:
-        yield from _unequal("sha256", run.manifest["experiment"]["model"]["answers"], file_digest(path))
-    else:
-        with closing(Ledger(path, read_only=True)) as ledger:
-            yield from _unequal("content hash", content, ledger.digest())
+def _answers(stage: int) -> Callable[[_Run], Iterator[str]]:
+    def differences(run: _Run) -> Iterator[str]:
+        path = Path(_model_section(run, stage).get("answers", ""))
+        if not path.is_file():
+            raise InputError(f"no file {path}")
+        content = manifest.models(run.manifest)[stage].get("content")
+        if content is None:
+            identity = manifest.stages(run.manifest["experiment"])[stage]["model"]
+            yield from _unequal("sha256", identity["answers"], file_digest(path))
+        else:
+            with closing(Ledger(path, read_only=True)) as ledger:
+                yield from _unequal("content hash", content, ledger.digest())
+
+    return differences
 
 
 def _no_index() -> Docs:

@@ -22,9 +22,10 @@ WORD_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 """What YAML takes a key for: not for a number, nor for the truth value that it sees in `on` and `no`."""
 
 Key = tuple[str, ...]
-"""The way to a value: the keys from the top, `("ranker", "num_child")`."""
+"""The way to a value: the keys from the top, `("ranker", "num_child")`; items of a list go by number, from 0."""
 
 ALTERNATIVES: dict[Key, tuple[set[str], ...]] = {
+    (): ({"ranker"}, {"stages"}),
     ("first_stage",): ({"bm25"}, {"run"}),
     ("queries",): ({"limit"}, {"sample"}, {"ids"}),
     ("dataset",): ({"docs", "queries"}, {"candidates"}, {"beir"}),
@@ -51,23 +52,40 @@ class Document:
         """Where the key, or the nearest one around it, was written."""
         return next((self.places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.places), None)
 
+    def value(self, key: Key) -> Any:
+        """What stands at a key; None where nothing does."""
+        return value_at(self.values, key)
+
     def merge(self, over: Document) -> None:
-        """Lay another document over this one."""
-        self._lay(self.values, over.values, ())
+        """Lay another document over this one.
+
+        A list replaces a list; a mapping whose keys are numbers changes those items of a list. Raises `InputError`
+        for an item that the list does not have.
+        """
+        self._lay(self.values, over.values, (), over)
         self.places.update(over.places)
 
-    def _lay(self, below: dict[str, Any], above: dict[str, Any], at: Key) -> None:
+    def _lay(self, below: dict[str, Any], above: dict[str, Any], at: Key, over: Document) -> None:
         alternatives = ALTERNATIVES.get(at, ())
         for group in alternatives:
             if group & above.keys():
                 for key in [k for other in alternatives if other is not group for k in other - above.keys()]:
                     below.pop(key, None)
         for key, value in above.items():
+            here = (*at, key)
             if isinstance(value, dict) and isinstance(below.get(key), dict):
                 below[key] = dict(below[key])  # an alias may have put the same mapping elsewhere too
-                self._lay(below[key], value, (*at, key))
+                self._lay(below[key], value, here, over)
+            elif isinstance(value, dict) and isinstance(below.get(key), list):
+                items = {str(number): item for number, item in enumerate(below[key])}
+                for number in value.keys() - items.keys():
+                    where = first_line(over, (*here, number))
+                    raise InputError(f"{where}: {'.'.join(here)} has no item {number}; there are {', '.join(items)}")
+                self._lay(items, value, here, over)
+                below[key] = list(items.values())
             else:
                 below[key] = value
+                self.places = {place: found for place, found in self.places.items() if place[: len(here)] != here}
 
 
 def read(path: Path, shipped: Path) -> Document:
@@ -88,8 +106,18 @@ def find(name: str, folder: Path, shipped: Path) -> Path:
     raise InputError(f"no config {name} in {folder} or among the shipped ones{nearest(name, known)}")
 
 
+def value_at(values: Any, key: Key) -> Any:
+    """What stands at a key in mappings and lists; None where nothing does."""
+    for part in key:
+        if isinstance(values, list):
+            values = values[int(part)] if part.isdecimal() and int(part) < len(values) else None
+        else:
+            values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
 def setting(text: str) -> Document:
-    """The document that `--set ranker.num_child=4` stands for."""
+    """The document that `--set ranker.num_child=4` stands for; `stages.0.depth=50` is of a list's first item."""
     name, equals, value = text.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
@@ -171,12 +199,16 @@ def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
             yield from _mappings(value)
 
 
-def _keys(node: yaml.MappingNode, at: Key) -> Iterator[tuple[Key, yaml.Node]]:
-    for key, value in node.value:
-        here = (*at, str(key.value))
-        yield here, key
-        if isinstance(value, yaml.MappingNode):
-            yield from _keys(value, here)
+def _keys(node: yaml.Node, at: Key) -> Iterator[tuple[Key, yaml.Node]]:
+    """Every key in a mapping, and every item of a list, with the node that shows where it stands."""
+    found: list[tuple[str, yaml.Node, yaml.Node]] = []
+    if isinstance(node, yaml.MappingNode):
+        found = [(str(key.value), key, value) for key, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        found = [(str(number), item, item) for number, item in enumerate(node.value)]
+    for name, shown, value in found:
+        yield (*at, name), shown
+        yield from _keys(value, (*at, name))
 
 
 def _problem(error: Exception) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import catalog
 from .backends import Backend, Decoding, Request, Terms
 from .errors import InputError
+from .passages import Passages, ranked_by_passages, scores_documents, split
 from .prompts import prompts
 from .prompts.answers import Reading, Reply, read
 from .prompts.parsing import LabelRule
@@ -25,6 +26,13 @@ RETRIES = 3
 
 KEY_BYTES = 16
 """The length of a ledger key: 128 bits of a SHA-256, so that two asks of a billion do not meet in one key."""
+
+
+FIXED_SCORING: Mapping[AskKind, Scoring] = {"write": "generation", "rate": "generation", "likelihood": "likelihood"}
+"""The kinds of ask that are answered one way whatever the ranker's scoring is."""
+
+DIGITS = 9
+"""So many passages can be numbered with one digit, and so one token, each."""
 
 
 class RankerOptions(BaseModel):
@@ -50,6 +58,9 @@ class RankerOptions(BaseModel):
     max_new_tokens: int | None = Field(None, ge=1, description="length of a generated answer; the prompt's")
     temperature: float | None = Field(None, ge=0, description="0: the most probable token; the prompt's")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling's share; the prompt's")
+    passages: Passages | None = Field(
+        None, description="split long documents, for a method that scores every document; whole documents unless given"
+    )
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class Ranker:
         Raises `InputError` for an unknown method or prompt, and pydantic's `ValidationError` for a bad parameter.
         """
         common = {key: value for key, value in options.items() if key in RankerOptions.model_fields}
+        if isinstance(common.get("passages"), Mapping):
+            common["passages"] = {"seed": seed} | common["passages"]
         chosen = RankerOptions.model_validate(common)
         method = catalog.method(chosen.method)
         own = {key: value for key, value in options.items() if key not in RankerOptions.model_fields}
@@ -82,6 +95,8 @@ class Ranker:
         defaults |= method.params.compat_defaults if chosen.compat else {}
         params = method.params.model_validate(defaults | own)
         scoring = chosen.scoring or params.scoring
+        if scoring not in params.scorings:
+            raise InputError(f"{method.name} with these parameters needs scoring: {' or '.join(params.scorings)}")
         prompt = prompts.load(chosen.prompt or params.prompt_for(scoring))
         templates = {name: prompts.load(name) for name in params.templates}
         needed = [(prompt, kind) for kind in params.asks]
@@ -96,6 +111,17 @@ class Ranker:
             raise InputError(
                 f"{method.name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
                 f"{prompt.most_docs}; show fewer at a time or name another prompt"
+            )
+        ordered = bool({"permute", "select", "choose"} & set(params.asks))
+        if scoring == "likelihood" and ordered and prompt.labels == "numbers" and params.most_docs > DIGITS:
+            raise InputError(
+                f"prompt '{prompt.name}' numbers its passages, and numbers of several digits have no token whose "
+                "probability could be read; set scoring: generation or name a prompt with letters, such as setwise"
+            )
+        if chosen.passages and not scores_documents(lambda docs: method.run(docs, params)):
+            raise InputError(
+                f"{method.name} gives documents no scores, so `passages` cannot rank them by their passages; choose a "
+                "pointwise method, and let this one follow as a stage of its own"
             )
         return cls(method, params, prompt, templates, scoring, chosen)
 
@@ -114,8 +140,14 @@ class Ranker:
         }
 
     def steps(self, candidates: Candidates) -> Steps:
-        """The method at work on one query's candidates."""
-        return self.method.run(candidates, self.params)
+        """The method at work on one query's candidates, or on their passages."""
+        if self.options.passages is None:
+            return self.method.run(candidates, self.params)
+        return ranked_by_passages(candidates, self.options.passages, lambda docs: self.method.run(docs, self.params))
+
+    def shown(self, candidates: Candidates) -> Candidates:
+        """What the asks about a query's candidates are about: the documents, or their passages."""
+        return split(candidates, self.options.passages) if self.options.passages else candidates
 
     def read(self, ask: Ask, reply: Reply, backend: Backend) -> Answer:
         """The answer that a reply gives to an ask."""
@@ -141,8 +173,8 @@ class Ranker:
     def _make_terms(self, ask: Ask, attempt: int, architecture: Architecture) -> Terms:
         return Terms(
             prompt=self.prompt_of(ask),
-            # Notes and ratings have no labels whose probabilities could be read.
-            scoring="generation" if ask.kind in ("write", "rate") else self.scoring,
+            # Notes and ratings have no labels whose probabilities could be read; a likelihood is nothing but one.
+            scoring=FIXED_SCORING.get(ask.kind, self.scoring),
             decoding=self._decoding(self.prompt_of(ask), attempt, architecture),
             query_tokens=self.options.query_tokens,
             passage_tokens=self.options.passage_tokens,
@@ -196,8 +228,9 @@ class Requests:
 
     def __post_init__(self) -> None:
         by_id = self.backend.simulated
-        self._texts = {doc.id: doc.text for doc in self.candidates.docs}
-        self._digests = {doc.id: _digest(doc.id if by_id else "", doc.text) for doc in self.candidates.docs}
+        docs = self.ranker.shown(self.candidates).docs
+        self._texts = {doc.id: doc.text for doc in docs}
+        self._digests = {doc.id: _digest(doc.id if by_id else "", doc.text) for doc in docs}
 
     def request(self, ask: Ask, attempt: int = 0) -> Request:
         """The request for an ask, on the given attempt at it."""
@@ -206,8 +239,8 @@ class Requests:
 
     def derive(self, ask: Ask) -> str:
         """The note that an ask of kind `derive` names, computed from the texts."""
-        note: str = catalog.note(ask.template or "")(self.candidates.query.text, [self._texts[doc] for doc in ask.docs])
-        return note
+        note = catalog.note(ask.template or "")
+        return note(self.candidates.query.text, [self._texts[doc] for doc in ask.docs], **dict(ask.options))
 
     def _key(self, ask: Ask, terms: Terms) -> bytes:
         begun = self._begun.get(terms)

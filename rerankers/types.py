@@ -230,6 +230,12 @@ def by_score(candidates: Candidates, scores: Sequence[float]) -> Ranking:
     return Ranking(tuple(candidates.docs[i].id for i in order), tuple(scores[i] for i in order))
 
 
+def minmax(values: Sequence[float], equal: float = 0.5) -> list[float]:
+    """The values moved and scaled to reach from 0 to 1; `equal` each where all are equal."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return [equal if low == high else (value - low) / (high - low) for value in values]
+
+
 @dataclass(slots=True)
 class Cost:
     """What ranking one query took.

@@ -5,7 +5,7 @@
 Every method ranks the config's candidates with its published defaults, answered by the judgements (oracle), by an
 oracle that is wrong 10 % and 30 % of the time, and by a judge to whom the first stage is upside down (inverse). Asks,
 comparisons and rounds are means a query with an oracle's answers, asks also with the inverse judge's; nDCG@10 is that
-of each judge. Methods that read two answers at once (pairwise) or vote stand more noise than those that read one.
+of each judge.
 """
 
 from __future__ import annotations

@@ -2,32 +2,48 @@
 
     python scripts/update_docs.py [--check]
 
-A part stands between `<!-- parameters: NAME -->` and `<!-- end -->`, NAME being a method or `every method`. With
-`--check` nothing is written, and the exit code is 1 where a part is out of date or a method has none.
+A part stands between `<!-- parameters: NAME -->` and `<!-- end -->`, NAME being a method or a config's section of
+`SECTIONS`. With `--check` nothing is written, and the exit code is 1 where a part is out of date or one is missing.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+from r2llm.pipeline.config import Fuse, Stage
 from r2llm.rerankers import catalog
+from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.passages import Passages
 from r2llm.rerankers.ranker import Ranker, RankerOptions
 
 DOCS = Path(__file__).parent.parent / "docs" / "methods.md"
 PART = re.compile(r"(<!-- parameters: (?P<name>[^>]*?) -->\n).*?(<!-- end -->)", re.DOTALL)
-EVERY = "every method"
+
+SECTIONS: Mapping[str, type[BaseModel]] = {
+    "every method": RankerOptions,
+    "passages": Passages,
+    "stages": Stage,
+    "fuse": Fuse,
+}
+"""The sections of a config that have a part."""
 
 
-def table(model: type[BaseModel], without: set[str]) -> str:
+def table(model: type[BaseModel]) -> str:
     """A Markdown table of a model's fields."""
-    fields = {name: field for name, field in model.model_fields.items() if name not in without}
-    if not fields:
+    if not model.model_fields:
         return "No parameters of its own.\n"
-    rows = [f"| `{name}` | {default(field)} | {field.description or ''} |" for name, field in fields.items()]
+    rows = [
+        f"| `{field.alias or name}` | {default(field)} | {meaning(field)} |"
+        for name, field in model.model_fields.items()
+    ]
     return "\n".join(["| parameter | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
@@ -36,20 +52,48 @@ def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    return "none" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    if value is None:
+        return "none"
+    lines = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=sys.maxsize).splitlines()
+    return f"`{lines[0]}`"
+
+
+def meaning(field: FieldInfo) -> str:
+    """A field's description, and its values where there are only some."""
+    values = ", ".join(f"`{value}`" for value in dict.fromkeys(choices(field.annotation)))
+    return " ".join(text for text in (field.description, f"({values})" if values else "") if text)
+
+
+def choices(annotation: Any) -> Iterator[object]:
+    """The values that an annotation names."""
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    else:
+        for inner in get_args(annotation):
+            yield from choices(inner)
 
 
 def part(name: str) -> str:
-    """The generated text for a method, or for the options that every method takes."""
-    if name == EVERY:
-        return table(RankerOptions, without={"method"})
+    """The generated text for a method or a section."""
+    if name in SECTIONS:
+        return table(SECTIONS[name])
     method = catalog.method(name)
     ranker = Ranker.create({"method": name})
-    prompts = ", ".join(f"`{prompt.name}`" for prompt in ranker.prompts)
+    said = [f"Scoring: {ranker.scoring}. Prompts: {prompts_of(ranker)}."]
+    other = "generation" if ranker.scoring == "likelihood" else "likelihood"
+    try:
+        otherwise = f"With `scoring: {other}`: {prompts_of(Ranker.create({'method': name, 'scoring': other}))}."
+    except InputError:
+        otherwise = f"Not for `scoring: {other}`."
+    said += [] if otherwise.endswith(f": {prompts_of(ranker)}.") else [otherwise]
     compat = method.params.compat_defaults
-    said = [f"Prompts: {prompts}. Scoring: {ranker.scoring}."]
     said += [f"Under `compat: llm-rankers`: {', '.join(f'`{k}: {v}`' for k, v in compat.items())}."] if compat else []
-    return " ".join(said) + "\n\n" + table(method.params, without=set())
+    return " ".join(said) + "\n\n" + table(method.params)
+
+
+def prompts_of(ranker: Ranker) -> str:
+    """The names of a ranker's prompts."""
+    return ", ".join(f"`{prompt.name}`" for prompt in ranker.prompts)
 
 
 def updated(text: str) -> str:
@@ -61,7 +105,7 @@ def main() -> int:
     """Write the parts, or check them."""
     text = DOCS.read_text(encoding="utf-8")
     named = {match["name"] for match in PART.finditer(text)}
-    missing = [name for name in [EVERY, *catalog.methods()] if name not in named]
+    missing = [name for name in [*SECTIONS, *catalog.methods()] if name not in named]
     for name in missing:
         print(f"docs/methods.md has no part for {name}", file=sys.stderr)
     new = updated(text)

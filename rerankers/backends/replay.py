@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -21,11 +22,18 @@ from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
 from . import Backend, ModelOptions, Queue, Request, Setting
 
+SHOWN = 16
+"""How many characters of a model's values are told: enough of a hash to tell models apart."""
+
 
 class Options(ModelOptions):
     """Keys of the `model` section."""
 
     answers: str = Field(description="a JSONL file of recorded answers, or a run's ledger.sqlite")
+    of: dict[str, Any] | None = Field(
+        None,
+        description="which model, where the ledger has several: keys of its identity, and how each value begins",
+    )
 
 
 def open(options: Options, setting: Setting) -> Backend:  # noqa: A001, ARG001 - every backend's entry
@@ -33,7 +41,7 @@ def open(options: Options, setting: Setting) -> Backend:  # noqa: A001, ARG001 -
     path = Path(options.answers)
     if not path.is_file():
         raise InputError(f"model.answers: no file {path}")
-    return LedgerReplay(path) if path.suffix == ".sqlite" else TextReplay(path)
+    return LedgerReplay(path, options.of) if path.suffix == ".sqlite" else TextReplay(path)
 
 
 class TextReplay(Queue):
@@ -91,19 +99,16 @@ class TextReplay(Queue):
 
 
 class LedgerReplay(Queue):
-    """Answers from the ledger of an earlier run, as the model that wrote it."""
+    """Answers from the ledger of an earlier run, as the model that wrote it, or as the one of several that is meant."""
 
     simulated = False
     remembers = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, of: Mapping[str, object] | None = None) -> None:
         super().__init__()
         self.path = path
         self.ledger = Ledger(path, read_only=True)
-        models = self.ledger.models()
-        if len(models) != 1:
-            raise InputError(f"{path}: holds answers of {len(models)} models; a replay needs those of one")
-        self.identity: Mapping[str, object] = dict(models[0])
+        self.identity: Mapping[str, object] = _meant(path, self.ledger.models(), of or {})
         self.simulated = self.identity["backend"] == "simulated"
         architecture = self.identity.get("architecture")
         self.architecture: Architecture = "encoder_decoder" if architecture == "encoder_decoder" else "decoder_only"
@@ -129,3 +134,21 @@ class LedgerReplay(Queue):
     def close(self) -> None:
         """Close the ledger."""
         self.ledger.close()
+
+
+def _meant(path: Path, models: Sequence[Mapping[str, object]], of: Mapping[str, object]) -> Mapping[str, object]:
+    """The one of a ledger's models that has all of these values, or strings that begin with them."""
+    found = [model for model in models if model == of]
+    found = found or [model for model in models if all(_begins(model.get(key), value) for key, value in of.items())]
+    if len(found) != 1:
+        fitting = f", {len(found)} of which fit {dict(of)}" if of else ""
+        known = "; ".join(", ".join(f"{key}: {str(value)[:SHOWN]}" for key, value in each.items()) for each in models)
+        raise InputError(
+            f"{path}: holds answers of {len(models)} models{fitting}; a replay needs those of one, so say which with "
+            f"`of: {{key: value}}`: {known}"
+        )
+    return dict(found[0])
+
+
+def _begins(value: object, wanted: object) -> bool:
+    return value == wanted or (isinstance(value, str) and isinstance(wanted, str) and value.startswith(wanted))

@@ -212,8 +212,9 @@ def load(name: str) -> Prompt:
     """
     base, choices = components.split(name)
     path = _file(base)
+    offered = _content(path)
     try:
-        content = components.compose(_content(path), choices)
+        content = components.compose(offered, choices)
         return Prompt.model_validate({"name": "/".join([path.stem, *name.split("/")[base.count("/") + 1 :]])} | content)
     except InputError as error:
         raise InputError(f"prompt {path}: {error}") from error

@@ -34,6 +34,30 @@ def test_the_story_in_tables(r2llm, run_dir: Path) -> None:
     ]
 
 
+def test_a_cascade_is_told_stage_by_stage(r2llm, toy: Path) -> None:
+    stages = "stages=[{ranker: {method: pointwise.yes_no}}, {ranker: {method: setwise.heapsort}, depth: 2}]"
+    assert r2llm("rerank", "--config", "toy.yaml", "--set", stages, "--output", "cascade").code == 0
+    lines = r2llm("inspect", "cascade", "--query", "q1").out.splitlines()
+    assert lines[1:3] == [
+        "stage 1: pointwise.yes_no, prompt yes_no, scoring likelihood; model: simulated oracle",
+        "stage 2: setwise.heapsort, prompt setwise, scoring likelihood; model: simulated oracle; the first 2 documents",
+    ]
+    asks = lines.index("ask\tstage\tround\tkind\tpresented\tanswer\tread as\ttokens\tfrom")
+    assert [line.split("\t")[1] for line in lines[asks + 1 : asks + 5]] == ["1", "1", "1", "2"]
+    spent = [line for line in lines if "calls" in line]
+    assert [line.partition(",")[0] for line in spent] == [
+        "last execution: 4 asks",
+        "stage 1: 3 asks",
+        "stage 2: 1 asks",
+    ]
+    found = r2llm("inspect", "cascade", "--query", "q1", "--json").json
+    assert [(stage["ranker"]["method"], stage["depth"]) for stage in found["stages"]] == [
+        ("pointwise.yes_no", None),
+        ("setwise.heapsort", 2),
+    ]
+    assert [ask["stage"] for ask in found["asks"]] == [1, 1, 1, 2]
+
+
 def test_prompts_stand_between_lines_of_their_own(r2llm, run_dir: Path) -> None:
     done = r2llm("inspect", run_dir, "--query", "q1", "--prompts")
     assert done.out.count("----- prompt of ask ") == done.out.count("----- end of the prompt\n") == 2

@@ -22,6 +22,17 @@ def test_a_prompt_without_a_tokenizer(r2llm, toy: Path) -> None:
     ]
 
 
+def test_a_later_stage_of_a_cascade(r2llm, toy: Path) -> None:
+    stages = "stages=[{ranker: {method: pointwise.yes_no}}, {ranker: {method: setwise.heapsort}, depth: 2}]"
+    words = ("prompt", "--config", "toy.yaml", "--query", "q1", "--quiet", "--set", stages)
+    assert "stage: 1 of 2\nmethod: pointwise.yes_no;" in r2llm(*words).out
+    later = r2llm(*words, "--stage", "2").out
+    assert "ask: choose d1, d2 (the first" in later
+    assert "stage: 2 of 2; its documents as the first stage found them" in later
+    refused = r2llm(*words, "--stage", "3")
+    assert (refused.code, refused.err) == (2, "error: --stage 3: config toy has 2 stages\n")
+
+
 def test_a_prompt_of_a_real_model(r2llm, toy: Path, tiny_t5: Path) -> None:
     words = ("--set", f"model={{backend: transformers, name: {tiny_t5}}}", "--set", "ranker.scoring=generation")
     done = r2llm("prompt", "--config", "toy.yaml", "--query", "q1", *words)

@@ -76,3 +76,17 @@ def test_what_is_no_run_is_one_line_and_exit_2(r2llm, toy: Path) -> None:
     assert "no run's folder" in done.err
     (toy / "manifest.json").write_text("{")
     assert (r2llm("show", ".").code, r2llm("show", ".").err.count("\n")) == (2, 1)
+
+
+def test_a_cascade_and_what_it_was_fused_with(r2llm, toy: Path) -> None:
+    stages = "stages=[{ranker: {method: pointwise.yes_no}}, {ranker: {method: setwise.heapsort}, depth: 2}]"
+    settings = ("--set", stages, "--set", "fuse={method: interpolate, alpha: 0.3}")
+    assert r2llm("rerank", "--config", "toy.yaml", *settings, "--output", "out").code == 0
+    lines = r2llm("show", "out").out.splitlines()
+    assert any(line.startswith("stage 1, method\tpointwise.yes_no") for line in lines)
+    assert any(line.startswith("stage 2, method\tsetwise.heapsort") and line.endswith("the first 2") for line in lines)
+    assert "fused\tmethod interpolate, with first_stage, alpha 0.3" in lines
+    assert "measure\tfirst stage\treranked\tfused" in lines
+    assert "cost\tstage 1\tstage 2" in lines
+    found = r2llm("show", "out", "--json").json
+    assert [stage["rounds"]["mean"] for stage in found["stages"]] == [1, 1]

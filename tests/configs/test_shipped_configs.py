@@ -15,8 +15,8 @@ def test_it_loads_without_a_note(name: str, tmp_path: object, monkeypatch: pytes
     loaded = config.load(name)
     assert loaded.notes == ()
     assert loaded.changes_ranking is False
-    assert loaded.ranker.method.name
-    assert loaded.backend_options
+    assert all(ranker.method.name for ranker in loaded.rankers)
+    assert len(loaded.models) == len(loaded.rankers) > 0
 
 
 @pytest.mark.parametrize("name", config.names())

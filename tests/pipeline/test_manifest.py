@@ -56,7 +56,7 @@ def test_it_holds_a_hash_of_its_own_content(toy: Path, heard) -> None:
 def test_the_prompt_is_in_it_in_full(toy: Path, heard) -> None:
     prompt = read(rerank(heard).run_dir)["prompts"]["setwise"]
     assert "which of the following passages is the most relevant one" in prompt["messages"][0]["content"]
-    assert prompt["digest"] == config.load("toy.yaml").ranker.prompt.digest
+    assert prompt["digest"] == config.load("toy.yaml").rankers[0].prompt.digest
 
 
 def test_the_data_are_told_apart_by_content(toy: Path, write: Write, heard) -> None:

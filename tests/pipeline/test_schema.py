@@ -64,6 +64,14 @@ def test_a_shipped_config_is_valid_and_leads_editors_to_the_schema(
         ("queries: {limit: 1.5}", "1.5"),
         ("name: 'a b'", "a b"),
         ("extends: {a: b}", "b"),
+        ("ranker: {method: pointwise.qlm, passages: {word: 3}}", "word"),
+        ("ranker: {method: pointwise.qlm, passages: {aggregate: median}}", "median"),
+        ("stages: [{ranker: {method: setwise.heapsort, num_chld: 3}}]", "num_chld"),
+        ("stages: [{ranker: {method: setwise.heapsort}, model: {backend: simulated, noise: 2}}]", "2"),
+        ("stages: [{ranker: {method: setwise.heapsort}, depht: 3}]", "depht"),
+        ("stages: []", "stages"),
+        ("fuse: {method: borda}", "borda"),
+        ("fuse: {method: rrf, wiht: x}", "wiht"),
     ],
 )
 def test_a_mistake_is_found_by_the_schema_and_by_the_loader(
@@ -94,6 +102,12 @@ def test_a_mistake_is_found_by_the_schema_and_by_the_loader(
         "dataset: {beir: folder, split: dev}",
         "ranker: {method: setwise.heapsort, query_tokens: null}",
         "ranker: null",
+        "ranker: {method: pointwise.qlm, passages: {}}",
+        "stages: [{ranker: {method: pointwise.qlm, passages: {words: 9, overlap: 3, aggregate: sum}}, depth: 3}]",
+        "stages: [{ranker: {method: setwise.heapsort, window: 3}, model: {backend: simulated}}]",
+        "model: {backend: replay, answers: ledger.sqlite, of: {backend: transformers}}",
+        "fuse: {method: rrf, with: first_stage, k: 10}",
+        "fuse: {method: interpolate, with: other.trec, alpha: 0.3}",
     ],
 )
 def test_what_the_loader_takes_is_valid(

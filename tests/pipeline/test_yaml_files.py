@@ -25,6 +25,32 @@ def values(path: Path, shipped: Path) -> object:
     return yaml_files.read(path, shipped).values
 
 
+# Lists
+
+
+def test_a_number_changes_an_item_of_a_list(write: Write, shipped: Path) -> None:
+    write("base.yaml", "stages:\n- {ranker: {k: 1, method: m}}\n- {depth: 3}\n")
+    found = yaml_files.read(write("a.yaml", "extends: base.yaml\nstages: {'1': {depth: 5}}"), shipped)
+    found.merge(yaml_files.setting("stages.0.ranker.k=2"))
+    assert found.values == {"stages": [{"ranker": {"k": 2, "method": "m"}}, {"depth": 5}]}
+    assert found.value(("stages", "0", "ranker", "k")) == 2
+    assert found.value(("stages", "2", "depth")) is found.value(("stages", "x")) is None
+    for name in ("2", "x", "-1"):
+        with pytest.raises(InputError, match=rf"--set stages\.{name}\.depth=1: stages has no item {name}"):
+            found.merge(yaml_files.setting(f"stages.{name}.depth=1"))
+
+
+def test_items_of_a_list_have_places(write: Write, shipped: Path) -> None:
+    write("base.yaml", "stages:\n- ranker: {k: 1}\n- depth: 3\n")
+    found = yaml_files.read(write("a.yaml", "extends: base.yaml"), shipped)
+    assert found.places[("stages", "1", "depth")].words.endswith("base.yaml, line 3")
+    assert found.places[("stages", "0", "ranker", "k")].words.endswith("base.yaml, line 2")
+    replaced = yaml_files.read(write("b.yaml", "extends: base.yaml\nstages: [{}]"), shipped)
+    place = replaced.place(("stages", "1", "depth"))
+    assert place is not None
+    assert place.words.endswith("b.yaml, line 2")
+
+
 # Extends
 
 

@@ -27,7 +27,7 @@ def key(backend, candidates: Candidates, ask: Ask, attempt: int = 0, **options) 
 def test_the_defaults_are_the_methods_own() -> None:
     ranker = Ranker.create({"method": "setwise.heapsort"})
     assert (ranker.prompt.name, ranker.scoring) == ("setwise", "likelihood")
-    assert ranker.params.model_dump() == {"k": 10, "num_child": 2}
+    assert ranker.params.model_dump() == {"k": 10, "num_child": 2, "num_permutation": 1, "seed": 0}
     assert ranker.options.model_dump() == {
         "method": "setwise.heapsort",
         "prompt": None,
@@ -40,6 +40,7 @@ def test_the_defaults_are_the_methods_own() -> None:
         "max_new_tokens": None,
         "temperature": None,
         "top_p": None,
+        "passages": None,
     }
 
 
@@ -47,7 +48,7 @@ def test_the_defaults_are_the_methods_own() -> None:
     ("options", "message"),
     [
         ({"method": "setwise.heapsrt"}, "unknown method 'setwise.heapsrt'; did you mean 'setwise.heapsort'"),
-        ({"method": "setwise.heapsort", "prompt": "setwize"}, "unknown prompt 'setwize'; did you mean 'setwise'?"),
+        ({"method": "setwise.heapsort", "prompt": "setwize"}, "unknown prompt 'setwize'; did you mean 'setwise' or "),
         (
             {"method": "setwise.heapsort", "prompt": "yes_no"},
             "prompt 'yes_no' cannot ask the question of setwise.heapsort (choose): it serves score",

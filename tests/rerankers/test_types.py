@@ -50,4 +50,4 @@ def test_equal_scores_keep_first_stage_order(make_candidates) -> None:
     ranking = types.by_score(make_candidates(5), [0.5, 0.7, 0.5, 0.7, 0.6])
     assert ranking == Ranking(("d01", "d03", "d04", "d00", "d02"), (0.7, 0.7, 0.6, 0.5, 0.5))
     assert types.by_score(make_candidates(3), [0.0, -0.0, 0.0]).docs == ("d00", "d01", "d02")
-    assert types.by_score(make_candidates(0), []) == Ranking(())
+    assert types.by_score(make_candidates(0), []) == Ranking((), ())

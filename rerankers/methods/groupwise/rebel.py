@@ -29,7 +29,7 @@ class Params(BaseParams):
 
     turns: Literal["one", "two"] = Field("two", description="two: a rubric is written for every query first")
     group_size: int = Field(10, ge=1, description="documents a prompt")
-    drop_below: float = Field(3.0, description="documents with a lower score follow the others, in first-stage order")
+    drop_below: float = Field(3.0, description="lower final scores follow the others, in first-stage order")
     rubric_prompt: str = Field("rebel_rubric", description="the prompt that asks for the rubric, with turns: two")
 
     @property

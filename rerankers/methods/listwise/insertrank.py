@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ...types import Candidates, Seeded, Steps
+from ...types import Candidates, Seeded, Steps, minmax
 from . import Sliding, slide
 
 
@@ -31,10 +31,7 @@ class Params(Sliding, Seeded):
 
 def insertrank(candidates: Candidates, params: Params) -> Steps:
     """Rank all documents by sliding windows, with first-stage scores beside the passages."""
-    scores = candidates.scores
-    if params.scores == "minmax" and scores:
-        lowest, highest = min(scores), max(scores)
-        scores = tuple((score - lowest) / ((highest - lowest) or 1.0) for score in scores)
+    scores = candidates.scores if params.scores == "raw" else minmax(candidates.scores, equal=0.0)
     docs = list(candidates.ids)
     if params.draws:
         params.dice(candidates).shuffle(docs)

@@ -8,7 +8,6 @@ or of the one before. m documents or fewer are ranked with one ask. Unlike that 
 """
 
 from collections.abc import Generator, Sequence
-from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -25,8 +24,6 @@ Known = dict[frozenset[int], list[int]]
 
 class Params(ListwiseParams, TopK):
     """Parameters of the tournament sort."""
-
-    scored_prompt: ClassVar[str | None] = "setwise"
 
     m: int = Field(5, ge=2, description="documents a group, all shown in one prompt")
     r: int = Field(2, ge=1, description="documents of a group that go on to the next level")

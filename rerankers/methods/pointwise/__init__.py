@@ -1,7 +1,7 @@
 """Pointwise reranking: every document gets a score of its own, and the documents are sorted by it."""
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -32,9 +32,3 @@ def contrasts(candidates: Candidates, params: Anchored) -> Generator[list[Ask], 
 def peak_probability(answer: Answer) -> float:
     """The probability of the most relevant label over the whole vocabulary; of a text, the value that it gives."""
     return math.exp(answer.peak) if answer.text is None else answer.peak
-
-
-def minmax(values: Sequence[float]) -> list[float]:
-    """The values moved and scaled to reach from 0 to 1; ½ each where all are equal."""
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    return [0.5 if low == high else (value - low) / (high - low) for value in values]

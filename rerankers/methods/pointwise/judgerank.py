@@ -14,9 +14,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...types import AskKind, Candidates, Steps, by_score, score, write
+from ...types import AskKind, Candidates, Steps, by_score, minmax, score, write
 from ...types import Params as BaseParams
-from . import minmax
 
 
 class Params(BaseParams):

@@ -3,9 +3,8 @@
 Long et al., SIGIR 2025, as in `gccp`. Each component's scores are brought to the range from 0 to 1 per query, ½ each
 where all are equal, and averaged. Components beside GCCP: `rg_yn`, the probability of "yes" over "yes" and "no"
 (default: PAGC, 2 n prompts); `rg_s`, P("4") over the whole vocabulary on a scale of 0 to 4; `qg`, the query's
-log-likelihood, which has no meaning by generation and then counts ½ for all. `[qg, rg_yn]` is the paper's PAGC-QYG
-and `[qg, rg_s]` its PAGC-QSG, as utshabkg/GCCP-reproduce reports. One round. All documents are ranked; equal scores
-keep first-stage order.
+log-likelihood. `[qg, rg_yn]` is the paper's PAGC-QYG and `[qg, rg_s]` its PAGC-QSG, as utshabkg/GCCP-reproduce
+reports. One round. All documents are ranked; equal scores keep first-stage order.
 """
 
 from collections.abc import Mapping
@@ -14,8 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ...types import Answer, Ask, AskKind, Candidates, Steps, by_score
-from . import Anchored, contrasts, minmax, peak_probability
+from ...types import Answer, Ask, AskKind, Candidates, Steps, by_score, minmax
+from . import Anchored, contrasts, peak_probability
 
 Component = Literal["rg_yn", "rg_s", "qg"]
 

@@ -7,8 +7,8 @@ to answer A in doubt, so that the first stage's order counts, is `prompt: setwis
 
 With `compare: max` an ask gives the best document of a window. One that has stopped moving up may belong up to
 num_child - 1 places higher, so that with more than one child even perfect answers make only the first rank certain.
-With `compare: sort` the labels' probabilities order the window, and perfect answers give the exact top k. Perfect
-answers about 100 documents in an order like BM25's take about 97 asks either way, where heapsort takes 125.
+With `compare: sort` the labels' probabilities order the window, and perfect answers give the exact top k. An
+oracle's answers about BM25's top 100 of DL19 take 78 asks with `max` and 80 with `sort`, where heapsort takes 107.
 """
 
 from collections.abc import Generator

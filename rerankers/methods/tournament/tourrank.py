@@ -12,10 +12,10 @@ selects the documents shown first, which are random ones. With `scoring: likelih
 the labels of highest probability are selected.
 """
 
-from itertools import chain
+from itertools import chain, pairwise
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ...types import Ask, AskKind, Candidates, Scoring, Seeded, Steps, by_score
 
@@ -42,6 +42,13 @@ class Params(Seeded):
         min_length=1,
         description="the stages of a tournament, each keeping fewer documents than the one before",
     )
+
+    @model_validator(mode="after")
+    def _every_stage_keeps_fewer(self) -> "Params":
+        kept = [stage.keep for stage in self.stages]
+        if any(later >= earlier for earlier, later in pairwise(kept)):
+            raise ValueError(f"stages keep {', '.join(map(str, kept))}: each must keep fewer than the one before")
+        return self
 
     def prompt_for(self, scoring: Scoring) -> str:
         """The authors' conversation, or the setwise prompt where labels are scored."""

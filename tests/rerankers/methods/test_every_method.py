@@ -1,5 +1,6 @@
 """What holds for every ranking method there is, whatever answers it: new method files are found by name."""
 
+import contextlib
 from dataclasses import asdict
 
 import pytest
@@ -7,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from r2llm.rerankers import catalog
 from r2llm.rerankers.backends import Setting, simulated
+from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.types import TopK
 
 RULES = ("oracle", "noisy", "hash", "rel")
@@ -18,10 +21,19 @@ QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @st.composite
 def settings_of(draw: st.DrawFn, method: str) -> dict[str, object]:
     """The `ranker` section of a config for that method."""
-    ranges = {"k": st.integers(1, 40), "num_child": st.integers(1, 9)}
+    ranges = {"k": st.integers(1, 40), "num_child": st.integers(1, 9), "num_permutation": st.integers(1, 3)}
     fields = catalog.method(method).params.model_fields
     own = {name: draw(values) for name, values in ranges.items() if name in fields}
-    return {"method": method, "scoring": draw(st.sampled_from(["generation", "likelihood"]))} | own
+    return {"method": method, "scoring": draw(st.sampled_from(scorings(method)))} | own
+
+
+def scorings(method: str) -> list[str]:
+    """The scorings that a method takes with its own prompt and parameters."""
+    accepted = []
+    for scoring in ("generation", "likelihood"):
+        with contextlib.suppress(InputError):
+            accepted.append(Ranker.create({"method": method, "scoring": scoring}).scoring)
+    return accepted
 
 
 def backend(rule: str, grades: list[int], seed: int, noise: float = 0.3):

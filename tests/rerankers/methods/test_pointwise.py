@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from r2llm.rerankers.backends import Setting, simulated
-from r2llm.rerankers.methods.pointwise import minmax
 from r2llm.rerankers.notes.spectral_summary import spectral_summary
 from r2llm.rerankers.prompts import prompts
 from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker
-from r2llm.rerankers.types import compare, score, write
+from r2llm.rerankers.types import compare, minmax, score, write
 
 
 def backend_by_doc(rule_backend, replies: dict[str, Reply]):

@@ -104,9 +104,12 @@ def test_other_numbers_of_documents_leave_stages_out_or_make_more_groups(n: int,
 @given(
     n=st.integers(0, 130),
     repeats=st.integers(1, 3),
-    stages=st.lists(st.tuples(st.integers(1, 60), st.integers(2, 20)), min_size=1, max_size=5),
+    stages=st.lists(
+        st.tuples(st.integers(1, 60), st.integers(2, 20)), min_size=1, max_size=5, unique_by=lambda s: s[0]
+    ),
 )
 def test_whatever_the_stages_groups_keep_to_their_size_and_nothing_is_lost(n: int, repeats: int, stages) -> None:
+    stages = sorted(stages, reverse=True)
     table = [{"keep": keep, "size": size} for keep, size in stages]
     ranking, rounds = run(range(n), repeats=repeats, stages=table)
     assert sorted(map(int, ranking.docs)) == list(range(n))
