@@ -85,7 +85,8 @@ def _experiment(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for number, stage in enumerate(cascade, 1):
         which, ranker = f"stage {number}, " if len(cascade) > 1 else "", stage["ranker"]
         depth = f", the first {stage['depth']}" if stage.get("depth") else ""
-        yield f"{which}method", f"{ranker['method']} ({_words(ranker['params'])}; {ranker['scoring']}){depth}"
+        said = "; ".join(filter(None, [_words(ranker["params"]), str(ranker["scoring"])]))
+        yield f"{which}method", f"{ranker['method']} ({said}){depth}"
         yield f"{which}ranker options", _words(ranker["options"])
     if "fuse" in experiment:
         yield "fused", _words(experiment["fuse"])
@@ -124,6 +125,8 @@ def _executions(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "execution", f"{manifest.get('started')} to {manifest.get('finished')}"
     if manifest.get("wall_seconds") is not None:
         yield "ranking took", f"{manifest['wall_seconds']:.1f} s, schedule {manifest['schedule']}"
+    if forms := manifest.get("answer_forms"):
+        yield "texts read as", _words(forms)
     if by_kind := manifest.get("unparsed_by_kind"):
         yield "unparsed answers", _words(by_kind)
 

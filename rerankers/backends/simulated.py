@@ -95,7 +95,7 @@ class Simulated(Queue):
         if kind in ("permute", "select"):
             return _say_order(request, self._order(request))
         if kind == "rate":
-            return _say_ratings(request, self._order(request))
+            return _say_ratings(request, self._ratings(request))
         if kind == "write":
             return Reply(text=f"a note for '{request.prompt.name}' about {', '.join(request.ask.docs) or 'the query'}")
         return _say_label(request, self._choice(request))
@@ -126,14 +126,26 @@ class Simulated(Queue):
 
     def _probability(self, request: Request) -> float:
         """The probability of the label that means the most relevance, for a single document."""
-        relevance = self._relevance(request, request.ask.docs[0])
+        probability = self._degree(request, request.ask.docs[0])
+        dice = self._dice(request)
+        return 1 - probability if dice and dice.random() < self.options.noise else probability
+
+    def _ratings(self, request: Request) -> list[float]:
+        """A score from 0 to 10 for each document; a wrong answer mixes them up."""
+        ratings = [10 * self._degree(request, doc) for doc in request.ask.docs]
+        dice = self._dice(request)
+        if dice and dice.random() < self.options.noise:
+            dice.shuffle(ratings)
+        return ratings
+
+    def _degree(self, request: Request, doc: str) -> float:
+        """A document's relevance between 0 and 1."""
+        relevance = self._relevance(request, doc)
         if self.options.answers in ("hash", "rel"):
             return relevance / 2**256
         if self.options.answers == "inverse":
             return (relevance + 1) / (len(request.texts) + 1)
-        probability = 1 / (1 + math.exp(0.5 - relevance))
-        dice = self._dice(request)
-        return 1 - probability if dice and dice.random() < self.options.noise else probability
+        return 1 / (1 + math.exp(0.5 - relevance))
 
     def _relevance(self, request: Request, doc: str) -> int:
         if self.options.answers in ("hash", "rel"):
@@ -171,10 +183,9 @@ def _say_order(request: Request, order: Sequence[int]) -> Reply:
     return Reply(scores=tuple(-float(order.index(i)) for i in range(len(labels))))
 
 
-def _say_ratings(request: Request, order: Sequence[int]) -> Reply:
-    """A reply that rates the documents from 10 down to 0 by their place in the order."""
-    scores = [10.0 - 10.0 * order.index(i) / len(order) for i in range(len(order))]
-    rated = zip(request.labels, scores, strict=True)
+def _say_ratings(request: Request, ratings: Sequence[float]) -> Reply:
+    """A reply that gives every document its rating."""
+    rated = zip(request.labels, ratings, strict=True)
     return Reply(text="\n".join(f"Doc: {label}, Relevance: {score:.4f}" for label, score in rated))
 
 
