@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import completion, options
 
 
 def check(
     config: Annotated[
-        list[str], typer.Option("--config", help="A YAML file, or the name of a shipped config. Repeatable.")
+        list[str],
+        typer.Option(
+            "--config",
+            help="A YAML file, or the name of a shipped config. Repeatable.",
+            autocompletion=completion.configs,
+        ),
     ],
     baseline: Annotated[
         list[Path] | None,

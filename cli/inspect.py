@@ -10,7 +10,7 @@ import typer
 from . import console, options
 
 if TYPE_CHECKING:
-    from ..pipeline.inspection import Asked, StageTold, Story
+    from ..pipeline.runs.inspection import Asked, StageTold, Story
     from ..rerankers.types import Cost
 
 SHOWN = 20
@@ -29,7 +29,7 @@ def inspect(
     """
     import json
 
-    from ..pipeline import inspection
+    from ..pipeline.runs import inspection
 
     story = inspection.story(run_dir, query, prompts=prompts)
     if as_json:

@@ -21,7 +21,7 @@ def export(
 
     A replay is `model: {backend: replay, answers: OUT.sqlite}` in the config of the recording.
     """
-    from ..pipeline import ledgers
+    from ..pipeline.runs import ledgers
     from . import console
 
     answers = ledgers.export(ledger, out)
@@ -34,7 +34,7 @@ def info(ledger: LedgerFile, as_json: options.Json = False) -> None:
     import dataclasses
     import json
 
-    from ..pipeline import ledgers
+    from ..pipeline.runs import ledgers
     from . import console
 
     found = dataclasses.asdict(ledgers.info(ledger))
@@ -52,7 +52,7 @@ def verify(ledger: LedgerFile, as_json: options.Json = False) -> None:
     """Check a ledger: SQLite's integrity check, and every row read. Exit 1 where something is wrong."""
     import json
 
-    from ..pipeline import ledgers
+    from ..pipeline.runs import ledgers
     from . import console
 
     faults = ledgers.faults(ledger)

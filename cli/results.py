@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from . import console
 
 if TYPE_CHECKING:
-    from ..pipeline.costs import Summary
     from ..pipeline.evaluate import Metrics
     from ..pipeline.experiment import Outcome
+    from ..pipeline.runs.costs import Summary
 
 
 def show(outcome: Outcome, *, as_json: bool) -> None:

@@ -17,7 +17,5 @@ def retrieve(
     from . import console, results
 
     listener = console.listener(quiet)
-    loaded = configs.load(config, settings or (), queries)
-    for note in loaded.notes:
-        listener.note(note)
+    loaded = configs.load_noting(config, settings or (), queries, listener)
     results.show(experiment.retrieve_only(loaded, output, listener), as_json=as_json)

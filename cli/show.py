@@ -11,7 +11,7 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..pipeline.record import Record
+    from ..pipeline.runs.record import Record
 
 SHORT = 12
 """How many digits of a hash are shown: enough to tell runs apart by eye."""
@@ -29,7 +29,7 @@ def show(
     """Show a run: what was run, with what, when, at what cost, and how it measured. `verify` checks it."""
     import json
 
-    from ..pipeline import record
+    from ..pipeline.runs import record
     from . import console, results
 
     found = record.read(run_dir)
@@ -75,7 +75,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _experiment(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    from ..pipeline.manifest import stages
+    from ..pipeline.runs.manifest import stages
 
     config, experiment = manifest.get("config", {}), manifest.get("experiment", {})
     cascade = stages(experiment)
@@ -96,7 +96,7 @@ def _experiment(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    from ..pipeline.manifest import models
+    from ..pipeline.runs.manifest import models
 
     config = manifest.get("config", {})
     stages = config.get("stages") or [config]

@@ -21,7 +21,7 @@ def verify(
     import dataclasses
     import json
 
-    from ..pipeline import verification
+    from ..pipeline.runs import verification
     from . import console
 
     checks = verification.verify(run_dir, console.listener(quiet))

@@ -190,9 +190,7 @@ def check_each(plan: Plan, listener: Listener) -> Iterator[Result]:
     """Check one config after the other. What is wrong with one is its result, and the others are checked too."""
     for number, name in enumerate(plan.configs):
         try:
-            loaded = configs.load(name, plan.settings, plan.queries)
-            for note in loaded.notes:
-                listener.note(note)
+            loaded = configs.load_noting(name, plan.settings, plan.queries, listener)
             output = plan.output
             if output is not None and len(plan.configs) > 1:
                 output /= loaded.config.name

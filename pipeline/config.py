@@ -28,6 +28,7 @@ from ..rerankers.errors import InputError
 from ..rerankers.passages import Passages
 from ..rerankers.ranker import Ranker, RankerOptions
 from . import evaluate, yaml_files
+from .progress import Listener
 from .yaml_files import Document, Key
 
 FIRST_STAGE = "first_stage"

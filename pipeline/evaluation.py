@@ -39,9 +39,9 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
         raise InputError("evaluate needs judgements: give one of --dataset, --qrels and --config")
     if source.settings and not source.config:
         raise InputError("--set changes a config: give --config too")
-    loaded = configs.load(source.config, source.settings, source.queries) if source.config else None
-    for note in loaded.notes if loaded else ():
-        listener.note(note)
+    loaded = None
+    if source.config:
+        loaded = configs.load_noting(source.config, source.settings, source.queries, listener)
     if run is None:
         if loaded is None:
             raise InputError("evaluate needs a run: give a TREC file, or --config alone for that config's last run")

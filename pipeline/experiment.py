@@ -15,14 +15,15 @@ from ..rerankers.backends import Backend, ModelOptions, Setting
 from ..rerankers.cascade import Cascade, Ranked, Stage
 from ..rerankers.ledger import Ledger
 from ..rerankers.ranker import Ranker
-from . import contents, costs, environment, evaluate, fusion, ir_metadata, manifest, runfile
+from . import contents, evaluate, fusion, runfile
 from .config import Config, Expected, Loaded, paths
 from .evaluate import Metrics
-from .executions import Executions, last_change, now
 from .fusion import RERANKED
 from .progress import Listener
 from .retrieve import FirstStage, retrieve
-from .run_folder import RunFolder
+from .runs import costs, environment, ir_metadata, manifest
+from .runs.executions import Executions, last_change, now
+from .runs.folder import RunFolder
 from .yaml_files import value_at
 
 LEDGER = "ledger.sqlite"

@@ -43,9 +43,13 @@ def test_commands(complete: Complete) -> None:
     assert "rerank" in complete("re")
 
 
-@pytest.mark.parametrize("command", ["rerank", "retrieve", "evaluate"])
+@pytest.mark.parametrize("command", ["rerank", "retrieve", "evaluate", "check", "prompt"])
 def test_shipped_configs(complete: Complete, command: str) -> None:
     assert complete(command, "--config", "quick") == ["quickstart.yaml"]
+
+
+def test_each_of_several_configs(complete: Complete) -> None:
+    assert complete("check", "--config", "mine.yaml", "--config", "quick") == ["quickstart.yaml"]
 
 
 def test_all_shipped_experiments_and_no_parts(complete: Complete) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import check, config, costs, experiment, inspection, prompt_preview, record, runfile
+from r2llm.pipeline import check, config, experiment, prompt_preview, runfile
 from r2llm.pipeline.experiment import Outcome
-from r2llm.pipeline.verification import verify
+from r2llm.pipeline.runs import costs, inspection, record
+from r2llm.pipeline.runs.verification import verify
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.ledger import Ledger
 

@@ -98,6 +98,14 @@ def test_a_key_of_another_method_or_backend_is_noted_once_and_dropped(write: Wri
     assert len(section) == 1
 
 
+def test_a_listener_hears_what_was_noted(write: Write, heard) -> None:
+    noted = load(write, "ranker: {method: pointwise.yes_no, num_child: 3}")
+    assert config.load_noting("a.yaml", (), None, heard) == noted
+    assert heard.notes == ["ranker.num_child is not used by pointwise.yes_no"]
+    narrowed = config.load_noting("a.yaml", ["seed=7"], 2, heard).config
+    assert (narrowed.seed, narrowed.queries.limit) == (7, 2)
+
+
 def test_a_config_without_ranker_or_model_says_so_when_they_are_needed(write: Write) -> None:
     with pytest.raises(InputError, match="config a has no `ranker`; rerank needs one"):
         _ = load(write, "").rankers

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from r2llm.pipeline import config, experiment
 from r2llm.pipeline.experiment import Outcome
-from r2llm.pipeline.run_folder import RunFolder
+from r2llm.pipeline.runs.folder import RunFolder
 from r2llm.rerankers.errors import InputError
 
 Write = Callable[[str, str], Path]

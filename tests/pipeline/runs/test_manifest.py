@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import r2llm
 import yaml
-from r2llm.pipeline import config, environment, executions, experiment, manifest
+from r2llm.pipeline import config, experiment
 from r2llm.pipeline.experiment import Outcome
+from r2llm.pipeline.runs import environment, executions, manifest
 from r2llm.rerankers.backends import replay, simulated
 from r2llm.rerankers.backends.replay import LedgerReplay
 from r2llm.rerankers.errors import BackendError
@@ -114,6 +116,10 @@ def test_machine_and_checkout(toy: Path, heard) -> None:
     assert found["hardware"]["memory"] > 2**28
     assert found["packages"]["torch"]
     assert found["git"] is None or re.fullmatch(r"[0-9a-f]{40}", found["git"]["commit"])
+
+
+def test_a_checkout_is_looked_for_where_the_package_lies() -> None:
+    assert Path(r2llm.__file__).parent == environment.CHECKOUT
 
 
 def test_an_installed_package_has_no_checkout(tmp_path: Path, monkeypatch) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..rerankers.errors import InputError
+from ...rerankers.errors import InputError
+from ..files import reason
 from . import costs
 from .costs import Summary
-from .files import reason
 
 
 @dataclass(frozen=True)

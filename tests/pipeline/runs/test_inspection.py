@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import config, costs, experiment, inspection, runfile
-from r2llm.pipeline.inspection import Story
+from r2llm.pipeline import config, experiment, runfile
 from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.runs import costs, inspection
+from r2llm.pipeline.runs.inspection import Story
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.ledger import Ledger
 

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import config, experiment, ledgers
+from r2llm.pipeline import config, experiment
+from r2llm.pipeline.runs import ledgers
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.prompts.answers import Reply

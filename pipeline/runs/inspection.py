@@ -13,21 +13,22 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..rerankers.backends import Request
-from ..rerankers.backends.replay import LedgerReplay
-from ..rerankers.cascade import Cascade, Stage
-from ..rerankers.errors import InputError, R2llmError
-from ..rerankers.ledger import Ledger
-from ..rerankers.prompts.answers import Reply
-from ..rerankers.ranker import Ranker
-from ..rerankers.types import Answer, Candidates, Cost, Query
-from . import config as configs
-from . import costs, manifest, record, runfile
-from .config import DataFiles, Loaded
-from .fusion import RERANKED
-from .progress import Listener
-from .prompt_preview import Shown, open_without_weights, shown
-from .retrieve import FirstStage, retrieve
+from ...rerankers.backends import Request
+from ...rerankers.backends.replay import LedgerReplay
+from ...rerankers.cascade import Cascade, Stage
+from ...rerankers.errors import InputError, R2llmError
+from ...rerankers.ledger import Ledger
+from ...rerankers.prompts.answers import Reply
+from ...rerankers.ranker import Ranker
+from ...rerankers.types import Answer, Candidates, Cost, Query
+from .. import config as configs
+from .. import runfile
+from ..config import DataFiles, Loaded
+from ..fusion import RERANKED
+from ..progress import Listener
+from ..prompt_preview import Shown, open_without_weights, shown
+from ..retrieve import FirstStage, retrieve
+from . import costs, manifest, record
 
 LEDGER = "ledger.sqlite"
 

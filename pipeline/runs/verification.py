@@ -13,21 +13,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ..rerankers.cascade import total
-from ..rerankers.digests import file_digest
-from ..rerankers.errors import InputError
-from ..rerankers.ledger import Ledger
-from ..rerankers.types import Cost
-from . import config as configs
-from . import contents, costs, evaluate, fusion, manifest, runfile
-from .config import FIRST_STAGE, Loaded
-from .datasets import Dataset, Docs
-from .evaluate import Metrics
-from .files import fault, lines, reason
-from .fusion import RERANKED
-from .progress import Listener
-from .retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
-from .run_folder import json_text
+from ...rerankers.cascade import total
+from ...rerankers.digests import file_digest
+from ...rerankers.errors import InputError
+from ...rerankers.ledger import Ledger
+from ...rerankers.types import Cost
+from .. import config as configs
+from .. import contents, evaluate, fusion, runfile
+from ..config import FIRST_STAGE, Loaded
+from ..datasets import Dataset, Docs
+from ..evaluate import Metrics
+from ..files import fault, lines, reason
+from ..fusion import RERANKED
+from ..progress import Listener
+from ..retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
+from . import costs, manifest
+from .folder import json_text
 
 MANIFEST = "manifest.json"
 

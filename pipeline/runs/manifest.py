@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..rerankers.cascade import Stage
-from ..rerankers.digests import file_digest
-from ..rerankers.prompts.prompts import Prompt
-from . import contents
-from .config import Config
-from .fusion import Partner
-from .retrieve import FirstStage
+from ...rerankers.cascade import Stage
+from ...rerankers.digests import file_digest
+from ...rerankers.prompts.prompts import Prompt
+from .. import contents
+from ..config import Config
+from ..fusion import Partner
+from ..retrieve import FirstStage
 
 SEAL = "sha256"
 """The key under which a manifest holds the hash of all its other content."""

@@ -22,7 +22,7 @@ PACKAGES = (
 )
 """Packages whose version can matter to a result."""
 
-CHECKOUT = Path(__file__).parent.parent
+CHECKOUT = Path(__file__).parents[2]
 """Where this package lies: a checkout, if it was installed from one to be worked on."""
 
 PATIENCE = 20

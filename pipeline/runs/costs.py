@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ..rerankers.cascade import total
-from ..rerankers.types import Cost
-from .files import fault, json_lines
+from ...rerankers.cascade import total
+from ...rerankers.types import Cost
+from ..files import fault, json_lines
 
 Summary = dict[str, dict[str, float | None]]
 """Count → mean, p50, p95 and total over the queries; null where a query has none, as seconds of cached answers."""

@@ -8,9 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..rerankers.errors import InputError
-from ..rerankers.ledger import Ledger
-from .files import reason, replacing
+from ...rerankers.errors import InputError
+from ...rerankers.ledger import Ledger
+from ..files import reason, replacing
 
 
 @dataclass(frozen=True)

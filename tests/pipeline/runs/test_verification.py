@@ -10,9 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import config, experiment, manifest, runfile, verification
-from r2llm.pipeline.run_folder import json_text
-from r2llm.pipeline.verification import Check, verify
+from r2llm.pipeline import config, experiment, runfile
+from r2llm.pipeline.runs import manifest, verification
+from r2llm.pipeline.runs.folder import json_text
+from r2llm.pipeline.runs.verification import Check, verify
 from r2llm.rerankers.errors import InputError
 
 Write = Callable[[str, str], Path]

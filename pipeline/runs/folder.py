@@ -10,8 +10,8 @@ from typing import Any, Self
 import filelock
 import yaml
 
-from ..rerankers.errors import InputError
-from .files import replacing
+from ...rerankers.errors import InputError
+from ..files import replacing
 
 
 class RunFolder:
