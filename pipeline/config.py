@@ -263,6 +263,7 @@ HARMLESS = (
     "expected.",
     "model.device=",
     "model.batch_size=",
+    "model.batch_tokens=",
     "model.exact=",
 )
 """How settings begin that do not change a ranking."""
@@ -345,6 +346,14 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
             with _placed(document, path, key):
                 _ = Ranker.create(section, config.seed) if key[-1] == "ranker" else model_options(section)
     return Loaded(config, tuple(notes), changing, dataset.folder if dataset else path.parent)
+
+
+def load_noting(name: str, settings: Sequence[str], queries: int | None, listener: Listener) -> Loaded:
+    """What `load` gives; the listener hears what was noticed while reading it. Raises as `load` does."""
+    loaded = load(name, settings, queries)
+    for note in loaded.notes:
+        listener.note(note)
+    return loaded
 
 
 def names() -> list[str]:

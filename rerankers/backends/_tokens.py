@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +35,7 @@ class Tokens:
         self.architecture = architecture
         control = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
         self._control = re.compile("|".join(re.escape(token) for token in control if len(token) > 1) or r"(?!)")
+        self._shared: dict[tuple[object, ...], tuple[int, ...]] = {}
         self.cut = lru_cache(maxsize=200_000)(self._cut)
         self._label_ids = lru_cache(maxsize=1_000)(self._find_label_ids)
 
@@ -79,6 +81,28 @@ class Tokens:
         if limit is not None and len(ids) > limit:
             ids = [*ids[: limit - 1], ids[-1]]  # the end token stays
         return text, ids
+
+    def shared_prefix(self, request: Request, ids: Sequence[int]) -> int:
+        """How many of a prompt's first tokens other asks have too, of the same terms, query and first document.
+
+        0 where they have none for sure. It depends on the prompt alone, not on what else is asked.
+        """
+        docs, texts = request.ask.docs, request.texts
+        if len(docs) < 2 or request.ask.signals or request.ask.labels:
+            return 0
+        key = (request.terms, request.query, texts[docs[0]], len(docs), request.ask.notes)
+        shared = self._shared.get(key)
+        if shared is None:
+            # What follows the first passage cannot change the tokens before it, whatever it begins with.
+            one, other = (
+                self.prompt(replace(request, texts=dict.fromkeys(docs[1:], text) | {docs[0]: texts[docs[0]]}))
+                for text in ("", "a")
+            )
+            length = next((i for i, (a, b) in enumerate(zip(one[1], other[1], strict=False)) if a != b), 0)
+            if len(self._shared) > 10_000:
+                self._shared.clear()
+            shared = self._shared[key] = tuple(one[1][:length])
+        return len(shared) if tuple(ids[: len(shared)]) == shared else 0
 
     def target(self, request: Request) -> list[int]:
         """The text whose probability is asked for; llm-rankers counts the padding token that begins it (T5)."""

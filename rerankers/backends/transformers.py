@@ -25,6 +25,8 @@ from ..errors import BackendError, InputError
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
 from . import Backend, ModelOptions, Queue, Request, Setting, Terms
+from ._batches import Batch, Prepared, planned
+from ._prefixes import LEAST, Prefixes
 from ._tokens import Tokens, padded
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ TOKENIZER_FILES = (
 )
 """Those of them that decide how text becomes tokens."""
 
+WINDOW = 512
+"""So many of the waiting requests are tokenised at once, and batched by length among themselves."""
+
 
 class Options(ModelOptions):
     """Keys of the `model` section."""
@@ -49,7 +54,8 @@ class Options(ModelOptions):
         "auto", description="number format; auto: bfloat16 on CUDA, float32 on CPU"
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    batch_size: int = Field(32, ge=1, description="prompts a batch")
+    batch_size: int = Field(32, ge=1, description="the most prompts a batch")
+    batch_tokens: int = Field(16_384, ge=1, description="the most tokens of prompts a batch, padding included")
     exact: bool | None = Field(
         None,
         description="compute each prompt alone, so that nothing depends on its batch; default: float32 on CPU",
@@ -73,6 +79,7 @@ class Transformers(Queue):
 
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
+        self._planned: list[Batch] = []
         import huggingface_hub
         import torch
         import transformers
@@ -98,6 +105,7 @@ class Transformers(Queue):
             exact = self.device.type == "cpu" and self.dtype == torch.float32
         self.exact = exact
         self.batch_size = 1 if exact else options.batch_size
+        self.batch_tokens = options.batch_tokens
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -116,6 +124,7 @@ class Transformers(Queue):
             "device": str(self.device),
             "exact": self.exact,
             "batch_size": self.batch_size,
+            "batch_tokens": self.batch_tokens,
             "threads": torch.get_num_threads(),
         }
         if self.device.type == "cuda":
@@ -156,114 +165,144 @@ class Transformers(Queue):
         return set(inspect.signature(self.model.forward).parameters)
 
     def collect(self) -> list[tuple[Request, Reply]]:
-        """Answer the next batch: the first requests that waited."""
+        """Answer the next batch of what waited; a batch too large for the memory is halved until it fits."""
         import torch
 
-        batch = self.take(self.batch_size)
-        try:
-            with torch.inference_mode():
-                on_terms: dict[Terms, list[Request]] = {}
-                for request in batch:
-                    on_terms.setdefault(request.terms, []).append(request)
-                return [reply for terms, some in on_terms.items() for reply in self._answer(terms, some)]
-        except torch.OutOfMemoryError as error:
-            raise BackendError(
-                f"out of memory on {self.device} with batches of {self.batch_size}; lower model.batch_size and run "
-                "again: all earlier answers are kept"
-            ) from error
+        if not self._planned:
+            prompts = [Prepared(request, *self.tokens.prompt(request)) for request in self.take(WINDOW)]
+            batches = planned(prompts, self.batch_size, self.batch_tokens)
+            self._planned = [[prompt] for prompt in prompts] if self.exact else list(batches)
+        while self._planned:
+            batch = self._planned.pop(0)
+            try:
+                with torch.inference_mode():
+                    return self._answer(batch[0].request.terms, batch)
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise BackendError(
+                        f"out of memory on {self.device} with a single prompt of {len(batch[0].ids)} tokens; lower "
+                        "ranker.passage_tokens or name a smaller model, and run again: all earlier answers are kept"
+                    ) from error
+            self._shrink(batch)
+        return []
+
+    def _shrink(self, batch: Batch) -> None:
+        """Plan with batches of half that size from now on."""
+        import torch
+
+        self.batch_size = len(batch) // 2
+        waiting = [prompt for planned_batch in (batch, *self._planned) for prompt in planned_batch]
+        self._planned = list(planned(waiting, self.batch_size, self.batch_tokens))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def close(self) -> None:
         """Nothing is held that Python would not let go of."""
 
-    def _answer(self, terms: Terms, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+    def _answer(self, terms: Terms, batch: Batch) -> list[tuple[Request, Reply]]:
         """Answer a batch of requests of the same terms."""
         if terms.prompt.target:
-            return self._continue(requests)
+            return self._continue(batch)
         if terms.scoring == "likelihood":
-            return (self._score_whole_labels if terms.prompt.answer.scored == "whole" else self._score_labels)(requests)
+            return (self._score_whole_labels if terms.prompt.answer.scored == "whole" else self._score_labels)(batch)
         if terms.decoding.temperature:
             # Each alone: what chance gives one prompt must not depend on those beside it.
-            return [reply for request in requests for reply in self._write([request])]
-        return self._write(requests)
+            return [reply for prompt in batch for reply in self._write([prompt])]
+        return self._write(batch)
 
-    def _score_labels(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+    def _score_labels(self, batch: Batch) -> list[tuple[Request, Reply]]:
         """The labels' log-probabilities over the whole vocabulary, where the answer would begin."""
         import torch
 
-        prompts = [self.tokens.prompt(request) for request in requests]
-        inputs = self._inputs(requests, [ids for _, ids in prompts])
-        keep = {"logits_to_keep": 1} if "logits_to_keep" in self._accepted else {}
-        logits = self.model(**inputs, **keep, use_cache=False).logits[:, -1].double()
         # In double precision: the difference of two labels then keeps every bit of the model's logits.
-        scores = torch.log_softmax(logits, dim=-1).cpu()
+        scores = torch.log_softmax(self._last_logits(batch).double(), dim=-1).cpu()
         replies = []
-        for row, request, (text, ids) in zip(scores, requests, prompts, strict=True):
-            chosen = tuple(row[[first for (first,) in self.tokens.label_ids(request, text)]].tolist())
+        for row, prompt in zip(scores, batch, strict=True):
+            request = prompt.request
+            chosen = tuple(row[[first for (first,) in self.tokens.label_ids(request, prompt.text)]].tolist())
             _check_number(sum(chosen), request, self.dtype)
-            replies.append((request, Reply(scores=chosen, prompt_tokens=len(ids), completion_tokens=0)))
+            replies.append((request, Reply(scores=chosen, prompt_tokens=len(prompt.ids), completion_tokens=0)))
         return replies
 
-    def _continue(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+    def _last_logits(self, batch: Batch) -> torch.Tensor:
+        """The logits (a row a prompt) of the answer's first token."""
+        inputs = self._inputs(batch)
+        if self._prefixes is not None and len(batch) == 1:
+            [prompt] = batch
+            length = self.tokens.shared_prefix(prompt.request, prompt.ids)
+            if LEAST <= length < len(prompt.ids):
+                kept: torch.Tensor = self._prefixes.last_logits(prompt.ids, length)
+                return kept
+        keep = {"logits_to_keep": 1} if "logits_to_keep" in self._accepted else {}
+        logits: torch.Tensor = self.model(**inputs, **keep, use_cache=False).logits[:, -1]
+        return logits
+
+    @cached_property
+    def _prefixes(self) -> Prefixes | None:
+        """The beginnings of prompts that are read once; none for models that keep none, and in batches."""
+        usable = self.architecture == "decoder_only" and {"past_key_values", "logits_to_keep"} <= self._accepted
+        return Prefixes(self.model) if usable and self.exact else None
+
+    def _continue(self, batch: Batch) -> list[tuple[Request, Reply]]:
         """The log-probability of each request's target, summed over its tokens."""
-        prompts = [ids for _, ids in map(self.tokens.prompt, requests)]
+        requests, prompts = [prompt.request for prompt in batch], [prompt.ids for prompt in batch]
         targets = [self.tokens.target(request) for request in requests]
-        totals = self._target_scores(requests, prompts, targets)
+        totals = self._target_scores(batch, targets)
         lengths = [len(prompt) + len(target) for prompt, target in zip(prompts, targets, strict=True)]
         return [
             (request, Reply(scores=(total,), prompt_tokens=length, completion_tokens=0))
             for request, total, length in zip(requests, totals, lengths, strict=True)
         ]
 
-    def _score_whole_labels(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+    def _score_whole_labels(self, batch: Batch) -> list[tuple[Request, Reply]]:
         """The labels' log-probabilities, each summed over all its tokens."""
         replies = []
-        for request in requests:
-            text, ids = self.tokens.prompt(request)
-            labels = [list(label) for label in self.tokens.label_ids(request, text)]
-            rows = [slice(i, i + self.batch_size) for i in range(0, len(labels), self.batch_size)]
-            scores = [
-                score
-                for some in rows
-                for score in self._target_scores([request] * len(labels[some]), [ids] * len(labels[some]), labels[some])
-            ]
-            replies.append((request, Reply(scores=tuple(scores), prompt_tokens=len(ids), completion_tokens=0)))
+        for prompt in batch:
+            labels = [list(label) for label in self.tokens.label_ids(prompt.request, prompt.text)]
+            rows = [labels[i : i + self.batch_size] for i in range(0, len(labels), self.batch_size)]
+            scores = [score for some in rows for score in self._target_scores([prompt] * len(some), some)]
+            reply = Reply(scores=tuple(scores), prompt_tokens=len(prompt.ids), completion_tokens=0)
+            replies.append((prompt.request, reply))
         return replies
 
-    def _target_scores(
-        self, requests: Sequence[Request], prompts: Sequence[list[int]], targets: Sequence[list[int]]
-    ) -> list[float]:
+    def _target_scores(self, batch: Batch, targets: Sequence[list[int]]) -> list[float]:
         """The log-probability of each target after its prompt, summed over the target's tokens."""
         import torch
 
         encoder_decoder = self.architecture == "encoder_decoder"
         if encoder_decoder:
-            inputs = self._inputs(requests, prompts)
+            inputs = self._inputs(batch)
             first = inputs["decoder_input_ids"][0].tolist()
             shown, _ = padded([[*first, *target[:-1]] for target in targets], self._pad, left=False)
             inputs["decoder_input_ids"] = torch.tensor(shown, device=self.device)
             logits = self.model(**inputs, use_cache=False).logits[:, len(first) - 1 :]
         else:
-            inputs = self._inputs(requests, [p + t for p, t in zip(prompts, targets, strict=True)])
+            inputs = self._inputs(
+                [
+                    Prepared(prompt.request, prompt.text, prompt.ids + target)
+                    for prompt, target in zip(batch, targets, strict=True)
+                ]
+            )
             longest = max(len(target) for target in targets)
             keep = {"logits_to_keep": longest + 1} if "logits_to_keep" in self._accepted else {}
             logits = self.model(**inputs, **keep, use_cache=False).logits
         scores = []
-        for row, request, target in zip(logits, requests, targets, strict=True):
+        for row, prompt, target in zip(logits, batch, targets, strict=True):
             # Each position predicts the token after it; a decoder-only model's last one predicts what is not asked.
             positions = row[: len(target)] if encoder_decoder else row[-len(target) - 1 : -1]
             wanted = torch.tensor(target, device=self.device).unsqueeze(1)
             scores.append(float(torch.log_softmax(positions.double(), dim=-1).gather(1, wanted).sum()))
-            _check_number(scores[-1], request, self.dtype)
+            _check_number(scores[-1], prompt.request, self.dtype)
         return scores
 
-    def _write(self, requests: Sequence[Request]) -> list[tuple[Request, Reply]]:
+    def _write(self, batch: Batch) -> list[tuple[Request, Reply]]:
         """Generated text, without what it was made to begin with."""
         import torch
         import transformers
 
-        prompts = [ids for _, ids in map(self.tokens.prompt, requests)]
+        requests = [prompt.request for prompt in batch]
         lengths = [self.tokens.answer_tokens(request) for request in requests]
-        inputs = self._inputs(requests, prompts)
+        inputs = self._inputs(batch)
         inputs.pop("position_ids", None)  # generate() makes its own
         start = inputs["decoder_input_ids" if self.architecture == "encoder_decoder" else "input_ids"].shape[1]
         decoding = requests[0].terms.decoding
@@ -286,32 +325,32 @@ class Transformers(Queue):
         )[:, start:].tolist()
         stops = set(ends if isinstance(ends, list) else [ends])
         replies = []
-        for request, prompt, most, row in zip(requests, prompts, lengths, output, strict=True):
+        for request, prompt, most, row in zip(requests, batch, lengths, output, strict=True):
             end = next((i + 1 for i, token in enumerate(row[:most]) if token in stops), min(len(row), most))
             text = self.tokens.tokenizer.decode(row[:end], skip_special_tokens=True)
-            replies.append((request, Reply(text=text, prompt_tokens=len(prompt), completion_tokens=end)))
+            replies.append((request, Reply(text=text, prompt_tokens=len(prompt.ids), completion_tokens=end)))
         return replies
 
-    def _inputs(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The model's input for a batch of prompts."""
         import torch
 
         encoder_decoder = self.architecture == "encoder_decoder"
         # T5's positions are relative and have no end.
         longest = None if encoder_decoder else getattr(self.config, "max_position_embeddings", None)
-        for request, ids in zip(requests, prompts, strict=True):
+        for request, ids in ((prompt.request, prompt.ids) for prompt in batch):
             if longest is not None and len(ids) + self.tokens.answer_tokens(request) > longest:
                 raise InputError(
                     f"query {request.query.id}: a prompt of {len(ids)} tokens does not fit the model's {longest}; "
                     "lower ranker.passage_tokens or the documents a prompt"
                 )
-        rows, mask = padded(prompts, self._pad, left=not encoder_decoder)
+        rows, mask = padded([prompt.ids for prompt in batch], self._pad, left=not encoder_decoder)
         inputs = {
             "input_ids": torch.tensor(rows, device=self.device),
             "attention_mask": torch.tensor(mask, device=self.device),
         }
         if encoder_decoder:
-            first = [self.config.decoder_start_token_id, *self.tokens.decoder_prefix(requests[0])]
+            first = [self.config.decoder_start_token_id, *self.tokens.decoder_prefix(batch[0].request)]
             inputs["decoder_input_ids"] = torch.tensor([first] * len(rows), device=self.device)
         elif "position_ids" in self._accepted:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)

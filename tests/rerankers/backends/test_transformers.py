@@ -1,5 +1,6 @@
 """Models in this process: scores and texts equal plain forward passes, and what goes wrong is said in one line."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from r2llm.rerankers import catalog
-from r2llm.rerankers.backends import Request, Setting
+from r2llm.rerankers.backends import Decoding, Request, Setting, Terms
 from r2llm.rerankers.backends import transformers as backend_module
+from r2llm.rerankers.backends._batches import Prepared, planned
+from r2llm.rerankers.backends._prefixes import LEAST, Prefixes
 from r2llm.rerankers.errors import BackendError, InputError
+from r2llm.rerankers.prompts import prompts
 from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import choose, score
+from r2llm.rerankers.types import Query, choose, score
 
 MODELS = ("tiny_t5", "tiny_llama")
 PASSAGES = ["the red moon", "a planet", "which of the moons is it? " * 9, "Yes"]
@@ -135,7 +139,7 @@ def test_label_scores_are_those_of_a_plain_forward_pass(folder: Path, posed) -> 
         start = "Passage" if plain.t5 else " Passage:"
         content = setwise_content(passages)
         assert reply.prompt_tokens == plain.inputs(content, start)["input_ids"].shape[1]
-        assert reply.scores == pytest.approx(plain.scores(content, start, labels), abs=1e-6)
+        assert reply.scores == pytest.approx(plain.scores(content, start, labels), abs=1e-5)
         assert reply.text is None
         assert reply.completion_tokens == 0
 
@@ -183,8 +187,7 @@ def test_generation_ends_at_any_of_the_models_ends(copied: Path, posed) -> None:
 def _generated(backend, requests: list[Request]) -> list[list[int]]:
     """The tokens of a single request's answer, made with the backend's own model and the library's own loop."""
     [request] = requests
-    _, prompt = backend.tokens.prompt(request)
-    inputs = backend._inputs([request], [prompt])
+    inputs = backend._inputs([Prepared(request, *backend.tokens.prompt(request))])
     inputs.pop("position_ids", None)
     start = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
     output = backend.model.generate(**inputs, max_new_tokens=request.terms.decoding.max_new_tokens, do_sample=False)
@@ -213,14 +216,91 @@ def test_a_padded_batch_writes_what_each_prompt_alone_does(folder: Path, posed) 
         assert answered(padded, posed(padded, method, scoring="generation")) == alone
 
 
-def test_requests_are_answered_in_order_a_batch_at_a_time(folder: Path, posed) -> None:
+def test_requests_are_answered_a_batch_at_a_time_the_longest_first(folder: Path, posed) -> None:
     backend = opened(folder, exact=False, batch_size=2)
     requests = posed(backend, "pointwise.yes_no")
     backend.submit(requests)
-    assert [request for request, _ in backend.collect()] == requests[:2]
-    assert [request for request, _ in backend.collect()] == requests[2:]
+    batches = [[request for request, _ in backend.collect()] for _ in range(2)]
+    by_length = sorted(requests, key=lambda request: -len(backend.tokens.prompt(request)[1]))
+    assert batches == [by_length[:2], by_length[2:]]
     assert backend.collect() == []
     backend.close()
+
+
+def test_prompts_computed_alone_are_answered_in_order(folder: Path, posed) -> None:
+    backend = opened(folder)
+    requests = posed(backend, "pointwise.yes_no")
+    backend.submit(requests)
+    assert [request for _ in requests for request, _ in backend.collect()] == requests
+
+
+def test_a_batch_holds_no_more_tokens_than_it_may() -> None:
+    terms = Terms(prompts.load("setwise"), "likelihood", Decoding(1), None, None, None)
+    other = dataclasses.replace(terms, attempt=1)
+
+    def prepared(length: int, on: Terms = terms) -> Prepared:
+        return Prepared(Request(choose(["d"]), Query("q", ""), {}, on, b""), "", [0] * length)
+
+    def shape(batches) -> list[list[int]]:
+        return [[len(prompt.ids) for prompt in batch] for batch in batches]
+
+    rows = [prepared(n) for n in (3, 10, 5, 40, 10, 2)]
+    assert shape(planned(rows, most=3, tokens=20)) == [[40], [10, 10], [5, 3, 2]]
+    assert shape(planned(rows, most=2, tokens=1_000)) == [[40, 10], [10, 5], [3, 2]]
+    assert shape(planned([prepared(3), prepared(3, other)], most=9, tokens=99)) == [[3], [3]]
+    assert shape(planned([], most=3, tokens=20)) == []
+
+
+def test_a_batch_that_does_not_fit_into_the_memory_is_halved(
+    folder: Path, posed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    backend = opened(folder, exact=False, batch_size=4)
+    requests = posed(backend, "pointwise.yes_no")
+    expected = answered(opened(folder, exact=False, batch_size=1), requests)
+    answer, sizes = backend._answer, []
+
+    def limited(terms, batch):
+        sizes.append(len(batch))
+        if len(batch) > limit:
+            raise torch.OutOfMemoryError("too much")
+        return answer(terms, batch)
+
+    monkeypatch.setattr(backend, "_answer", limited)
+    limit = 1
+    for reply, alone in zip(answered(backend, requests), expected, strict=True):
+        assert reply.scores == pytest.approx(alone.scores, abs=1e-5)
+    assert sizes == [4, 2, 1, 1, 1, 1]
+    limit = 0
+    backend.submit(requests)
+    with pytest.raises(BackendError, match=r"out of memory on cpu with a single prompt of \d+ tokens; lower"):
+        backend.collect()
+
+
+def test_beginnings_that_come_again_change_no_bit_of_an_answer(tiny_llama: Path, posed) -> None:
+    passages = ["the red moon " * 10, "a planet", "Yes", "which of the moons is it?"]
+    backend = opened(tiny_llama)
+    requests = posed(backend, passages=passages)
+    first = dataclasses.replace(requests[0].ask, docs=("d00", "d02", "d03"))
+    again = [dataclasses.replace(requests[0], ask=first, key=b"again"), requests[0]]
+    lengths = [backend.tokens.shared_prefix(r, backend.tokens.prompt(r)[1]) for r in again]
+    assert lengths[0] > LEAST
+    together = answered(backend, again)
+    alone = [answered(opened(tiny_llama), [request])[0] for request in again]
+    assert [reply.scores for reply in together] == [reply.scores for reply in alone]
+    assert len(backend._prefixes._kept) == len(set(lengths))
+
+
+def test_no_more_beginnings_are_kept_than_there_is_room_for(tiny_llama: Path) -> None:
+    import torch
+
+    model = opened(tiny_llama).model
+    prefixes = Prefixes(model, room=1)
+    with torch.inference_mode():
+        logits = [prefixes.last_logits(list(range(5, 60 + n)), 40 + n) for n in (0, 1, 0)]
+    assert torch.equal(logits[0], logits[2])
+    assert len(prefixes._kept) == 1
 
 
 def test_each_prompt_is_computed_alone_in_float32_on_a_cpu_unless_told(folder: Path) -> None:
