@@ -20,7 +20,7 @@ from r2llm.pipeline.config import SHIPPED
 ROOT = SHIPPED.parent
 BASELINE = ROOT / "runs" / "baselines" / "quickstart.json"
 QUICKSTART = ("--config", "quickstart.yaml", "--baseline", str(BASELINE))
-SORT = Path("rerankers/methods/setwise/heapsort.py")
+SORT = Path("rerankers/methods/heaps.py")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def test_the_shipped_baseline_is_what_update_writes(check) -> None:
 
 
 def test_one_changed_line_of_a_sort_fails_and_names_the_queries(check, cache: Path, tmp_path: Path) -> None:
-    changed = with_another_sort(tmp_path, "params.num_child, -1, -1)", "params.num_child, 0, -1)")
+    changed = with_another_sort(tmp_path, "children, -1, -1)", "children, 0, -1)")
     words = ("-m", "r2llm.cli.main", "check", *QUICKSTART, "--junit", "check.xml")
     environment = {**os.environ, "PYTHONPATH": str(changed), "R2LLM_CACHE": str(cache)}
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, cwd=tmp_path)

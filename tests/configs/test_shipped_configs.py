@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,25 @@ def test_no_config_repeats_another() -> None:
         lines = (config.SHIPPED / name).read_text(encoding="utf-8").splitlines()
         said = "\n".join(line for line in lines if not line.startswith("#"))
         assert contents.setdefault(said, name) == name
+
+
+def test_a_dataset_is_added_by_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = Path(shutil.copytree(config.SHIPPED, tmp_path / "configs", ignore=shutil.ignore_patterns("__pycache__")))
+    (shipped / "parts" / "datasets" / "moons.yaml").write_text(
+        "# Five documents about moons.\ndataset: ../../moons\nfirst_stage: {bm25: {index: build}}\n"
+    )
+    (shipped / "moons" / "qrels").mkdir(parents=True)
+    (shipped / "moons" / "corpus.jsonl").write_text(
+        "".join(f'{{"_id": "d{i}", "text": "moon number {i} of mars"}}\n' for i in range(5))
+    )
+    (shipped / "moons" / "queries.jsonl").write_text('{"_id": "q", "text": "moon of mars"}\n')
+    (shipped / "moons" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td3\t1\n")
+    monkeypatch.setattr(config, "SHIPPED", shipped)
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: [quickstart.yaml, parts/datasets/moons.yaml]\nmodel: {answers: oracle}\n")
+    outcome = experiment.rerank(config.load(str(own)), tmp_path / "run", Listener())
+    assert outcome.metrics is not None
+    assert (outcome.queries, outcome.metrics.mean["nDCG@10"]) == (1, 1.0)
 
 
 def test_the_list_says_something_about_each() -> None:

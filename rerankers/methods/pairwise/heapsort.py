@@ -4,28 +4,17 @@ Qin et al., arXiv:2306.17563 (PRP-Sorting). Stops once the top k are extracted. 
 parent first, then the right one with the greater of the two.
 """
 
-from collections.abc import Generator
-
-from ...types import Answer, Ask, Candidates, Steps, top_then_rest
+from ...types import Candidates, Steps, top_then_rest
+from ..heaps import Asking, extract_top
 from . import Params, beats
 
 
 def heapsort(candidates: Candidates, params: Params) -> Steps:
     """Rank the top k by heapsort; all others keep first-stage order."""
-    heap = list(candidates.ids)
-    for root in range(len(heap) // 2, -1, -1):
-        yield from _sift_down(heap, root)
-    ranked: list[str] = []
-    while heap:
-        heap[0], heap[-1] = heap[-1], heap[0]
-        ranked.append(heap.pop())
-        if len(ranked) == params.k:
-            break
-        yield from _sift_down(heap, 0)
-    return top_then_rest(ranked, candidates)
+    return top_then_rest((yield from extract_top(candidates.ids, params.k, 2, _sift_down)), candidates)
 
 
-def _sift_down(heap: list[str], node: int) -> Generator[list[Ask], list[Answer], None]:
+def _sift_down(heap: list[str], node: int) -> Asking:
     """Move the document at `node` down until no child beats it."""
     while True:
         best = node

@@ -5,9 +5,11 @@ A node and its children are asked in heap order; an answer that could not be rea
 """
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from random import Random
 
 from ...types import Answer, Ask, Candidates, Steps, top_then_rest
+from .. import heaps
 from . import Params, best_of
 
 
@@ -19,20 +21,11 @@ def heapsort(candidates: Candidates, params: Params) -> Steps:
 
 def extract_top(docs: Sequence[str], params: Params, dice: Random) -> Generator[list[Ask], list[Answer], list[str]]:
     """The top k of some documents, best first."""
-    heap = list(docs)
-    for root in range(len(heap) // params.num_child, -1, -1):
-        yield from _sift_down(heap, root, params, dice)
-    ranked: list[str] = []
-    while heap:
-        heap[0], heap[-1] = heap[-1], heap[0]
-        ranked.append(heap.pop())
-        if len(ranked) == params.k:
-            break
-        yield from _sift_down(heap, 0, params, dice)
-    return ranked
+    sift_down = partial(_sift_down, params=params, dice=dice)
+    return heaps.extract_top(docs, params.k, params.num_child, sift_down)
 
 
-def _sift_down(heap: list[str], node: int, params: Params, dice: Random) -> Generator[list[Ask], list[Answer], None]:
+def _sift_down(heap: list[str], node: int, params: Params, dice: Random) -> heaps.Asking:
     """Move the document at `node` down until it is the most relevant of its subtree's top."""
     while (first := params.num_child * node + 1) < len(heap):
         nodes = [node, *range(first, min(first + params.num_child, len(heap)))]
