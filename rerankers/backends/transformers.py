@@ -124,9 +124,10 @@ class Transformers(Queue):
             "device": str(self.device),
             "exact": self.exact,
             "batch_size": self.batch_size,
-            "batch_tokens": self.batch_tokens,
             "threads": torch.get_num_threads(),
         }
+        if not self.exact:
+            found["batch_tokens"] = self.batch_tokens
         if self.device.type == "cuda":
             found |= {"gpu": torch.cuda.get_device_name(self.device), "cuda": torch.version.cuda}
         return found
