@@ -242,7 +242,9 @@ class Transformers(Queue):
     def _prefixes(self) -> Prefixes | None:
         """The beginnings of prompts that are read once; none for models that keep none, and in batches."""
         usable = self.architecture == "decoder_only" and {"past_key_values", "logits_to_keep"} <= self._accepted
-        return Prefixes(self.model) if usable and self.exact else None
+        # Layers of other kinds (sliding windows, states of recurrences) keep less than a beginning's keys and values.
+        plain = set(getattr(self.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        return Prefixes(self.model) if usable and plain and self.exact else None
 
     def _continue(self, batch: Batch) -> list[tuple[Request, Reply]]:
         """The log-probability of each request's target, summed over its tokens."""

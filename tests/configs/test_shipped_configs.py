@@ -57,6 +57,7 @@ def test_a_dataset_is_added_by_one_file(tmp_path: Path, monkeypatch: pytest.Monk
     (shipped / "moons" / "queries.jsonl").write_text('{"_id": "q", "text": "moon of mars"}\n')
     (shipped / "moons" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td3\t1\n")
     monkeypatch.setattr(config, "SHIPPED", shipped)
+    monkeypatch.setenv("R2LLM_CACHE", str(tmp_path / "cache"))
     own = tmp_path / "own.yaml"
     own.write_text("extends: [quickstart.yaml, parts/datasets/moons.yaml]\nmodel: {answers: oracle}\n")
     outcome = experiment.rerank(config.load(str(own)), tmp_path / "run", Listener())
