@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from . import check, doctor, evaluate, inspect, ledger, listing, prompt, rerank, retrieve, schema, show, verify
+from . import (
+    check,
+    doctor,
+    estimate,
+    evaluate,
+    inspect,
+    ledger,
+    listing,
+    prompt,
+    rerank,
+    retrieve,
+    schema,
+    show,
+    verify,
+)
 
 app = typer.Typer(
     name="r2llm",
@@ -23,6 +37,7 @@ app.command("check")(check.check)
 app.command("doctor")(doctor.doctor)
 app.command("schema")(schema.schema)
 app.command("prompt")(prompt.prompt)
+app.command("estimate")(estimate.estimate)
 app.command("show")(show.show)
 app.command("verify")(verify.verify)
 app.add_typer(ledger.app, name="ledger")
