@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
 
 from ..rerankers import api
@@ -21,7 +22,7 @@ from ..rerankers.cascade import Stage as CascadeStage
 from ..rerankers.errors import InputError
 from ..rerankers.ledger import Ledger
 from ..rerankers.prompts.answers import Reply
-from ..rerankers.types import Candidates, Cost
+from ..rerankers.types import Candidates, Cost, plus
 from .config import Loaded
 from .progress import Advance, Listener
 from .prompt_preview import open_without_weights
@@ -77,7 +78,7 @@ class Estimate:
     @property
     def total(self) -> Figures:
         """All stages together."""
-        return {name: _sum([stage.figures[name] for stage in self.stages]) for name in FIGURES}
+        return {name: reduce(plus, [stage.figures[name] for stage in self.stages]) for name in FIGURES}
 
 
 def estimate(loaded: Loaded, probe_seconds: float, listener: Listener) -> Estimate:
@@ -174,8 +175,3 @@ def _counted(queries: Iterable[Candidates], advance: Advance) -> Iterable[Candid
 def _same(pairs: Sequence[tuple[Cost, Cost]]) -> tuple[str, ...]:
     """The counts that are the same in both costs of every query."""
     return tuple(name for name in COUNTS if all(getattr(one, name) == getattr(other, name) for one, other in pairs))
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None

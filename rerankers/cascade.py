@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import islice
-from typing import TypeVar
 
 from .backends import Backend
 from .ledger import Ledger
 from .passages import PassageRanking
 from .ranker import Ranker
 from .scheduler import IN_FLIGHT, Scheduler
-from .types import AskKind, Candidates, Cost, Doc, Ranking
-
-_Count = TypeVar("_Count", int, float)
+from .types import AskKind, Candidates, Cost, Doc, Ranking, plus
 
 
 @dataclass(frozen=True)
@@ -157,13 +155,8 @@ def total(costs: Sequence[Cost]) -> Cost:
         cached=sum(cost.cached for cost in costs),
         rounds=sum(cost.rounds for cost in costs),
         comparisons=sum(cost.comparisons for cost in costs),
-        prompt_tokens=_sum([cost.prompt_tokens for cost in costs]),
-        completion_tokens=_sum([cost.completion_tokens for cost in costs]),
+        prompt_tokens=reduce(plus, [cost.prompt_tokens for cost in costs]),
+        completion_tokens=reduce(plus, [cost.completion_tokens for cost in costs]),
         unparsed=sum(cost.unparsed for cost in costs),
-        seconds=_sum([cost.seconds for cost in costs]),
+        seconds=reduce(plus, [cost.seconds for cost in costs]),
     )
-
-
-def _sum(counts: Sequence[_Count | None]) -> _Count | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None

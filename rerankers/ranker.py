@@ -184,11 +184,11 @@ class Ranker:
 
     def _decoding(self, prompt: Prompt, attempt: int, architecture: Architecture) -> Decoding:
         options, form = self.options, prompt.answer
-        length = options.max_new_tokens or getattr(form.max_new_tokens, architecture)
-        prompt_tokens = None
+        length, prompt_tokens = getattr(form.max_new_tokens, architecture), None
         if options.compat == "llm-rankers" and prompt.labels == "numbers":
             # That toolkit's listwise ranker leaves generation at the library's default, and T5 at its 512 tokens.
             length, prompt_tokens = 20, 512 if architecture == "encoder_decoder" else None
+        length = options.max_new_tokens or length
         temperature = form.temperature if options.temperature is None else options.temperature
         return Decoding(
             max_new_tokens=None if length == "ideal" else length,

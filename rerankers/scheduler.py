@@ -16,7 +16,7 @@ from .errors import BackendError, R2llmError
 from .ledger import Ledger
 from .prompts.answers import Reply
 from .ranker import RETRIES, Ranker, Requests
-from .types import Answer, Ask, AskKind, Candidates, Cost, Ranking, Steps
+from .types import Answer, Ask, AskKind, Candidates, Cost, Ranking, Steps, plus
 
 IN_FLIGHT = 256
 """How many queries are ranked at the same time: enough that even methods of one ask a round fill a batch."""
@@ -179,8 +179,8 @@ class Scheduler:
         job = place.job
         ask = job.asks[place.slot]
         answer = self.ranker.read(ask, reply, self.backend)
-        job.cost.prompt_tokens = _sum(job.cost.prompt_tokens, answer.prompt_tokens)
-        job.cost.completion_tokens = _sum(job.cost.completion_tokens, answer.completion_tokens)
+        job.cost.prompt_tokens = plus(job.cost.prompt_tokens, answer.prompt_tokens)
+        job.cost.completion_tokens = plus(job.cost.completion_tokens, answer.completion_tokens)
         if answer.form:
             self.forms[f"{ask.kind}: {answer.form}"] += 1
         if not answer.parsed:
@@ -216,7 +216,3 @@ def comparisons(asks: Iterable[Ask]) -> int:
     """
     pairs = {frozenset(ask.docs) for ask in asks if ask.kind == "compare"}
     return len(pairs) + sum(ask.kind in GROUP_KINDS for ask in asks)
-
-
-def _sum(total: int | None, more: int | None) -> int | None:
-    return None if total is None or more is None else total + more

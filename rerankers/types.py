@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -234,6 +234,14 @@ def minmax(values: Sequence[float], equal: float = 0.5) -> list[float]:
     """The values moved and scaled to reach from 0 to 1; `equal` each where all are equal."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     return [equal if low == high else (value - low) / (high - low) for value in values]
+
+
+_Count = TypeVar("_Count", int, float)
+
+
+def plus(total: _Count | None, more: _Count | None) -> _Count | None:
+    """The sum of two counts; unknown (None) where one of them is."""
+    return None if total is None or more is None else total + more
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...rerankers.errors import InputError
 from ...rerankers.ledger import Ledger
+from ...rerankers.types import plus
 from ..files import reason, replacing
 
 
@@ -61,8 +62,8 @@ def info(path: Path) -> Info:
         for _, query_id, reply in ledger.rows():
             queries.add(query_id)
             texts += reply.text is not None
-            prompt_tokens = _sum(prompt_tokens, reply.prompt_tokens)
-            completion_tokens = _sum(completion_tokens, reply.completion_tokens)
+            prompt_tokens = plus(prompt_tokens, reply.prompt_tokens)
+            completion_tokens = plus(completion_tokens, reply.completion_tokens)
         return Info(
             models=ledger.models(),
             answers=len(ledger),
@@ -111,7 +112,3 @@ def _copy(ledger: Ledger, target: Path) -> None:
         raise InputError(f"{target}: cannot be written: {reason(error)}") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _sum(total: int | None, more: int | None) -> int | None:
-    return None if total is None or more is None else total + more

@@ -227,13 +227,14 @@ class Transformers(Queue):
 
     def _last_logits(self, batch: Batch) -> torch.Tensor:
         """The logits (a row a prompt) of the answer's first token."""
-        inputs = self._inputs(batch)
         if self._prefixes is not None and len(batch) == 1:
+            self._check_lengths(batch)
             [prompt] = batch
             length = self.tokens.shared_prefix(prompt.request, prompt.ids)
             if LEAST <= length < len(prompt.ids):
                 kept: torch.Tensor = self._prefixes.last_logits(prompt.ids, length)
                 return kept
+        inputs = self._inputs(batch)
         keep = {"logits_to_keep": 1} if "logits_to_keep" in self._accepted else {}
         logits: torch.Tensor = self.model(**inputs, **keep, use_cache=False).logits[:, -1]
         return logits
@@ -334,12 +335,10 @@ class Transformers(Queue):
             replies.append((request, Reply(text=text, prompt_tokens=len(prompt.ids), completion_tokens=end)))
         return replies
 
-    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The model's input for a batch of prompts."""
-        import torch
-
-        encoder_decoder = self.architecture == "encoder_decoder"
+    def _check_lengths(self, batch: Batch) -> None:
+        """Raise `InputError` where a prompt and its answer are longer than the model reads."""
         # T5's positions are relative and have no end.
+        encoder_decoder = self.architecture == "encoder_decoder"
         longest = None if encoder_decoder else getattr(self.config, "max_position_embeddings", None)
         for request, ids in ((prompt.request, prompt.ids) for prompt in batch):
             if longest is not None and len(ids) + self.tokens.answer_tokens(request) > longest:
@@ -347,6 +346,13 @@ class Transformers(Queue):
                     f"query {request.query.id}: a prompt of {len(ids)} tokens does not fit the model's {longest}; "
                     "lower ranker.passage_tokens or the documents a prompt"
                 )
+
+    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The model's input for a batch of prompts."""
+        import torch
+
+        self._check_lengths(batch)
+        encoder_decoder = self.architecture == "encoder_decoder"
         rows, mask = padded([prompt.ids for prompt in batch], self._pad, left=not encoder_decoder)
         inputs = {
             "input_ids": torch.tensor(rows, device=self.device),

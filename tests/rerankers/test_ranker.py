@@ -172,6 +172,14 @@ def test_the_lengths_of_answers_are_those_of_the_models_architecture(rule_backen
     assert lengths == {"encoder_decoder": 2, "decoder_only": 1}
 
 
+def test_a_length_that_is_given_holds_under_compat_too(rule_backend, make_candidates) -> None:
+    backend = rule_backend(lambda request: Reply(text=""))
+    ask = Ask("permute", ("d00", "d01"))
+    for given, expected in (({}, 20), ({"max_new_tokens": 7}, 7)):
+        ranker = Ranker.create({"method": "listwise.sliding", "compat": "llm-rankers"} | given)
+        assert Requests(ranker, backend, make_candidates()).request(ask).terms.decoding.max_new_tokens == expected
+
+
 def test_answers_are_read_strictly_unless_the_older_toolkits_way_is_asked_for(rule_backend) -> None:
     ask = choose(["a", "b"])
     read = {}
