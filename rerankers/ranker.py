@@ -28,7 +28,12 @@ KEY_BYTES = 16
 """The length of a ledger key: 128 bits of a SHA-256, so that two asks of a billion do not meet in one key."""
 
 
-FIXED_SCORING: Mapping[AskKind, Scoring] = {"write": "generation", "rate": "generation", "likelihood": "likelihood"}
+FIXED_SCORING: Mapping[AskKind, Scoring] = {
+    "write": "generation",
+    "rate": "generation",
+    "likelihood": "likelihood",
+    "relevance": "likelihood",
+}
 """The kinds of ask that are answered one way whatever the ranker's scoring is."""
 
 DIGITS = 9

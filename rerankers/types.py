@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 Scoring = Literal["likelihood", "generation"]
 """How a model answers: by the log-probabilities of the labels at one position, or by text that is read."""
 
-AskKind = Literal["score", "likelihood", "compare", "choose", "permute", "select", "rate", "write", "derive"]
+AskKind = Literal[
+    "score", "relevance", "likelihood", "compare", "choose", "permute", "select", "rate", "write", "derive"
+]
 """What is asked of a model: see the constructors below, one for each kind. `derive` alone is not asked of a model."""
 
 
@@ -74,6 +76,11 @@ class Ask:
 def score(doc: str, template: str | None = None, notes: Sequence[tuple[str, str]] = ()) -> Ask:
     """Ask for the relevance of one document (pointwise). Answered by `Answer.scores[0]`, higher is better."""
     return Ask("score", (doc,), template=template, notes=tuple(notes))
+
+
+def relevance(doc: str) -> Ask:
+    """Ask a cross-encoder for the relevance of one document. Answered by `Answer.scores[0]`, higher is better."""
+    return Ask("relevance", (doc,))
 
 
 def likelihood(doc: str) -> Ask:

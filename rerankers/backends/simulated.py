@@ -90,6 +90,8 @@ class Simulated(Queue):
         kind = request.ask.kind
         if kind == "score":
             return _say_probability(request, self._probability(request))
+        if kind == "relevance":
+            return Reply(scores=(self._probability(request),))
         if kind == "likelihood":
             return Reply(scores=(math.log(max(self._probability(request), TINY)),))
         if kind in ("permute", "select"):

@@ -8,14 +8,11 @@ alone (`exact`).
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -26,20 +23,13 @@ from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
 from . import Backend, ModelOptions, Queue, Request, Setting, Terms
 from ._batches import Batch, Prepared, planned
+from ._generation import Writer
+from ._loading import TOKENIZER_FILES, combined, device_of, dtype_of, language_model, load, locate, model_files
 from ._prefixes import LEAST, Prefixes
 from ._tokens import Tokens, padded
 
 if TYPE_CHECKING:
     import torch
-
-MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
-"""The files of a model folder that decide what the model answers."""
-
-TOKENIZER_FILES = (
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
-    *("*.model", "vocab*", "merges.txt"),
-)
-"""Those of them that decide how text becomes tokens."""
 
 WINDOW = 512
 """So many of the waiting requests are tokenised at once, and batched by length among themselves."""
@@ -89,10 +79,10 @@ class Transformers(Queue):
         # Its retries; that the hub was not reached is said once.
         huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         self.seed = seed
-        self.device = _device(options.device)
-        self.dtype = _dtype(options.dtype, self.device)
-        self.source = _locate(options)
-        self.config: Any = _load(transformers.AutoConfig, self.source)
+        self.device = device_of(options.device)
+        self.dtype = dtype_of(options.dtype, self.device)
+        self.source = locate(options.name, options.revision, trust_remote_code=options.trust_remote_code)
+        self.config: Any = load(transformers.AutoConfig, self.source)
         self.architecture: Architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
         self.identity: Mapping[str, object] = {
             "backend": "transformers",
@@ -112,13 +102,13 @@ class Transformers(Queue):
         """The files it is made of, and how it computes."""
         import torch
 
-        files = {path.name: file_digest(path) for path in _model_files(self.source.folder)}
+        files = {path.name: file_digest(path) for path in model_files(self.source.folder)}
         tokenizer = {name: digest for name, digest in files.items() if any(fnmatch(name, p) for p in TOKENIZER_FILES)}
         found: dict[str, object] = {
             "name": self.source.folder.name if self.source.is_folder else self.source.name,
             "revision": self.source.arguments.get("revision"),
             "files": files,
-            "tokenizer": _combined(tokenizer),
+            "tokenizer": combined(tokenizer),
             "architecture": self.architecture,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
@@ -137,22 +127,12 @@ class Transformers(Queue):
         """The tokenizer, loaded when first needed."""
         import transformers
 
-        return Tokens(_load(transformers.AutoTokenizer, self.source), self.architecture)
+        return Tokens(load(transformers.AutoTokenizer, self.source), self.architecture)
 
     @cached_property
     def model(self) -> Any:
         """The model, loaded when first needed: a run whose answers are all in the ledger does without."""
-        import transformers
-
-        encoder_decoder = self.architecture == "encoder_decoder"
-        kind = transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
-        model, report = _load(kind, self.source, dtype=self.dtype, output_loading_info=True)
-        if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
-            raise InputError(
-                f"model.name: {self.source.name} cannot be loaded: its weights lack {len(missing)} of the parts that "
-                f"its architecture needs, {missing[0]} for one; name a language model, or download it anew"
-            )
-        return model.to(self.device).eval()
+        return language_model(self.source, self.architecture, self.dtype, self.device)
 
     @cached_property
     def _pad(self) -> int:
@@ -301,39 +281,13 @@ class Transformers(Queue):
 
     def _write(self, batch: Batch) -> list[tuple[Request, Reply]]:
         """Generated text, without what it was made to begin with."""
-        import torch
-        import transformers
-
-        requests = [prompt.request for prompt in batch]
-        lengths = [self.tokens.answer_tokens(request) for request in requests]
         inputs = self._inputs(batch)
         inputs.pop("position_ids", None)  # generate() makes its own
-        start = inputs["decoder_input_ids" if self.architecture == "encoder_decoder" else "input_ids"].shape[1]
-        decoding = requests[0].terms.decoding
-        if decoding.temperature:
-            torch.manual_seed(int.from_bytes(requests[0].key[:8]) ^ self.seed)
-        ends = self.model.generation_config.eos_token_id
-        output = self.model.generate(
-            **inputs,
-            generation_config=transformers.GenerationConfig(
-                max_new_tokens=max(lengths),
-                do_sample=decoding.temperature > 0,
-                temperature=decoding.temperature or None,
-                top_p=decoding.top_p if decoding.temperature else None,
-                pad_token_id=self._pad,
-                eos_token_id=ends,
-                decoder_start_token_id=self.config.decoder_start_token_id
-                if self.architecture == "encoder_decoder"
-                else None,
-            ),
-        )[:, start:].tolist()
-        stops = set(ends if isinstance(ends, list) else [ends])
-        replies = []
-        for request, prompt, most, row in zip(requests, batch, lengths, output, strict=True):
-            end = next((i + 1 for i, token in enumerate(row[:most]) if token in stops), min(len(row), most))
-            text = self.tokens.tokenizer.decode(row[:end], skip_special_tokens=True)
-            replies.append((request, Reply(text=text, prompt_tokens=len(prompt.ids), completion_tokens=end)))
-        return replies
+        return self._writer.write(batch, inputs)
+
+    @cached_property
+    def _writer(self) -> Writer:
+        return Writer(self.model, self.tokens, self._pad, self.seed)
 
     def _check_lengths(self, batch: Batch) -> None:
         """Raise `InputError` where a prompt and its answer are longer than the model reads."""
@@ -366,108 +320,8 @@ class Transformers(Queue):
         return inputs
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where a model is loaded from, and what identifies its content."""
-
-    name: str
-    identity: str
-    arguments: dict[str, Any]
-    folder: Path
-    is_folder: bool
-    """Whether the user named the folder; else it is the hub's cache of a commit."""
-
-
-def _load(kind: Any, source: _Source, **more: Any) -> Any:
-    """One part of a model: its config, its tokenizer or its weights."""
-    import safetensors
-
-    try:
-        try:
-            # What the cache holds is used as it is; asking the hub for optional files takes minutes without a network.
-            return kind.from_pretrained(source.name, **source.arguments, **more, local_files_only=True)
-        except OSError:
-            if source.is_folder:
-                raise
-            return kind.from_pretrained(source.name, **source.arguments, **more)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
-        raise InputError(f"model.name: {source.name} cannot be loaded: {_one_line(error)}") from error
-
-
-def _locate(options: Options) -> _Source:
-    """The model's folder, or its commit on the hub: what is in the cache is used without asking the hub."""
-    remote_code = {"trust_remote_code": options.trust_remote_code}
-    folder = Path(options.name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"model.name: folder {options.name} holds no model (no config.json)")
-        digest = _combined({path.name: file_digest(path) for path in _model_files(folder)})
-        return _Source(str(folder), digest, remote_code, folder, is_folder=True)
-    if options.name.startswith((".", "/", "~")) or options.name.count("/") > 1:
-        raise InputError(f"model.name: no folder {options.name}")
-    snapshot = _snapshot(options.name, options.revision)
-    commit = snapshot.name
-    arguments = remote_code | {"revision": commit}
-    return _Source(options.name, f"{options.name}@{commit}", arguments, snapshot, is_folder=False)
-
-
-def _model_files(folder: Path) -> list[Path]:
-    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
-
-
-def _combined(files: Mapping[str, str]) -> str:
-    """One hash of files by name and hash."""
-    return hashlib.sha256("".join(f"{name}:{digest};" for name, digest in files.items()).encode()).hexdigest()
-
-
-def _snapshot(name: str, revision: str | None) -> Path:
-    """The folder of the hub's cache that holds the commit; it has the commit's name."""
-    import huggingface_hub
-    from huggingface_hub import constants, errors
-
-    try:
-        try:
-            path = huggingface_hub.hf_hub_download(name, "config.json", revision=revision, local_files_only=True)
-        except errors.LocalEntryNotFoundError:
-            path = huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise InputError(
-            f"model.name: {name} is neither a folder nor in the hub's cache ({constants.HF_HUB_CACHE}), and the hub "
-            f"did not give it ({_one_line(error)}); download it elsewhere with `hf download {name}` and copy the "
-            "cache, or name a folder"
-        ) from error
-    return Path(path).parent
-
-
 def _check_number(score: float, request: Request, dtype: torch.dtype) -> None:
     if not math.isfinite(score):
         raise BackendError(
             f"query {request.query.id}: the model's scores are not numbers in {dtype}; use dtype: bfloat16 or float32"
         )
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"model.device: {name} is no device; use auto, cpu, cuda or cuda:0") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"model.device: {name} asked for, but this machine offers no CUDA device; use auto or cpu")
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    import torch
-
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -21,7 +21,8 @@ class Reply:
     """What a backend returns, and what the ledger keeps.
 
     Either `text`, as generated (what the answer was made to begin with is not in it), or `scores`: one
-    log-probability a label, over the whole vocabulary, in the labels' order.
+    log-probability a label, over the whole vocabulary, in the labels' order; of a continuation its log-probability;
+    of a cross-encoder the number its head gives.
     """
 
     text: str | None = None
@@ -58,7 +59,7 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
     elif ask.kind == "write":
         note = (parsing.after_thinking(text) or "").strip()
         found = Found(note or None, "note" if note else "empty")
-    elif ask.kind == "likelihood":  # a text gives no probability
+    elif ask.kind in ("likelihood", "relevance"):  # a text gives no number
         found = Found(None, "text")
         scores = (-math.inf,)
     else:
@@ -90,7 +91,7 @@ def _by_scores(ask: Ask, prompt: Prompt, reply: Reply, scores: tuple[float, ...]
         values = tuple(prompt.labels.values())
         peak = scores[values.index(max(values))]
         scores = (expected_value(scores, values),)
-    elif ask.kind != "likelihood":
+    elif ask.kind not in ("likelihood", "relevance"):
         choice = scores.index(max(scores))
     return Answer(
         choice=choice,
