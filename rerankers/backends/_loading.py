@@ -141,3 +141,10 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory is full; on a CPU it has no type of its own."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)

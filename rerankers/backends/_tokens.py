@@ -23,6 +23,12 @@ SEAM = "\ue000"
 TAIL = 32
 """How many of a prompt's last characters decide how the first token of the answer is written."""
 
+LEAST = 32
+"""Tokens: shorter beginnings of prompts are not worth a pass of their own."""
+
+PART = 3
+"""A first passage is read by itself where it is at least one part in so many of the prompt."""
+
 TEMPLATE_DATE = "26 Jul 2024"
 """What Llama 3's chat template writes as today's date where it is not told: a prompt must not change with the day."""
 
@@ -82,26 +88,40 @@ class Tokens:
             ids = [*ids[: limit - 1], ids[-1]]  # the end token stays
         return text, ids
 
-    def shared_prefix(self, request: Request, ids: Sequence[int]) -> int:
-        """How many of a prompt's first tokens other asks have too, of the same terms, query and first document.
+    def shared_prefixes(self, request: Request, ids: Sequence[int]) -> list[int]:
+        """How many of a prompt's first tokens other asks of the same terms and query have too, in ascending order.
 
-        0 where they have none for sure. It depends on the prompt alone, not on what else is asked.
+        First those that stand before the passages; then those of the first passage as well, where it is so long that
+        reading it by itself pays although few asks may share it. Empty where nothing is shared for sure, or too little.
+        It depends on the prompt alone, not on what else is asked.
         """
+        docs = request.ask.docs
+        if not docs or request.ask.signals or request.ask.labels:
+            return []
+        before, through = (self._shared_length(request, ids, kept) for kept in (0, 1))
+        start = before if before >= LEAST else 0
+        lengths = [start] if start else []
+        if through - start >= max(LEAST, len(ids) / PART):
+            lengths.append(through)
+        return [length for length in lengths if length < len(ids)]
+
+    def _shared_length(self, request: Request, ids: Sequence[int], kept: int) -> int:
+        """How many first tokens the prompt has in common with asks that share its first `kept` documents."""
         docs, texts = request.ask.docs, request.texts
-        if len(docs) < 2 or request.ask.signals or request.ask.labels:
+        if kept >= len(docs):
             return 0
-        key = (request.terms, request.query, texts[docs[0]], len(docs), request.ask.notes)
+        key = (request.terms, request.query, tuple(texts[doc] for doc in docs[:kept]), len(docs), request.ask.notes)
         shared = self._shared.get(key)
         if shared is None:
-            # What follows the first passage cannot change the tokens before it, whatever it begins with.
+            # What follows cannot change the tokens before it, whatever it begins with.
+            same = {doc: texts[doc] for doc in docs[:kept]}
             one, other = (
-                self.prompt(replace(request, texts=dict.fromkeys(docs[1:], text) | {docs[0]: texts[docs[0]]}))
-                for text in ("", "a")
+                self.prompt(replace(request, texts=dict.fromkeys(docs[kept:], text) | same))[1] for text in ("", "a")
             )
-            length = next((i for i, (a, b) in enumerate(zip(one[1], other[1], strict=False)) if a != b), 0)
+            length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
             if len(self._shared) > 10_000:
                 self._shared.clear()
-            shared = self._shared[key] = tuple(one[1][:length])
+            shared = self._shared[key] = tuple(one[:length])
         return len(shared) if tuple(ids[: len(shared)]) == shared else 0
 
     def target(self, request: Request) -> list[int]:
