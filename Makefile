@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 CHECKED = cli pipeline rerankers
 
-.PHONY: demo test lint types check clean
+.PHONY: demo test lint types check bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/r2llm rerank --config quickstart.yaml
@@ -23,6 +23,9 @@ types: $(VENV)/.installed-dev
 	-p r2llm.cli -p r2llm.pipeline -p r2llm.rerankers; status=$$?; rm -r "$$home"; exit $$status
 
 check: lint types test
+
+bench: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python scripts/bench/short.sh
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "r2llm needs Python 3.11, 3.12 or 3.13; name one with make PYTHON=..." >&2; exit 1; }

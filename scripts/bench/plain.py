@@ -1,0 +1,123 @@
+"""The plainest use of the library, as older toolkits do it: float32, one prompt at a time, `generate`, a run file.
+
+    python scripts/bench/plain.py --model FOLDER --config C --method NAME --queries N --output RUN.trec
+
+What the benchmarks compare with: the first step's logits of `generate` are read (for query likelihood, those of a
+forward pass with the query behind the prompt). The whole command is what `commands.py` times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from r2llm.pipeline import config, runfile
+from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.retrieve import retrieve
+from r2llm.rerankers.backends import Backend, Queue, Request, Setting, transformers
+from r2llm.rerankers.ledger import Ledger
+from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.ranker import Ranker
+from r2llm.rerankers.scheduler import Scheduler
+from r2llm.rerankers.types import Candidates, Cost
+
+METHODS = ["setwise.heapsort", "pairwise.heapsort", "pointwise.yes_no", "pointwise.qlm", "listwise.sliding"]
+
+
+class Plain(Queue):
+    """One prompt at a time, as the library's examples do it."""
+
+    simulated = False
+    remembers = True
+
+    def __init__(self, model: transformers.Transformers) -> None:
+        super().__init__()
+        self.identity = {"backend": "plain"}
+        self.architecture = model.architecture
+        self.tokens, self.model, self.config = model.tokens, model.model, model.config
+
+    def collect(self) -> list[tuple[Request, Reply]]:
+        """Answer the next request."""
+        with torch.no_grad():
+            return [(request, self._reply(request)) for request in self.take(1)]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _reply(self, request: Request) -> Reply:
+        text, ids = self.tokens.prompt(request)
+        inputs: dict[str, Any] = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)).long()}
+        seq2seq = self.architecture == "encoder_decoder"
+        start = [self.config.decoder_start_token_id] if seq2seq else []
+        if request.prompt.target:
+            target = self.tokens.target(request)
+            if seq2seq:
+                logits = self.model(**inputs, decoder_input_ids=torch.tensor([[*start, *target[:-1]]])).logits[0]
+            else:
+                logits = self.model(input_ids=torch.tensor([ids + target])).logits[0, -len(target) - 1 : -1]
+            wanted = torch.tensor(target).unsqueeze(1)
+            return Reply(scores=(float(logits.double().log_softmax(-1).gather(1, wanted).sum()),))
+        if seq2seq:
+            inputs["decoder_input_ids"] = torch.tensor([[*start, *self.tokens.decoder_prefix(request)]])
+        answer = self.model.generate(
+            **inputs,
+            max_new_tokens=self.tokens.answer_tokens(request),
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        labels = [first for (first,) in self.tokens.label_ids(request, text)]
+        scores = answer.logits[0][0].double().log_softmax(-1)[labels].tolist()
+        return Reply(scores=tuple(scores), prompt_tokens=len(ids), completion_tokens=0)
+
+
+def ranked(options: dict[str, Any], backend: Backend, queries: list[Candidates]) -> tuple[float, list[Cost], Any]:
+    """Seconds, costs, and each query's ranking."""
+    with closing(Ledger(None)) as ledger:
+        started = time.perf_counter()
+        found = list(Scheduler(Ranker.create(options), backend, ledger).rank(queries))
+        seconds = time.perf_counter() - started
+    return seconds, [cost for _, cost in found], {cost.query_id: ranking.docs for ranking, cost in found}
+
+
+def options_of(method: str) -> dict[str, Any]:
+    """The ranker that the benchmarks run: label scores, windows of four for listwise."""
+    window = {"window": 4, "stride": 2} if method == "listwise.sliding" else {}
+    return {"method": method, "scoring": "likelihood"} | window
+
+
+def candidates(config_file: str, settings: list[str], queries: int) -> list[Candidates]:
+    """The first queries' candidates of a config."""
+    return list(itertools.islice(iter(retrieve(config.load(config_file, settings), Listener())), queries))
+
+
+def opened(model: str, dtype: str = "float32", **more: Any) -> transformers.Transformers:
+    """The package's own backend, its weights loaded."""
+    backend = transformers.Transformers(
+        transformers.Options(name=model, dtype=dtype, device="cpu", **more), Setting().seed
+    )
+    _ = backend.model
+    return backend
+
+
+def main() -> None:
+    """Rank, and write the run file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--method", required=True, choices=METHODS)
+    parser.add_argument("--queries", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    queries = candidates(args.config, [], args.queries)
+    _, _, rankings = ranked(options_of(args.method), Plain(opened(args.model)), queries)
+    runfile.write(args.output, rankings, {one.query.id: one.ids for one in queries}, "plain")
+
+
+if __name__ == "__main__":
+    main()
