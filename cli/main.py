@@ -15,6 +15,7 @@ from . import (
     inspect,
     ledger,
     listing,
+    merge,
     prompt,
     rerank,
     retrieve,
@@ -31,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("rerank")(rerank.rerank)
+app.command("merge")(merge.merge)
 app.command("retrieve")(retrieve.retrieve)
 app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check.check)

@@ -1,5 +1,9 @@
 """`r2llm rerank`: the whole chain."""
 
+from typing import Annotated
+
+import typer
+
 from . import options
 
 
@@ -8,14 +12,24 @@ def rerank(
     settings: options.Settings = None,
     queries: options.QueryLimit = None,
     output: options.Output = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="NUMBER/COUNT", help="Only this part of the queries: 3/16. See `merge`."),
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Retrieve, rerank and evaluate. Run again after an interruption, it continues."""
+    """Retrieve, rerank and evaluate. Run again after an interruption, it continues.
+
+    With --shard each of several processes, such as the tasks of a job array, ranks its part of the queries in a folder
+    of its own; `r2llm merge` makes one run of them.
+    """
     from ..pipeline import config as configs
     from ..pipeline import experiment
+    from ..pipeline.runs.shards import Shard
     from . import console, results
 
     listener = console.listener(quiet)
+    part = Shard.parse(shard) if shard is not None else None
     loaded = configs.load_noting(config, settings or (), queries, listener)
-    results.show(experiment.rerank(loaded, output, listener), as_json=as_json)
+    results.show(experiment.rerank(loaded, output, listener, part), as_json=as_json)

@@ -14,15 +14,24 @@ if TYPE_CHECKING:
     from ..pipeline.runs.costs import Summary
 
 
+FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
+"""How costs are written that are not counts."""
+
+
 def show(outcome: Outcome, *, as_json: bool) -> None:
     """Print an outcome on stdout."""
     if as_json:
         console.line(json.dumps(_as_json(outcome)))
         return
     kind = " (simulated answers: not a model's result)" if outcome.simulated else ""
-    console.line(f"{outcome.name}{kind}")
+    part = f", shard {outcome.shard}" if outcome.shard else ""
+    console.line(f"{outcome.name}{part}{kind}")
+    if not outcome.queries:
+        console.line(f"no query of this shard has candidates: nothing to rank; noted in {outcome.run_dir}")
+        return
     _show_metrics(outcome)
     _show_costs(outcome)
+    show_efficiency(outcome.efficiency)
     for measure, expected in outcome.expected.items():
         console.line(f"published {measure}: {expected.value:g} ± {expected.tolerance:g} ({expected.source})")
     console.line(f"run file: {outcome.run_file}")
@@ -43,7 +52,8 @@ def show_metrics(metrics: Metrics, *, per_query: bool, as_json: bool) -> None:
 
 def _show_metrics(outcome: Outcome) -> None:
     if outcome.metrics is None:
-        console.line("no relevance judgements: nothing to evaluate")
+        which = " of these queries" if outcome.shard else ""
+        console.line(f"no relevance judgements{which}: nothing to evaluate")
         return
     orders = {"first stage": outcome.first_stage, "reranked": outcome.reranked}
     before = {name: found.mean for name, found in orders.items() if found}
@@ -70,13 +80,28 @@ def show_costs(costs: Summary, schedule: str) -> None:
     rows = [
         [_label(name, schedule), *(_number(name, value) for value in figures.values())]
         for name, figures in costs.items()
+        if _is_told(name, [costs])
     ]
     console.table("cost of a query", ["cost", "mean", "p50", "p95", "total"], rows)
 
 
+def show_efficiency(found: Mapping[str, Any] | None) -> None:
+    """Print what a run came to per PetaFLOP, where that is known."""
+    if not found:
+        return
+    for measure, ratio in found["rpp"].items():
+        both = f"{ratio['mean_of_ratios']:,.4g} (mean of ratios), {ratio['ratio_of_means']:,.4g} (ratio of means)"
+        console.line(f"RPP, {measure} per PetaFLOP: {both}")
+    console.line(f"QPP, queries per PetaFLOP: {found['qpp']:,.4g}")
+
+
 def show_stages(stages: Sequence[Summary], schedule: str) -> None:
     """Print the mean costs of a query in each stage of a cascade as a table."""
-    rows = [[_label(name, schedule), *(_number(name, stage[name]["mean"]) for stage in stages)] for name in stages[0]]
+    rows = [
+        [_label(name, schedule), *(_number(name, stage[name]["mean"]) for stage in stages)]
+        for name in stages[0]
+        if _is_told(name, stages)
+    ]
     header = ["cost", *(f"stage {number}" for number in range(1, len(stages) + 1))]
     console.table("mean cost of a query, stage by stage", header, rows)
 
@@ -90,16 +115,23 @@ def _show_costs(outcome: Outcome) -> None:
         console.line(f"throughput: {rate:.3g} queries/s ({outcome.queries} in {outcome.wall_seconds:.1f} s, pooled)")
 
 
+def _is_told(name: str, summaries: Sequence[Summary]) -> bool:
+    """Whether a cost has a row of its own: operations and prices only where some are known."""
+    return name not in ("flops", "usd") or any(found[name]["mean"] is not None for found in summaries)
+
+
 def _label(name: str, schedule: str) -> str:
     if name != "seconds":
-        return name.replace("_", " ")
+        return {"flops": "FLOPs", "usd": "USD"}.get(name, name.replace("_", " "))
     return "latency, s" if schedule == "latency" else "seconds in the pool"
 
 
 def _number(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.3f}" if name == "seconds" else f"{value:,.1f}".removesuffix(".0")
+    if name in FORMS:
+        return FORMS[name].format(value)
+    return f"{value:,.1f}".removesuffix(".0")
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
@@ -109,11 +141,13 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "run_file": str(outcome.run_file),
         "simulated": outcome.simulated,
         "schedule": outcome.schedule,
+        **({"shard": str(outcome.shard)} if outcome.shard else {}),
         "queries": outcome.queries,
         "metrics": _mean(outcome.metrics),
         "first_stage_metrics": _mean(outcome.first_stage),
         **({"reranked_metrics": _mean(outcome.reranked)} if outcome.reranked else {}),
         "costs": outcome.costs,
+        "efficiency": outcome.efficiency,
         "wall_seconds": outcome.wall_seconds,
         "expected": {
             measure: {"value": expected.value, "tolerance": expected.tolerance, "source": expected.source}

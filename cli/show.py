@@ -45,6 +45,7 @@ def show(
         results.show_means(found.metrics)
     if found.costs:
         results.show_costs(found.costs, found.manifest.get("schedule", ""))
+    results.show_efficiency(found.metrics.get("efficiency"))
     if found.stages:
         results.show_stages(found.stages, found.manifest.get("schedule", ""))
 

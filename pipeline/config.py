@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -203,6 +204,9 @@ class Config(_Section):
     evaluate: Evaluate = Evaluate()
     expected: dict[str, Expected] = {}
     schedule: Literal["throughput", "latency"] = "throughput"
+    shared_ledger: str | None = Field(
+        None, description="a folder of answers that runs share, also across machines; looked up before a model is asked"
+    )
     seed: int = 0
 
     @field_validator("stages")
@@ -227,6 +231,11 @@ SECTIONS: dict[Key, tuple[type[BaseModel], ...]] = {
 """The classes that know the keys of each section; `expected` holds measures, `ranker` and `model` are open."""
 
 
+def _anything(path: Path) -> bool:  # noqa: ARG001 - the form of all that say what a path must lead to
+    """What can be made where it is not there yet."""
+    return True
+
+
 def _is_named_file(path: Path) -> bool:
     """Whether it is a file that a plain name, such as that of a prompt, cannot mean."""
     return bool(path.suffix) and path.is_file()
@@ -239,6 +248,7 @@ PATHS: dict[Key, Callable[[Path], bool]] = {
     ("first_stage", "run"): Path.is_file,
     ("first_stage", "bm25", "index"): Path.is_dir,
     ("fuse", "with"): Path.is_file,
+    ("shared_ledger",): _anything,
 }
 """Keys that may hold a path, and what it must lead to: an ir_datasets id is none."""
 
@@ -258,15 +268,12 @@ WORDS: dict[Key, str] = {
 
 HARMLESS = (
     "schedule=",
+    "shared_ledger=",
     "name=",
     "evaluate.",
     "expected.",
-    "model.device=",
-    "model.batch_size=",
-    "model.batch_tokens=",
-    "model.exact=",
 )
-"""How settings begin that do not change a ranking."""
+"""How settings begin that do not change a ranking, besides those of a model that its backend names."""
 
 STAGE = re.compile(r"^stages\.\d+\.")
 """What the keys of a stage begin with; the rest of them is as without stages."""
@@ -339,13 +346,19 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
         unused = config.fuse.model_fields_set & {"k", "alpha"} - config.fuse.parameters.keys()
         notes += [f"fuse.{key} is not used by {config.fuse.method}" for key in sorted(unused)]
     dataset = document.place(("dataset",))
-    changing = any(not STAGE.sub("", text).startswith(HARMLESS) for text in changes)
+    changing = any(not text.startswith(_harmless()) for text in (STAGE.sub("", change) for change in changes))
     for key in sections(document.values):
         section = document.value(key)
         if section is not None:
             with _placed(document, path, key):
                 _ = Ranker.create(section, config.seed) if key[-1] == "ranker" else model_options(section)
     return Loaded(config, tuple(notes), changing, dataset.folder if dataset else path.parent)
+
+
+@cache
+def _harmless() -> tuple[str, ...]:
+    of_models = {key for name in catalog.backends() for key in catalog.backend(name).Options.speed}
+    return (*HARMLESS, *(f"model.{key}{end}" for key in sorted(of_models) for end in ("=", ".")))
 
 
 def load_noting(name: str, settings: Sequence[str], queries: int | None, listener: Listener) -> Loaded:

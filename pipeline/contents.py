@@ -15,8 +15,12 @@ def digest(value: object) -> str:
 
 
 def queries(chosen: Mapping[str, Query]) -> str:
-    """A hash of the queries' identifiers and texts, in their order."""
-    return digest([[query.id, query.text] for query in chosen.values()])
+    """A hash of the queries' identifiers and texts, in their order: that of their JSON, never all in memory."""
+    found = hashlib.sha256(b"[")
+    for number, query in enumerate(chosen.values()):
+        found.update(f"{', ' if number else ''}{json.dumps([query.id, query.text])}".encode())
+    found.update(b"]")
+    return found.hexdigest()
 
 
 def qrels(judgements: Mapping[str, Mapping[str, int]] | None) -> str | None:

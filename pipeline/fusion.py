@@ -58,7 +58,8 @@ def partner(config: Config, first_stage: FirstStage, listener: Listener) -> Part
         return Partner(config.fuse, runfile.strict(first_stage.run))
     run = read(config.fuse, listener)
     candidates = {query: {doc for doc, _ in found} for query, found in first_stage.run.items()}
-    if not candidates.keys() & run.keys():
+    ranked = first_stage.queries if first_stage.shard else candidates
+    if not ranked.keys() & run.keys():
         raise InputError(
             f"{config.fuse.other}: none of its {len(run)} queries is reranked; fuse with a run of the same"
         )

@@ -185,6 +185,8 @@ def _labels(request: Request, tokens: Tokens | None) -> tuple[Label, ...]:
 
 def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
     """How the answer is read, in words."""
+    if request.ask.kind == "relevance":
+        return "the number that a cross-encoder's head gives; of two labels the second's log-probability"
     if request.prompt.target is not None:
         tokens = _tokens(backend)
         over = f" over its {len(tokens.target(request))} tokens" if tokens else ""

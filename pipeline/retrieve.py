@@ -23,11 +23,15 @@ from .config import Queries as QueryChoice
 from .datasets import Dataset, Docs
 from .progress import Listener
 from .runfile import Run
+from .runs.shards import Shard
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """The candidates of an experiment's queries, in first-stage order, and what they were made from."""
+    """The candidates of an experiment's queries, in first-stage order, and what they were made from.
+
+    In a shard `queries` and `identity` are of the whole experiment, and `run` is of the shard's queries.
+    """
 
     dataset: Dataset
     queries: dict[str, Query]
@@ -36,6 +40,7 @@ class FirstStage:
     identity: dict[str, object]
     order: str
     seed: int
+    shard: Shard | None = None
 
     def __iter__(self) -> Iterator[Candidates]:
         """Each query's candidates with their text, in the order of presentation."""
@@ -47,6 +52,11 @@ class FirstStage:
                 docs=tuple(Doc(doc, texts[doc]) for doc, _ in presented),
                 scores=tuple(score for _, score in presented),
             )
+
+    @property
+    def own_queries(self) -> dict[str, Query]:
+        """The queries that are ranked here: the shard's, or all."""
+        return self.shard.part(self.queries) if self.shard else self.queries
 
     @property
     def documents(self) -> dict[str, list[str]]:
@@ -62,12 +72,12 @@ class FirstStage:
         return presented
 
 
-def retrieve(loaded: Loaded, listener: Listener) -> FirstStage:
-    """The first stage of an experiment.
+def retrieve(loaded: Loaded, listener: Listener, shard: Shard | None = None) -> FirstStage:
+    """The first stage of an experiment, or of a shard of it, which may turn out to have no candidates at all.
 
     Raises `InputError` for queries, documents or runs that are missing or do not belong together.
     """
-    return _Retrieval(loaded, listener).first_stage()
+    return _Retrieval(loaded, listener, shard).first_stage()
 
 
 def open_dataset(loaded: Loaded, docs_from_index: Callable[[], Docs] | None = None) -> Dataset:
@@ -80,8 +90,9 @@ def open_dataset(loaded: Loaded, docs_from_index: Callable[[], Docs] | None = No
 class _Retrieval:
     """One experiment's first stage in the making."""
 
-    def __init__(self, loaded: Loaded, listener: Listener) -> None:
+    def __init__(self, loaded: Loaded, listener: Listener, shard: Shard | None) -> None:
         self.loaded = loaded
+        self.shard = shard
         self.config: Config = loaded.config
         self.folder = loaded.folder
         self.listener = listener
@@ -89,15 +100,17 @@ class _Retrieval:
     def first_stage(self) -> FirstStage:
         config = self.config
         queries = chosen_queries(self.dataset.queries(), config.queries)
-        run, source = self._found(queries)
+        own = self.shard.part(queries) if self.shard else queries
+        run, source = self._found(queries, own)
+        run = {query: run[query] for query in own if query in run}
         docs = self.dataset.docs()
         self._check_documents(run, docs)
         depth = config.first_stage.depth
-        run = {query: run[query][:depth] for query in queries if run.get(query)}
-        if not run:
+        run = {query: run[query][:depth] for query in own if run.get(query)}
+        if not run and not self.shard:
             raise InputError("none of the queries has candidates; check that queries and first stage belong together")
-        if len(run) < len(queries):
-            self.listener.note(f"{len(queries) - len(run)} of {len(queries)} queries have no candidates")
+        if len(run) < len(own):
+            self.listener.note(f"{len(own) - len(run)} of {len(own)} queries have no candidates")
         identity = {
             "dataset": without_qrels(self.dataset.identity()),
             "queries": contents.queries(queries),
@@ -105,7 +118,8 @@ class _Retrieval:
             "depth": depth,
             "order": config.first_stage.order,
         }
-        return FirstStage(self.dataset, queries, run, docs, identity, config.first_stage.order, config.seed)
+        order = config.first_stage.order
+        return FirstStage(self.dataset, queries, run, docs, identity, order, config.seed, self.shard)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -131,14 +145,16 @@ class _Retrieval:
     def _corpus_identity(self) -> dict[str, object]:
         return {key: value for key, value in _flat(self.dataset.identity()).items() if key not in ("qrels", "queries")}
 
-    def _found(self, queries: Mapping[str, Query]) -> tuple[Run, dict[str, object]]:
-        """What the first stage found for each query, best first, and a specification of it."""
+    def _found(self, queries: Mapping[str, Query], own: Mapping[str, Query]) -> tuple[Run, dict[str, object]]:
+        """What the first stage found for each of its own queries, best first, and a specification of all of it."""
         stage = self.config.first_stage
         if stage.bm25 is not None:
-            return self._searched(stage.bm25, queries)
+            return self._searched(stage.bm25, queries, own)
         if stage.run is not None:
             path = self._run_file(stage.run)
-            run, warnings = runfile.read(path)
+            run, warnings = runfile.read(path, own.keys() if self.shard else None)
+            if not run:  # it may be of other queries altogether, which is refused
+                run, _ = runfile.read(path)
             for warning in warnings:
                 self.listener.note(warning)
             return self._relevant(run, queries, str(path)), {"run": file_digest(path)}
@@ -147,7 +163,9 @@ class _Retrieval:
             raise InputError("first_stage needs bm25 or run: where do the candidates come from?")
         return self._relevant(carried, queries, "the dataset's candidates"), {"carried": True}
 
-    def _searched(self, bm25: Bm25, queries: Mapping[str, Query]) -> tuple[Run, dict[str, object]]:
+    def _searched(
+        self, bm25: Bm25, queries: Mapping[str, Query], own: Mapping[str, Query]
+    ) -> tuple[Run, dict[str, object]]:
         if isinstance(self.config.dataset, CandidateFile) and bm25.index == "build":
             raise InputError("first_stage.bm25.index: a file of candidates is no corpus to build an index of")
         if isinstance(self.config.dataset, DataFiles) and (self.config.dataset.docs, bm25.index) == ("index", "build"):
@@ -162,19 +180,21 @@ class _Retrieval:
         else:
             index = bm25.index
         source: dict[str, object] = {"index": index, "k1": bm25.k1, "b": bm25.b}
-        asked = [[query.id, query.text] for query in queries.values()]
-        cached = cache_folder() / "first_stages" / f"{contents.digest([source, depth, asked])[:32]}.trec"
+        # A shard takes its part of what was found for all, or else searches for its part alone.
+        places = [_cached_search([source, depth], asked) for asked in ((queries, own) if self.shard else (own,))]
+        cached = next((place for place in places if place.exists()), places[-1])
         with _one_process(cached):
             if cached.exists():
-                run, _ = runfile.read(cached)
+                run, _ = runfile.read(cached, own.keys())
             else:
-                with self.listener.task("searching", len(queries)) as advance:
-                    run = self.index.search(
-                        list(queries.values()), k1=bm25.k1, b=bm25.b, depth=depth, on_progress=advance
-                    )
+                run = self._search(bm25, depth, own) if own else {}
                 if any(run.values()):
                     runfile.write_scored(cached, {query: found for query, found in run.items() if found}, "bm25")
         return self._relevant(run, queries, "BM25"), source
+
+    def _search(self, bm25: Bm25, depth: int, queries: Mapping[str, Query]) -> Run:
+        with self.listener.task("searching", len(queries)) as advance:
+            return self.index.search(list(queries.values()), k1=bm25.k1, b=bm25.b, depth=depth, on_progress=advance)
 
     def _run_file(self, name: str) -> Path:
         path = Path(name)
@@ -185,7 +205,7 @@ class _Retrieval:
     def _relevant(self, run: Run, queries: Mapping[str, Query], source: str) -> Run:
         """The run of the experiment's queries, in their order, without excluded documents."""
         strangers = [query for query in run if query not in queries]
-        if len(strangers) == len(run):
+        if strangers and len(strangers) == len(run):
             raise InputError(f"{source}: none of its {len(run)} queries belongs to the experiment ({strangers[:1]})")
         if strangers and self.config.first_stage.run:
             self.listener.note(f"{source}: {len(strangers)} queries outside the experiment are ignored")
@@ -239,6 +259,12 @@ def chosen_queries(queries: Mapping[str, Query], choice: QueryChoice) -> dict[st
     else:
         wanted = set(list(queries)[: choice.limit])
     return {query_id: query for query_id, query in queries.items() if query_id in wanted}
+
+
+def _cached_search(search: list[object], queries: Mapping[str, Query]) -> Path:
+    """Where what a search for some queries found is kept."""
+    asked = [[query.id, query.text] for query in queries.values()]
+    return cache_folder() / "first_stages" / f"{contents.digest([*search, asked])[:32]}.trec"
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import math
 import operator
 import struct
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice, pairwise
 from pathlib import Path
@@ -31,17 +31,18 @@ class _FaultyError(ValueError):
     """Something in the file is wrong; where is looked for afterwards."""
 
 
-def read(path: Path) -> tuple[Run, list[str]]:
+def read(path: Path, queries: Container[str] | None = None) -> tuple[Run, list[str]]:
     """A run in trec_eval's order, and warnings about tied scores and disagreeing ranks; `.gz` is read too.
 
-    Raises InputError with file and line for anything but six columns, an integer rank and a finite score, for
-    a document given twice to a query, for blank and `#` lines, and for an empty file.
+    With `queries` only theirs: of other lines no more is looked at than the number of columns. Raises InputError with
+    file and line for anything but six columns, an integer rank and a finite score, for a document given twice to a
+    query, for blank and `#` lines, and for an empty file.
     """
     run: Run = {}
     tied, disagreeing = [], []
     try:
         with _collection_paused():
-            columns = _columns(path)
+            columns = _columns(path, queries)
             for raw in list(columns):
                 documents, ranks, scores = _values(columns.pop(raw))
                 query = raw.decode()
@@ -57,21 +58,24 @@ def read(path: Path) -> tuple[Run, list[str]]:
     except ValueError:
         _find_fault(path)
         raise
-    if not run:
+    if not run and queries is None:
         raise InputError(f"{path}: the run file is empty")
     return run, _warnings(path, len(run), tied, disagreeing)
 
 
-def _columns(path: Path) -> dict[bytes, _Columns]:
+def _columns(path: Path, queries: Container[str] | None) -> dict[bytes, _Columns]:
     """Each query's columns. Bytes, unread: this loop decides how long a large file takes."""
     columns: dict[bytes, _Columns] = {}
+    skipped: _Columns
     current = None
     with open_bytes(path) as stream:
         for line in stream:
             query, _, document, rank, score, _ = line.split()
             if query != current:
                 current = query
-                documents, ranks, scores = columns.setdefault(query, ([], [], []))
+                documents, ranks, scores = skipped = ([], [], [])
+                if queries is None or query.decode() in queries:
+                    documents, ranks, scores = columns.setdefault(query, skipped)
             documents.append(document)
             ranks.append(rank)
             scores.append(score)

@@ -13,6 +13,7 @@ from .ledger import Ledger
 from .passages import PassageRanking
 from .ranker import Ranker
 from .scheduler import IN_FLIGHT, Scheduler
+from .shared_ledger import SharedLedger
 from .types import AskKind, Candidates, Cost, Doc, Ranking, plus
 
 
@@ -76,10 +77,14 @@ class Cascade:
     Two stages may have the same backend, for only one of them is at work at a time.
     """
 
-    def __init__(self, stages: Sequence[Stage], ledger: Ledger, *, pooled: bool = True) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], ledger: Ledger, *, pooled: bool = True, shared: SharedLedger | None = None
+    ) -> None:
         self.stages = stages
         self.ledger = ledger
-        self.schedulers = [Scheduler(stage.ranker, stage.backend, ledger, pooled=pooled) for stage in stages]
+        self.schedulers = [
+            Scheduler(stage.ranker, stage.backend, ledger, pooled=pooled, shared=shared) for stage in stages
+        ]
         self.on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
         """Told how many asks have been answered by models, in all stages, whenever there are more."""
 
@@ -159,4 +164,6 @@ def total(costs: Sequence[Cost]) -> Cost:
         completion_tokens=reduce(plus, [cost.completion_tokens for cost in costs]),
         unparsed=sum(cost.unparsed for cost in costs),
         seconds=reduce(plus, [cost.seconds for cost in costs]),
+        flops=reduce(plus, [cost.flops for cost in costs]),
+        usd=reduce(plus, [cost.usd for cost in costs]),
     )

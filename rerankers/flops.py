@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .prompts.prompts import Architecture
+from .prompts.prompts import Architecture, Prompt
+from .types import Ask
 
 PETA = 1e15
 """Both measures are per so many operations."""
@@ -86,6 +87,21 @@ def flops(shape: Shape, prompt_tokens: int, completion_tokens: int) -> float:
     prefill = 2 * encoder * read + 4 * layers * read**2 * d
     cross_attention = 4 * layers * read * d**2
     return float(prefill + cross_attention + 2 * decoder * written + 2 * layers * d * attended)
+
+
+def readings(prompt: Prompt, ask: Ask) -> int:
+    """How often a prompt is read where its labels are scored: once, or for each label where all its tokens count."""
+    return len(prompt.labels_of(ask)) if prompt.answer.scored == "whole" and not prompt.target else 1
+
+
+def of_answer(shape: Shape, prompt_tokens: int, completion_tokens: int, readings: int = 1) -> int:
+    """The operations of one answer, as published, from the token counts that come with it.
+
+    Where labels are scored, nothing is generated: that is an answer of one token, for each of `readings`. A text whose
+    probability is asked for counts as read, since it is among the prompt's tokens. A whole number, so that a sum is the
+    same in whatever order answers come.
+    """
+    return readings * round(flops(shape, prompt_tokens, max(completion_tokens, 1)))
 
 
 def corrections(shape: Shape, prompt_tokens: int, completion_tokens: int) -> dict[str, float]:

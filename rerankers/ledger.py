@@ -31,6 +31,9 @@ CREATE TABLE IF NOT EXISTS replies (
 ENCODER = json.JSONEncoder(ensure_ascii=False)
 """Writes the lines: made once, because `json.dumps` makes one a call."""
 
+Stored = tuple[bytes, str, str | None, str | None, int | None, int | None]
+"""A row as it is stored: key, query id, text, scores as JSON, prompt and completion tokens."""
+
 LOOK_UPS = 500
 """How many keys are looked up at once."""
 
@@ -38,15 +41,19 @@ LOOK_UPS = 500
 class Ledger:
     """Replies by key.
 
-    `path=None` keeps them in memory. Raises `InputError` for a file that is no ledger.
+    `path=None` keeps them in memory. An `immutable` file is one that nobody ever writes to: it is read without locks,
+    which a network disk may not have. Raises `InputError` for a file that is no ledger.
     """
 
-    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path | None, *, read_only: bool = False, immutable: bool = False) -> None:
         self.path = path
         try:
-            if read_only:
-                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro" if path else ":memory:", uri=True)
+            if read_only or immutable:
+                how = "mode=ro&immutable=1" if immutable else "mode=ro"
+                self._db = sqlite3.connect(f"{path.absolute().as_uri()}?{how}" if path else ":memory:", uri=True)
                 self._db.execute("SELECT key FROM replies LIMIT 1")
+                if immutable:
+                    self._db.execute("PRAGMA cache_size=-512")  # KiB: there may be many
             else:
                 self._db = sqlite3.connect(path or ":memory:", isolation_level=None)
                 self._db.execute("PRAGMA journal_mode=WAL")
@@ -83,13 +90,22 @@ class Ledger:
     def rows(self) -> Iterator[tuple[bytes, str, Reply]]:
         """Every (key, query id, reply), by ascending key. Raises `InputError` where one cannot be read."""
         with self._reading():
+            for key, query_id, text, scores, prompt_tokens, completion_tokens in self.stored():
+                yield key, query_id, _reply(text, scores, prompt_tokens, completion_tokens)
+
+    def stored(self) -> Iterator[Stored]:
+        """Every row as it is stored, by ascending key: several times as fast as `rows`.
+
+        Raises `InputError` where one has columns of a wrong kind.
+        """
+        with self._reading():
             rows = self._db.execute(
                 "SELECT key, query_id, text, scores, prompt_tokens, completion_tokens FROM replies ORDER BY key"
             )
-            for key, query_id, *columns in rows:
-                if not isinstance(key, bytes) or not isinstance(query_id, str):
-                    raise TypeError(f"the row of key {key!r} and query {query_id!r} has columns of a wrong kind")
-                yield key, query_id, _reply(*columns)
+            for row in rows:
+                if tuple(map(type, row)) not in ROWS:
+                    raise TypeError(f"the row of key {row[0]!r} and query {row[1]!r} has columns of a wrong kind")
+                yield row
 
     def lines(self) -> Iterator[str]:
         """The whole ledger as JSON lines: the models' identities, then every reply by ascending key.
@@ -98,16 +114,16 @@ class Ledger:
         """
         for identity in self.models():
             yield ENCODER.encode({"model": identity}) + "\n"
-        for key, query_id, reply in self.rows():
-            row = {
-                "key": key.hex(),
-                "query_id": query_id,
-                "text": reply.text,
-                "scores": reply.scores,
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.completion_tokens,
-            }
-            yield ENCODER.encode(row) + "\n"
+        encode = ENCODER.encode
+        for key, query_id, text, scores, *tokens in self.stored():
+            said = "null" if text is None else encode(text)
+            prompt_tokens, completion_tokens = ["null" if count is None else count for count in tokens]
+            # The scores stand there as JSON: they are not read to be written again.
+            yield (
+                f'{{"key": "{key.hex()}", "query_id": {encode(query_id)}, "text": {said}, '
+                f'"scores": {scores or "null"}, "prompt_tokens": {prompt_tokens}, '
+                f'"completion_tokens": {completion_tokens}}}\n'
+            )
 
     def digest(self) -> str:
         """The SHA-256 of `lines`, in hexadecimal: the content hash."""
@@ -134,7 +150,7 @@ class Ledger:
 
         Raises `R2llmError` where the disk does not take it; what was written before stays.
         """
-        rows = [
+        self.add_stored(
             (
                 key,
                 query_id,
@@ -144,7 +160,11 @@ class Ledger:
                 reply.completion_tokens,
             )
             for key, query_id, reply in replies
-        ]
+        )
+
+    def add_stored(self, rows: Iterable[Stored]) -> None:
+        """Write rows as they are stored in another ledger, in one transaction; else as `add`."""
+        rows = list(rows)
         with self._writing():
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?)", rows)
@@ -187,6 +207,16 @@ class Ledger:
         with contextlib.suppress(sqlite3.Error):  # someone else has it open, or it was opened to be read
             self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
+
+
+ROWS = {
+    (bytes, str, text, scores, prompt_tokens, completion_tokens)
+    for text in (str, type(None))
+    for scores in (str, type(None))
+    for prompt_tokens in (int, type(None))
+    for completion_tokens in (int, type(None))
+}
+"""The kinds that the columns of a row may have."""
 
 
 def _reply(text: str | None, scores: str | None, prompt_tokens: int | None, completion_tokens: int | None) -> Reply:

@@ -18,7 +18,7 @@ from .passages import Passages, ranked_by_passages, scores_documents, split
 from .prompts import prompts
 from .prompts.answers import Reading, Reply, read
 from .prompts.parsing import LabelRule
-from .prompts.prompts import Architecture, Prompt
+from .prompts.prompts import Architecture, Prompt, Stops
 from .types import Answer, Ask, AskKind, Candidates, Params, Scoring, Seeded, Steps
 
 RETRIES = 3
@@ -63,6 +63,9 @@ class RankerOptions(BaseModel):
     max_new_tokens: int | None = Field(None, ge=1, description="length of a generated answer; the prompt's")
     temperature: float | None = Field(None, ge=0, description="0: the most probable token; the prompt's")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling's share; the prompt's")
+    stop: Stops | None = Field(
+        None, description="texts that end a generated answer, and are not part of it; the prompt's"
+    )
     passages: Passages | None = Field(
         None, description="split long documents, for a method that scores every document; whole documents unless given"
     )
@@ -201,6 +204,7 @@ class Ranker:
             # After an unread answer the text is sampled: the most probable one would only come again.
             temperature=temperature or (1.0 if attempt else 0.0),
             top_p=form.top_p if options.top_p is None else options.top_p,
+            stop=form.stop if options.stop is None else options.stop,
         )
 
     def reading(self, ask: Ask, backend: Backend) -> Reading:
@@ -261,7 +265,10 @@ class Requests:
 
     def _beginning(self, ask: Ask, terms: Terms) -> bytes:
         query = self.candidates.query
-        rendering = asdict(terms.decoding) | {
+        decoding = asdict(terms.decoding)
+        if not terms.decoding.stop:  # a decoding without it has the key that it had before there was one
+            del decoding["stop"]
+        rendering = decoding | {
             "prompt": terms.prompt.digest,
             "kind": ask.kind,
             "scoring": terms.scoring,

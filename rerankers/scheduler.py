@@ -10,12 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from .backends import Backend, Request
+from .backends import Backend, Request, shape_of, usd_of
 from .errors import BackendError, R2llmError
+from .flops import Shape, of_answer, readings
 from .ledger import Ledger
 from .prompts.answers import Reply
 from .ranker import RETRIES, Ranker, Requests
+from .shared_ledger import SharedLedger
 from .types import Answer, Ask, AskKind, Candidates, Cost, Ranking, Steps, plus
 
 IN_FLIGHT = 256
@@ -56,6 +59,9 @@ class Scheduler:
     backend: Backend
     ledger: Ledger
     pooled: bool = True
+    shared: SharedLedger | None = None
+    """Answers of other runs: read, where queries are pooled, before the backend is asked."""
+
     on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
     """Told how many asks the backend has answered, whenever there are more."""
 
@@ -95,7 +101,8 @@ class Scheduler:
 
     def _start(self, candidates: Candidates) -> _Job:
         requests = Requests(self.ranker, self.backend, candidates)
-        job = _Job(self.ranker.steps(candidates), requests, Cost(candidates.query.id), time.perf_counter())
+        cost = Cost(candidates.query.id, flops=None if self._shape is None else 0)
+        job = _Job(self.ranker.steps(candidates), requests, cost, time.perf_counter())
         self._advance(job)
         return job
 
@@ -142,7 +149,7 @@ class Scheduler:
 
     def _answer_some(self) -> None:
         """Answer what the ledger knows, or let the backend answer some of the rest; then the methods go on."""
-        known = self.ledger.get_many([request.key for request in self._new]) if self._shares else {}
+        known = self._known() if self._shares else {}
         for request in self._new:
             if request.key in known:
                 job = self._waiting[request.key][0].job
@@ -155,10 +162,25 @@ class Scheduler:
             return
         replies = self.backend.collect()
         if self.backend.remembers:
-            self.ledger.add((request.key, request.query.id, reply) for request, reply in replies)
+            rows = [(request.key, request.query.id, reply) for request, reply in replies]
+            self.ledger.add(rows)
+            if self.shared:
+                self.shared.add(rows, self.backend.identity)
         self._answered += len(replies)
         self.on_answers(self._answered)
         self._hand_over((request.key, reply) for request, reply in replies)
+
+    def _known(self) -> dict[bytes, Reply]:
+        """The replies to new asks that are there already; those of other runs are copied into this one's ledger."""
+        keys = [request.key for request in self._new]
+        known = self.ledger.get_many(keys)
+        if self.shared:
+            found = self.shared.get_many([key for key in keys if key not in known])
+            if found:
+                rows = [(each.key, each.query.id, found[each.key]) for each in self._new if each.key in found]
+                self.ledger.add(rows)
+                known |= found
+        return known
 
     def _hand_over(self, replies: Iterable[tuple[bytes, Reply]]) -> None:
         """Give replies to the jobs that wait for them, and let each go on that has all it asked for."""
@@ -181,6 +203,7 @@ class Scheduler:
         answer = self.ranker.read(ask, reply, self.backend)
         job.cost.prompt_tokens = plus(job.cost.prompt_tokens, answer.prompt_tokens)
         job.cost.completion_tokens = plus(job.cost.completion_tokens, answer.completion_tokens)
+        job.cost.flops = plus(job.cost.flops, self._flops(ask, reply))
         if answer.form:
             self.forms[f"{ask.kind}: {answer.form}"] += 1
         if not answer.parsed:
@@ -198,6 +221,17 @@ class Scheduler:
         job.answers[place.slot] = answer
         job.missing -= 1
 
+    @cached_property
+    def _shape(self) -> Shape | None:
+        return shape_of(self.backend)
+
+    def _flops(self, ask: Ask, reply: Reply) -> int | None:
+        """The operations of a reply, whenever it was given: they follow from what the ledger keeps of it."""
+        if self._shape is None or reply.prompt_tokens is None or reply.completion_tokens is None:
+            return None
+        read = readings(self.ranker.prompt_of(ask), ask) if reply.scores else 1
+        return of_answer(self._shape, reply.prompt_tokens, reply.completion_tokens, read)
+
     def _finish(self, job: _Job) -> tuple[Ranking, Cost]:
         """The ranking, which must be a permutation of the candidates, and its cost."""
         ranking = job.ranking
@@ -206,6 +240,7 @@ class Scheduler:
             raise R2llmError(
                 f"query {job.cost.query_id}: {self.ranker.method.name} lost or invented documents, a fault in it"
             )
+        job.cost.usd = usd_of(self.backend, job.cost.prompt_tokens, job.cost.completion_tokens)
         return ranking, job.cost
 
 

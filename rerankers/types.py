@@ -255,8 +255,10 @@ def plus(total: _Count | None, more: _Count | None) -> _Count | None:
 class Cost:
     """What ranking one query took.
 
-    Asks, rounds, comparisons, tokens and unparsed describe the experiment; calls, cached and seconds the execution.
-    Tokens are null where no tokenizer counted them; seconds are null where an answer was cached.
+    Asks, rounds, comparisons, tokens, unparsed, flops and usd describe the experiment; calls, cached and seconds the
+    execution. Tokens are null where no tokenizer counted them; seconds are null where an answer was cached; flops
+    (`rerankers.flops`) are null where the model's shape is not known, usd (US dollars) where its price is not, and both
+    where tokens are.
     """
 
     query_id: str
@@ -269,3 +271,5 @@ class Cost:
     completion_tokens: int | None = 0
     unparsed: int = 0
     seconds: float | None = field(default=None)
+    flops: int | None = None
+    usd: float | None = None

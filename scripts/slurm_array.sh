@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
-# One experiment an array task, from a file that lists configs, one a line:
+# A job array: one experiment in shards, one a task, or a list of experiments, one a task.
+#
+#   job=$(sbatch --parsable --array=1-16 scripts/slurm_array.sh 16 --config dl19-setwise.yaml)
+#   sbatch --dependency=afterok:"$job" --wrap 'r2llm merge --config dl19-setwise.yaml'
 #
 #   ls configs/setwise-paper/dl19/*.yaml >experiments.txt
 #   sbatch --array=1-"$(wc -l <experiments.txt)" scripts/slurm_array.sh experiments.txt
 #
-# A task that is killed or requeued continues where it was. Without Slurm: SLURM_ARRAY_TASK_ID=3 scripts/slurm_array.sh …
+# A task that is killed or requeued continues where it was; to run shard 3 alone again: sbatch --array=3 … 16 --config ….
+# Without Slurm: SLURM_ARRAY_TASK_ID=3 scripts/slurm_array.sh …
 #SBATCH --job-name=r2llm
 #SBATCH --gpus=1
 #SBATCH --cpus-per-task=8
@@ -14,8 +18,13 @@
 #SBATCH --output=r2llm-%A_%a.log
 set -eu
 
-list=${1:?a file that lists configs, one a line}
+what=${1:?the number of shards, or a file that lists configs, one a line}
 shift
-config=$(sed -n "${SLURM_ARRAY_TASK_ID:?set by Slurm, or by you}p" "$list")
-[ -n "$config" ] || { echo "$list has no line $SLURM_ARRAY_TASK_ID" >&2; exit 2; }
+task=${SLURM_ARRAY_TASK_ID:?set by Slurm, or by you}
+case $what in
+*[!0-9]*) ;;
+*) exec r2llm rerank --shard "$task/$what" "$@" ;;
+esac
+config=$(sed -n "${task}p" "$what")
+[ -n "$config" ] || { echo "$what has no line $task" >&2; exit 2; }
 exec r2llm rerank --config "$config" "$@"

@@ -235,6 +235,28 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _saved(transformers.LlamaForCausalLM, config, tokenizer, tmp_path_factory.mktemp("llama"))
 
 
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random BERT of about 25,000 parameters with a head of one label, a cross-encoder."""
+    import transformers
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.digits, *string.punctuation, *string.ascii_lowercase]
+    pieces += [f"##{letter}" for letter in string.ascii_lowercase]
+    pieces += dict.fromkeys(word.lower() for word in WORDS if len(word) > 1)
+    tokenizer = transformers.BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=96)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=96,
+        initializer_range=0.3,
+        num_labels=1,
+    )
+    return _saved(transformers.BertForSequenceClassification, config, tokenizer, tmp_path_factory.mktemp("bert"))
+
+
 def _saved(kind: Any, config: Any, tokenizer: Any, folder: Path) -> Path:
     import torch
     import transformers

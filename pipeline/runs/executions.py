@@ -13,10 +13,12 @@ class Executions:
 
     Each has `status` (running, finished, interrupted), `started` and `ended` in UTC, `calls`, and `answers_before`,
     the answers in the ledger when it began. One that was cut off ended with the last answer it wrote to the ledger,
-    and its calls are the answers that it left there.
+    and its calls are the answers that it left there; null where it had a `shared_ledger`, whose answers lie there too.
     """
 
-    def __init__(self, earlier: Sequence[Mapping[str, Any]], answers: int, last_answer: str | None) -> None:
+    def __init__(
+        self, earlier: Sequence[Mapping[str, Any]], answers: int, last_answer: str | None, *, shared: bool = False
+    ) -> None:
         self._earlier = [_closed(execution, answers, last_answer) for execution in earlier]
         self._current: dict[str, Any] = {
             "status": "running",
@@ -25,6 +27,8 @@ class Executions:
             "calls": None,
             "answers_before": answers,
         }
+        if shared:
+            self._current["shared_ledger"] = True
 
     def finish(self, calls: int) -> None:
         """Note that this execution is done, and how many asks the model really answered."""
@@ -44,8 +48,9 @@ def _closed(execution: Mapping[str, Any], answers: int, last_answer: str | None)
     """An earlier execution: the folder's lock is ours, so one that seems to be running was cut off."""
     if execution["status"] != "running":
         return dict(execution)
-    calls = answers - execution["answers_before"]
-    return {**execution, "status": "interrupted", "ended": last_answer if calls else None, "calls": calls}
+    added = answers - execution["answers_before"]
+    calls = None if execution.get("shared_ledger") else added
+    return {**execution, "status": "interrupted", "ended": last_answer if added else None, "calls": calls}
 
 
 def last_change(ledger: Path) -> str | None:

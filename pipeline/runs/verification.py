@@ -17,7 +17,7 @@ from ...rerankers.cascade import total
 from ...rerankers.digests import file_digest
 from ...rerankers.errors import InputError
 from ...rerankers.ledger import Ledger
-from ...rerankers.types import Cost
+from ...rerankers.types import Cost, Query
 from .. import config as configs
 from .. import contents, evaluate, fusion, runfile
 from ..config import FIRST_STAGE, Loaded
@@ -28,7 +28,9 @@ from ..fusion import RERANKED
 from ..progress import Listener
 from ..retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
 from . import costs, manifest
+from .efficiency import efficiency
 from .folder import json_text
+from .shards import Shard
 
 MANIFEST = "manifest.json"
 
@@ -52,20 +54,20 @@ class Check:
     """What differs, or why it could not be checked."""
 
 
-def verify(path: Path, listener: Listener) -> list[Check]:
+def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check]:
     """Check a run's folder against its manifest, and against dataset and model where these can be read.
 
-    Without an intact manifest of a finished run nothing else can be judged: then it is the only check. Raises
-    `InputError` where `path` is no run's folder.
+    With `alone` nothing outside of the folder is looked at. Without an intact manifest of a finished run nothing else
+    can be judged: then it is the only check. Raises `InputError` where `path` is no run's folder.
     """
     if not (path / MANIFEST).is_file():
         raise InputError(f"{path}: no run's folder: there is no {MANIFEST} in it; r2llm rerank makes one")
     try:
-        content = _intact(path / MANIFEST)
+        content = intact(path / MANIFEST)
     except InputError as error:
         return [Check(MANIFEST, "content", "differs", f"{error}; nothing else can be judged by it")]
     run = _Run(path, content)
-    parts = _parts(content)
+    parts = [part for part in _parts(content) if not (alone and part.outside)]
     checks = [Check(MANIFEST, "content", "agrees")]
     with listener.task("verifying", len(parts)) as advance:
         for number, part in enumerate(parts, 1):
@@ -74,7 +76,7 @@ def verify(path: Path, listener: Listener) -> list[Check]:
     return checks
 
 
-def _intact(path: Path) -> dict[str, Any]:
+def intact(path: Path) -> dict[str, Any]:
     """The manifest of a finished run. Raises `InputError` where any byte of it was changed."""
     try:
         text = path.read_bytes().decode()
@@ -152,6 +154,17 @@ class _Run:
         return "run.trec" in self.manifest["files"]
 
     @property
+    def shard(self) -> Shard | None:
+        """Which part of an experiment's queries it is about; None where about all."""
+        return Shard(**self.manifest["shard"]) if "shard" in self.manifest else None
+
+    @property
+    def queries(self) -> Mapping[str, Query]:
+        """The queries that were to be ranked, as the dataset has them."""
+        chosen = chosen_queries(self.dataset.queries(), self.loaded.config.queries)
+        return self.shard.part(chosen) if self.shard else chosen
+
+    @property
     def fused(self) -> bool:
         """Whether the reranked order was fused with another run."""
         return RERANKED in self.manifest["files"]
@@ -160,7 +173,7 @@ class _Run:
     def stage_identity(self) -> Mapping[str, Any]:
         """What the first stage was: all of the experiment where nothing was reranked."""
         experiment = self.manifest["experiment"]
-        found: Mapping[str, Any] = experiment["first_stage"] if self.reranked else experiment
+        found: Mapping[str, Any] = experiment.get("first_stage", experiment)
         return found
 
 
@@ -191,11 +204,12 @@ def _parts(content: Mapping[str, Any]) -> list[_Part]:
     """All there is to check of a run with this manifest."""
     files = content["files"]
     parts = [_Part(name, "sha256", _file_hash(name)) for name in files]
-    parts += [
-        _Part(MANIFEST, "fingerprint", _fingerprint),
-        _Part("first_stage.trec", "scores, ranks and tag", _lines_of("first_stage.trec")),
-        _Part("first_stage.trec", "depth", _depth),
-    ]
+    parts.append(_Part(MANIFEST, "fingerprint", _fingerprint))
+    if "first_stage.trec" in files:  # else a shard whose queries have no candidates
+        parts += [
+            _Part("first_stage.trec", "scores, ranks and tag", _lines_of("first_stage.trec")),
+            _Part("first_stage.trec", "depth", _depth),
+        ]
     if "run.trec" in files:
         parts += [
             _Part("run.trec", "scores, ranks and tag", _lines_of("run.trec")),
@@ -217,10 +231,11 @@ def _parts(content: Mapping[str, Any]) -> list[_Part]:
     ]
     if "run" in content["config"]["first_stage"]:
         parts.append(_Part("first_stage.run", "sha256", _given_run, outside=True))
-    if "candidates" in content["data"]:
+    if "candidates" in content["data"] or "merged" in content:
         parts.append(_Part("dataset", "texts of the candidates", _candidates, outside=True))
     if "metrics.json" in files:
         parts.append(_Part("metrics.json", "measures", _metrics, outside=True))
+        parts += [_Part("metrics.json", "efficiency", _efficiency)] if "run.trec" in files else []
     models = manifest.models(content)
     for number, model in enumerate(models):
         name = "model" if len(models) == 1 else f"model of stage {number + 1}"
@@ -404,19 +419,32 @@ def _candidates(run: _Run) -> Iterator[str]:
     if strangers := run.first_stage.keys() - queries.keys():
         yield f"queries {', '.join(_some(strangers))} are not in the dataset"
         return
-    stage = FirstStage(
-        dataset=run.dataset,
-        queries=queries,
-        run={query: [(doc, 0.0) for doc in found] for query, found in run.first_stage.items()},
-        docs=docs,
-        identity={},
-        order=config.first_stage.order,
-        seed=config.seed,
-    )
-    digest = contents.CandidatesDigest()
-    for _ in digest.passing(stage):
-        pass
-    yield from _unequal("", run.manifest["data"]["candidates"], digest.hexdigest())
+    for what, recorded, found in _recorded_candidates(run):
+        stage = FirstStage(
+            dataset=run.dataset,
+            queries=queries,
+            run={query: [(doc, 0.0) for doc in run.first_stage[query]] for query in found},
+            docs=docs,
+            identity={},
+            order=config.first_stage.order,
+            seed=config.seed,
+        )
+        digest = contents.CandidatesDigest()
+        for _ in digest.passing(stage):
+            pass
+        yield from _unequal(what, recorded, digest.hexdigest())
+
+
+def _recorded_candidates(run: _Run) -> Iterator[tuple[str, str, list[str]]]:
+    """The hashes of candidates that were recorded, and the queries of each: all, or those of the shards it is of."""
+    if "merged" not in run.manifest:
+        yield "", run.manifest["data"]["candidates"], list(run.first_stage)
+        return
+    for found in run.manifest["merged"]["shards"]:
+        shard = Shard(found["number"], found["of"])
+        own = [query for query in shard.part(run.queries) if query in run.first_stage]
+        if own:
+            yield f"shard {shard}", found["candidates"], own
 
 
 def _metrics(run: _Run) -> Iterator[str]:
@@ -424,7 +452,7 @@ def _metrics(run: _Run) -> Iterator[str]:
     if qrels is None or contents.qrels(qrels) != run.manifest["data"]["qrels"]:
         raise InputError("the dataset's qrels are not those of the run")
     config = run.loaded.config
-    queries = list(chosen_queries(run.dataset.queries(), config.queries))
+    queries = list(run.queries)
     names = evaluate.with_judged(config.evaluate.measures)
     rankings = run.rankings
     try:
@@ -437,6 +465,31 @@ def _metrics(run: _Run) -> Iterator[str]:
     for order, ranking in rankings.items():
         found = evaluate.measure(names, qrels, ranking, queries)
         yield from _moved(f"{order.replace('_', ' ')}, " if order else "", written[order], found)
+
+
+def _efficiency(run: _Run) -> Iterator[str]:
+    """Whether RPP and QPP follow from the measures and the operations that are written."""
+    try:
+        spent = costs.read(run.path / "costs.jsonl")
+    except InputError as error:
+        raise _UnreadableError("costs.jsonl", str(error)) from error
+    try:
+        written = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+        before, after = _ratios(written.get("efficiency")), _ratios(efficiency(spent, written["per_query"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield f"cannot be read: {reason(error)}"
+        return
+    for what in sorted(before.keys() | after.keys()):
+        if not math.isclose(before.get(what, 0.0), after.get(what, 0.0), rel_tol=NEGLIGIBLE):
+            yield f"{what}: {before.get(what)} is written, {after.get(what)} follows from costs and measures"
+
+
+def _ratios(found: Mapping[str, Any] | None) -> dict[str, float]:
+    """Each figure by its name; none where there is no efficiency."""
+    if found is None:
+        return {}
+    rpp = {f"rpp {name}, {how}": ratio for name, ratios in found["rpp"].items() for how, ratio in ratios.items()}
+    return {"qpp": found["qpp"], **rpp}
 
 
 def _moved(stage: str, recorded: Mapping[str, float], measured: Metrics) -> Iterator[str]:

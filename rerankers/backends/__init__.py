@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from ..flops import Shape
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture, Prompt
 from ..types import Ask, Query, Scoring
@@ -24,6 +25,9 @@ class ModelOptions(BaseModel):
     """Keys of the config's `model` section that a backend takes, with their defaults and meaning."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    speed: ClassVar[frozenset[str]] = frozenset()
+    """The keys that change how fast and at what cost it answers, and not what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Decoding:
 
     temperature: float = 0.0
     top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    """The text ends before the first of these; the tokens of the one it met count as generated."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +111,12 @@ class Request:
 
 
 class Backend(Protocol):
-    """Answers requests: they are submitted as they arise, and collected as they are answered."""
+    """Answers requests: they are submitted as they arise, and collected as they are answered.
+
+    It may also have a `config` (as transformers has it: operations are counted by it, see `shape_of`), `usd` (what
+    prompt, completion and cached prompt tokens cost, see `usd_of`) and `tokens` (a tokenizer, by which prompts are
+    shown and counted).
+    """
 
     architecture: Architecture
     """Which of a prompt's two forms fits the model."""
@@ -138,6 +149,23 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of all resources. Raises `InputError` where recorded answers were left unused."""
+
+
+def shape_of(backend: Backend) -> Shape | None:
+    """The shape of a backend's model, by which its operations are counted; None where its config is not known."""
+    config: Any = getattr(backend, "config", None)
+    return Shape.of(config)
+
+
+def usd_of(backend: Backend, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+    """What so many tokens cost at a backend, in US dollars, without discounts for prompts that a server had cached.
+
+    None where they or its prices are not known.
+    """
+    usd = getattr(backend, "usd", None)
+    if usd is None or prompt_tokens is None or completion_tokens is None:
+        return None
+    return float(usd(prompt_tokens, completion_tokens, 0))
 
 
 class Queue:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..digests import file_digest
 from ..errors import InputError
-from ..prompts.prompts import Architecture
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +22,9 @@ TOKENIZER_FILES = (
     *("*.model", "vocab*", "merges.txt"),
 )
 """Those of them that decide how text becomes tokens."""
+
+ADAPTER_CONFIG = "adapter_config.json"
+"""The file by which an adapter is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class Source:
     """Whether the user named the folder; else it is the hub's cache of a commit."""
 
 
-def load(kind: Any, source: Source, **more: Any) -> Any:
-    """One part of a model: its config, its tokenizer or its weights."""
+def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> Any:
+    """One part of a model: its config, its tokenizer or its weights. `key` is that of the config which is to blame."""
     import safetensors
 
     try:
@@ -50,39 +52,34 @@ def load(kind: Any, source: Source, **more: Any) -> Any:
                 raise
             return kind.from_pretrained(source.name, **source.arguments, **more)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
-        raise InputError(f"model.name: {source.name} cannot be loaded: {one_line(error)}") from error
+        if out_of_memory(error):
+            raise
+        raise InputError(f"{key}: {source.name} cannot be loaded: {one_line(error)}") from error
 
 
-def language_model(source: Source, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> Any:
-    """The model that writes text, on its device, ready to answer.
+def locate(
+    name: str,
+    revision: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+    key: str = "model.name",
+    files: Sequence[str] = ("config.json",),
+) -> Source:
+    """The model's folder, or its commit on the hub: what is in the cache is used without asking the hub.
 
-    Raises `InputError` where it cannot be loaded, or lacks weights that transformers would fill with random numbers.
+    A model is where one of `files` is. `key` is that of the config which names it.
     """
-    import transformers
-
-    encoder_decoder = architecture == "encoder_decoder"
-    kind = transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
-    model, report = load(kind, source, dtype=dtype, output_loading_info=True)
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(
-            f"model.name: {source.name} cannot be loaded: its weights lack {len(missing)} of the parts that "
-            f"its architecture needs, {missing[0]} for one; name a language model, or download it anew"
-        )
-    return model.to(device).eval()
-
-
-def locate(name: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Source:
-    """The model's folder, or its commit on the hub: what is in the cache is used without asking the hub."""
     remote_code = {"trust_remote_code": trust_remote_code}
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise InputError(f"model.name: folder {name} holds no model (no config.json)")
+        if not any((folder / file).is_file() for file in files):
+            what = "adapter" if files[0] == ADAPTER_CONFIG else "model"
+            raise InputError(f"{key}: folder {name} holds no {what} (no {files[0]})")
         digest = combined({path.name: file_digest(path) for path in model_files(folder)})
         return Source(str(folder), digest, remote_code, folder, is_folder=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"model.name: no folder {name}")
-    snapshot = _snapshot(name, revision)
+        raise InputError(f"{key}: no folder {name}")
+    snapshot = _snapshot(name, revision, key, files)
     commit = snapshot.name
     arguments = remote_code | {"revision": commit}
     return Source(name, f"{name}@{commit}", arguments, snapshot, is_folder=False)
@@ -97,23 +94,23 @@ def combined(files: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{name}:{digest};" for name, digest in files.items()).encode()).hexdigest()
 
 
-def _snapshot(name: str, revision: str | None) -> Path:
-    """The folder of the hub's cache that holds the commit; it has the commit's name."""
+def _snapshot(name: str, revision: str | None, key: str, files: Sequence[str]) -> Path:
+    """The folder of the hub's cache that holds one of the commit's files; it has the commit's name."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
-    try:
+    failure: Exception | None = None
+    for cached, file in ((cached, file) for cached in (True, False) for file in files):
         try:
-            path = huggingface_hub.hf_hub_download(name, "config.json", revision=revision, local_files_only=True)
-        except errors.LocalEntryNotFoundError:
-            path = huggingface_hub.hf_hub_download(name, "config.json", revision=revision)
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise InputError(
-            f"model.name: {name} is neither a folder nor in the hub's cache ({constants.HF_HUB_CACHE}), and the hub "
-            f"did not give it ({one_line(error)}); download it elsewhere with `hf download {name}` and copy the "
-            "cache, or name a folder"
-        ) from error
-    return Path(path).parent
+            found = huggingface_hub.hf_hub_download(name, file, revision=revision, local_files_only=cached)
+            return Path(found).parent
+        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+            failure = failure if cached or failure else error
+    raise InputError(
+        f"{key}: {name} is neither a folder nor in the hub's cache ({constants.HF_HUB_CACHE}), and the hub "
+        f"did not give it ({one_line(failure or OSError())}); download it elsewhere with `hf download {name}` and copy "
+        "the cache, or name a folder"
+    ) from failure
 
 
 def device_of(name: str) -> torch.device:
@@ -148,3 +145,14 @@ def out_of_memory(error: BaseException) -> bool:
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def slow_in_software(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a CPU is known to have no arithmetic for a half-precision format."""
+    import torch
+
+    if device.type != "cpu" or dtype == torch.float32 or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    has = torch.cpu.get_capabilities()
+    names = ("avx512_bf16", "amx_bf16") if dtype == torch.bfloat16 else ("avx512_fp16", "amx_fp16")
+    return bool(has.get("architecture") == "x86_64" and not any(has.get(name) for name in names))

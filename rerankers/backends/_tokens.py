@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from ..errors import InputError
 from ..prompts.prompts import Architecture
 from . import Request
+from ._pairs import Pairs
 
 SEAM = "\ue000"
 """A private-use character, put inside a control token that a text contains: where the text is tokenised in parts."""
@@ -45,6 +46,11 @@ class Tokens:
         self.cut = lru_cache(maxsize=200_000)(self._cut)
         self._label_ids = lru_cache(maxsize=1_000)(self._find_label_ids)
 
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The same for a cross-encoder."""
+        return Pairs(self.tokenizer, self._shield, lambda text: self._ids(text, special=False))
+
     def _cut(self, text: str, length: int | None) -> str:
         """The text's first `length` tokens, turned back into text.
 
@@ -58,6 +64,8 @@ class Tokens:
 
     def prompt(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as text and as ids: the encoder's input, or all that stands before the answer."""
+        if request.ask.kind == "relevance":
+            return self.pairs.prompt(request)
         terms = request.terms
         lengths = {name: terms.passage_tokens if cut == "cut" else None for name, cut in terms.prompt.notes.items()}
         messages = terms.prompt.render(

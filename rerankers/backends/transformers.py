@@ -1,4 +1,4 @@
-"""Hugging Face transformers, in this process: encoder-decoder and decoder-only models, on CPU or CUDA.
+"""Hugging Face transformers, in this process: encoder-decoder, decoder-only and cross-encoder models, on CPU or CUDA.
 
 Labels are scored in one forward pass, at the position where the answer would begin; text is generated. A batch is
 padded to its longest prompt. Padding and batch size move float32 log-probabilities by about 1e-5, enough to flip a near
@@ -12,33 +12,23 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from fnmatch import fnmatch
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from ..digests import file_digest
 from ..errors import BackendError
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
-from . import Backend, ModelOptions, Queue, Request, Setting, Terms
+from . import Backend, Queue, Request, Setting, Terms
 from ._batches import Batch, Prepared, planned
+from ._cross_encoders import CrossEncoder
 from ._generation import Writer
-from ._loading import (
-    TOKENIZER_FILES,
-    combined,
-    device_of,
-    dtype_of,
-    language_model,
-    load,
-    locate,
-    model_files,
-    out_of_memory,
-)
+from ._loading import out_of_memory, slow_in_software
 from ._passes import Passes, compile_error, compiled
 from ._scores import Answered, first_token_scores, target_scores, whole_label_scores
 from ._tokens import Tokens
+from ._weights import WeightOptions, Weights
 
 if TYPE_CHECKING:
     pass
@@ -51,15 +41,13 @@ AHEAD = 1
 """So many batches are planned and handed to the model besides the one that is waited for."""
 
 
-class Options(ModelOptions):
+class Options(WeightOptions):
     """Keys of the `model` section."""
 
-    name: str = Field(description="a hub id such as google/flan-t5-large, or a folder")
-    revision: str | None = Field(None, description="the hub's branch, tag or commit")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="number format; auto: bfloat16 on CUDA, float32 on CPU"
+    speed: ClassVar[frozenset[str]] = frozenset(
+        {"device", "device_map", "batch_size", "batch_tokens", "exact", "compile"}
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
     batch_size: int = Field(32, ge=1, description="the most prompts a batch")
     batch_tokens: int = Field(16_384, ge=1, description="the most tokens of prompts a batch, padding included")
     exact: bool | None = Field(
@@ -69,7 +57,6 @@ class Options(ModelOptions):
     compile: bool = Field(
         False, description="compile the model when it first reads a prompt: some 30 s, then faster where it pays"
     )
-    trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
 def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the name of every backend's entry
@@ -100,15 +87,16 @@ class Transformers(Queue):
         # Its retries; that the hub was not reached is said once.
         huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         self.seed = seed
-        self.device = device_of(options.device)
-        self.dtype = dtype_of(options.dtype, self.device)
-        self.source = locate(options.name, options.revision, trust_remote_code=options.trust_remote_code)
-        self.config: Any = load(transformers.AutoConfig, self.source)
+        self.weights = Weights.find(options)
+        self.device, self.dtype, self.config = self.weights.device, self.weights.dtype, self.weights.config
+        if slow_in_software(self.dtype, self.device):
+            logging.getLogger(__name__).warning(
+                "dtype %s: this CPU computes it in software, far slower than float32", str(self.dtype)[6:]
+            )
         self.architecture: Architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
         self.identity: Mapping[str, object] = {
             "backend": "transformers",
-            "model": self.source.identity,
-            "dtype": str(self.dtype).removeprefix("torch."),
+            **self.weights.identity,
             "architecture": self.architecture,
         }
         exact = options.exact
@@ -124,16 +112,8 @@ class Transformers(Queue):
         """The files it is made of, and how it computes."""
         import torch
 
-        files = {path.name: file_digest(path) for path in model_files(self.source.folder)}
-        tokenizer = {name: digest for name, digest in files.items() if any(fnmatch(name, p) for p in TOKENIZER_FILES)}
-        found: dict[str, object] = {
-            "name": self.source.folder.name if self.source.is_folder else self.source.name,
-            "revision": self.source.arguments.get("revision"),
-            "files": files,
-            "tokenizer": combined(tokenizer),
+        found: dict[str, object] = self.weights.details | {
             "architecture": self.architecture,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
             "exact": self.exact,
             "batch_size": self.batch_size,
             "compile": self.compile,
@@ -148,15 +128,18 @@ class Transformers(Queue):
     @cached_property
     def tokens(self) -> Tokens:
         """The tokenizer, loaded when first needed."""
-        import transformers
-
-        return Tokens(load(transformers.AutoTokenizer, self.source), self.architecture)
+        return Tokens(self.weights.tokenizer, self.architecture)
 
     @cached_property
     def model(self) -> Any:
         """The model, loaded when first needed: a run whose answers are all in the ledger does without."""
-        model = language_model(self.source, self.architecture, self.dtype, self.device)
+        model = self.weights.language_model()
         return compiled(model, self.architecture) if self.compile else model
+
+    @cached_property
+    def _cross_encoder(self) -> CrossEncoder:
+        model = self.weights.classifier()
+        return CrossEncoder(compiled(model, self.architecture) if self.compile else model, self.tokens)
 
     @cached_property
     def passes(self) -> Passes:
@@ -223,14 +206,13 @@ class Transformers(Queue):
 
     def _answer(self, terms: Terms, batch: Batch) -> Answered:
         """Answer a batch of requests of the same terms."""
+        if batch[0].request.ask.kind == "relevance":
+            return self._cross_encoder.scores(batch)
         if terms.prompt.target:
             return target_scores(self.passes, batch)
         if terms.scoring == "likelihood":
             whole = terms.prompt.answer.scored == "whole"
             return (whole_label_scores if whole else first_token_scores)(self.passes, batch)
-        if terms.decoding.temperature:
-            # Each alone: what chance gives one prompt must not depend on those beside it.
-            return [reply for prompt in batch for reply in self._write([prompt])]
         return self._write(batch)
 
     def _write(self, batch: Batch) -> Answered:

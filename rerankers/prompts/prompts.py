@@ -65,6 +65,14 @@ Length = Annotated[int, Field(ge=1)] | Literal["ideal"]
 """So many tokens, or just as many as an answer takes that names every passage once."""
 
 
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
+Stops = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_more)]
+"""Texts that end an answer, or one of them."""
+
+
 class Lengths(_Part):
     """How many tokens a written answer may have."""
 
@@ -79,6 +87,9 @@ class AnswerForm(_Part):
     max_new_tokens: Lengths = Lengths()
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+
+    stop: Stops = ()
+    """Texts that end a written answer; they are not part of it."""
 
     item: str = "[{label}]"
     """How an answer names one passage of several."""

@@ -15,6 +15,7 @@ QUICKSTART_RUN_FILES = {
 }
 COSTS = {
     *("asks", "calls", "cached", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed", "seconds"),
+    *("flops", "usd"),
 }
 BOX = re.compile(r"[\u2500-\u257f\x1b]")
 """Frames and colours."""

@@ -90,3 +90,23 @@ def test_a_cascade_and_what_it_was_fused_with(r2llm, toy: Path) -> None:
     assert "cost\tstage 1\tstage 2" in lines
     found = r2llm("show", "out", "--json").json
     assert [stage["rounds"]["mean"] for stage in found["stages"]] == [1, 1]
+
+
+def test_operations_and_what_they_came_to_are_shown_where_they_are_known(r2llm, toy: Path, tiny_t5: Path) -> None:
+    model = f"model={{backend: transformers, name: {tiny_t5}, device: cpu}}"
+    words = ("rerank", "--config", "toy.yaml", "--output", "out", "--quiet")
+    done = r2llm(*words, "--set", model)
+    assert "FLOPs\t" in done.out
+    assert "RPP, nDCG@10 per PetaFLOP: " in done.out
+    assert "USD" not in done.out
+    assert done.out.partition("RPP, ")[2].partition("run file")[0] in r2llm("show", "out").out
+    efficiency = r2llm("show", "out", "--json").json["metrics"]["efficiency"]
+    assert efficiency == r2llm(*words, "--set", model, "--json").json["efficiency"]
+    assert efficiency.keys() == {"qpp", "rpp"}
+
+
+def test_unknown_operations_are_not_shown(r2llm, toy: Path) -> None:
+    r2llm("rerank", "--config", "toy.yaml", "--output", "out", "--quiet")
+    shown = r2llm("show", "out").out
+    assert "FLOPs" not in shown
+    assert "RPP" not in shown

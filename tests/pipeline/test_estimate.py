@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.pipeline import config, experiment
-from r2llm.pipeline.estimate import COUNTS, Estimate, estimate
+from r2llm.pipeline.estimate import COUNTS, Effort, Estimate, estimate
 from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.progress import Listener
 from r2llm.rerankers.backends import transformers
@@ -16,12 +16,24 @@ from r2llm.rerankers.errors import InputError
 QUICKSTART = ("queries.limit=5", "first_stage.depth=20")
 
 
-def before(name: str, *settings: str, probe: float = 0) -> Estimate:
-    return estimate(config.load(name, settings), probe, Listener())
+def before(name: str, *settings: str, probe: float = 0, tried: int = 0) -> Estimate:
+    return estimate(config.load(name, settings), Effort(probe, tried), Listener())
+
+
+def totals(found: Estimate) -> dict[str, float | None]:
+    return {name: figure.total for name, figure in found.total.items()}
 
 
 def after(name: str, *settings: str) -> Outcome:
     return experiment.rerank(config.load(name, settings), Path("run"), Listener())
+
+
+def measured(outcome: Outcome) -> dict[str, float | None]:
+    return {name: figures["total"] for name, figures in outcome.costs.items()}
+
+
+def counts(found: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: found[name] for name in COUNTS}
 
 
 def t5(folder: Path) -> str:
@@ -31,28 +43,43 @@ def t5(folder: Path) -> str:
 @pytest.mark.parametrize(
     "method", ["pointwise.yes_no", "pointwise.qlm", "pairwise.allpair", "listwise.sliding", "pointwise.judgerank"]
 )
-def test_counts_that_do_not_depend_on_answers_are_the_runs(toy: Path, method: str) -> None:
-    settings = (f"ranker={{method: {method}}}",)
+def test_counts_that_do_not_depend_on_answers_are_the_runs(toy: Path, tiny_t5: Path, method: str) -> None:
+    settings = (f"ranker={{method: {method}, max_new_tokens: 4}}", t5(tiny_t5))
     found, run = before("toy.yaml", *settings), after("toy.yaml", *settings)
     assert found.stages[0].exact == COUNTS
     assert found.queries == run.queries
-    assert {name: found.total[name] for name in COUNTS} == {name: run.costs[name]["total"] for name in COUNTS}
-    assert {found.total[name] for name in ("prompt_tokens", "completion_tokens", "flops", "seconds")} == {None}
+    assert counts(totals(found)) == counts(measured(run))
+    assert all(found.total[name].low == found.total[name].high == found.total[name].total for name in COUNTS)
+
+
+@pytest.mark.parametrize("method", ["setwise.heapsort", "pairwise.heapsort", "pairwise.sliding"])
+@pytest.mark.parametrize("answers", ["oracle", "noisy"])
+def test_counts_of_a_simulated_model_are_the_runs(write: Callable[..., Path], method: str, answers: str) -> None:
+    settings = (*QUICKSTART, f"ranker={{method: {method}}}", f"model.answers={answers}")
+    found, run = before("quickstart.yaml", *settings), after("quickstart.yaml", *settings)
+    assert found.judged_by == "model"
+    assert found.stages[0].exact == COUNTS
+    assert counts(totals(found)) == counts(measured(run))
+    assert {totals(found)[name] for name in ("prompt_tokens", "completion_tokens", "flops", "usd", "seconds")} == {None}
     assert found.stages[0].sampled == 0
 
 
-@pytest.mark.parametrize("method", ["setwise.heapsort", "pairwise.heapsort"])
-def test_counts_that_depend_on_answers_are_said_to(write: Callable[..., Path], method: str) -> None:
-    # With the judge as the run's own model, they are the run's all the same.
-    settings = (*QUICKSTART, f"ranker={{method: {method}}}", "model.answers=oracle")
-    found, run = before("quickstart.yaml", *settings), after("quickstart.yaml", *settings)
-    assert found.stages[0].exact == ()
-    assert {name: found.total[name] for name in COUNTS} == {name: run.costs[name]["total"] for name in COUNTS}
-
-
-def test_how_often_equal_asks_come_may_alone_depend_on_answers(write: Callable[..., Path]) -> None:
-    found = before("quickstart.yaml", *QUICKSTART, "ranker={method: pairwise.sliding}", "model.answers=oracle")
-    assert found.stages[0].exact == ("asks", "rounds")
+@pytest.mark.parametrize(
+    ("method", "exact"), [("setwise.heapsort", ()), ("pairwise.heapsort", ()), ("pairwise.sliding", ("asks", "rounds"))]
+)
+def test_counts_that_depend_on_answers_are_said_to_with_a_range(
+    write: Callable[..., Path], tiny_t5: Path, method: str, exact: tuple[str, ...]
+) -> None:
+    found = before("quickstart.yaml", *QUICKSTART, f"ranker={{method: {method}}}", t5(tiny_t5))
+    assert found.stages[0].exact == exact
+    for name in COUNTS:
+        low, total, high = (getattr(found.total[name], each) for each in ("low", "total", "high"))
+        assert low < total < high or name in exact
+    flops, asks = found.total["flops"], found.total["asks"]
+    assert (flops.low, flops.high) == (
+        pytest.approx(flops.total * asks.low / asks.total),
+        pytest.approx(flops.total * asks.high / asks.total),
+    )
 
 
 def test_equal_texts_are_one_call_to_a_model_that_reads_them(toy: Path, tiny_t5: Path) -> None:
@@ -60,14 +87,16 @@ def test_equal_texts_are_one_call_to_a_model_that_reads_them(toy: Path, tiny_t5:
     (toy / "docs.jsonl").write_text(docs, encoding="utf-8")
     settings = ("ranker={method: pointwise.yes_no}", t5(tiny_t5))
     found, run = before("toy.yaml", *settings), after("toy.yaml", *settings)
-    assert (found.total["asks"], found.total["calls"]) == (8, 3)
-    assert run.costs["calls"]["total"] == 3
-    assert found.total["prompt_tokens"] == pytest.approx(run.costs["prompt_tokens"]["total"], rel=0.05)
+    assert (totals(found)["asks"], totals(found)["calls"]) == (8, 3)
+    assert measured(run)["calls"] == 3
+    assert totals(found)["prompt_tokens"] == pytest.approx(measured(run)["prompt_tokens"], rel=0.05)
 
 
-def test_an_answer_that_is_asked_for_again_makes_counts_an_estimate(toy: Path) -> None:
-    assert before("toy.yaml", "ranker={method: pointwise.yes_no}").stages[0].exact == COUNTS
-    assert before("toy.yaml", "ranker={method: pointwise.yes_no, on_unparsed: retry}").stages[0].exact == ()
+def test_an_answer_that_is_asked_for_again_makes_counts_an_estimate(toy: Path, tiny_t5: Path) -> None:
+    again = "ranker={method: pointwise.yes_no, on_unparsed: retry}"
+    assert before("toy.yaml", "ranker={method: pointwise.yes_no}", t5(tiny_t5)).stages[0].exact == COUNTS
+    assert before("toy.yaml", again, t5(tiny_t5)).stages[0].exact == ()
+    assert before("toy.yaml", again).stages[0].exact == COUNTS
 
 
 @pytest.mark.parametrize("schedule", ["throughput", "latency"])
@@ -78,43 +107,89 @@ def test_repeated_asks_are_one_call_where_they_are_pooled(toy: Path, schedule: s
         "model.answers=oracle",
     )
     found, run = before("toy.yaml", *settings), after("toy.yaml", *settings)
-    assert {name: found.total[name] for name in COUNTS} == {name: run.costs[name]["total"] for name in COUNTS}
-    assert (found.total["calls"] == found.total["asks"]) == (schedule == "latency")
+    assert counts(totals(found)) == counts(measured(run))
+    assert (totals(found)["calls"] == totals(found)["asks"]) == (schedule == "latency")
 
 
 @pytest.mark.parametrize(
-    "ranker", ["{method: pointwise.yes_no}", "{method: pointwise.qlm}", "{method: pairwise.allpair}"]
+    "ranker",
+    [
+        "{method: pointwise.yes_no}",
+        "{method: pointwise.qlm}",
+        "{method: pairwise.allpair}",
+        "{method: pointwise.graded, prompt: graded_3l}",
+    ],
 )
-def test_tokens_are_about_those_that_the_run_measures(toy: Path, tiny_t5: Path, ranker: str) -> None:
-    settings = (f"ranker={ranker}", t5(tiny_t5))
-    found, run = before("toy.yaml", *settings), after("toy.yaml", *settings)
-    assert found.total["prompt_tokens"] == pytest.approx(run.costs["prompt_tokens"]["total"], rel=0.01)
-    assert found.total["completion_tokens"] == run.costs["completion_tokens"]["total"] == 0
-    assert found.total["flops"]
+def test_tokens_and_operations_are_those_that_the_run_measures(toy: Path, tiny_llama: Path, ranker: str) -> None:
+    settings = (f"ranker={ranker}", t5(tiny_llama))
+    found, run = totals(before("toy.yaml", *settings)), measured(after("toy.yaml", *settings))
+    assert found["prompt_tokens"] == pytest.approx(run["prompt_tokens"], rel=1e-9)
+    assert found["completion_tokens"] == run["completion_tokens"] == 0
+    assert found["flops"] == pytest.approx(run["flops"], rel=1e-9)
+    assert found["usd"] is run["usd"] is None
+
+
+def test_what_the_estimate_of_operations_leaves_out_is_told(toy: Path, tiny_t5: Path) -> None:
+    found = before("toy.yaml", t5(tiny_t5))
     assert found.stages[0].corrections.keys() == {"gated_ffn", "output_head", "attention_scores"}
 
 
 def test_tokens_of_a_sample_are_about_those_of_all(write: Callable[..., Path], tiny_t5: Path, monkeypatch) -> None:
-    monkeypatch.setattr("r2llm.pipeline.estimate.SAMPLE", 20)
+    monkeypatch.setattr("r2llm.pipeline.judges.SAMPLE", 20)
     settings = (*QUICKSTART, "ranker={method: pointwise.yes_no}", t5(tiny_t5))
     found, run = before("quickstart.yaml", *settings), after("quickstart.yaml", *settings)
     assert found.stages[0].sampled == 20
-    assert found.total["prompt_tokens"] == pytest.approx(run.costs["prompt_tokens"]["total"], rel=0.15)
+    assert totals(found)["prompt_tokens"] == pytest.approx(measured(run)["prompt_tokens"], rel=0.15)
 
 
-def test_generated_answers_are_bounded(toy: Path, tiny_t5: Path) -> None:
-    settings = ("ranker={method: setwise.heapsort, scoring: generation, max_new_tokens: 3}", t5(tiny_t5))
+def test_generated_answers_are_bounded_until_the_model_is_asked(toy: Path, tiny_t5: Path) -> None:
+    settings = ("ranker={method: listwise.sliding, window: 2, stride: 1, max_new_tokens: 3}", t5(tiny_t5))
     found = before("toy.yaml", *settings)
-    assert found.total["completion_tokens"] == 3 * (found.total["asks"] or 0)
+    assert found.stages[0].bounded
+    assert totals(found)["completion_tokens"] == 3 * (totals(found)["asks"] or 0)
+    asked, run = before("toy.yaml", *settings, probe=60), after("toy.yaml", *settings)
+    assert not asked.stages[0].bounded
+    assert totals(asked)["completion_tokens"] == pytest.approx(measured(run)["completion_tokens"], rel=0.15)
+
+
+def test_notes_count_at_most_by_their_limit_and_with_a_probe_as_they_are_written(toy: Path, tiny_llama: Path) -> None:
+    settings = ("ranker={method: pointwise.judgerank, max_new_tokens: 24}", t5(tiny_llama))
+    most = before("toy.yaml", *settings)
+    asked, run = totals(before("toy.yaml", *settings, probe=60)), measured(after("toy.yaml", *settings))
+    assert most.stages[0].bounded
+    assert (totals(most)["completion_tokens"] or 0) >= (run["completion_tokens"] or 0)
+    for name in ("prompt_tokens", "flops"):
+        assert asked[name] == pytest.approx(run[name], rel=0.15)
 
 
 def test_without_a_probe_no_weights_are_loaded(toy: Path, tiny_t5: Path, monkeypatch) -> None:
     monkeypatch.setattr(transformers.Transformers, "model", property(lambda self: pytest.fail("loaded")))
-    assert before("toy.yaml", t5(tiny_t5)).total["seconds"] is None
+    assert totals(before("toy.yaml", t5(tiny_t5)))["seconds"] is None
 
 
 def test_a_probe_measures_the_time(toy: Path, tiny_t5: Path) -> None:
-    assert (before("toy.yaml", t5(tiny_t5), probe=0.1).total["seconds"] or 0) > 0
+    assert (totals(before("toy.yaml", t5(tiny_t5), probe=0.1))["seconds"] or 0) > 0
+
+
+@pytest.mark.parametrize("ranker", ["{method: setwise.heapsort, k: 3}", "{method: pairwise.bubblesort, k: 2}"])
+def test_all_queries_tried_are_the_run(write: Callable[..., Path], tiny_t5: Path, ranker: str) -> None:
+    settings = (*QUICKSTART, "queries.limit=2", f"ranker={ranker}", t5(tiny_t5))
+    found, run = before("quickstart.yaml", *settings, tried=50), measured(after("quickstart.yaml", *settings))
+    assert found.tried == found.queries == 2
+    for name in (*COUNTS, "prompt_tokens", "completion_tokens", "flops"):
+        assert totals(found)[name] == pytest.approx(run[name])
+        assert (found.total[name].low, found.total[name].high) == (pytest.approx(run[name]), pytest.approx(run[name]))
+    assert (totals(found)["seconds"] or 0) > 0
+    assert found.total["seconds"].low is None
+
+
+def test_some_queries_tried_are_scaled_up(write: Callable[..., Path], tiny_t5: Path) -> None:
+    settings = (*QUICKSTART, "first_stage.depth=12", "ranker={method: setwise.heapsort, k: 4}", t5(tiny_t5))
+    found, run = before("quickstart.yaml", *settings, tried=3), measured(after("quickstart.yaml", *settings))
+    assert found.tried == 3
+    for name in ("asks", "prompt_tokens", "flops"):
+        assert totals(found)[name] == pytest.approx(run[name], rel=0.15)
+        assert (found.total[name].low or 0) < (totals(found)[name] or 0) < (found.total[name].high or 0)
 
 
 def test_a_stage_is_estimated_on_what_the_simulated_stage_before_leaves(toy: Path, tiny_t5: Path) -> None:
@@ -123,19 +198,54 @@ def test_a_stage_is_estimated_on_what_the_simulated_stage_before_leaves(toy: Pat
         "{ranker: {method: pairwise.allpair}, model: {backend: simulated}, depth: 2}]"
     )
     (toy / "cascade.yaml").write_text((toy / "toy.yaml").read_text().partition("ranker:")[0])
-    found = before("cascade.yaml", stages)
-    assert [stage.method for stage in found.stages] == ["pointwise.yes_no", "pairwise.allpair"]
-    assert [stage.figures["asks"] for stage in found.stages] == [8, 6]
-    assert found.total["asks"] == 14
-    assert found.stages[0].figures["prompt_tokens"]
-    assert found.stages[1].figures["prompt_tokens"] is found.total["prompt_tokens"] is None
+    for tried in (0, 2):
+        found = before("cascade.yaml", stages, tried=tried)
+        assert [stage.method for stage in found.stages] == ["pointwise.yes_no", "pairwise.allpair"]
+        assert [stage.figures["asks"].total for stage in found.stages] == [8, 6]
+        assert totals(found)["asks"] == 14
+        assert found.stages[0].figures["prompt_tokens"].total
+        assert found.stages[1].figures["prompt_tokens"].total is totals(found)["prompt_tokens"] is None
 
 
-def test_without_judgements_a_hash_judges(toy: Path) -> None:
-    assert before("toy.yaml").judge == "oracle"
-    assert before("toy.yaml", "dataset.qrels=null").judge == "rel"
+def test_stages_of_one_model_share_their_calls(toy: Path, tiny_t5: Path) -> None:
+    stages = "stages=[{ranker: {method: pointwise.yes_no}}, {ranker: {method: pointwise.yes_no}}]"
+    (toy / "cascade.yaml").write_text((toy / "toy.yaml").read_text().partition("ranker:")[0])
+    found, run = (act("cascade.yaml", stages, t5(tiny_t5)) for act in (before, after))
+    assert [stage.figures["calls"].total for stage in found.stages] == [8, 0]
+    assert totals(found)["flops"] == pytest.approx(measured(run)["flops"])
+    assert counts(totals(found)) == counts(measured(run))
 
 
-def test_time_is_no_less_than_none(toy: Path) -> None:
+def test_what_the_answers_went_by_is_told(toy: Path, tiny_t5: Path) -> None:
+    assert before("toy.yaml").judged_by == "model"
+    assert before("toy.yaml", t5(tiny_t5)).judged_by == "qrels"
+    assert before("toy.yaml", t5(tiny_t5), "dataset.qrels=null").judged_by == "first_stage"
+
+
+def test_a_server_is_not_asked_unless_told(toy: Path) -> None:
+    """What its prices make of the tokens that its tokenizer counts is told all the same."""
+    model = "model={backend: openai, name: m, base_url: 'http://127.0.0.1:9/v1', prices: {prompt: 1, completion: 2}}"
+    found = estimate(config.load("toy.yaml", (model,)), Effort(), Listener())
+    assert totals(found)["asks"]
+    assert totals(found)["seconds"] is totals(found)["usd"] is None
+
+
+def test_prices_of_a_server_whose_tokens_are_counted_here(toy: Path, tiny_llama: Path) -> None:
+    model = f"model={{backend: openai, name: m, tokenizer: {tiny_llama}, prices: {{prompt: 1, completion: 2}}}}"
+    found = totals(before("toy.yaml", "ranker={method: pointwise.yes_no}", model))
+    assert found["usd"] == pytest.approx((found["prompt_tokens"] or 0) / 1e6)
+
+
+def test_less_than_nothing_is_refused() -> None:
     with pytest.raises(InputError, match=r"--probe-seconds -1: a time is 0 or more"):
-        before("toy.yaml", probe=-1)
+        Effort(probe_seconds=-1)
+    with pytest.raises(InputError, match=r"--probe-queries -1: a number of queries is 0 or more"):
+        Effort(probe_queries=-1)
+
+
+def test_a_replay_is_not_tried(toy: Path) -> None:
+    (toy / "answers.jsonl").write_text('{"query_id": "q1", "text": "Yes"}\n')
+    model = "model={backend: replay, answers: answers.jsonl}"
+    assert totals(before("toy.yaml", "ranker={method: pointwise.yes_no}", model))["asks"] == 8
+    with pytest.raises(InputError, match=r"--probe-queries: recorded answers are for one whole run"):
+        before("toy.yaml", model, tried=1)

@@ -26,7 +26,7 @@ FILES = {
 }
 COST = {
     *("query_id", "asks", "calls", "cached", "rounds", "comparisons"),
-    *("prompt_tokens", "completion_tokens", "unparsed", "seconds"),
+    *("prompt_tokens", "completion_tokens", "unparsed", "seconds", "flops", "usd"),
 }
 
 

@@ -133,6 +133,7 @@ def test_labels_with_values_stand_for_relevance(look: Look) -> None:
         (("ranker.method=listwise.sliding", "ranker.parse=digits"), "by the rule 'digits': every number", 200),
         (("ranker.method=listwise.sliding", "ranker.scoring=likelihood"), "the order is that of", None),
         (("ranker.method=pointwise.qlm",), "the log-probability of the query as the answer, summed", None),
+        (("ranker.method=pointwise.cross_encoder",), "the number that a cross-encoder's head gives", None),
     ],
 )
 def test_how_the_answer_is_read(look: Look, settings: tuple[str, ...], reading: str, new_tokens: int | None) -> None:

@@ -307,3 +307,12 @@ def test_a_first_stage_with_ties_evaluates_the_same_as_written(tmp_path: Path) -
         for path in (original, tmp_path / "run")
     )
     assert first == second
+
+
+def test_only_some_queries_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.trec"
+    path.write_text("q1 Q0 a 1 2.0 t\nq2 Q0 b 1 x t\nq1 Q0 c 2 1.0 t\n")
+    assert runfile.read(path, {"q1"})[0] == {"q1": [("a", 2.0), ("c", 1.0)]}
+    assert runfile.read(path, {"q9"})[0] == {}
+    with pytest.raises(InputError, match="the score x is not a number"):
+        runfile.read(path, {"q2"})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from r2llm.rerankers.flops import Shape, corrections, flops, qpp, rpp
+from r2llm.rerankers.flops import Shape, corrections, flops, of_answer, qpp, readings, rpp
+from r2llm.rerankers.prompts import prompts
+from r2llm.rerankers.types import likelihood, score
 
 QWEN_7B = Shape("decoder_only", layers=28, width=3584, ffn=18944, group=7, gated=True, vocabulary=152_064)
 
@@ -70,3 +72,15 @@ def test_metric_per_petaflop_in_both_ways() -> None:
 
 def test_queries_per_petaflop() -> None:
     assert qpp({"q1": 1e14, "q2": 3e14}) == pytest.approx(5.0)
+
+
+def test_an_answer_that_is_read_off_labels_is_one_token_for_each_reading() -> None:
+    assert of_answer(QWEN_7B, 200, 0) == of_answer(QWEN_7B, 200, 1) == round(flops(QWEN_7B, 200, 1))
+    assert of_answer(QWEN_7B, 200, 7) == round(flops(QWEN_7B, 200, 7))
+    assert of_answer(QWEN_7B, 200, 0, 3) == 3 * of_answer(QWEN_7B, 200, 0)
+
+
+def test_a_prompt_is_read_for_each_label_that_is_scored_by_all_its_tokens() -> None:
+    assert readings(prompts.load("graded_3l"), score("d1")) == 3
+    assert readings(prompts.load("graded_3l_first"), score("d1")) == 1
+    assert readings(prompts.load("qlm"), likelihood("d1")) == 1

@@ -83,7 +83,7 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
     assert prompt.asks
     labels = prompt.labels_of(asked(2))
     assert len(set(labels)) == len(labels)
-    assert len(labels) > 1 or prompt.target or prompt.asks == ("write",)
+    assert len(labels) > 1 or prompt.target or prompt.asks in (("write",), ("relevance",))
     notes = dict.fromkeys(prompt.notes, "the note's words")
     turns = prompt.render(asked(1), "the query's words", ["the passage's words"], notes=notes)
     shown = " ".join(message.content for message in turns)
@@ -123,7 +123,7 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
         ),
         ("[choose]", "[score]", "asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}"),
         ("[A, B, C]", "{a: 1.0, b: 0.0}", "asks about several passages need a list of labels, one a passage"),
-        ("asks: [choose]", "asks: [chose]", "asks.0: Input should be 'score', 'likelihood', 'compare', 'choose'"),
+        ("asks: [choose]", "asks: [chose]", "asks.0: Input should be 'score', 'relevance', 'likelihood', 'compare'"),
         ("role: user", "role: robot", "messages.0.role: Input should be 'system', 'user' or 'assistant'"),
         ("separator", "seperator", "seperator: Extra inputs are not permitted"),
         ("labels: [A, B, C]", "labels: [1, 2, 3]", "labels"),

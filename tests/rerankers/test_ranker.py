@@ -40,6 +40,7 @@ def test_the_defaults_are_the_methods_own() -> None:
         "max_new_tokens": None,
         "temperature": None,
         "top_p": None,
+        "stop": None,
         "passages": None,
     }
 

@@ -3,6 +3,7 @@
 import random
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from r2llm.rerankers import scheduler
 from r2llm.rerankers.backends import Queue, Request, Setting, simulated
 from r2llm.rerankers.errors import BackendError, R2llmError
+from r2llm.rerankers.flops import Shape, of_answer
 from r2llm.rerankers.ledger import Ledger
+from r2llm.rerankers.prices import Price
 from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import RETRIES
 from r2llm.rerankers.types import Ask, choose, compare, permute, rate, score, select, write
@@ -182,6 +185,52 @@ def test_tokens_are_null_where_one_answer_did_not_count_them(make_candidates, ra
 
     [(_, cost)] = rank(YES_NO, rule_backend(reply), [make_candidates(3)])
     assert (cost.prompt_tokens, cost.completion_tokens) == (None, 6)
+
+
+# Operations and prices
+
+
+def priced(rule_backend, tokens: tuple[int | None, int | None] = (100, 2)):
+    """A backend with a tiny model's config and prices, whose replies have so many tokens."""
+    backend = rule_backend(lambda request: Reply("Yes", None, *tokens))
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    backend.config = SimpleNamespace(num_hidden_layers=2, hidden_size=8, intermediate_size=16, **heads)
+    backend.usd = Price(prompt=1.0, completion=4.0).usd
+    return backend
+
+
+def test_operations_and_prices_of_each_answer_are_summed(make_candidates, rank, rule_backend) -> None:
+    backend = priced(rule_backend)
+    [(_, cost)] = rank(YES_NO, backend, [make_candidates(["x", "y", "z"])])
+    assert cost.flops == 3 * of_answer(Shape.of(backend.config), 100, 2)
+    assert cost.usd == pytest.approx((300 * 1.0 + 6 * 4.0) / 1e6)
+
+
+@pytest.mark.parametrize("tokens", [(None, 2), (100, None)])
+def test_both_are_null_where_tokens_are_not_counted(make_candidates, rank, rule_backend, tokens) -> None:
+    [(_, cost)] = rank(YES_NO, priced(rule_backend, tokens), [make_candidates(2)])
+    assert (cost.flops, cost.usd) == (None, None)
+
+
+def test_both_are_null_where_shape_and_prices_are_not_known(make_candidates, rank, rule_backend) -> None:
+    [(_, cost)] = rank(YES_NO, rule_backend(told(Reply("Yes", None, 100, 2))), [make_candidates(2)])
+    assert (cost.prompt_tokens, cost.flops, cost.usd) == (200, None, None)
+
+
+def test_operations_and_prices_are_the_same_out_of_the_ledger(make_candidates, rank, rule_backend) -> None:
+    ledger = Ledger(None)
+    queries = [make_candidates(9, query_id=f"q{i}") for i in range(3)]
+
+    def lengths(request: Request) -> Reply:
+        return Reply("AB"[len(request.query.id + request.ask.docs[0]) % 2], None, 7 * int(request.ask.docs[0][1:]), 3)
+
+    backend = priced(rule_backend)
+    backend.reply = lengths
+    first = rank(HEAPSORT, backend, queries, ledger=ledger)
+    again = rank(HEAPSORT, backend, queries, ledger=ledger)
+    assert all(cost.calls == 0 and cost.flops for _, cost in again)
+    assert experiment(again) == experiment(first)
+    ledger.close()
 
 
 # Answers that cannot be read

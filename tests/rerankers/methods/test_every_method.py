@@ -104,6 +104,7 @@ def test_answers_that_cannot_be_read_are_counted_and_lose_no_document(
     method, make_candidates, rank, rule_backend
 ) -> None:
     silent = rule_backend(lambda request: Reply(text="" if request.ask.kind == "write" else "Z and more"))
-    [(ranking, cost)] = rank({"method": method, "scoring": "generation"}, silent, [make_candidates(20)])
+    written = {"method": method, "scoring": scorings(method)[0]}
+    [(ranking, cost)] = rank(written, silent, [make_candidates(20)])
     assert sorted(ranking.docs) == sorted(make_candidates(20).ids)
     assert cost.unparsed == cost.asks > 0

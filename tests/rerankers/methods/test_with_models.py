@@ -12,8 +12,9 @@ TEXTS = [f"the {colour} {thing}" for colour in ("red", "blue", "old") for thing 
 SMALL = {"k": 3, "window": 4, "stride": 2, "budget": 3, "m": 3, "r": 1, "repeats": 2, "group_size": 4, "num_child": 2}
 """Settings that make every method work on nine documents, and answers short."""
 
-REFUSED = {(f"listwise.{method}", "likelihood") for method in ("full", "insertrank", "lrl")}
-"""Their prompts number the passages: an order is written or not at all."""
+REFUSED = {(f"listwise.{method}", "likelihood"): "numbers its passages" for method in ("full", "insertrank", "lrl")}
+REFUSED |= {("pointwise.cross_encoder", "generation"): "needs scoring: likelihood"}
+"""What is said where a method works with one scoring alone."""
 
 
 def options(method: str, scoring: str) -> dict[str, object]:
@@ -22,22 +23,29 @@ def options(method: str, scoring: str) -> dict[str, object]:
     return {"method": method, "scoring": scoring, "max_new_tokens": 12} | own
 
 
-@pytest.fixture(params=["tiny_t5", "tiny_llama"])
-def model(request: pytest.FixtureRequest):
-    folder: Path = request.getfixturevalue(request.param)
-    return open_model({"backend": "transformers", "name": str(folder)})
+@pytest.fixture
+def opened(request: pytest.FixtureRequest):
+    """Open the model of a fixture, or the cross-encoder for the method that asks one."""
+
+    def open_one(kind: str, method: str):
+        cross_encoder = method == "pointwise.cross_encoder"
+        folder: Path = request.getfixturevalue("tiny_bert" if cross_encoder else kind)
+        return open_model({"backend": "transformers", "name": str(folder)})
+
+    return open_one
 
 
+@pytest.mark.parametrize("kind", ["tiny_t5", "tiny_llama"])
 @pytest.mark.parametrize("scoring", ["likelihood", "generation"])
 @pytest.mark.parametrize("method", catalog.methods())
-def test_a_model_answers_every_method(method: str, scoring: str, model, make_candidates, rank) -> None:
+def test_a_model_answers_every_method(method: str, scoring: str, kind: str, opened, make_candidates, rank) -> None:
     candidates = make_candidates(TEXTS)
     chosen = options(method, scoring)
     if (method, scoring) in REFUSED:
-        with pytest.raises(InputError, match="numbers its passages"):
+        with pytest.raises(InputError, match=REFUSED[method, scoring]):
             Ranker.create({"method": method, "scoring": scoring})
         return
-    [(ranking, cost)] = rank(chosen, model, [candidates])
+    [(ranking, cost)] = rank(chosen, opened(kind, method), [candidates])
     assert sorted(ranking.docs) == sorted(candidates.ids)
     assert cost.asks == cost.calls + cost.cached > 0
     assert cost.prompt_tokens
@@ -45,11 +53,10 @@ def test_a_model_answers_every_method(method: str, scoring: str, model, make_can
 
 
 @pytest.mark.parametrize("method", catalog.methods())
-def test_ranked_again_a_model_gives_the_same(method: str, tiny_t5: Path, make_candidates, rank) -> None:
+def test_ranked_again_a_model_gives_the_same(method: str, opened, make_candidates, rank) -> None:
     chosen = options(method, catalog.method(method).params.scoring)
     rankings = []
     for _ in range(2):
-        model = open_model({"backend": "transformers", "name": str(tiny_t5)})
-        [(ranking, _)] = rank(chosen, model, [make_candidates(TEXTS)])
+        [(ranking, _)] = rank(chosen, opened("tiny_t5", method), [make_candidates(TEXTS)])
         rankings.append(ranking)
     assert rankings[0] == rankings[1]
