@@ -1,0 +1,200 @@
+"""Any server that speaks OpenAI's protocol: vLLM, SGLang, llama.cpp, TEI, and the services of OpenAI, Jina, Cohere.
+
+With `tokenizer` prompts are rendered, cut and tokenised here, as for the backend `transformers`, and go through
+/completions as token ids: the model reads the same tokens, and labels are scored over the whole vocabulary. Without one
+they go through /chat/completions as messages, nothing is cut, and labels are scored by the most probable tokens that
+the server lists. Cross-encoders are asked through /rerank or /score. What a server can do is found out before the first
+ask that is not in the ledger, and said in the manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from ..digests import file_digest
+from ..errors import InputError
+from ..prices import price_of
+from ..prompts.prompts import Architecture
+from . import Backend, ModelOptions, Request, Setting
+from ._budget import Limits
+from ._conversation import Conversation
+from ._dispatch import Answered, Dispatch
+from ._loading import TOKENIZER_FILES, Source, combined, load, locate
+from ._tokens import Tokens
+
+
+class Options(ModelOptions):
+    """Keys of the `model` section."""
+
+    speed: ClassVar[frozenset[str]] = frozenset(
+        {"base_url", "max_concurrency", "prompts_per_request", "timeout", "retries", "budget", "prices", "api_key_env"}
+    )
+
+    name: str = Field(description="the model's name at the server")
+    base_url: str | list[str] = Field(
+        "https://api.openai.com/v1",
+        description="where the server is, or several replicas of it; with /v1 where it has it",
+    )
+    api: Literal["auto", "chat", "completions", "rerank", "score"] = Field(
+        "auto",
+        description="how asks are put; auto: completions with a tokenizer, else chat; cross-encoders: rerank or score",
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="the model's tokenizer, a folder or hub id: texts are cut to length and prompts tokenised here",
+    )
+    max_concurrency: int = Field(64, ge=1, description="asks open at once, at all replicas together")
+    prompts_per_request: int | None = Field(
+        None,
+        ge=1,
+        description="asks that share a request, where the server takes several and no text is written; a sixteenth of "
+        "max_concurrency unless given",
+    )
+    top_logprobs: int = Field(20, ge=1, description="of so many most probable tokens labels are scored")
+    timeout: float = Field(120.0, gt=0, description="seconds an attempt may take")
+    retries: int = Field(6, ge=0, description="further attempts at a request that failed")
+    budget: Limits = Field(Limits(), description="what one execution may spend: usd, tokens, calls")
+    prices: str | dict[str, Any] | None = Field(
+        None,
+        description="{prompt, completion} in US dollars per million tokens, or a file of prices by model name; "
+        "the user's own file of prices unless given",
+    )
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", description="the environment variable that holds the key, if one is needed"
+    )
+    reasoning_effort: str | None = Field(
+        None, description="how long a reasoning model thinks: minimal, low, medium, high"
+    )
+    extra_body: dict[str, Any] = Field({}, description="further fields of every request")
+    omit: list[str] = Field([], description="fields that are left out of every request: what the server refuses")
+
+
+def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the name of every backend's entry
+    """A backend that asks the server; the server is reached when the first ask is submitted.
+
+    Raises `InputError` where a URL, the tokenizer or a price is missing or wrong.
+    """
+    return OpenAI(options, setting.seed)
+
+
+class OpenAI:
+    """A server, its model, and the asks that are open there."""
+
+    architecture: Architecture = "decoder_only"
+    simulated = False
+    remembers = True
+
+    def __init__(self, options: Options, seed: int) -> None:
+        self.options = options
+        self.seed = seed
+        self.urls = [options.base_url] if isinstance(options.base_url, str) else list(options.base_url)
+        for url in self.urls:
+            _check_url(url)
+        if not self.urls:
+            raise InputError("model.base_url: an empty list; name a server")
+        self.source = _tokenizer_source(options.tokenizer) if options.tokenizer else None
+        self.api = options.api
+        if self.api == "auto":
+            self.api = "completions" if self.source else "chat"
+        self.usd = _usd(options)
+        self.identity: Mapping[str, object] = self._identity()
+        self._dispatch: Dispatch | None = None
+        self._conversation: Conversation | None = None
+
+    def _identity(self) -> dict[str, object]:
+        options = self.options
+        given = {
+            "tokenizer": self.source.identity if self.source else None,
+            "extra_body": options.extra_body,
+            "reasoning_effort": options.reasoning_effort,
+            "omit": sorted(options.omit),
+        }
+        named = {name: value for name, value in given.items() if value}
+        own = {"model": options.name, "api": self.api, "top_logprobs": options.top_logprobs}
+        return {"backend": "openai", **own, **named}
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        """What the server can do and says of itself, and what the asks of this execution cost."""
+        found: dict[str, object] = {
+            "name": self.options.name,
+            "api": self.api,
+            "tokenizer": self.source.identity if self.source else None,
+            "truncation": "query_tokens, passage_tokens" if self.source else None,
+            "replicas": len(self.urls),
+            "max_concurrency": self.options.max_concurrency,
+        }
+        return found | (self._conversation.details if self._conversation else {})
+
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """The tokenizer, loaded when first needed, if there is one."""
+        if self.source is None:
+            return None
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        return Tokens(load(transformers.AutoTokenizer, self.source, key="model.tokenizer"), self.architecture)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Take requests to answer, in order; the first ones start the conversation with the server."""
+        if not requests:
+            return
+        if self._dispatch is None:
+            self._conversation = Conversation(self, os.environ.get(self.options.api_key_env) or None)
+            self._dispatch = Dispatch(self._conversation, self.options.max_concurrency)
+        self._dispatch.submit(requests)
+
+    def collect(self) -> Answered:
+        """Wait until some of the submitted requests are answered, and hand those over.
+
+        Raises `InputError` where the server cannot do what is asked for or refuses a request, and `BackendError` where
+        it fails or the budget is spent; all that was answered has been handed over then.
+        """
+        return self._dispatch.collect() if self._dispatch else []
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._dispatch is not None:
+            self._dispatch.close()
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise InputError(f"model.base_url: {url} is no address of a server, such as http://localhost:8000/v1")
+    if parts.username or parts.password:
+        raise InputError(
+            f"model.base_url: the address of {parts.hostname} holds a name or password; secrets come from the "
+            "environment: set the variable that model.api_key_env names"
+        )
+
+
+def _tokenizer_source(name: str) -> Source:
+    """Where the tokenizer is loaded from; a folder needs no more than the tokenizer's files."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return locate(name, key="model.tokenizer", files=("tokenizer_config.json", "tokenizer.json", "config.json"))
+    files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
+    if not files:
+        raise InputError(f"model.tokenizer: folder {name} holds no tokenizer (no tokenizer.json)")
+    identity = combined({path.name: file_digest(path) for path in files})
+    return Source(str(folder), identity, {"trust_remote_code": False}, folder, is_folder=True)
+
+
+def _usd(options: Options) -> Callable[[int, int, int], float] | None:
+    """What tokens cost; None where no price is known. Raises `InputError` where the budget needs one."""
+    price = price_of(options.name, options.prices)
+    if price is None and options.budget.usd is not None:
+        raise InputError(
+            f"model.budget.usd: no price of {options.name} is known; give model.prices, such as "
+            "{prompt: 0.15, completion: 0.6} US dollars a million tokens"
+        )
+    return price.usd if price else None

@@ -1,0 +1,428 @@
+"""Asks put to a server: what is sent is what `transformers` reads, and what is read is what the server answered."""
+
+import asyncio
+import json
+import math
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from r2llm.rerankers.backends import Request, Setting, openai
+from r2llm.rerankers.backends._budget import Limits, Spending
+from r2llm.rerankers.backends._chat import Chat, _read_text
+from r2llm.rerankers.backends._completions import Completions
+from r2llm.rerankers.backends._control_tokens import disarmed
+from r2llm.rerankers.backends._conversation import Conversation
+from r2llm.rerankers.backends._forms import Fields, MalformedError, RefusedError
+from r2llm.rerankers.backends._listed_labels import bounded, by_text, shifted
+from r2llm.rerankers.backends._rerank_endpoints import RerankEndpoints, _scores
+from r2llm.rerankers.backends._tokens import Tokens
+from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.ranker import Ranker, Requests
+from r2llm.rerankers.types import Ask, choose, likelihood, relevance, score
+
+FIELDS = Fields("stub", {}, frozenset(), top_logprobs=20, group_size=4, replicas=1, seed=0)
+
+
+def options(url: str | list[str], **more: Any) -> openai.Options:
+    return openai.Options(**({"name": "stub", "base_url": url, "retries": 2} | more))
+
+
+class StubInProcess:
+    """A server without HTTP: the stub's answers, and what it was sent."""
+
+    def __init__(self, stub_module: ModuleType, without: set[str]) -> None:
+        self.stub = stub_module.Stub("stub", without)
+        self.bodies: list[Mapping[str, Any]] = []
+
+    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], **_: Any) -> Any:
+        self.bodies.append(body)
+        status, reply = self.stub.answer("/v1" + path, body)
+        if status != 200:
+            raise RefusedError(status, reply["error"]["message"], reply["error"]["param"])
+        return read(reply)
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny_llama: Path) -> Tokens:
+    import transformers
+
+    return Tokens(transformers.AutoTokenizer.from_pretrained(tiny_llama), "decoder_only")
+
+
+@pytest.fixture
+def ask_of(make_candidates: Callable[..., Any]) -> Callable[..., list[Request]]:
+    """The requests for some asks, by a ranker's options."""
+
+    def make(ranker: dict[str, Any], asks: list[Ask], **texts: Any) -> list[Request]:
+        backend = openai.open(openai.Options(name="stub"), Setting())
+        requests = Requests(Ranker.create(ranker), backend, make_candidates(**texts))
+        return [requests.request(ask) for ask in asks]
+
+    return make
+
+
+def answers(form: Any, requests: list[Request]) -> list[Reply]:
+    """The replies to requests, in order."""
+
+    async def run() -> list[Reply]:
+        groups, replies = form.prepare(requests), []
+        for group in groups:
+            await form.check(group.way)
+            replies += await form.answer(group)
+        return replies
+
+    return asyncio.run(run())
+
+
+# /completions
+
+
+def test_labels_are_scored_by_id_after_the_token_ids_that_transformers_reads(
+    stub_module: ModuleType, tokens: Tokens, ask_of: Callable[..., list[Request]]
+) -> None:
+    requests = ask_of({"method": "setwise.heapsort"}, [choose(["d00", "d01", "d02"]), choose(["d03", "d01"])])
+    server = StubInProcess(stub_module, set())
+    form = Completions(server, FIELDS, tokens, neutral=False)
+    replies = answers(form, requests)
+    prompts = [tokens.prompt(request) for request in requests]
+    assert server.bodies[-1]["prompt"] == [ids for _, ids in prompts]
+    for request, (text, ids), reply in zip(requests, prompts, replies, strict=True):
+        labels = [first for (first,) in tokens.label_ids(request, text)]
+        assert reply.scores == tuple(stub_module.logprob(ids, label) for label in labels)
+        assert (reply.prompt_tokens, reply.completion_tokens) == (len(ids), 0)
+    assert form.found["label_scores"] == "logprob_token_ids"
+
+
+@pytest.mark.parametrize("lacking", ["echo", "prompt_logprobs", "several_prompts,echo"])
+def test_a_label_that_is_not_listed_is_scored_as_a_continuation(
+    stub_module: ModuleType, tokens: Tokens, ask_of: Callable[..., list[Request]], lacking: str
+) -> None:
+    requests = ask_of({"method": "pointwise.yes_no"}, [score("d00"), score("d01"), score("d02")])
+    server = StubInProcess(stub_module, {"logprob_token_ids", *lacking.split(",")})
+    form = Completions(server, FIELDS, tokens, neutral=False)
+    replies = answers(form, requests)
+    for request, reply in zip(requests, replies, strict=True):
+        text, ids = tokens.prompt(request)
+        labels = [first for (first,) in tokens.label_ids(request, text)]
+        assert reply.scores == tuple(stub_module.logprob(ids, label) for label in labels)
+    assert form.found["label_scores"] == "logprobs"
+
+
+@pytest.mark.parametrize("lacking", ["echo", "prompt_logprobs", "several_prompts,echo"])
+def test_a_likelihood_is_summed_over_the_target_s_tokens_which_count_as_the_prompt_s(
+    stub_module: ModuleType, tokens: Tokens, ask_of: Callable[..., list[Request]], lacking: str
+) -> None:
+    requests = ask_of({"method": "pointwise.qlm"}, [likelihood(f"d0{i}") for i in range(5)])
+    form = Completions(StubInProcess(stub_module, set(lacking.split(","))), FIELDS, tokens, neutral=False)
+    for request, reply in zip(requests, answers(form, requests), strict=True):
+        ids, target = tokens.prompt(request)[1], tokens.target(request)
+        whole = ids + target
+        expected = math.fsum(stub_module.logprob(whole[:i], whole[i]) for i in range(len(ids), len(whole)))
+        assert reply == Reply(scores=(expected,), prompt_tokens=len(whole), completion_tokens=0)
+
+
+def test_what_the_server_cannot_do_is_said_before_the_first_ask(
+    stub_module: ModuleType, tokens: Tokens, ask_of: Callable[..., list[Request]]
+) -> None:
+    lacking = {"logprob_token_ids", "logprobs", "echo", "prompt_logprobs"}
+    server = StubInProcess(stub_module, lacking)
+    labels = ask_of({"method": "pointwise.yes_no"}, [score("d00")])
+    with pytest.raises(InputError, match=r"no log-probabilities for stub; set ranker\.scoring: generation"):
+        answers(Completions(server, FIELDS, tokens, neutral=False), labels)
+    with pytest.raises(InputError, match="no log-probabilities for stub"):
+        answers(Chat(server, FIELDS, None, None, neutral=False), labels)
+    target = ask_of({"method": "pointwise.qlm"}, [likelihood("d00")])
+    with pytest.raises(InputError, match="no log-probabilities of prompts for stub"):
+        answers(Completions(server, FIELDS, tokens, neutral=False), target)
+    with pytest.raises(InputError, match=r"model\.tokenizer"):
+        answers(Completions(server, FIELDS, None, neutral=False), target)
+    with pytest.raises(InputError, match=r"model\.api: completions"):
+        answers(Chat(server, FIELDS, None, None, neutral=False), target)
+    assert not server.stub.answered[0]
+    assert all(body["prompt" if "prompt" in body else "messages"] for body in server.bodies)
+
+
+def test_log_probabilities_that_are_not_over_the_whole_vocabulary_are_an_error(
+    stub_module: ModuleType, tokens: Tokens, ask_of: Callable[..., list[Request]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stub_module, "logprob", lambda prompt, token: 0.0)
+    with pytest.raises(InputError, match="--logprobs-mode raw_logprobs"):
+        answers(
+            Completions(StubInProcess(stub_module, set()), FIELDS, tokens, neutral=False),
+            ask_of({"method": "pointwise.yes_no"}, [score("d00")]),
+        )
+
+
+def test_written_text_goes_alone_greedily_or_by_the_ask_s_own_seed(
+    stub_module: ModuleType, tokens: Tokens, ask_of: Callable[..., list[Request]]
+) -> None:
+    greedy = ask_of({"method": "setwise.heapsort", "scoring": "generation"}, [choose(["d00", "d01"])] * 2)
+    server = StubInProcess(stub_module, set())
+    answers(Completions(server, FIELDS, tokens, neutral=True), greedy)
+    assert [body["prompt"] for body in server.bodies] == [tokens.prompt(request)[1] for request in greedy]
+    sampling = {"temperature": 0.0, "repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+    assert server.bodies[0] == {"model": "stub", "prompt": server.bodies[0]["prompt"], "max_tokens": 1, **sampling}
+    sampled = ask_of(
+        {"method": "setwise.heapsort", "scoring": "generation", "temperature": 0.7},
+        [choose(["d00", "d01"]), choose(["d01", "d00"]), choose(["d00", "d01"])],
+    )
+    answers(Completions(server, FIELDS, tokens, neutral=False), sampled)
+    seeds = [body["seed"] for body in server.bodies[2:]]
+    assert seeds[0] == seeds[2] != seeds[1]
+    assert all(body["temperature"] == 0.7 for body in server.bodies[2:])
+
+
+# /chat/completions
+
+
+def test_chat_scores_labels_by_the_listed_tokens_and_begins_the_answer_where_it_can(
+    stub_module: ModuleType, ask_of: Callable[..., list[Request]]
+) -> None:
+    [request] = ask_of({"method": "setwise.heapsort"}, [choose(["d00", "d01"])])
+    server = StubInProcess(stub_module, set())
+    form = Chat(server, FIELDS, None, None, neutral=False)
+    [reply] = answers(form, [request])
+    turns = server.bodies[-1]["messages"]
+    assert turns[-1] == {"role": "assistant", "content": " Passage:"}
+    assert server.bodies[-1]["continue_final_message"] is True
+    text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    assert reply.scores == tuple(stub_module.logprob(text, label) for label in "AB")
+    assert form.found["answer_prefix"] == "sent"
+    without = Chat(StubInProcess(stub_module, {"continue_final_message"}), FIELDS, None, None, neutral=False)
+    answers(without, [request])
+    assert str(without.found["answer_prefix"]).startswith("left out")
+
+
+def test_a_label_that_chat_does_not_list_is_asked_for_among_the_labels_alone(
+    stub_module: ModuleType, ask_of: Callable[..., list[Request]]
+) -> None:
+    [request] = ask_of({"method": "setwise.heapsort"}, [choose(["d00", "d01", "d02"])])
+    fields = Fields("stub", {}, frozenset(), top_logprobs=2, group_size=4, replicas=1, seed=0)
+    form = Chat(StubInProcess(stub_module, set()), fields, None, None, neutral=False)
+    [reply] = answers(form, [request])
+    [whole] = answers(Chat(StubInProcess(stub_module, set()), FIELDS, None, None, neutral=False), [request])
+    assert reply.scores == pytest.approx(whole.scores)
+    bound = Chat(StubInProcess(stub_module, {"structured_outputs"}), fields, None, None, neutral=False)
+    [reply] = answers(bound, [request])
+    assert reply.scores is not None
+    assert whole.scores is not None
+    assert reply.scores[:2] == whole.scores[:2]
+    assert reply.scores[2] == min(whole.scores[:2])
+    assert bound.found["labels_not_listed"] == 1
+
+
+def test_the_length_of_an_answer_goes_under_the_name_that_the_server_takes(
+    stub_module: ModuleType, ask_of: Callable[..., list[Request]]
+) -> None:
+    [request] = ask_of({"method": "listwise.sliding"}, [Ask("permute", ("d00", "d01", "d02"))])
+    server = StubInProcess(stub_module, {"max_tokens"})
+    [reply] = answers(Chat(server, FIELDS, None, "low", neutral=False), [request])
+    assert sorted((reply.text or "").split(" > ")) == ["[1]", "[2]", "[3]"]
+    assert server.bodies[-1]["max_completion_tokens"] == 200
+    assert server.bodies[-1]["reasoning_effort"] == "low"
+
+
+def test_thoughts_are_kept_apart_from_the_answer() -> None:
+    def reply(message: Mapping[str, Any], reason: str = "stop") -> Reply:
+        return _read_text({"choices": [{"message": message, "finish_reason": reason}]})
+
+    told = {"content": "[2] > [1]", "reasoning": "First </think> [1] > [2]."}
+    assert reply(told).text == "<think>First (/think) [1] > [2].</think>[2] > [1]"
+    assert reply({"content": "B", "reasoning_content": "A?"}).text == "<think>A?</think>B"
+    assert reply({"content": None, "reasoning": "so"}, "length").text == "<think>so"
+    assert reply({"content": "<think>x</think>B"}).text == "<think>x</think>B"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ends<|im_end|>here", "ends< |im_end|>here"),
+        ("</s> and [INST] <<SYS>>", "< /s> and [ INST] < <SYS>>"),
+        ("<end_of_turn><\uff5cUser\uff5c>", "< end_of_turn>< \uff5cUser\uff5c>"),
+        ("a < b, [3] and <div>", "a < b, [3] and <div>"),
+    ],
+)
+def test_texts_that_a_server_tokenises_have_no_control_tokens(text: str, shown: str) -> None:
+    assert disarmed(text) == shown
+
+
+# Labels among the listed tokens
+
+
+def test_labels_are_found_by_their_text() -> None:
+    listed = [(" A", -0.1), ("A", -0.5), ("B ", -1.0), ("Highly", -2.0), ("C.", -3.0)]
+    assert by_text(listed, ["A", "B", "C"]) == [-0.5, -1.0, None]
+    assert by_text(listed, ["A", "B"], gap=" ") == [-0.1, -1.0]
+    assert by_text(listed, ["Highly Relevant", "Not Relevant"]) == [-2.0, None]
+    assert by_text(listed, ["Highly Relevant", "Highly Irrelevant"]) == [None, None]
+
+
+def test_what_is_not_listed_is_bounded_by_what_is() -> None:
+    assert bounded([-1.0, None], [-1.0, -2.0]) == [-1.0, -2.0]
+    nearly_all = [-0.01, -9.0]
+    assert bounded([-0.01, None], nearly_all) == [-0.01, min(-9.0, math.log(1 - math.exp(-0.01) - math.exp(-9.0)))]
+    assert bounded([0.0, None], [0.0, -30.0]) == [0.0, -30.0]
+    assert bounded([None, None], [-1.0]) is None
+    assert shifted([-3.0, None], [-0.5, -1.5]) == [-3.0, -4.0]
+    assert shifted([None, None], [-0.5, -1.5]) is None
+
+
+# /rerank and /score
+
+
+@pytest.mark.parametrize(("endpoint", "lacking"), [("auto", set()), ("auto", {"rerank"}), ("score", set())])
+def test_cross_encoders_are_asked_about_several_passages_of_a_query_at_once(
+    stub_module: ModuleType, ask_of: Callable[..., list[Request]], endpoint: Any, lacking: set[str]
+) -> None:
+    requests = ask_of({"method": "pointwise.cross_encoder"}, [relevance(f"d0{i}") for i in range(5)])
+    server = StubInProcess(stub_module, lacking)
+    form = RerankEndpoints(server, FIELDS, None, endpoint)
+    replies = answers(form, requests)
+    query = "how many moons has mars"
+    assert [reply.scores for reply in replies] == [
+        (stub_module.chance(query, f"passage number {i} about moons"),) for i in range(5)
+    ]
+    assert [len(body.get("documents", body.get("text_2"))) for body in server.bodies[-2:]] == [4, 1]
+
+
+def test_tei_is_asked_in_its_own_words(ask_of: Callable[..., list[Request]]) -> None:
+    class Tei:
+        async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], **_: Any) -> Any:
+            if "texts" not in body:
+                raise RefusedError(422, "missing field `texts`", None)
+            return read([{"index": i, "score": float(i)} for i in reversed(range(len(body["texts"])))])
+
+    form = RerankEndpoints(Tei(), FIELDS, None, "auto")
+    requests = ask_of({"method": "pointwise.cross_encoder"}, [relevance("d00"), relevance("d01")])
+    assert [reply.scores for reply in answers(form, requests)] == [(0.0,), (1.0,)]
+    assert form.found["relevance"] == "rerank (TEI)"
+
+
+@pytest.mark.parametrize(
+    "rows", [[], [(0, 0.5)], [(0, 0.5), (0, 0.5)], [(0, 0.5), (1, math.nan)], [(0, 0.5), (2, 0.5)]]
+)
+def test_scores_that_are_not_one_a_passage_are_malformed(rows: list[tuple[int, float]]) -> None:
+    with pytest.raises(MalformedError):
+        _scores({"results": [{"index": index, "relevance_score": score} for index, score in rows]}, 2)
+
+
+# The whole way
+
+
+def test_a_ranking_through_a_server(
+    shared_stub: str, tiny_llama: Path, make_candidates: Callable[..., Any], rank: Callable[..., Any]
+) -> None:
+    queries = [make_candidates(6, f"q{i}", f"query {i}") for i in range(4)]
+    backend = openai.open(options(shared_stub, tokenizer=str(tiny_llama), max_concurrency=32), Setting())
+    found = rank({"method": "pointwise.yes_no"}, backend, queries)
+    assert sum(cost.calls for _, cost in found) == 24
+    assert all(cost.prompt_tokens > 0 and cost.completion_tokens == 0 for _, cost in found)
+    details = backend.details
+    backend.close()
+    json.dumps(details)
+    assert details["api"] == "completions"
+    assert details["server"] == "stub"
+    assert details["capabilities"] == {
+        "log_probabilities": "whole vocabulary",
+        "several_prompts_a_request": True,
+        "label_scores": "logprob_token_ids",
+    }
+    assert details["spent"]["calls"] == 24
+    assert details["spent"]["prompt_tokens"] > sum(cost.prompt_tokens for _, cost in found)  # with those of the probes
+
+
+def test_no_more_asks_are_open_than_allowed(
+    serve: Callable[..., Any], make_candidates: Callable[..., Any], rank: Callable[..., Any]
+) -> None:
+    stub = serve("stub_server.py", "--delay", "0.01")
+    for api in ("chat", "completions"):
+        backend = openai.open(options(stub.url, api=api, max_concurrency=5), Setting())
+        rank({"method": "pointwise.yes_no"}, backend, [make_candidates(30)])
+        backend.close()
+    with urllib.request.urlopen(stub.url.replace("/v1", "/stats")) as reply:
+        assert json.load(reply)["most_at_once"] == 5
+
+
+def test_identity_is_what_the_answers_depend_on(tiny_llama: Path) -> None:
+    def identity(**more: Any) -> Mapping[str, object]:
+        return openai.open(options("http://localhost:1/v1", **more), Setting()).identity
+
+    plain = identity()
+    assert plain == {"backend": "openai", "model": "stub", "api": "chat", "top_logprobs": 20}
+    speed: dict[str, Any] = {"base_url": ["http://a/v1", "http://b/v1"], "max_concurrency": 1, "timeout": 1.0}
+    assert identity(**speed, budget=Limits(calls=3), api_key_env="OTHER", retries=0) == plain
+    tokenizer = identity(tokenizer=str(tiny_llama))
+    assert tokenizer["api"] == "completions"
+    assert len(str(tokenizer["tokenizer"])) == 64
+    assert identity(extra_body={"chat_template_kwargs": {"enable_thinking": False}}) != plain
+    assert identity(reasoning_effort="low") != plain
+    assert identity(omit=["temperature"]) != plain
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"base_url": "localhost:8000"}, "no address of a server"),
+        ({"base_url": "http://me:secret@localhost:8000/v1"}, "secrets come from the environment"),
+        ({"base_url": []}, "an empty list"),
+        ({"tokenizer": "./nowhere"}, "model.tokenizer: no folder"),
+        ({"budget": Limits(usd=1.0)}, "no price of stub is known"),
+    ],
+)
+def test_wrong_options_are_errors_before_the_server_is_reached(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as raised:
+        openai.open(openai.Options(**({"name": "stub", "base_url": "http://localhost:1/v1"} | given)), Setting())
+    assert said in str(raised.value)
+    assert "secret@" not in str(raised.value)
+
+
+def test_spending_adds_up() -> None:
+    total = Spending(1, 10, 2) + Spending(1, 5, 1, 4)
+    assert total == Spending(2, 15, 3, 4)
+    assert total - Spending(1, 5, 1, 4) == Spending(1, 10, 2)
+    assert total.tokens == 18
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "said"),
+    [
+        ({"name": "other"}, "pointwise.yes_no", "does not serve 'other'; it serves stub"),
+        ({"api": "rerank"}, "pointwise.yes_no", "model.api: rerank serves cross-encoders' asks alone"),
+        ({"api": "chat"}, "pointwise.cross_encoder", "model.api: chat does not serve cross-encoders' asks"),
+    ],
+)
+def test_what_does_not_fit_the_server_is_the_user_s_error(
+    shared_stub: str,
+    make_candidates: Callable[..., Any],
+    rank: Callable[..., Any],
+    model: dict[str, Any],
+    method: str,
+    said: str,
+) -> None:
+    backend = openai.open(options(shared_stub, **model), Setting())
+    with pytest.raises(InputError) as raised:
+        rank({"method": method}, backend, [make_candidates(3)])
+    backend.close()
+    assert said in str(raised.value)
+    with pytest.raises(InputError):
+        backend.collect()  # it stays so
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (RefusedError(400, "Unsupported value", "temperature"), "set model.omit: [temperature]"),
+        (RefusedError(400, "unknown field 'seed'", None), "set model.omit: [seed]"),
+        (RefusedError(400, "maximum context length is 2048", "input_tokens"), "lower ranker.passage_tokens"),
+        (RefusedError(404, "Not Found", None), "has no /chat/completions"),
+    ],
+)
+def test_a_refusal_names_its_remedy(ask_of: Callable[..., list[Request]], error: RefusedError, remedy: str) -> None:
+    backend = openai.OpenAI(options("http://localhost:1/v1"), 0)
+    [request] = ask_of({"method": "pointwise.yes_no"}, [score("d00")])
+    assert remedy in str(Conversation(backend, None)._refused(error, request))
