@@ -62,6 +62,12 @@ def _title(found: Record) -> Iterator[str]:
 def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The manifest, as names and values; what an unfinished run does not know yet is left out."""
     yield "fingerprint", str(manifest.get("fingerprint"))[:SHORT]
+    if shard := manifest.get("shard"):
+        yield "shard", f"{shard['number']}/{shard['of']}"
+    if merged := manifest.get("merged"):
+        yield "merged from", f"{len(merged['shards'])} shards, {merged['differing_answers']} answers differing"
+    if shared := manifest.get("shared_ledger"):
+        yield "shared ledger", _words(shared)
     yield from _experiment(manifest)
     yield from _model(manifest)
     yield from _executions(manifest)

@@ -256,6 +256,8 @@ STAGE_PATHS: dict[Key, Callable[[Path], bool]] = {
     ("ranker", "prompt"): _is_named_file,
     ("model", "name"): Path.is_dir,
     ("model", "answers"): _is_named_file,
+    ("model", "tokenizer"): Path.is_dir,
+    ("model", "prices"): _is_named_file,
 }
 """Those of every stage: a hub id or a prompt's name is none."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..rerankers import catalog
-from ..rerankers.backends import Backend, ModelOptions, Setting
+from ..rerankers.backends import Backend, ModelOptions, Setting, closed_after
 from ..rerankers.backends.replay import LedgerReplay
 from ..rerankers.cascade import Cascade, Ranked, Stage
 from ..rerankers.errors import InputError
@@ -336,17 +336,17 @@ def _rank(loaded: Loaded, first_stage: FirstStage, cascade: Cascade, listener: L
     """Rank all queries; answers come out of the ledger where it has them."""
     candidates = contents.CandidatesDigest()
     found: dict[str, Ranked] = {}
-    with listener.task("reranking", len(first_stage.run)) as advance:
-        cascade.on_answers = lambda answered: advance(len(found), f"{answered:,} asks answered")
-        for ranked in cascade.rank(candidates.passing(first_stage)):
-            found[ranked.cost.query_id] = ranked
-            advance(len(found))
-    models = [
-        manifest.portable({"backend": (given.model or {})["backend"], **stage.backend.details})
-        for given, stage in zip(loaded.stages, cascade.stages, strict=True)
-    ]
-    for backend in {id(stage.backend): stage.backend for stage in cascade.stages}.values():
-        backend.close()
+    backends = {id(stage.backend): stage.backend for stage in cascade.stages}.values()
+    with closed_after(backends):
+        with listener.task("reranking", len(first_stage.run)) as advance:
+            cascade.on_answers = lambda answered: advance(len(found), f"{answered:,} asks answered")
+            for ranked in cascade.rank(candidates.passing(first_stage)):
+                found[ranked.cost.query_id] = ranked
+                advance(len(found))
+        models = [
+            manifest.portable({"backend": (given.model or {})["backend"], **stage.backend.details})
+            for given, stage in zip(loaded.stages, cascade.stages, strict=True)
+        ]
     return _Ranked(
         queries={query: found[query] for query in first_stage.run},
         unparsed=dict(sorted(cascade.unparsed.items())),

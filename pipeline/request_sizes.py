@@ -113,8 +113,8 @@ def _flops(request: Request, shape: Shape | None, prompt: int, completion: float
     """The operations of a request, as a run counts them."""
     if shape is None:
         return None
-    read = readings(request.prompt, request.ask) if request.scoring == "likelihood" else 1
-    return of_answer(shape, prompt, round(completion), read)
+    times = readings(request.prompt, request.ask) if request.scoring == "likelihood" else 1
+    return of_answer(shape, prompt, round(completion), times)
 
 
 def _left_out(shape: Shape | None, prompt: int, answers: Sequence[int]) -> Mapping[str, float]:

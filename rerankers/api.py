@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import catalog
-from .backends import Backend, Grades, Setting
+from .backends import Backend, Grades, Setting, closed_after
 from .errors import InputError
 from .ledger import Ledger
 from .ranker import Ranker
@@ -72,16 +73,12 @@ def rerank(
     """
     backend = open_model(model) if isinstance(model, Mapping) else model
     book = Ledger(Path(ledger) if ledger is not None else None)
-    try:
+    with closed_after([backend] if isinstance(model, Mapping) else []), contextlib.closing(book):
         scheduler = Scheduler(Ranker.create(ranker), backend, book)
         found = {
             cost.query_id: Reranked(ranking.docs, cost)
             for ranking, cost in scheduler.rank(_candidates(queries, candidates))
         }
-    finally:
-        book.close()
-    if isinstance(model, Mapping):
-        backend.close()
     return {query_id: found[query_id] for query_id in candidates}
 
 

@@ -229,8 +229,8 @@ class Scheduler:
         """The operations of a reply, whenever it was given: they follow from what the ledger keeps of it."""
         if self._shape is None or reply.prompt_tokens is None or reply.completion_tokens is None:
             return None
-        read = readings(self.ranker.prompt_of(ask), ask) if reply.scores else 1
-        return of_answer(self._shape, reply.prompt_tokens, reply.completion_tokens, read)
+        times = readings(self.ranker.prompt_of(ask), ask) if reply.scores else 1
+        return of_answer(self._shape, reply.prompt_tokens, reply.completion_tokens, times)
 
     def _finish(self, job: _Job) -> tuple[Ranking, Cost]:
         """The ranking, which must be a permutation of the candidates, and its cost."""

@@ -6,12 +6,14 @@ which starts it. Nothing heavy is imported before `open` is called.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from ..errors import InputError
 from ..flops import Shape
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture, Prompt
@@ -166,6 +168,20 @@ def usd_of(backend: Backend, prompt_tokens: int | None, completion_tokens: int |
     if usd is None or prompt_tokens is None or completion_tokens is None:
         return None
     return float(usd(prompt_tokens, completion_tokens, 0))
+
+
+@contextlib.contextmanager
+def closed_after(backends: Iterable[Backend]) -> Iterator[None]:
+    """Close backends when the work with them is done; where it failed, what closing then finds is not told."""
+    try:
+        yield
+    except BaseException:
+        for backend in backends:
+            with contextlib.suppress(InputError):
+                backend.close()
+        raise
+    for backend in backends:
+        backend.close()
 
 
 class Queue:

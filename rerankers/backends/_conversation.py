@@ -153,9 +153,8 @@ class Conversation:
                 return InputError(
                     f"model.name: {where} does not serve '{options.name}'; it serves {', '.join(self._served[:20])}"
                 )
-            return InputError(
-                f"model.api: {where} has no /{PATHS.get(self._form_name(request), 'rerank')} ({error.message}); set another model.api"
-            )
+            path = PATHS.get(self._form_name(request), "rerank")
+            return InputError(f"model.api: {where} has no /{path} ({error.message}); set another model.api")
         blamed = next((name for name in OPTIONAL if name == error.blamed or f"'{name}'" in error.message), None)
         remedy = f"if it takes no `{blamed}`, set model.omit: [{blamed}]"
         if blamed is None:
