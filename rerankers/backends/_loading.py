@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ TOKENIZER_FILES = (
     *("*.model", "vocab*", "merges.txt"),
 )
 """Those of them that decide how text becomes tokens."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held while something is loaded: transformers swaps functions of its own meanwhile, and of two threads that do so at
+once the later one would leave them swapped, so that no tied weights were found from then on."""
 
 ADAPTER_CONFIG = "adapter_config.json"
 """The file by which an adapter is known."""
@@ -44,13 +49,15 @@ def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> 
     import safetensors
 
     try:
-        try:
-            # What the cache holds is used as it is; asking the hub for optional files takes minutes without a network.
-            return kind.from_pretrained(source.name, **source.arguments, **more, local_files_only=True)
-        except OSError:
-            if source.is_folder:
-                raise
-            return kind.from_pretrained(source.name, **source.arguments, **more)
+        with ONE_AT_A_TIME:
+            try:
+                # What the cache holds is used as it is; asking the hub for optional files takes minutes without a
+                # network.
+                return kind.from_pretrained(source.name, **source.arguments, **more, local_files_only=True)
+            except OSError:
+                if source.is_folder:
+                    raise
+                return kind.from_pretrained(source.name, **source.arguments, **more)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
         if out_of_memory(error):
             raise

@@ -6,6 +6,8 @@ import gc
 import importlib.util
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from multiprocessing.process import BaseProcess
@@ -23,6 +25,17 @@ QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr
 
 LOOK_SECONDS = 5.0
 """So often it is seen whether the processes that are waited for are alive."""
+
+GUARD = """
+import os, signal, sys
+sys.stdin.read()
+for process in sys.argv[1:]:
+    try:
+        os.kill(int(process), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+"""Ends processes when the other end of its input is closed: when whoever started it is gone, for whatever reason."""
 
 REMEDY = (
     "what it wrote above tells more. Run again: all earlier answers are kept. Where memory ran out, lower "
@@ -52,6 +65,7 @@ class Engine:
                 "more, and VLLM_LOGGING_LEVEL=INFO all of it"
             ) from error
         self._processes = [each for each in multiprocessing.active_children() if each not in before]
+        self._guard = guard([each.pid for each in self._processes if each.pid]) if self._processes else None
         self._engine = self.llm.llm_engine
 
     @property
@@ -84,6 +98,18 @@ class Engine:
         self._engine.engine_core.shutdown()
         del self._engine, self.llm
         gc.collect()
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+
+
+def guard(processes: Sequence[int]) -> subprocess.Popen[bytes]:
+    """A process that ends these when this one is gone.
+
+    vLLM's engine goes on without the process that started it, and keeps the memory of the GPU, where that was killed.
+    """
+    command = [sys.executable, "-I", "-S", "-c", GUARD, *map(str, processes)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - the program is ours
 
 
 def watched(work: Callable[[], T], processes: Sequence[BaseProcess]) -> T:

@@ -3,11 +3,14 @@
 import importlib.util
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from r2llm.rerankers.backends import Setting, _weights
 from r2llm.rerankers.backends import transformers as backend_module
+from r2llm.rerankers.backends._loading import load, locate
 from r2llm.rerankers.errors import InputError
 
 IDS = [[0, 5, 60, 70, 80, 9, 33]]
@@ -292,3 +295,24 @@ def test_weights_are_quantised_while_they_are_loaded(tiny_llama: Path, lora: Pat
     assert logits(model) == pytest.approx(plain, abs=2.5)
     adapted = opened(tiny_llama, device="cpu", quantization=quantization, adapter=str(lora)).model
     assert logits(adapted) != pytest.approx(logits(model), abs=1e-2)
+
+
+# Threads
+
+
+def test_no_two_threads_load_at_once(tiny_t5: Path) -> None:
+    inside, most = [], []
+
+    class Kind:
+        @staticmethod
+        def from_pretrained(name: str, **_: object) -> str:
+            inside.append(name)
+            most.append(len(inside))
+            time.sleep(0.005)
+            inside.pop()
+            return name
+
+    source = locate(str(tiny_t5))
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda _: load(Kind, source), range(16))) == {str(tiny_t5)}
+    assert set(most) == {1}

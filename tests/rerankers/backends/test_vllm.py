@@ -4,8 +4,10 @@ transformers. The engine itself is tested in `test_vllm_engine.py`."""
 import dataclasses
 import importlib.machinery
 import os
+import subprocess
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 from types import SimpleNamespace
@@ -310,3 +312,31 @@ def test_work_that_is_watched_gives_what_it_gives(monkeypatch: pytest.MonkeyPatc
     assert _vllm_engine.watched(lambda: [1], alive) == [1]
     with pytest.raises(ZeroDivisionError):
         _vllm_engine.watched(lambda: 1 // 0, alive)
+
+
+STARTS = """
+import subprocess, sys, time
+from r2llm.rerankers.backends._vllm_engine import guard
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+guard([child.pid])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_engines_processes_end_with_the_one_that_started_them() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True) as starter:
+        child = int(starter.stdout.readline())
+        starter.kill()
+    until = time.monotonic() + 30
+    while running(child) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not running(child)
+
+
+def running(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return status != "Z"
