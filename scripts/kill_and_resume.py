@@ -22,7 +22,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-SAME = ("query_id", "asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed")
+SAME = ("query_id", "asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed", "flops")
 """The fields of `costs.jsonl` that an interruption must not change."""
 
 JITTER = 0.05

@@ -153,8 +153,20 @@ class Transformers(Queue):
     def collect(self) -> list[tuple[Request, Reply]]:
         """Answer the next batch of what waited, and let the model begin with the one after it."""
         while len(self._running) <= AHEAD and (batch := self._next_batch()):
+            self._load(batch[0].request)
             self._running.append(self._computer.submit(self._answered, batch))
         return self._running.popleft().result() if self._running else []
+
+    def _load(self, request: Request) -> None:
+        """Load what a request needs: here and not beside other work, since loading changes settings of all torch."""
+        try:
+            _ = self._cross_encoder if request.ask.kind == "relevance" else self.passes
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise BackendError(
+                f"out of memory on {self.device} while the model was loaded; name a smaller one, or lower its precision"
+            ) from error
 
     def _next_batch(self) -> Batch:
         """The next prompts to compute together; nothing where none wait."""

@@ -36,7 +36,7 @@ JUDGED = 3
 SAME = ("config.yaml", "first_stage.trec", "run.trec", "metrics.json")
 """Files that merged shards and one execution must have in common, byte for byte."""
 
-EXPERIMENT = ("query_id", "asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed")
+EXPERIMENT = ("query_id", "asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed", "flops")
 """The fields of `costs.jsonl` that describe the experiment and not an execution of it."""
 
 CONFIG = """\

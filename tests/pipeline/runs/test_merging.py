@@ -20,7 +20,7 @@ from r2llm.rerankers.prompts.answers import Reply
 
 Write = Callable[[str, str], Path]
 
-EXPERIMENT = ("query_id", "asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed")
+EXPERIMENT = ("query_id", "asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed", "flops")
 """The fields of `costs.jsonl` that describe the experiment and not its executions."""
 
 CASCADE = (
