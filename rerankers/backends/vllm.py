@@ -73,9 +73,9 @@ class Options(ModelOptions):
 
 
 def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the name of every backend's entry
-    """Find the model; the engine starts with the first request.
+    """Find the model; vLLM is needed, and starts, with the first request.
 
-    Raises `InputError` where vLLM is not installed, or the model cannot be found or is none that vLLM runs.
+    Raises `InputError` where the model cannot be found or is none that vLLM runs.
     """
     return Vllm(options, setting.seed)
 
@@ -100,7 +100,6 @@ class Vllm(Queue):
         super().__init__()
         self.options = options
         self.seed = seed
-        require()
         self.source = locate(options.name, options.revision, trust_remote_code=options.trust_remote_code)
         import transformers
 
@@ -187,7 +186,12 @@ class Vllm(Queue):
         return Engine(arguments | chosen, own_process=not self.deterministic)
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Take requests to answer, in order. Raises `InputError` for what only a cross-encoder can answer."""
+        """Take requests to answer, in order.
+
+        Raises `InputError` where vLLM is not installed, and for what only a cross-encoder can answer.
+        """
+        if requests and "engine" not in self.__dict__:
+            require()
         if any(request.ask.kind == "relevance" for request in requests):
             raise InputError(
                 "model.backend: vllm runs language models, and a cross-encoder is asked for; use backend: transformers"

@@ -251,10 +251,14 @@ def test_a_deterministic_engine_has_no_process_of_its_own(
 # What goes wrong
 
 
-def test_without_vllm_it_says_how_to_install_it(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_vllm_it_says_how_to_install_it(tiny_llama: Path, posed, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = opened(tiny_llama)  # as far as prompts are shown and counted it is not needed
+    requests = posed(backend, "pointwise.yes_no")
+    assert backend.tokens.prompt(requests[0])
+    backend.submit([])
     monkeypatch.setattr(_vllm_engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"vllm is not installed here; .*pip install 'r2llm\[vllm\]'") as raised:
-        opened(tiny_llama)
+        backend.submit(requests)
     assert "\n" not in str(raised.value)
 
 
