@@ -207,9 +207,11 @@ def test_a_server_that_is_killed_ends_the_run_which_another_one_goes_on_with(
 
 
 CLIENT = """
+import signal
 import sys
 from pathlib import Path
 import r2llm
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 texts = {f"d{i:02d}": f"passage number {i} about moons" for i in range(10)}
 r2llm.rerank(
     {f"q{i}": f"query number {i}" for i in range(20)}, {f"q{i}": texts for i in range(20)},
