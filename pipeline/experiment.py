@@ -157,7 +157,7 @@ def rerank(loaded: Loaded, output: Path | None, listener: Listener, shard: Shard
 
 def _nothing_to_rank(config: Config, folder: RunFolder, about: dict[str, Any], stages: Sequence[Stage]) -> Outcome:
     """Finish a shard none of whose queries has candidates."""
-    for backend in {id(stage.backend): stage.backend for stage in stages}.values():
+    for backend in _backends(stages):
         backend.close()
     executions = Executions([], 0, None)
     executions.finish(0)
@@ -302,6 +302,11 @@ def _open_stages(loaded: Loaded, rankers: Sequence[Ranker], first_stage: FirstSt
     return stages
 
 
+def _backends(stages: Iterable[Stage]) -> list[Backend]:
+    """The stages' models, each once."""
+    return list({id(stage.backend): stage.backend for stage in stages}.values())
+
+
 @contextmanager
 def _sharing(
     config: Config, stages: Sequence[Stage], ledger: Ledger, listener: Listener
@@ -336,8 +341,7 @@ def _rank(loaded: Loaded, first_stage: FirstStage, cascade: Cascade, listener: L
     """Rank all queries; answers come out of the ledger where it has them."""
     candidates = contents.CandidatesDigest()
     found: dict[str, Ranked] = {}
-    backends = {id(stage.backend): stage.backend for stage in cascade.stages}.values()
-    with closed_after(backends):
+    with closed_after(_backends(cascade.stages)):
         with listener.task("reranking", len(first_stage.run)) as advance:
             cascade.on_answers = lambda answered: advance(len(found), f"{answered:,} asks answered")
             for ranked in cascade.rank(candidates.passing(first_stage)):

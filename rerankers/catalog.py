@@ -84,7 +84,7 @@ def known(name: str, names: Iterable[str], what: str) -> None:
 def nearest(name: str, names: Iterable[str]) -> str:
     """The remedy for a misspelt name: the nearest known ones, or all of them."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.52)
     if not close and len(names) > 30:
         some = sorted(names, key=len)[:3]
         return f"; `r2llm list` shows the {len(names)} there are, such as {', '.join(some)}"

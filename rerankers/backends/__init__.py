@@ -112,6 +112,10 @@ class Request:
         return self.prompt.answer.naming(self.labels)
 
 
+Answered = list[tuple[Request, Reply]]
+"""Requests with what they were answered."""
+
+
 class Backend(Protocol):
     """Answers requests: they are submitted as they arise, and collected as they are answered.
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, InputError
 from ..prompts.answers import Reply
+from . import Answered
 from ._batches import Batch
-from ._scores import Answered
 from ._tokens import Tokens, padded
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..prompts.answers import Reply
-from . import Request
+from . import Answered, Request
 from ._budget import BudgetSpentError
 
 WINDOW = 64
@@ -27,8 +27,6 @@ WINDOW = 64
 
 AHEAD = 8
 """So many groups are prepared ahead."""
-
-Answered = list[tuple[Request, Reply]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,27 @@ def locate(
 
 def model_files(folder: Path) -> list[Path]:
     return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+
+
+def digests(source: Source) -> dict[str, str]:
+    """The hash of each file that decides what a model answers."""
+    return {path.name: file_digest(path) for path in model_files(source.folder)}
+
+
+def described(source: Source, tokenizer: Source) -> dict[str, object]:
+    """What the manifest tells of a model's files, and of those that its texts are tokenised by."""
+    tokenised = {name: digest for name, digest in digests(tokenizer).items() if _is_of_tokenizer(name)}
+    return {**named(source), "files": digests(source), "tokenizer": combined(tokenised)}
+
+
+def named(source: Source) -> dict[str, object]:
+    """The name, of a folder without the way to it, and the commit."""
+    name = source.folder.name if source.is_folder else source.name
+    return {"name": name, "revision": source.arguments.get("revision")}
+
+
+def _is_of_tokenizer(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in TOKENIZER_FILES)
 
 
 def combined(files: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendError, InputError
-from ._batches import Batch
+from ._batches import Batch, Prepared
 from ._prefixes import Prefixes
 from ._tokens import Tokens, padded
 
@@ -55,7 +55,7 @@ class Passes:
         import torch
 
         for prompt in batch:
-            self._check_length(prompt.request.query.id, len(prompt.ids), self.tokens.answer_tokens(prompt.request))
+            self._check_length(prompt)
         rows = [prompt.ids for prompt in batch]
         if targets and not self.encoder_decoder:
             rows = [[*ids, *target] for ids, target in zip(rows, targets, strict=True)]
@@ -73,13 +73,13 @@ class Passes:
 
     def last_logits(self, batch: Batch) -> torch.Tensor:
         """The logits (a row a prompt) of the answer's first token."""
-        inputs = self.inputs(batch)
         if self.prefixes is not None and len(batch) == 1:
             [prompt] = batch
             if lengths := self.tokens.shared_prefixes(prompt.request, prompt.ids):
+                self._check_length(prompt)
                 kept: torch.Tensor = self.prefixes.last_logits(prompt.ids, lengths)
                 return kept
-        return self._logits(inputs, last=1)[:, -1]
+        return self._logits(self.inputs(batch), last=1)[:, -1]
 
     def target_logits(self, batch: Batch, targets: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """For each prompt the logits at the positions that predict its target's tokens, a row a token."""
@@ -119,13 +119,13 @@ class Passes:
         logits: torch.Tensor = self.model(**inputs, **keep, use_cache=False).logits
         return logits
 
-    def _check_length(self, query_id: str, prompt: int, answer: int) -> None:
+    def _check_length(self, prompt: Prepared) -> None:
         # T5's positions are relative and have no end.
         longest = None if self.encoder_decoder else getattr(self.model.config, "max_position_embeddings", None)
-        if longest is not None and prompt + answer > longest:
+        if longest is not None and len(prompt.ids) + self.tokens.answer_tokens(prompt.request) > longest:
             raise InputError(
-                f"query {query_id}: a prompt of {prompt} tokens does not fit the model's {longest}; "
-                "lower ranker.passage_tokens or the documents a prompt"
+                f"query {prompt.request.query.id}: a prompt of {len(prompt.ids)} tokens does not fit the model's "
+                f"{longest}; lower ranker.passage_tokens or the documents a prompt"
             )
 
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import BackendError
 from ..prompts.answers import Reply
-from . import Request
+from . import Answered, Request
 from ._batches import Batch, Prepared
 from ._passes import Passes
 
 if TYPE_CHECKING:
     import torch
-
-Answered = list[tuple[Request, Reply]]
 
 
 def first_token_scores(passes: Passes, batch: Batch) -> Answered:

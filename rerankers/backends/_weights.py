@@ -5,13 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ..digests import file_digest
 from ..errors import InputError
 from . import ModelOptions
 from ._adapters import adapted, base_of, head_labels, names_of_weights
@@ -19,12 +17,13 @@ from ._loading import (
     ADAPTER_CONFIG,
     TOKENIZER_FILES,
     Source,
-    combined,
+    described,
     device_of,
+    digests,
     dtype_of,
     load,
     locate,
-    model_files,
+    named,
     one_line,
 )
 
@@ -129,22 +128,13 @@ class Weights:
     @property
     def details(self) -> dict[str, object]:
         """The files it is made of, by hash."""
-        files = _digests(self.base)
-        tokenizer = _digests(self._tokenizer_source)
         found: dict[str, object] = {
-            "name": _shown_name(self.base),
-            "revision": self.base.arguments.get("revision"),
-            "files": files,
-            "tokenizer": combined({k: v for k, v in tokenizer.items() if any(fnmatch(k, p) for p in TOKENIZER_FILES)}),
+            **described(self.base, self._tokenizer_source),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
         }
         if self.adapter is not None:
-            found["adapter"] = {
-                "name": _shown_name(self.adapter),
-                "revision": self.adapter.arguments.get("revision"),
-                "files": _digests(self.adapter),
-            }
+            found["adapter"] = {**named(self.adapter), "files": digests(self.adapter)}
         if quantization := self.options.quantization or self._quantized_by(self.config):
             found["quantization"] = quantization
         if self.options.device_map is not None:
@@ -276,15 +266,6 @@ def _whole(adapter: Source) -> Source:
         except (errors.HfHubHTTPError, OSError) as error:
             raise InputError(f"adapter {adapter.name}: the hub did not give it ({one_line(error)})") from error
     return adapter
-
-
-def _digests(source: Source) -> dict[str, str]:
-    return {path.name: file_digest(path) for path in model_files(source.folder)}
-
-
-def _shown_name(source: Source) -> str:
-    """The name, of a folder without the way to it."""
-    return source.folder.name if source.is_folder else source.name
 
 
 def _need(package: str, user: str) -> None:

@@ -22,10 +22,10 @@ from ..digests import file_digest
 from ..errors import InputError
 from ..prices import price_of
 from ..prompts.prompts import Architecture
-from . import Backend, ModelOptions, Request, Setting
+from . import Answered, Backend, ModelOptions, Request, Setting
 from ._budget import Limits
 from ._conversation import Conversation
-from ._dispatch import Answered, Dispatch
+from ._dispatch import Dispatch
 from ._loading import TOKENIZER_FILES, Source, combined, load, locate
 from ._tokens import Tokens
 

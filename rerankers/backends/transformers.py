@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from ..errors import BackendError
-from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
-from . import Backend, Queue, Request, Setting, Terms
+from . import Answered, Backend, Queue, Request, Setting, Terms
 from ._batches import Batch, Prepared, planned
 from ._cross_encoders import CrossEncoder
 from ._generation import Writer
 from ._loading import out_of_memory, slow_in_software
 from ._passes import Passes, compile_error, compiled
-from ._scores import Answered, first_token_scores, target_scores, whole_label_scores
+from ._scores import first_token_scores, target_scores, whole_label_scores
 from ._tokens import Tokens
 from ._weights import WeightOptions, Weights
 
@@ -112,13 +111,15 @@ class Transformers(Queue):
         """The files it is made of, and how it computes."""
         import torch
 
-        found: dict[str, object] = self.weights.details | {
+        found: dict[str, object] = {
             "architecture": self.architecture,
+            **self.weights.details,
             "exact": self.exact,
             "batch_size": self.batch_size,
-            "compile": self.compile,
             "threads": torch.get_num_threads(),
         }
+        if self.compile:
+            found["compile"] = True
         if not self.exact:
             found["batch_tokens"] = self.batch_tokens
         if self.device.type == "cuda":
@@ -150,7 +151,7 @@ class Transformers(Queue):
     def _writer(self) -> Writer:
         return Writer(self.model, self.tokens, self.passes.pad, self.seed)
 
-    def collect(self) -> list[tuple[Request, Reply]]:
+    def collect(self) -> Answered:
         """Answer the next batch of what waited, and let the model begin with the one after it."""
         while len(self._running) <= AHEAD and (batch := self._next_batch()):
             self._load(batch[0].request)
@@ -186,7 +187,7 @@ class Transformers(Queue):
         try:
             with torch.inference_mode():
                 return self._answer(batch[0].request.terms, batch)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:
             if not out_of_memory(error):
                 raise compile_error(error) or error from None
             if len(batch) == 1:

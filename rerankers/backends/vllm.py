@@ -12,19 +12,17 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ..digests import file_digest
 from ..errors import BackendError, InputError
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
 from . import Backend, ModelOptions, Queue, Request, Setting
 from ._batches import Prepared
-from ._loading import TOKENIZER_FILES, combined, device_of, dtype_of, load, locate, model_files
+from ._loading import described, device_of, dtype_of, load, locate
 from ._tokens import Tokens
 from ._vllm_engine import Engine, require, version
 
@@ -129,13 +127,8 @@ class Vllm(Queue):
         """The files it is made of, and how it computes."""
         import torch
 
-        files = {path.name: file_digest(path) for path in model_files(self.source.folder)}
-        tokenizer = {name: digest for name, digest in files.items() if any(fnmatch(name, p) for p in TOKENIZER_FILES)}
         found: dict[str, object] = {
-            "name": self.source.folder.name if self.source.is_folder else self.source.name,
-            "revision": self.source.arguments.get("revision"),
-            "files": files,
-            "tokenizer": combined(tokenizer),
+            **described(self.source, self.source),
             "architecture": self.architecture,
             "dtype": self.dtype,
             "quantization": self.options.quantization,

@@ -8,7 +8,6 @@ The two take turns. Prints seconds, their ratio, on how many queries the top 10 
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import sys
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 
 import yaml
-from plain import METHODS, options_of
+from plain import METHODS, options_of, parser_of
 from r2llm.pipeline import runfile
 
 GIB = 2**30
@@ -35,12 +34,7 @@ def timed(command: list[str]) -> tuple[float, int]:
 
 def main() -> None:
     """Print a line a method."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--queries", type=int, default=5)
+    parser = parser_of(__doc__, 5)
     parser.add_argument("--times", type=int, default=1)
     args = parser.parse_args()
     weights = sum(file.stat().st_size for file in Path(args.model).glob("*.safetensors"))

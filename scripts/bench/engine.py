@@ -11,12 +11,11 @@ run; where beginnings of prompts are read once, it is more than the work done.
 
 from __future__ import annotations
 
-import argparse
 import time
 from typing import Any
 
 import torch
-from plain import METHODS, Plain, candidates, opened, options_of, ranked
+from plain import METHODS, Plain, candidates, opened, options_of, parser_of, ranked
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
@@ -39,12 +38,7 @@ def weights(model: Any) -> int:
 
 def main() -> None:
     """Print one line a method and engine."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped config")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as `r2llm rerank` takes it")
-    parser.add_argument("--method", action="append")
-    parser.add_argument("--queries", type=int, default=2)
+    parser = parser_of(__doc__, 2)
     parser.add_argument("--dtype", action="append", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", action="store_true", help="with `compile: true`")
     args = parser.parse_args()

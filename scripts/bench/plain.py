@@ -105,6 +105,17 @@ def opened(model: str, dtype: str = "float32", **more: Any) -> transformers.Tran
     return backend
 
 
+def parser_of(doc: str | None, queries: int) -> argparse.ArgumentParser:
+    """What the benchmarks of an engine are told: the model, the candidates, the methods, and how many queries."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--config", required=True, help="a YAML file, or the name of a shipped config")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as `r2llm rerank` takes it")
+    parser.add_argument("--method", action="append", choices=METHODS)
+    parser.add_argument("--queries", type=int, default=queries)
+    return parser
+
+
 def main() -> None:
     """Rank, and write the run file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -9,12 +9,11 @@ comes to by itself.
 
 from __future__ import annotations
 
-import argparse
 from contextlib import closing
 from typing import Any
 
 import yaml
-from plain import METHODS, candidates, opened, options_of
+from plain import METHODS, candidates, opened, options_of, parser_of
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
@@ -49,12 +48,7 @@ def rankings(options: dict[str, Any], backend: Any, queries: list[Candidates]) -
 
 def main() -> None:
     """Print a line a method and setting."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--queries", type=int, default=10)
+    parser = parser_of(__doc__, 10)
     parser.add_argument("--against", action="append", metavar="YAML")
     args = parser.parse_args()
     queries = candidates(args.config, args.set, args.queries)

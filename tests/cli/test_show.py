@@ -34,7 +34,7 @@ def test_a_model_is_shown_with_its_files(r2llm, toy: Path, tiny_t5: Path) -> Non
     assert r2llm("rerank", "--config", "toy.yaml", *words).code == 0
     shown = r2llm("show", "out").out
     assert "SIMULATED" not in shown
-    assert "exact true, batch_size 1, compile false, threads" in shown
+    assert "dtype float32, device cpu, exact true, batch_size 1, threads" in shown
     assert "model file model.safetensors sha256\t" in shown
     assert str(tiny_t5) not in shown
 

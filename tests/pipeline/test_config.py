@@ -182,7 +182,7 @@ model: {backend: simulated, answers: oracle}
         ("first_stage:\n  bm25:\n    idx: x", r"line 4: unknown key first_stage\.bm25\.idx"),
         ("evaluate: {measure: AP}", r"line 2: unknown key evaluate\.measure; did you mean 'measures'\?"),
         ("ranker: {method: setwise.heapsort, num_chld: 1}", r"unknown key ranker\.num_chld; did you mean 'num_child'"),
-        ("model: {backend: simulated, nois: 1}", r"unknown key model\.nois; did you mean 'noise'"),
+        ("model: {backend: simulated, nois: 1}", r"unknown key model\.nois; did you mean 'noise'\?"),
         ("expected: {AP: {value: 1, tolerence: 1, source: s}}", r"expected\.AP\.tolerence; did you mean 'tolerance'"),
         # Unknown names
         ("ranker: {method: setwise.heapsrt}", r"line 2: ranker\.method: unknown method .*did you mean"),

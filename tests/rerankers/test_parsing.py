@@ -403,21 +403,21 @@ HOSTILE += ['{"[1]": 8, ', "Doc: 1, Relevance: 7, Final: ", "the final answer is
 
 
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
-def test_a_megabyte_takes_no_quadratic_time(piece: str) -> None:
+def test_a_megabyte_takes_less_than_a_second(piece: str) -> None:
     text = (piece * 1_000_000)[:1_000_000]
     for read in (read_label, read_permutation, read_ratings, partial(read_selection, limit=5)):
         begun = time.process_time()
         read(text, ONE_TO_20)
-        assert time.process_time() - begun < 20  # quadratic time would take minutes
+        assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("piece", ["A B ", "A > B > ", "A\n"])
-def test_a_megabyte_of_letters_takes_no_quadratic_time(piece: str) -> None:
+def test_a_megabyte_of_letters_takes_less_than_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     for read in (read_label, read_permutation):
         begun = time.process_time()
         read(text, ABC)
-        assert time.process_time() - begun < 20
+        assert time.process_time() - begun < 1
 
 
 def test_numbers_of_many_digits_are_read_as_text() -> None:
