@@ -9,8 +9,8 @@ label or an order of the passages that the prompt shows. `--slots` prompts are a
 `--delay` seconds; the others wait. With `--key-env` only the key in that environment variable opens it. `--without`
 leaves out what other servers lack: logprobs, logprob_token_ids, prompt_logprobs, echo, several_prompts, max_tokens
 (then max_completion_tokens is wanted), structured_outputs, continue_final_message, completions, chat, rerank, score,
-models, ids. GET /stats tells how many prompts were answered and how many at once at most, GET /stats/counts also how
-often each of them was, by a hash.
+models, ids. GET /stats tells how many prompts were answered, how many at once at most, and what CPU time that took, GET
+/stats/counts also how often each of them was, by a hash.
 
 Nothing but Python is needed; it is written to cost little, so that a client's limits can be measured.
 """
@@ -23,6 +23,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from zlib import crc32
@@ -36,9 +37,15 @@ Answer = tuple[int, object]
 """Status and JSON."""
 
 
-def chance(*parts: object) -> float:
-    """A number from 0 to 1 that is a hash of the parts."""
-    return crc32(repr(parts).encode()) / 0xFFFFFFFF
+def chance(text: object, *parts: object) -> float:
+    """A number from 0 to 1 that is a hash of the parts and of a text, which may be given by its own hash."""
+    begun = text if isinstance(text, int) else digest(text)
+    return round(crc32(repr(parts).encode(), begun) / 0xFFFFFFFF, 6)
+
+
+def digest(text: object) -> int:
+    """A text's hash."""
+    return crc32(str(text).encode())
 
 
 def text_of(prompt: object) -> str:
@@ -105,15 +112,16 @@ class Stub:
 
     def _choice(self, prompt: object, body: dict[str, object]) -> dict[str, object]:
         text = text_of(prompt)
-        self.answered[crc32(text.encode())] += 1
+        known = digest(text)
+        self.answered[known] += 1
         wanted = body.get("logprob_token_ids") if "logprob_token_ids" not in self.without else None
         count, as_ids = body.get("logprobs"), body.get("return_tokens_as_token_ids")
         choice: dict[str, object] = {"text": self._said(text, body), "logprobs": None, "finish_reason": "length"}
         if count is not None and "logprobs" not in self.without:
             if isinstance(wanted, list):
-                listed = {f"token_id:{token}": logprob(text, token) for token in wanted}
+                listed = {f"token_id:{token}": logprob(known, token) for token in wanted}
             elif as_ids:
-                listed = {f"token_id:{token}": logprob(text, token) for token in range(int(str(count)))}
+                listed = {f"token_id:{token}": logprob(known, token) for token in range(int(str(count)))}
             else:
                 listed = dict(self._listed(text, int(str(count))))
             choice["logprobs"] = {"top_logprobs": [listed], "token_logprobs": [-1.0], "tokens": ["A"]}
@@ -132,13 +140,15 @@ class Stub:
         return choice
 
     def _listed(self, text: str, count: int) -> list[tuple[str, float]]:
+        known = digest(text)
         tokens = (labels_in(text) + LISTED)[:count]
-        return sorted(((token, logprob(text, token)) for token in tokens), key=lambda row: -row[1])
+        return sorted(((token, logprob(known, token)) for token in tokens), key=lambda row: -row[1])
 
     def _said(self, text: str, body: dict[str, object]) -> str:
         labels = labels_in(text)
         drawn = body.get("seed", 0) if body.get("temperature") else 0
-        order = sorted(labels, key=lambda label: -chance(text, label, drawn))
+        known = digest(text)
+        order = sorted(labels, key=lambda label: -chance(known, label, drawn))
         return " > ".join(f"[{label}]" for label in order) if labels[0].isdigit() else order[0]
 
     def _chat(self, body: dict[str, object]) -> Answer:
@@ -149,7 +159,7 @@ class Stub:
         goes_on = bool(body.get("continue_final_message")) and "continue_final_message" not in self.without
         text = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
         text = text if goes_on else f"{text}\nassistant:"
-        self.answered[crc32(text.encode())] += 1
+        self.answered[digest(text)] += 1
         said, count = self._said(text, body), body.get("top_logprobs")
         held = body.get("structured_outputs") if "structured_outputs" not in self.without else None
         if isinstance(held, dict):
@@ -165,7 +175,7 @@ class Stub:
 
     def _scores(self, query: object, passages: Sequence[object]) -> list[float]:
         for passage in passages:
-            self.answered[crc32(f"{query}|{passage}".encode())] += 1
+            self.answered[digest(f"{query}|{passage}")] += 1
         return [chance(query, passage) for passage in passages]
 
     def _rerank(self, body: dict[str, object]) -> Answer:
@@ -183,8 +193,8 @@ class Stub:
 
 
 def logprob(prompt: object, token: object) -> float:
-    """The log-probability of a token: one of many that are all improbable."""
-    return -4.0 - 8.0 * chance(text_of(prompt), token)
+    """The log-probability of a token after a prompt, or after one by its hash: one of many that are all improbable."""
+    return -4.0 - 8.0 * chance(prompt if isinstance(prompt, int) else text_of(prompt), token)
 
 
 def refused(message: str, field: str) -> Answer:
@@ -193,30 +203,30 @@ def refused(message: str, field: str) -> Answer:
 
 
 class Slots:
-    """So many prompts are answered at once, in order of arrival."""
+    """So many prompts are answered at once, in order of arrival.
+
+    When a prompt's time begins and ends is reckoned, so that a late event loop takes nothing from what is possible.
+    """
 
     def __init__(self, count: int, delay: float) -> None:
         self.free = self.count = count
         self.delay = delay
         self.most = 0
-        self.waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self.begun = 0.0
+        self.ends: deque[tuple[float, int]] = deque()
 
     def take(self, prompts: int, answer: Callable[[], None]) -> None:
         """Call `answer` when so many prompts have had their time."""
-        self.waiting.append((prompts, answer))
-        self._start()
-
-    def _start(self) -> None:
-        while self.waiting and self.free >= min(self.waiting[0][0], self.count):
-            prompts, answer = self.waiting.popleft()
-            self.free -= prompts
-            self.most = max(self.most, self.count - self.free)
-            asyncio.get_running_loop().call_later(self.delay, self._end, prompts, answer)
-
-    def _end(self, prompts: int, answer: Callable[[], None]) -> None:
-        answer()
-        self.free += prompts
-        self._start()
+        loop = asyncio.get_running_loop()
+        self.begun = max(self.begun, loop.time())
+        while self.ends and (self.ends[0][0] <= self.begun or self.free < min(prompts, self.count)):
+            end, ended = self.ends.popleft()
+            self.begun = max(self.begun, end)
+            self.free += ended
+        self.free -= prompts
+        self.most = max(self.most, self.count - self.free)
+        self.ends.append((self.begun + self.delay, prompts))
+        loop.call_at(self.begun + self.delay, answer)
 
 
 class Connection(asyncio.Protocol):
@@ -247,12 +257,18 @@ class Connection(asyncio.Protocol):
         if self.key and f"\r\nauthorization: bearer {self.key}".lower() not in head.decode().lower():
             self._reply((401, {"error": {"message": f"Incorrect API key provided: {self.key[:4]}…", "param": None}}))
         elif method == "GET":
-            stats = {"prompts": self.stub.answered.total(), "most_at_once": self.slots.most}
+            stats = {
+                "prompts": self.stub.answered.total(),
+                "most_at_once": self.slots.most,
+                "cpu_seconds": time.process_time(),
+            }
             counts = {"counts": self.stub.answered} if "counts" in path else {}
             self._reply((200, stats | counts) if "/stats" in path else self.stub.models())
         else:
             body = json.loads(content)
-            self.slots.take(len(self.stub.prompts(body)), lambda: self._reply(self.stub.answer(path, body)))
+            # Made before its time has come, so that a slot is free when the time is over.
+            answer = self.stub.answer(path, body)
+            self.slots.take(len(self.stub.prompts(body)), lambda: self._reply(answer))
 
     def _reply(self, answer: Answer) -> None:
         content = json.dumps(answer[1]).encode()

@@ -12,18 +12,17 @@ import asyncio
 import contextlib
 import json
 import random
-import ssl
-import urllib.request
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+import yarl
 
 from ..errors import BackendError
 from ._budget import Budget, Spending
+from ._connections import Connection, proxy_of
 from ._forms import MalformedError, usage
 
 FAILURES = 3
@@ -32,12 +31,7 @@ FAILURES = 3
 HEALTH_FIRST, HEALTH_MOST, HEALTH_TIMEOUT = 1.0, 30.0, 5.0
 """Seconds until one that is left out is tried again, at first and at most, and how long that may take."""
 
-REMEMBERED = 16
-"""So many of a connection's replies are remembered."""
-
 NOTHING = Spending()
-
-LIMITS = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=4.0)
 
 
 class StoppedError(BackendError):
@@ -65,51 +59,31 @@ CALL: ContextVar[Call] = ContextVar("call")
 """The call of the task that is running: the client hands it to the transport in no other way."""
 
 
-class Line:
-    """A connection, and the last replies that it brought."""
-
-    def __init__(self, context: ssl.SSLContext, proxy: str | None) -> None:
-        self.transport = httpx2.AsyncHTTPTransport(verify=context, limits=LIMITS, proxy=proxy)
-        self._brought: deque[object] = deque(maxlen=REMEMBERED)
-
-    def repeats(self, content: bytes, body: Any) -> bool:
-        """Whether it has brought this reply before: one of the same id or, where it has none, of the same content."""
-        reply = (body.get("id") if isinstance(body, Mapping) else None) or hash(content)
-        repeated = reply in self._brought
-        self._brought.append(reply)
-        return repeated
-
-
 @dataclass(eq=False)
 class Replica:
     """One base URL."""
 
-    url: httpx2.URL
+    url: str
     proxy: str | None
-    addresses: dict[str, httpx2.URL] = field(default_factory=dict)
-    idle: list[Line] = field(default_factory=list)
+    addresses: dict[str, yarl.URL] = field(default_factory=dict)
+    idle: list[Connection] = field(default_factory=list)
     asks: int = 0
     used: int = 0
     failures: int = 0
     up: bool = True
 
-    def address(self, path: str) -> httpx2.URL:
+    def address(self, path: str) -> yarl.URL:
         """The URL of a path below the base URL."""
         if path not in self.addresses:
-            self.addresses[path] = self.url.copy_with(raw_path=self.url.raw_path.rstrip(b"/") + path.encode())
+            self.addresses[path] = yarl.URL(self.url.rstrip("/") + path)
         return self.addresses[path]
-
-    @property
-    def host(self) -> str:
-        """The header that names it."""
-        return self.url.netloc.decode()
 
 
 class Replicas(httpx2.AsyncBaseTransport):
     """Sends each attempt to one of the replicas."""
 
     def __init__(self, urls: Sequence[str], timeout: float, budget: Budget) -> None:
-        self.replicas = [Replica(httpx2.URL(url), _proxy(httpx2.URL(url))) for url in urls]
+        self.replicas = [Replica(url, proxy_of(url)) for url in urls]
         self.timeout = timeout
         self.budget = budget
         self.stopped = False
@@ -134,18 +108,17 @@ class Replicas(httpx2.AsyncBaseTransport):
             tried: set[Replica] = set()
             while True:
                 replica = self._choose(call, tried)
-                request.url, request.headers["Host"] = replica.address(path), replica.host
                 try:
-                    response, cost = await self._attempt(call, replica, request)
+                    response, cost = await self._attempt(call, replica, replica.address(path), request)
                     return response
-                except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                except httpx2.ConnectError as error:
                     # Nothing was sent, so another may have it at once.
                     self._failed(call, replica, request, error)
                     self._leave_out(replica, request)
                     tried.add(replica)
                     if len(tried) == len(self.replicas):
                         raise
-                except (httpx2.RequestError, ssl.SSLError) as error:
+                except httpx2.RequestError as error:
                     cost = call.most  # it may have been answered, and paid for, all the same
                     self._failed(call, replica, request, error)
                     raise
@@ -153,17 +126,18 @@ class Replicas(httpx2.AsyncBaseTransport):
             self.attempting.discard(task)
             self.budget.settle(call.most, cost)
 
-    async def _attempt(self, call: Call, replica: Replica, request: httpx2.Request) -> tuple[httpx2.Response, Spending]:
+    async def _attempt(
+        self, call: Call, replica: Replica, url: yarl.URL, request: httpx2.Request
+    ) -> tuple[httpx2.Response, Spending]:
         """A replica's response, checked where it is one of success, and what it cost."""
-        line = replica.idle.pop() if replica.idle else Line(self._context, replica.proxy)
+        connection = replica.idle.pop() if replica.idle else self._connection(replica)
         replica.asks += call.asks
         replica.used = self.attempts = self.attempts + 1
         sound = False
         try:
             try:
                 async with asyncio.timeout(self.timeout):
-                    response = await line.transport.handle_async_request(request)
-                    await response.aread()
+                    response = await connection.send(url, request)
             except TimeoutError:
                 raise httpx2.ReadTimeout(f"no reply within {self.timeout:g} s") from None
             if not response.is_success:
@@ -174,16 +148,19 @@ class Replicas(httpx2.AsyncBaseTransport):
                 elif self.stopped:
                     raise StoppedError("stopped")
                 return response, NOTHING
-            body = _checked(call, line, response)
+            body = _checked(call, connection, response)
             replica.failures = 0
             sound = True
             return response, _cost(body, call)
         finally:
             replica.asks -= call.asks
             if sound:
-                replica.idle.append(line)
+                replica.idle.append(connection)
             else:
-                await line.transport.aclose()
+                await connection.close()
+
+    def _connection(self, replica: Replica) -> Connection:
+        return Connection(self._context, replica.proxy, self.timeout)
 
     def _choose(self, call: Call, tried: set[Replica]) -> Replica:
         """The replica with the fewest asks open, of those that answer, and not where the last attempt failed."""
@@ -216,14 +193,13 @@ class Replicas(httpx2.AsyncBaseTransport):
         while not replica.up:
             await asyncio.sleep(pause * random.uniform(0.75, 1))  # noqa: S311
             pause = min(2 * pause, HEALTH_MOST)
-            line = Line(self._context, replica.proxy)
-            with contextlib.suppress(httpx2.RequestError, ssl.SSLError, TimeoutError):
+            connection = self._connection(replica)
+            with contextlib.suppress(httpx2.RequestError, TimeoutError):
                 async with asyncio.timeout(HEALTH_TIMEOUT):
-                    question = httpx2.Request("GET", replica.address("/models"), headers=headers)
-                    response = await line.transport.handle_async_request(question)
-                    await response.aread()
+                    question = httpx2.Request("GET", replica.url, headers=headers)
+                    response = await connection.send(replica.address("/models"), question)
                 replica.up = response.status_code < 500
-            await line.transport.aclose()
+            await connection.close()
         replica.failures = 0
 
     async def aclose(self) -> None:
@@ -232,16 +208,16 @@ class Replicas(httpx2.AsyncBaseTransport):
             check.cancel()
         await asyncio.gather(*self._checks, return_exceptions=True)
         for replica in self.replicas:
-            for line in replica.idle:
-                await line.transport.aclose()
+            for connection in replica.idle:
+                await connection.close()
             replica.idle.clear()
 
 
-def _checked(call: Call, line: Line, response: httpx2.Response) -> Any:
+def _checked(call: Call, connection: Connection, response: httpx2.Response) -> Any:
     """A reply's JSON; the call has its result. Raises an error that the client retries on where it is no answer."""
     try:
         body = json.loads(response.content)
-        if line.repeats(response.content, body):
+        if connection.repeats(response.content, body):
             raise MalformedError("a reply that was given before")
         call.result = call.read(body)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MalformedError) as error:
@@ -259,15 +235,3 @@ def _cost(body: Any, call: Call) -> Spending:
     details = body["usage"].get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
     return Spending(call.most.calls, prompt, usage(body, "completion_tokens") or 0, cached or 0)
-
-
-def _proxy(url: httpx2.URL) -> str | None:
-    """The proxy that the environment names for a URL; none for this machine."""
-    if is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
-        return None
-    return urllib.request.getproxies().get(url.scheme)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    return host in ("localhost", "::1") or host.startswith("127.")

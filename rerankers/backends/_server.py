@@ -23,8 +23,6 @@ from ._replicas import CALL, NOTHING, Call, Replicas
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 10.0
-
 MOST_TOLD = 300
 """So many characters of a server's own message are told."""
 
@@ -59,12 +57,11 @@ class Server:
     def __init__(self, access: Access, budget: Budget) -> None:
         self.access = access
         self.replicas = Replicas(access.urls, access.timeout, budget)
-        seconds = httpx2.Timeout(access.timeout, connect=min(access.timeout, CONNECT_SECONDS))
         self._client = openai.AsyncOpenAI(
             base_url="http://replicas",
             api_key=access.key or "none",
             max_retries=access.retries,
-            http_client=httpx2.AsyncClient(transport=self.replicas, timeout=seconds),
+            http_client=httpx2.AsyncClient(transport=self.replicas),
         )
         self._headers: dict[str, Any] = {"Content-Type": "application/json"}
         if not access.key:
