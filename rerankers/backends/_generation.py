@@ -67,14 +67,21 @@ class _Answer:
         return text[: min((place for place in found if place >= 0), default=None)]
 
 
-@dataclass(frozen=True)
 class Writer:
-    """A model that writes, with its tokenizer; `pad` fills batches up, `seed` is the experiment's."""
+    """A model that writes, with its tokenizer; `pad` fills batches up, `seed` is the experiment's.
 
-    model: Any
-    tokens: Tokens
-    pad: int
-    seed: int
+    The settings that came with the model are taken from it: `generate` would use them wherever it is not told.
+    """
+
+    def __init__(self, model: Any, tokens: Tokens, pad: int, seed: int) -> None:
+        import transformers
+
+        self.model = model
+        self.tokens = tokens
+        self.pad = pad
+        self.seed = seed
+        self._own: Any = model.generation_config
+        model.generation_config = transformers.GenerationConfig()
 
     def write(self, batch: Batch, inputs: Mapping[str, torch.Tensor]) -> list[tuple[Request, Reply]]:
         """The texts that answer a batch of prompts of the same terms, without what they were made to begin with.
@@ -108,15 +115,6 @@ class Writer:
             ends=frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends]),
             dice=random.Random(int.from_bytes(request.key[:8]) ^ self.seed),  # noqa: S311
         )
-
-    @cached_property
-    def _own(self) -> Any:
-        """The settings that came with the model, which `generate` would use wherever it is not told."""
-        import transformers
-
-        own = self.model.generation_config
-        self.model.generation_config = transformers.GenerationConfig()
-        return own
 
     def _settings(self, answers: Sequence[_Answer]) -> Any:
         """How `generate` is to go on: as far as the longest answer may.

@@ -8,6 +8,7 @@ the same way whether they were kept or not, so what is kept changes no bit of an
 from __future__ import annotations
 
 import copy
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +18,14 @@ BYTES = 512 * 2**20
 
 
 class Prefixes:
-    """A model with the beginnings of prompts that it read last."""
+    """A model with the beginnings of prompts that it read last; several threads may use it at the same time."""
 
     def __init__(self, model: Any, room: int = BYTES) -> None:
         self.model = model
         self.room = room
         self._kept: OrderedDict[tuple[int, ...], tuple[Any, int]] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def last_logits(self, ids: Sequence[int], lengths: Sequence[int]) -> Any:
         """The logits after the last token (one row); beginnings of these lengths, in ascending order, are kept."""
@@ -35,16 +37,20 @@ class Prefixes:
 
     def _beginning(self, ids: tuple[int, ...], shorter: Any) -> Any:
         """The keys and values of a beginning, read on from a shorter one's where it is not kept."""
-        if ids in self._kept:
-            self._kept.move_to_end(ids)
-            return self._kept[ids][0]
+        with self._lock:
+            if ids in self._kept:
+                self._kept.move_to_end(ids)
+                return self._kept[ids][0]
+        # Two threads may read the same beginning; that is less than waiting for each other would often cost.
         cache, _ = self._read(ids[shorter.get_seq_length() if shorter else 0 :], shorter)
         size = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
-        self._kept[ids] = cache, size
-        self._bytes += size
-        while self._bytes > self.room and len(self._kept) > 1:
-            _, (_, freed) = self._kept.popitem(last=False)
-            self._bytes -= freed
+        with self._lock:
+            if ids not in self._kept:
+                self._kept[ids] = cache, size
+                self._bytes += size
+            while self._bytes > self.room and len(self._kept) > 1:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self._bytes -= freed
         return cache
 
     def _read(self, ids: Sequence[int], kept: Any) -> tuple[Any, Any]:

@@ -3,7 +3,8 @@
 Labels are scored in one forward pass, at the position where the answer would begin; text is generated. A batch is
 padded to its longest prompt. Padding and batch size move float32 log-probabilities by about 1e-5, enough to flip a near
 tie, so in float32 on a CPU, where batching gains nothing for models of real size, each prompt is computed alone
-(`exact`). While the model computes one batch, the next is planned and tokenised.
+(`exact`): several at the same time, each by its share of the threads, which wait for each other less than all of them
+do over one prompt. While the model computes, the next batch is planned and tokenised.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from ..errors import BackendError
+from ..errors import BackendError, InputError
 from ..prompts.prompts import Architecture
 from . import Answered, Backend, Queue, Request, Setting, Terms
 from ._batches import Batch, Prepared, planned
@@ -29,22 +30,21 @@ from ._scores import first_token_scores, target_scores, whole_label_scores
 from ._tokens import Tokens
 from ._weights import WeightOptions, Weights
 
-if TYPE_CHECKING:
-    pass
-
 WINDOW = 512
 """So many of the waiting requests are tokenised at once, and batched by length among themselves."""
 
-
 AHEAD = 1
-"""So many batches are planned and handed to the model besides the one that is waited for."""
+"""So many batches are planned and handed to the model besides those that it computes."""
+
+WORKERS = 4
+"""So many prompts are computed at the same time at most, unless told: a single ask is not to wait for one thread."""
 
 
 class Options(WeightOptions):
     """Keys of the `model` section."""
 
     speed: ClassVar[frozenset[str]] = frozenset(
-        {"device", "device_map", "batch_size", "batch_tokens", "exact", "compile"}
+        {"device", "device_map", "batch_size", "batch_tokens", "exact", "compile", "workers"}
     )
 
     batch_size: int = Field(32, ge=1, description="the most prompts a batch")
@@ -52,6 +52,12 @@ class Options(WeightOptions):
     exact: bool | None = Field(
         None,
         description="compute each prompt alone, so that nothing depends on its batch; default: float32 on CPU",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="prompts computed at the same time, each by its share of the threads; default: up to four, where "
+        "each is computed alone",
     )
     compile: bool = Field(
         False, description="compile the model when it first reads a prompt: some 30 s, then faster where it pays"
@@ -67,7 +73,7 @@ def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the nam
 
 
 class Transformers(Queue):
-    """A model and its tokenizer, answering one batch at a time."""
+    """A model and its tokenizer, answering a batch at a time or, each alone, several prompts."""
 
     simulated = False
     remembers = True
@@ -75,8 +81,7 @@ class Transformers(Queue):
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
         self._planned: deque[Batch] = deque()
-        self._running: deque[Future[Answered]] = deque()
-        self._computer = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._running: list[Future[Answered]] = []
         import huggingface_hub
         import torch
         import transformers
@@ -105,6 +110,38 @@ class Transformers(Queue):
         self.compile = options.compile
         self.batch_size = 1 if exact else options.batch_size
         self.batch_tokens = options.batch_tokens
+        self.threads = torch.get_num_threads()
+        self.workers = self._useful_workers(options)
+        self._computers = ThreadPoolExecutor(self.workers, "model", self._take_share)
+
+    def _useful_workers(self, options: Options) -> int:
+        """How many prompts are computed at the same time.
+
+        It does not depend on what is asked: a product's last bits depend on the number of threads.
+        """
+        alone = self.exact and self.device.type == "cpu" and not self.compile and options.quantization is None
+        if not alone or self._changes_while_reading:
+            if (options.workers or 1) > 1:
+                raise InputError(
+                    "model.workers: several prompts are computed at the same time only on a CPU, each alone (exact: "
+                    "true), by a model that is neither compiled nor quantised and whose positions are fixed"
+                )
+            return 1
+        return options.workers or min(WORKERS, self.threads)
+
+    @property
+    def _changes_while_reading(self) -> bool:
+        """Whether the model keeps something of the last prompt: dynamic positions, which grow with the longest."""
+        settings = getattr(self.config, "rope_parameters", None) or getattr(self.config, "rope_scaling", None) or {}
+        kinds = [settings, *(part for part in settings.values() if isinstance(part, Mapping))]
+        return any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
+
+    def _take_share(self) -> None:
+        """Leave the other workers their threads."""
+        import torch
+
+        if self.workers > 1:
+            torch.set_num_threads(max(1, self.threads // self.workers))
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -116,8 +153,10 @@ class Transformers(Queue):
             **self.weights.details,
             "exact": self.exact,
             "batch_size": self.batch_size,
-            "threads": torch.get_num_threads(),
+            "threads": self.threads,
         }
+        if self.workers > 1:
+            found["workers"] = self.workers
         if self.compile:
             found["compile"] = True
         if not self.exact:
@@ -152,16 +191,35 @@ class Transformers(Queue):
         return Writer(self.model, self.tokens, self.passes.pad, self.seed)
 
     def collect(self) -> Answered:
-        """Answer the next batch of what waited, and let the model begin with the one after it."""
-        while len(self._running) <= AHEAD and (batch := self._next_batch()):
+        """Wait for the next batch's answers, and let the model go on with what waits.
+
+        What fails is raised when all that was under way is handed over.
+        """
+        while not self._failures() and len(self._running) < self.workers + AHEAD and (batch := self._next_batch()):
             self._load(batch[0].request)
-            self._running.append(self._computer.submit(self._answered, batch))
-        return self._running.popleft().result() if self._running else []
+            self._running.append(self._computers.submit(self._answered, batch))
+        if not self._running:
+            return []
+        wait(self._running, return_when=FIRST_COMPLETED)
+        if self._failures():
+            wait(self._running)
+        failures = self._failures()
+        done = [future for future in self._running if future.done() and future not in failures] or failures
+        self._running.remove(done[0])
+        return done[0].result()
+
+    def _failures(self) -> list[Future[Answered]]:
+        return [future for future in self._running if future.done() and future.exception()]
 
     def _load(self, request: Request) -> None:
         """Load what a request needs: here and not beside other work, since loading changes settings of all torch."""
         try:
-            _ = self._cross_encoder if request.ask.kind == "relevance" else self.passes
+            if request.ask.kind == "relevance":
+                _ = self._cross_encoder
+            elif request.scoring == "generation":
+                _ = self._writer
+            else:
+                _ = self.passes
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -215,7 +273,7 @@ class Transformers(Queue):
 
     def close(self) -> None:
         """Wait for what is being computed; nothing else is held that Python would not let go of."""
-        self._computer.shutdown(cancel_futures=True)
+        self._computers.shutdown(cancel_futures=True)
 
     def _answer(self, terms: Terms, batch: Batch) -> Answered:
         """Answer a batch of requests of the same terms."""

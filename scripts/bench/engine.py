@@ -3,19 +3,86 @@
     python scripts/bench/engine.py --model FOLDER --config C [--set KEY=VALUE] [--method NAME] [--queries 2]
 
 The alternative is what older toolkits do: float32, one prompt at a time, `generate`, its first step's logits read (for
-query likelihood a forward pass with the query behind the prompt). Both rank the same candidates with the same method;
-rankings are compared. Share is the work that the prompts' tokens mean for the model's matrices, by the second, of the
-machine's own rate for a product of two matrices of 2,048 rows and columns in that number format, measured in the same
-run; where beginnings of prompts are read once, it is more than the work done.
+query likelihood a forward pass with the query behind the prompt). It ranks the candidates, and the same asks are put to
+the others, some at a time and in turn, so that what else the machine does falls on all of them. Then each of the others
+ranks by itself, with what it has answered; rankings are compared. Share is the work that the prompts' tokens mean for
+the model's matrices, by the second, of the machine's own rate for a product of two matrices of 2,048 rows and columns
+in that number format, measured in the same run; where beginnings of prompts are read once, it is more than the work
+done.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from plain import METHODS, Plain, candidates, opened, options_of, parser_of, ranked
+from r2llm.rerankers.backends import Answered, Backend, Queue, Request
+
+TOGETHER = 16
+"""So many asks are put to one after the other."""
+
+
+class InTurn(Queue):
+    """Backends that are asked the same, each in its turn; the answers are those of the first."""
+
+    simulated = False
+    remembers = True
+
+    def __init__(self, backends: Mapping[str, Backend]) -> None:
+        super().__init__()
+        self.backends = backends
+        self.seconds = dict.fromkeys(backends, 0.0)
+        self.answers: dict[str, dict[bytes, Any]] = {name: {} for name in backends}
+        self._first, *_ = backends.values()
+        self.identity, self.architecture = self._first.identity, self._first.architecture
+        self._turns = list(backends)
+
+    def collect(self) -> Answered:
+        """Ask each of them."""
+        some = self.take(TOGETHER)
+        for name in self._turns:
+            started = time.perf_counter()
+            self.answers[name] |= {request.key: reply for request, reply in asked(self.backends[name], some)}
+            self.seconds[name] += time.perf_counter() - started
+        self._turns = [*self._turns[1:], self._turns[0]]
+        first, *_ = self.answers.values()
+        return [(request, first[request.key]) for request in some]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Known(Queue):
+    """A backend whose answers are partly known."""
+
+    simulated = False
+    remembers = True
+
+    def __init__(self, backend: Backend, answers: Mapping[bytes, Any], of: Backend) -> None:
+        super().__init__()
+        self.backend, self.answers = backend, answers
+        self.identity, self.architecture = of.identity, of.architecture  # by which the answers are known
+
+    def collect(self) -> Answered:
+        """What is known of all that waits, and what is not."""
+        waiting = self.take()
+        unknown = asked(self.backend, [request for request in waiting if request.key not in self.answers])
+        return unknown + [(each, self.answers[each.key]) for each in waiting if each.key in self.answers]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def asked(backend: Backend, requests: Sequence[Request]) -> Answered:
+    """All the answers of a backend."""
+    found: Answered = []
+    backend.submit(requests)
+    while len(found) < len(requests):
+        found += backend.collect()
+    return found
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
@@ -55,17 +122,18 @@ def main() -> None:
     print(f"{args.model}: {torch.get_num_threads()} threads; matrix rate {rates_text}")
     for method in args.method or METHODS:
         options = options_of(method)
-        seconds, costs, rankings = ranked(options, plain, queries)
+        engines = InTurn({"plain": plain} | ours)
+        _, costs, rankings = ranked(options, engines, queries)
         calls = sum(cost.calls for cost in costs)
+        seconds = engines.seconds["plain"]
         print(f"{method:18} plain float32     {calls:6} calls {calls / seconds:7.2f}/s", flush=True)
         for dtype, backend in ours.items():
-            took, spent, found = ranked(options, backend, queries)
-            mine = sum(cost.calls for cost in spent)
-            tokens = sum(cost.prompt_tokens or 0 for cost in spent) if method != "pointwise.qlm" else None
+            _, _, found = ranked(options, Known(backend, engines.answers[dtype], engines), queries)
+            took = engines.seconds[dtype]
+            tokens = sum(cost.prompt_tokens or 0 for cost in costs) if method != "pointwise.qlm" else None
             share = f"{tokens * per_token / took / rates[dtype]:5.0%}" if tokens else "    -"
             same = sum(found[query][:10] == rankings[query][:10] for query in found)
-            faster = (mine / took) / (calls / seconds)
-            print(f"{'':18} r2llm {dtype:9}   {mine:6} calls {mine / took:7.2f}/s {faster:5.2f} x", end="  ")
+            print(f"{'':18} r2llm {dtype:9}   {calls:6} calls {calls / took:7.2f}/s {seconds / took:5.2f} x", end="  ")
             print(f"share {share}  top 10 equal {same}/{len(found)}", flush=True)
 
 

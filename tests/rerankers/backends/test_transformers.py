@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -321,12 +323,78 @@ def test_no_more_beginnings_are_kept_than_there_is_room_for(tiny_llama: Path) ->
 
 
 def test_the_next_batch_is_with_the_model_while_one_is_waited_for(tiny_llama: Path, posed) -> None:
-    backend = opened(tiny_llama)
+    backend = opened(tiny_llama, workers=1)
     requests = posed(backend, "pointwise.yes_no")
     backend.submit(requests)
     assert [request for request, _ in backend.collect()] == requests[:1]
     assert len(backend._running) == backend_module.AHEAD
     backend.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("pointwise.yes_no", {}),
+        ("pointwise.yes_no", {"scoring": "generation"}),
+        ("pointwise.yes_no", {"scoring": "generation", "temperature": 1.0, "max_new_tokens": 9}),
+        ("setwise.heapsort", {}),
+    ],
+)
+def test_prompts_computed_at_the_same_time_are_answered_as_one_after_the_other(
+    folder: Path, posed, method: str, options: dict[str, object]
+) -> None:
+    passages = [f"{text} {'moon ' * n}" for n, text in enumerate(PASSAGES * 4)]
+    found = []
+    for workers in (1, 3, 3):
+        backend = opened(folder, workers=workers)
+        backend.threads = workers  # a thread a prompt
+        found.append(answered(backend, posed(backend, method, passages, **options)))
+        backend.close()
+    assert len(found[0]) >= 3
+    assert found[1] == found[2]
+    for one, other in zip(found[0], found[1], strict=True):
+        assert (one.text, one.prompt_tokens) == (other.text, other.prompt_tokens)
+        assert one.scores == (None if other.scores is None else pytest.approx(other.scores, abs=1e-4))
+
+
+def test_what_was_under_way_is_handed_over_before_a_failure_is_raised(
+    tiny_llama: Path, posed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = opened(tiny_llama, workers=2)
+    requests = posed(backend, "pointwise.yes_no", [f"passage {n}" for n in range(8)])
+    answer, slow = backend._answer, threading.Event()
+
+    def failing(terms, batch):
+        if batch[0].request is requests[2]:
+            slow.set()
+            raise RuntimeError("broken")
+        if batch[0].request is requests[1]:
+            slow.wait(10)
+            time.sleep(0.1)
+        return answer(terms, batch)
+
+    monkeypatch.setattr(backend, "_answer", failing)
+    backend.submit(requests)
+    found = []
+
+    def collect_all() -> None:
+        while True:
+            found.extend(request for request, _ in backend.collect())
+
+    with pytest.raises(RuntimeError, match="broken"):
+        collect_all()
+    assert requests[0] in found
+    assert requests[1] in found
+    assert requests[2] not in found
+    assert len(found) <= 4
+    backend.close()
+
+
+def test_several_prompts_at_the_same_time_need_each_alone(tiny_llama: Path) -> None:
+    assert opened(tiny_llama, exact=False).workers == 1
+    for more in ({"exact": False}, {"compile": True}):
+        with pytest.raises(InputError, match=r"model\.workers"):
+            opened(tiny_llama, workers=2, **more)
 
 
 def test_a_compiled_model_answers_alike_and_is_compiled_few_times(tiny_llama: Path, posed) -> None:
