@@ -48,6 +48,7 @@ def main() -> None:
             for turn in range(args.times):
                 plain = ["--model", args.model, "--config", args.config, "--method", method]
                 plain += ["--queries", str(args.queries), "--output", str(folder / "plain.trec")]
+                plain += [part for setting in args.set for part in ("--set", setting)]
                 plain_seconds.append(timed([str(Path(__file__).with_name("plain.py")), *plain])[0])
                 ours = ["rerank", "--config", args.config, "--queries", str(args.queries), "--quiet", "--json"]
                 ours += [part for setting in settings for part in ("--set", setting)]

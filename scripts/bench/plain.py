@@ -121,11 +121,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--config", required=True)
+    parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--method", required=True, choices=METHODS)
     parser.add_argument("--queries", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    queries = candidates(args.config, [], args.queries)
+    queries = candidates(args.config, args.set, args.queries)
     _, _, rankings = ranked(options_of(args.method), Plain(opened(args.model)), queries)
     runfile.write(args.output, rankings, {one.query.id: one.ids for one in queries}, "plain")
 
