@@ -84,7 +84,10 @@ def known(name: str, names: Iterable[str], what: str) -> None:
 def nearest(name: str, names: Iterable[str]) -> str:
     """The remedy for a misspelt name: the nearest known ones, or all of them."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.52)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
+    # Next to a slip of the pen, what is merely alike is not meant.
+    close = [one for one, alike in zip(close, likeness, strict=True) if alike > likeness[0] - 0.3]
     if not close and len(names) > 30:
         some = sorted(names, key=len)[:3]
         return f"; `r2llm list` shows the {len(names)} there are, such as {', '.join(some)}"
