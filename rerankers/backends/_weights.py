@@ -126,6 +126,11 @@ class Weights:
         return found
 
     @property
+    def quantization(self) -> str | None:
+        """How the weights are quantised, when they are loaded or already; None where they are not."""
+        return self.options.quantization or self._quantized_by(self.config)
+
+    @property
     def details(self) -> dict[str, object]:
         """The files it is made of, by hash."""
         found: dict[str, object] = {
@@ -135,8 +140,8 @@ class Weights:
         }
         if self.adapter is not None:
             found["adapter"] = {**named(self.adapter), "files": digests(self.adapter)}
-        if quantization := self.options.quantization or self._quantized_by(self.config):
-            found["quantization"] = quantization
+        if self.quantization is not None:
+            found["quantization"] = self.quantization
         if self.options.device_map is not None:
             found["device_map"] = self.options.device_map
         return found
@@ -196,7 +201,7 @@ class Weights:
 
     def _loaded(self, kind: Any, wanted: str, **more: Any) -> Any:
         """The model of a kind, joined with its adapter; `wanted` tells the user what kind that is."""
-        quantized = (self.options.quantization or self._quantized_by(self.config)) is not None
+        quantized = self.quantization is not None
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at each matrix product what it rounds
         # What is quantised stays where it is loaded.
         at_once = {"": str(self.device)} if quantized and self.device.type != "cpu" else None

@@ -119,7 +119,7 @@ class Transformers(Queue):
 
         It does not depend on what is asked: a product's last bits depend on the number of threads.
         """
-        alone = self.exact and self.device.type == "cpu" and not self.compile and options.quantization is None
+        alone = self.exact and self.device.type == "cpu" and not self.compile and self.weights.quantization is None
         if not alone or self._changes_while_reading:
             if (options.workers or 1) > 1:
                 raise InputError(

@@ -406,6 +406,9 @@ def _separates(gap: str, left: _Item, right: _Item, joint: Joint) -> bool:
 
 
 def _run(items: Sequence[_Item], gaps: Sequence[str]) -> _Run:
+    if not gaps:  # as most labels in long texts, so nothing is looked for in vain
+        [one] = items
+        return _Run(one.start, one.end, int(one.style == "marked"), () if one.index is None else (one.index,), "single")
     marked = [item for item in items if item.style == "marked"]
     numbered = any(LIST_NUMBER.fullmatch(gap.strip(BETWEEN)) for gap in gaps)
     if numbered and marked:  # the others are numbers of lines: "1. [14] > 2. [15] > 3"

@@ -14,12 +14,12 @@ done.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from plain import METHODS, Plain, candidates, opened, options_of, parser_of, ranked
-from r2llm.rerankers.backends import Answered, Backend, Queue, Request
+from plain import METHODS, Plain, asked, candidates, opened, options_of, parser_of, ranked
+from r2llm.rerankers.backends import Answered, Backend, Queue
 
 TOGETHER = 16
 """So many asks are put to one after the other."""
@@ -74,15 +74,6 @@ class Known(Queue):
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def asked(backend: Backend, requests: Sequence[Request]) -> Answered:
-    """All the answers of a backend."""
-    found: Answered = []
-    backend.submit(requests)
-    while len(found) < len(requests):
-        found += backend.collect()
-    return found
 
 
 def matrix_rate(dtype: torch.dtype) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from r2llm.pipeline import config, runfile
 from r2llm.pipeline.progress import Listener
 from r2llm.pipeline.retrieve import retrieve
-from r2llm.rerankers.backends import Backend, Queue, Request, Setting, transformers
+from r2llm.rerankers.backends import Answered, Backend, Queue, Request, Setting, transformers
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker
@@ -74,6 +75,15 @@ class Plain(Queue):
         labels = [first for (first,) in self.tokens.label_ids(request, text)]
         scores = answer.logits[0][0].double().log_softmax(-1)[labels].tolist()
         return Reply(scores=tuple(scores), prompt_tokens=len(ids), completion_tokens=0)
+
+
+def asked(backend: Backend, requests: Sequence[Request]) -> Answered:
+    """All the answers of a backend."""
+    found: Answered = []
+    backend.submit(requests)
+    while len(found) < len(requests):
+        found += backend.collect()
+    return found
 
 
 def ranked(options: dict[str, Any], backend: Backend, queries: list[Candidates]) -> tuple[float, list[Cost], Any]:

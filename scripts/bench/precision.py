@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import Any
 
 import yaml
-from plain import METHODS, candidates, opened, options_of, parser_of
+from plain import METHODS, asked, candidates, opened, options_of, parser_of
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
@@ -59,18 +59,15 @@ def main() -> None:
         for text in args.against or AGAINST:
             other = opened(args.model, **yaml.safe_load(text))
             found = rankings(options, other, queries)
-            other.submit([request for request, _ in alone.answers.values()])
-            moved, flipped, asked = 0.0, 0, 0
-            while asked < len(alone.answers):
-                for request, reply in other.collect():
-                    asked += 1
-                    scores = alone.answers[request.key][1]
-                    moved = max([moved, *(abs(a - b) for a, b in zip(scores, reply.scores, strict=True))])
-                    flipped += scores.index(max(scores)) != reply.scores.index(max(reply.scores))
+            moved, flipped = 0.0, 0
+            for request, reply in asked(other, [request for request, _ in alone.answers.values()]):
+                scores = alone.answers[request.key][1]
+                moved = max([moved, *(abs(a - b) for a, b in zip(scores, reply.scores, strict=True))])
+                flipped += scores.index(max(scores)) != reply.scores.index(max(reply.scores))
             top = sum(found[query][:10] != expected[query][:10] for query in expected)
             whole = sum(found[query] != expected[query] for query in expected)
             print(
-                f"{method:18} {text:32} {asked:6} asks  scores move {moved:.1e}  choices flip {flipped}  "
+                f"{method:18} {text:32} {len(alone.answers):6} asks  scores move {moved:.1e}  choices flip {flipped}  "
                 f"top 10 moves {top}/{len(queries)}  ranking moves {whole}/{len(queries)}",
                 flush=True,
             )

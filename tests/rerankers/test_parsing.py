@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -403,30 +402,22 @@ HOSTILE = ["[", "<", " ", "1", "[1] > [2] > ", "1, 2, ", "1. [1]\n", "1: 8\n", "
 HOSTILE += ['{"[1]": 8, ', "Doc: 1, Relevance: 7, Final: ", "the final answer is ", "[1] [2] x ", "[1]" + " " * 50]
 
 
-def seconds(read: Callable[[str, Sequence[str]], object], text: str, labels: Sequence[str]) -> float:
-    begun = time.process_time()
-    read(text, labels)
-    return time.process_time() - begun
-
-
-def takes_linear_time(read: Callable[[str, Sequence[str]], object], text: str, labels: Sequence[str]) -> bool:
-    """Less than a second or, where the machine is slow, at most twice a quarter's time for each quarter."""
-    whole = seconds(read, text, labels)
-    return whole < 1 or whole < 8 * seconds(read, text[: len(text) // 4], labels)
-
-
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
 def test_a_megabyte_takes_less_than_a_second(piece: str) -> None:
     text = (piece * 1_000_000)[:1_000_000]
     for read in (read_label, read_permutation, read_ratings, partial(read_selection, limit=5)):
-        assert takes_linear_time(read, text, ONE_TO_20)
+        begun = time.process_time()
+        read(text, ONE_TO_20)
+        assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize("piece", ["A B ", "A > B > ", "A\n"])
 def test_a_megabyte_of_letters_takes_less_than_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     for read in (read_label, read_permutation):
-        assert takes_linear_time(read, text, ABC)
+        begun = time.process_time()
+        read(text, ABC)
+        assert time.process_time() - begun < 1
 
 
 def test_numbers_of_many_digits_are_read_as_text() -> None:
