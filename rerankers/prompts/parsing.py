@@ -298,13 +298,19 @@ def _completed(stated: Sequence[int], docs: int) -> tuple[int, ...]:
 
 def _plain(text: str) -> str:
     r"""The end of a text, without what only decorates a chain: &gt; for >, and LaTeX's \boxed{…}."""
-    if len(text) > LONGEST_ORDER:
-        text = re.sub(r"\A\S+", "", text[-LONGEST_ORDER:])
-    return re.sub(r"\\(?:boxed|text|mathrm)\{", "{", text.replace("&gt;", ">")).strip(SPACES)
+    return re.sub(r"\\(?:boxed|text|mathrm)\{", "{", _end(text, LONGEST_ORDER).replace("&gt;", ">")).strip(SPACES)
 
 
-LONGEST_ORDER = 100_000
+def _end(text: str, longest: int) -> str:
+    """The last so many characters of a text, from a blank on: half a number is none."""
+    return text if len(text) <= longest else re.sub(r"\A\S+", "", text[-longest:])
+
+
+LONGEST_ORDER = 50_000
 """Characters: of a longer text only the end is read for an order. Two hundred labels take 2,000."""
+
+LONGEST_RATINGS = 200_000
+"""Characters: of a longer text only the end is read for ratings, which may be explained one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,7 +503,7 @@ def read_ratings(text: str, labels: Sequence[str]) -> Found[tuple[float | None, 
     answer, why_not = _answer(text)
     if not answer:
         return Found(None, why_not)
-    indices = _indices(labels)
+    indices, answer = _indices(labels), _end(answer, LONGEST_RATINGS)
     in_json, relevance, marked, bare = _rating_patterns(tuple(labels))
     objects = [_scores(in_json.findall(found[0]), indices) for found in OBJECT.finditer(answer)]
     lines = [*relevance.finditer(answer)]

@@ -1,7 +1,9 @@
 """Text becomes answers: labels, orders, selections, ratings; what is prose becomes none."""
 
+import gc
 import random
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -402,22 +404,38 @@ HOSTILE = ["[", "<", " ", "1", "[1] > [2] > ", "1, 2, ", "1. [1]\n", "1: 8\n", "
 HOSTILE += ['{"[1]": 8, ', "Doc: 1, Relevance: 7, Final: ", "the final answer is ", "[1] [2] x ", "[1]" + " " * 50]
 
 
+def seconds(read: Callable[[str, Sequence[str]], object], text: str, labels: Sequence[str]) -> float:
+    """What reading takes of the processor, without what the collector finds to do in this process and other threads."""
+    gc.disable()
+    try:
+        begun = time.thread_time()
+        read(text, labels)
+        return time.thread_time() - begun
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
 def test_a_megabyte_takes_less_than_a_second(piece: str) -> None:
     text = (piece * 1_000_000)[:1_000_000]
     for read in (read_label, read_permutation, read_ratings, partial(read_selection, limit=5)):
-        begun = time.process_time()
-        read(text, ONE_TO_20)
-        assert time.process_time() - begun < 1
+        assert seconds(read, text, ONE_TO_20) < 1
 
 
 @pytest.mark.parametrize("piece", ["A B ", "A > B > ", "A\n"])
 def test_a_megabyte_of_letters_takes_less_than_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     for read in (read_label, read_permutation):
-        begun = time.process_time()
-        read(text, ABC)
-        assert time.process_time() - begun < 1
+        assert seconds(read, text, ABC) < 1
+
+
+def test_of_a_long_text_the_end_is_read() -> None:
+    far, near = "x " * 30_000, "x " * 20_000
+    assert read_permutation(f"[2] > [1] > [3]\n{near}", THREE) == Found((1, 0, 2), "chain")
+    assert read_permutation(f"[2] > [1] > [3]\n{far}", THREE) == Found(None, "prose")
+    assert read_permutation(f"[2] > [1] > [3]\n{far}\n[3] > [1]", THREE) == Found((2, 0, 1), "chain")
+    assert read_ratings(f"[1]: 3\n{far}[2]: 4", THREE) == Found((3.0, 4.0, None), "pairs")
+    assert read_ratings(f"[1]: 3\n{far * 4}[2]: 4", THREE) == Found((None, 4.0, None), "pairs")
 
 
 def test_numbers_of_many_digits_are_read_as_text() -> None:
