@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from ..rerankers import api
 from ..rerankers.backends import Backend, Grades, Request
-from ..rerankers.backends._tokens import Tokens
+from ..rerankers.backends.inputs.tokens import Tokens
 from ..rerankers.prompts.answers import Reply
 from ..rerankers.types import AskKind
 from .runfile import Run

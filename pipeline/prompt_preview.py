@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..rerankers import api
 from ..rerankers.backends import Backend, Grades, Request
-from ..rerankers.backends._tokens import SEAM, Tokens
+from ..rerankers.backends.inputs.tokens import SEAM, Tokens
 from ..rerankers.cascade import first
 from ..rerankers.errors import InputError
 from ..rerankers.prompts.parsing import LabelRule, PermutationRule

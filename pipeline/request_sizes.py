@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..rerankers.backends import Backend, Request, shape_of
-from ..rerankers.backends._tokens import Tokens
+from ..rerankers.backends.inputs.tokens import Tokens
 from ..rerankers.flops import Shape, corrections, of_answer, readings
 from ..rerankers.prompts.answers import Reading, Reply, read
 from .progress import Advance

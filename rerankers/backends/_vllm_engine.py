@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from ..errors import BackendError, InputError
-from ._loading import one_line
+from .models.loading import one_line
 
 T = TypeVar("T")
 

@@ -23,11 +23,11 @@ from ..errors import InputError
 from ..prices import price_of
 from ..prompts.prompts import Architecture
 from . import Answered, Backend, ModelOptions, Request, Setting
-from ._budget import Limits
-from ._conversation import Conversation
-from ._dispatch import Dispatch
-from ._loading import TOKENIZER_FILES, Source, combined, load, locate
-from ._tokens import Tokens
+from .inputs.tokens import Tokens
+from .models.loading import TOKENIZER_FILES, Source, combined, load, locate
+from .servers.budget import Limits
+from .servers.conversation import Conversation
+from .servers.dispatch import Dispatch
 
 
 class Options(ModelOptions):

@@ -21,14 +21,14 @@ from pydantic import Field
 from ..errors import BackendError, InputError
 from ..prompts.prompts import Architecture
 from . import Answered, Backend, Queue, Request, Setting, Terms
-from ._batches import Batch, Prepared, planned
-from ._cross_encoders import CrossEncoder
-from ._generation import Writer
-from ._loading import out_of_memory, slow_in_software
-from ._passes import Passes, compile_error, compiled
-from ._scores import first_token_scores, target_scores, whole_label_scores
-from ._tokens import Tokens
-from ._weights import WeightOptions, Weights
+from .engine.cross_encoders import CrossEncoder
+from .engine.generation import Writer
+from .engine.passes import Passes, compile_error, compiled
+from .engine.scores import first_token_scores, target_scores, whole_label_scores
+from .inputs.batches import Batch, Prepared, planned
+from .inputs.tokens import Tokens
+from .models.devices import keep_freed_memory, out_of_memory, slow_in_software
+from .models.weights import WeightOptions, Weights
 
 WINDOW = 512
 """So many of the waiting requests are tokenised at once, and batched by length among themselves."""
@@ -140,6 +140,8 @@ class Transformers(Queue):
         """Leave the other workers their threads."""
         import torch
 
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if self.workers > 1:
             torch.set_num_threads(max(1, self.threads // self.workers))
 
@@ -184,7 +186,7 @@ class Transformers(Queue):
     @cached_property
     def passes(self) -> Passes:
         """The model's forward passes."""
-        return Passes(self.model, self.tokens, keep_beginnings=self.exact)
+        return Passes(self.model, self.tokens, keep_beginnings=self.exact, compiled=self.compile)
 
     @cached_property
     def _writer(self) -> Writer:

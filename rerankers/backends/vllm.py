@@ -21,10 +21,11 @@ from ..errors import BackendError, InputError
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
 from . import Backend, ModelOptions, Queue, Request, Setting
-from ._batches import Prepared
-from ._loading import described, device_of, dtype_of, load, locate
-from ._tokens import Tokens
 from ._vllm_engine import Engine, require, version
+from .inputs.batches import Prepared
+from .inputs.tokens import Tokens
+from .models.devices import device_of, dtype_of
+from .models.loading import described, load, locate
 
 OPEN = 1024
 """So many requests the engine holds at most: enough for its batches, and while it computes, the next are tokenised."""

@@ -3,7 +3,8 @@
     python scripts/bench/engine.py --model FOLDER --config C [--set KEY=VALUE] [--method NAME] [--queries 2]
 
 The alternative is what older toolkits do: float32, one prompt at a time, `generate`, its first step's logits read (for
-query likelihood a forward pass with the query behind the prompt). It ranks the candidates, and the same asks are put to
+query likelihood a forward pass with the query behind the prompt), in a process of its own, since ours changes how a
+process keeps memory. It ranks the candidates, and the same asks are put to
 the others, some at a time and in turn, so that what else the machine does falls on all of them. Then each of the others
 ranks by itself, with what it has answered; rankings are compared. Share is the work that the prompts' tokens mean for
 the model's matrices, by the second, of the machine's own rate for a product of two matrices of 2,048 rows and columns
@@ -13,16 +14,58 @@ done.
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
 from plain import METHODS, Plain, asked, candidates, opened, options_of, parser_of, ranked
 from r2llm.rerankers.backends import Answered, Backend, Queue
+from r2llm.rerankers.prompts.prompts import Prompt
 
-TOGETHER = 16
+TOGETHER = 64
 """So many asks are put to one after the other."""
+
+
+def answer(connection: Connection, model: str) -> None:
+    """Answer lists of requests by the plain engine until there is nobody to ask."""
+    plain = Plain(opened(model))
+    connection.send((plain.identity, plain.architecture, 2 * weights(plain.model)))
+    while True:
+        try:
+            connection.send([reply for _, reply in asked(plain, connection.recv())])
+        except EOFError:
+            return
+
+
+class Apart(Queue):
+    """The plain engine in a process of its own. `per_token`: operations that a token of a prompt means."""
+
+    simulated = False
+    remembers = True
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self._ours, its = multiprocessing.Pipe()
+        # What a prompt has computed of itself is no data.
+        ForkingPickler.register(Prompt, lambda prompt: (Prompt.model_validate, (prompt.model_dump(),)))
+        # Not a fork: a forked process cannot start threads of its own for matrix products.
+        context = multiprocessing.get_context("spawn")
+        context.Process(target=answer, args=(its, model), daemon=True).start()
+        self.identity, self.architecture, self.per_token = self._ours.recv()
+
+    def collect(self) -> Answered:
+        """All that waits, answered one by one."""
+        some = self.take()
+        self._ours.send(some)
+        return list(zip(some, self._ours.recv(), strict=True))
+
+    def close(self) -> None:
+        """Let the process end."""
+        self._ours.close()
 
 
 class InTurn(Queue):
@@ -101,8 +144,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="with `compile: true`")
     args = parser.parse_args()
     queries = candidates(args.config, args.set, args.queries)
-    plain = Plain(opened(args.model))
-    per_token = 2 * weights(plain.model)
+    plain = Apart(args.model)
     ours = {dtype: opened(args.model, dtype, compile=args.compile) for dtype in args.dtype or ["float32", "bfloat16"]}
     if args.compile:  # what compiling takes is said by itself
         for dtype, backend in ours.items():
@@ -122,7 +164,7 @@ def main() -> None:
             _, _, found = ranked(options, Known(backend, engines.answers[dtype], engines), queries)
             took = engines.seconds[dtype]
             tokens = sum(cost.prompt_tokens or 0 for cost in costs) if method != "pointwise.qlm" else None
-            share = f"{tokens * per_token / took / rates[dtype]:5.0%}" if tokens else "    -"
+            share = f"{tokens * plain.per_token / took / rates[dtype]:5.0%}" if tokens else "    -"
             same = sum(found[query][:10] == rankings[query][:10] for query in found)
             print(f"{'':18} r2llm {dtype:9}   {calls:6} calls {calls / took:7.2f}/s {seconds / took:5.2f} x", end="  ")
             print(f"share {share}  top 10 equal {same}/{len(found)}", flush=True)

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r2llm.rerankers.backends import Setting, openai
-from r2llm.rerankers.backends._dispatch import Dispatch
+from r2llm.rerankers.backends.servers.dispatch import Dispatch
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler

@@ -25,7 +25,7 @@ from r2llm.pipeline import config
 from r2llm.pipeline.progress import Listener
 from r2llm.pipeline.retrieve import retrieve
 from r2llm.rerankers.backends import Backend, Request, Setting, openai, vllm
-from r2llm.rerankers.backends._batches import Prepared
+from r2llm.rerankers.backends.inputs.batches import Prepared
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.scheduler import Scheduler

@@ -10,7 +10,7 @@ import pytest
 from r2llm.pipeline import config, experiment
 from r2llm.pipeline.progress import Listener
 from r2llm.pipeline.prompt_preview import Preview, preview
-from r2llm.rerankers.backends._tokens import SEAM, Tokens
+from r2llm.rerankers.backends.inputs.tokens import SEAM, Tokens
 from r2llm.rerankers.errors import InputError
 
 Look = Callable[..., Preview]

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 from r2llm.rerankers.backends import Request, Setting, openai
-from r2llm.rerankers.backends._budget import Limits, Spending
-from r2llm.rerankers.backends._chat import Chat, _read_text
-from r2llm.rerankers.backends._completions import Completions
-from r2llm.rerankers.backends._control_tokens import disarmed
-from r2llm.rerankers.backends._conversation import Conversation
-from r2llm.rerankers.backends._forms import Fields, MalformedError, RefusedError
-from r2llm.rerankers.backends._listed_labels import bounded, by_text, shifted
-from r2llm.rerankers.backends._rerank_endpoints import RerankEndpoints, _scores
-from r2llm.rerankers.backends._tokens import Tokens
+from r2llm.rerankers.backends.inputs.control_tokens import disarmed
+from r2llm.rerankers.backends.inputs.tokens import Tokens
+from r2llm.rerankers.backends.servers.budget import Limits, Spending
+from r2llm.rerankers.backends.servers.chat import Chat, _read_text
+from r2llm.rerankers.backends.servers.completions import Completions
+from r2llm.rerankers.backends.servers.conversation import Conversation
+from r2llm.rerankers.backends.servers.forms import Fields, MalformedError, RefusedError
+from r2llm.rerankers.backends.servers.listed_labels import bounded, by_text, shifted
+from r2llm.rerankers.backends.servers.rerank_endpoints import RerankEndpoints, _scores
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests

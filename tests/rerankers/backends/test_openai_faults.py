@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.rerankers.backends import Backend, Setting, _replicas, openai
-from r2llm.rerankers.backends._budget import Limits
+from r2llm.rerankers.backends import Backend, Setting, openai
+from r2llm.rerankers.backends.servers import replicas
+from r2llm.rerankers.backends.servers.budget import Limits
 from r2llm.rerankers.errors import BackendError
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.types import Candidates, Cost, Ranking
@@ -274,7 +275,7 @@ def test_replicas_share_the_asks_and_one_that_fails_comes_back(
     fault_free: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_replicas, "HEALTH_FIRST", 0.05)
+    monkeypatch.setattr(replicas, "HEALTH_FIRST", 0.05)
     steady, mortal = (serve("stub_server.py", "--delay", "0.02", "--slots", "4") for _ in range(2))
     backend = opened([steady.url, mortal.url], max_concurrency=16)
     found = orders(rank(POINTWISE, backend, queries[:5]))

@@ -14,9 +14,9 @@ import pytest
 from r2llm.rerankers import catalog
 from r2llm.rerankers.backends import Decoding, Request, Setting, Terms
 from r2llm.rerankers.backends import transformers as backend_module
-from r2llm.rerankers.backends._batches import Prepared, planned
-from r2llm.rerankers.backends._prefixes import Prefixes
-from r2llm.rerankers.backends._tokens import LEAST
+from r2llm.rerankers.backends.engine.prefixes import Prefixes
+from r2llm.rerankers.backends.inputs.batches import Prepared, planned
+from r2llm.rerankers.backends.inputs.tokens import LEAST
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.prompts import prompts
 from r2llm.rerankers.prompts.answers import Reply

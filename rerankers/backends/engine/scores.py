@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import BackendError
-from ..prompts.answers import Reply
-from . import Answered, Request
-from ._batches import Batch, Prepared
-from ._passes import Passes
+from ...errors import BackendError
+from ...prompts.answers import Reply
+from .. import Answered, Request
+from ..inputs.batches import Batch, Prepared
+from .passes import Passes
 
 if TYPE_CHECKING:
     import torch

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendError
-from ..prompts.answers import Reply
-from . import Decoding, Request
-from ._batches import Batch
-from ._tokens import Tokens
+from ...errors import BackendError
+from ...prompts.answers import Reply
+from .. import Decoding, Request
+from ..inputs.batches import Batch
+from ..inputs.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from ..prompts.answers import Reply
-from . import Answered, Request
-from ._budget import BudgetSpentError
+from ...prompts.answers import Reply
+from .. import Answered, Request
+from .budget import BudgetSpentError
 
 WINDOW = 64
 """So many of the waiting requests are prepared at once."""

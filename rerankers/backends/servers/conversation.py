@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
-from ..prompts.answers import Reply
-from . import Request
-from ._budget import Budget
-from ._chat import Chat
-from ._completions import Completions
-from ._dispatch import Group
-from ._forms import Fields, Form, Probes, RefusedError
-from ._rerank_endpoints import Endpoint, RerankEndpoints
+from ...errors import InputError
+from ...prompts.answers import Reply
+from .. import Request
+from .budget import Budget
+from .chat import Chat
+from .completions import Completions
+from .dispatch import Group
+from .forms import Fields, Form, Probes, RefusedError
+from .rerank_endpoints import Endpoint, RerankEndpoints
 
 if TYPE_CHECKING:
-    from ._server import Server
-    from .openai import OpenAI
+    from ..openai import OpenAI
+    from .server import Server
 
 NEUTRAL_SERVERS = {"vllm", "sglang"}
 """As /models names them: those that take sampling parameters from the model's own config unless told."""
@@ -71,7 +71,7 @@ class Conversation:
 
         Raises `BackendError` where it does not answer or takes no request without a valid key.
         """
-        from ._server import Access, Server
+        from .server import Access, Server
 
         options = self.backend.options
         access = Access(self.backend.urls, self.key, options.api_key_env, options.timeout, options.retries)

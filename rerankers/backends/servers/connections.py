@@ -17,7 +17,7 @@ import aiohttp
 import httpx2
 import yarl
 
-from ..errors import InputError
+from ...errors import InputError
 
 CONNECT_SECONDS = 10.0
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ..errors import InputError
-from ..prompts.answers import Reply
-from . import Request
-from ._batches import Prepared
-from ._budget import Spending
-from ._dispatch import Group
-from ._forms import (
+from ...errors import InputError
+from ...prompts.answers import Reply
+from .. import Request
+from ..inputs.batches import Prepared
+from ..inputs.tokens import Tokens
+from .budget import Spending
+from .dispatch import Group
+from .forms import (
     NEUTRAL,
     Fields,
     MalformedError,
@@ -33,8 +34,7 @@ from ._forms import (
     rendered,
     usage,
 )
-from ._listed_labels import are_log_probabilities, bounded, by_text
-from ._tokens import Tokens
+from .listed_labels import are_log_probabilities, bounded, by_text
 
 PATH = "/completions"
 

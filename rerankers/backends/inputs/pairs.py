@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from ..errors import InputError
-from . import Request
+from ...errors import InputError
+from .. import Request
 
 UNKNOWN_LENGTH = 10**9
 """A tokenizer that does not know how long the model's texts may be says a longer one than that."""

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..errors import InputError
-from ..prompts.answers import Reply
-from ..prompts.parsing import TAG
-from . import Request
-from ._budget import Spending
-from ._dispatch import Group
-from ._forms import (
+from ...errors import InputError
+from ...prompts.answers import Reply
+from ...prompts.parsing import TAG
+from .. import Request
+from ..inputs.tokens import Tokens
+from .budget import Spending
+from .dispatch import Group
+from .forms import (
     NEUTRAL,
     Fields,
     MalformedError,
@@ -30,8 +31,7 @@ from ._forms import (
     rendered,
     usage,
 )
-from ._listed_labels import are_log_probabilities, bounded, by_text, shifted
-from ._tokens import Tokens
+from .listed_labels import are_log_probabilities, bounded, by_text, shifted
 
 PATH = "/chat/completions"
 

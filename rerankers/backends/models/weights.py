@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ..errors import InputError
-from . import ModelOptions
-from ._adapters import adapted, base_of, head_labels, names_of_weights
-from ._loading import (
+from ...errors import InputError
+from .. import ModelOptions
+from .adapters import adapted, base_of, head_labels, names_of_weights
+from .devices import device_of, dtype_of
+from .loading import (
     ADAPTER_CONFIG,
     TOKENIZER_FILES,
     Source,
     described,
-    device_of,
     digests,
-    dtype_of,
     load,
     locate,
     named,

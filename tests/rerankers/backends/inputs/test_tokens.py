@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from r2llm.rerankers.backends import Request, Setting, transformers
-from r2llm.rerankers.backends._tokens import SEAM, Tokens, padded
+from r2llm.rerankers.backends.inputs.tokens import SEAM, Tokens, padded
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import Candidates, Doc, Query, choose, permute, score

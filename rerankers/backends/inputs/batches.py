@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from . import Request, Terms
+from .. import Request, Terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendError, InputError
-from ._batches import Batch, Prepared
-from ._prefixes import Prefixes
-from ._tokens import Tokens, padded
+from ...errors import BackendError, InputError
+from ..inputs.batches import Batch, Prepared
+from ..inputs.tokens import Tokens, padded
+from .last_layer import LastLayer
+from .prefixes import Prefixes
 
 if TYPE_CHECKING:
     import torch
@@ -24,14 +25,16 @@ class Passes:
     """A model and its tokenizer, ready to read prompts.
 
     `keep_beginnings`: whether what prompts begin with in common is read once, where the model can do that.
+    `compiled`: whether the model is compiled, as it is; otherwise its last layer skips what is not asked about.
     """
 
-    def __init__(self, model: Any, tokens: Tokens, *, keep_beginnings: bool) -> None:
+    def __init__(self, model: Any, tokens: Tokens, *, keep_beginnings: bool, compiled: bool) -> None:
         self.model = model
         self.tokens = tokens
         self.device = model.device
         self.encoder_decoder = tokens.architecture == "encoder_decoder"
         self._accepted = set(inspect.signature(model.forward).parameters)
+        self.last_layer = LastLayer(None if self.encoder_decoder or compiled else model)
         self.prefixes = Prefixes(model) if keep_beginnings and self._remembers_all else None
 
     @property
@@ -77,7 +80,8 @@ class Passes:
             [prompt] = batch
             if lengths := self.tokens.shared_prefixes(prompt.request, prompt.ids):
                 self._check_length(prompt)
-                kept: torch.Tensor = self.prefixes.last_logits(prompt.ids, lengths)
+                with self.last_layer.positions(1):
+                    kept: torch.Tensor = self.prefixes.last_logits(prompt.ids, lengths)
                 return kept
         return self._logits(self.inputs(batch), last=1)[:, -1]
 
@@ -116,7 +120,8 @@ class Passes:
     def _logits(self, inputs: dict[str, Any], last: int | None = None) -> torch.Tensor:
         """The logits of the last positions, of all of them unless told."""
         keep = {"logits_to_keep": last} if last and "logits_to_keep" in self._accepted else {}
-        logits: torch.Tensor = self.model(**inputs, **keep, use_cache=False).logits
+        with self.last_layer.positions(last if keep else None):
+            logits: torch.Tensor = self.model(**inputs, **keep, use_cache=False).logits
         return logits
 
     def _check_length(self, prompt: Prepared) -> None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from ..errors import InputError
-from ..prompts.answers import Reply
-from . import Request
-from ._budget import Spending
-from ._dispatch import Group
-from ._forms import Fields, MalformedError, Probes, RefusedError, Server, at_most_tokens, rendered
-from ._tokens import Tokens
+from ...errors import InputError
+from ...prompts.answers import Reply
+from .. import Request
+from ..inputs.tokens import Tokens
+from .budget import Spending
+from .dispatch import Group
+from .forms import Fields, MalformedError, Probes, RefusedError, Server, at_most_tokens, rendered
 
 Endpoint = Literal["auto", "rerank", "score"]
 

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..digests import file_digest
-from ..errors import InputError
-
-if TYPE_CHECKING:
-    import torch
+from ...digests import file_digest
+from ...errors import InputError
+from .devices import out_of_memory
 
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
 """The files of a model folder that decide what the model answers."""
@@ -94,6 +92,7 @@ def locate(
 
 
 def model_files(folder: Path) -> list[Path]:
+    """The files of a model's folder that decide what it answers, in order of their names."""
     return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
 
 
@@ -142,46 +141,6 @@ def _snapshot(name: str, revision: str | None, key: str, files: Sequence[str]) -
     ) from failure
 
 
-def device_of(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"model.device: {name} is no device; use auto, cpu, cuda or cuda:0") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"model.device: {name} asked for, but this machine offers no CUDA device; use auto or cpu")
-    return device
-
-
-def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    import torch
-
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
 def one_line(error: BaseException) -> str:
+    """The beginning of an error's message, on one line."""
     return " ".join(str(error).split())[:300]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device's memory is full; on a CPU it has no type of its own."""
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def slow_in_software(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a CPU is known to have no arithmetic for a half-precision format."""
-    import torch
-
-    if device.type != "cpu" or dtype == torch.float32 or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    has = torch.cpu.get_capabilities()
-    names = ("avx512_bf16", "amx_bf16") if dtype == torch.bfloat16 else ("avx512_fp16", "amx_fp16")
-    return bool(has.get("architecture") == "x86_64" and not any(has.get(name) for name in names))

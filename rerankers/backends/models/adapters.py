@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
-from ._loading import ADAPTER_CONFIG, Source, one_line
+from ...errors import InputError
+from .loading import ADAPTER_CONFIG, Source, one_line
 
 if TYPE_CHECKING:
     import torch

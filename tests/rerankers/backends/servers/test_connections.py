@@ -9,7 +9,7 @@ from typing import TypeVar
 import httpx2
 import pytest
 import yarl
-from r2llm.rerankers.backends._connections import Connection, proxy_of
+from r2llm.rerankers.backends.servers.connections import Connection, proxy_of
 from r2llm.rerankers.errors import InputError
 
 T = TypeVar("T")

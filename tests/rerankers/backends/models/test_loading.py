@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from r2llm.rerankers.backends import Setting, _weights
+from r2llm.rerankers.backends import Setting
 from r2llm.rerankers.backends import transformers as backend_module
-from r2llm.rerankers.backends._loading import load, locate
+from r2llm.rerankers.backends.models import weights
+from r2llm.rerankers.backends.models.loading import load, locate
 from r2llm.rerankers.errors import InputError
 
 IDS = [[0, 5, 60, 70, 80, 9, 33]]
@@ -183,7 +184,7 @@ def test_a_package_that_is_not_installed_is_named(tiny_llama: Path, lora: Path, 
     find = importlib.util.find_spec
     absent: set[str] = set()
     monkeypatch.setattr(
-        _weights.importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more)
+        weights.importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more)
     )
     wanted = {
         "peft": {"adapter": str(lora)},
@@ -246,7 +247,7 @@ def test_the_first_device_of_a_map_is_where_prompts_go(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     def device(**options) -> str:
-        return str(_weights.Weights(_weights.WeightOptions(name="x", **options), None, None).device)
+        return str(weights.Weights(weights.WeightOptions(name="x", **options), None, None).device)
 
     assert device(device_map={"model.layers.0": "cpu", "model.layers.1": 1, "lm_head": 2}) == "cuda:1"
     assert device(device_map={"": "cuda:0"}) == "cuda:0"

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from ..prompts.answers import Reply
-from ..prompts.prompts import Message
-from . import Request
-from ._budget import Spending
-from ._control_tokens import disarmed
-from ._dispatch import Group
-from ._tokens import Tokens
+from ...prompts.answers import Reply
+from ...prompts.prompts import Message
+from .. import Request
+from ..inputs.control_tokens import disarmed
+from ..inputs.tokens import Tokens
+from .budget import Spending
+from .dispatch import Group
 
 T = TypeVar("T")
 

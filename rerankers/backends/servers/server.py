@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 import httpx2
 import openai
 
-from ..errors import BackendError
-from ._budget import Budget, Spending
-from ._forms import RefusedError
-from ._replicas import CALL, NOTHING, Call, Replicas
+from ...errors import BackendError
+from .budget import Budget, Spending
+from .forms import RefusedError
+from .replicas import CALL, NOTHING, Call, Replicas
 
 T = TypeVar("T")
 

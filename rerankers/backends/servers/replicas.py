@@ -20,10 +20,10 @@ from typing import Any
 import httpx2
 import yarl
 
-from ..errors import BackendError
-from ._budget import Budget, Spending
-from ._connections import Connection, proxy_of
-from ._forms import MalformedError, usage
+from ...errors import BackendError
+from .budget import Budget, Spending
+from .connections import Connection, proxy_of
+from .forms import MalformedError, usage
 
 FAILURES = 3
 """After so many failures, none of its attempts having succeeded between, a replica is left out."""

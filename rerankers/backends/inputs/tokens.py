@@ -13,10 +13,10 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from ..errors import InputError
-from ..prompts.prompts import Architecture
-from . import Request
-from ._pairs import Pairs
+from ...errors import InputError
+from ...prompts.prompts import Architecture
+from .. import Request
+from .pairs import Pairs
 
 SEAM = "\ue000"
 """A private-use character, put inside a control token that a text contains: where the text is tokenised in parts."""

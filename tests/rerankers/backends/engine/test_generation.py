@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from r2llm.rerankers.backends import Request, Setting
 from r2llm.rerankers.backends import transformers as backend_module
-from r2llm.rerankers.backends._generation import drawn
+from r2llm.rerankers.backends.engine.generation import drawn
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.prompts import prompts
 from r2llm.rerankers.prompts.answers import Reply

@@ -9,11 +9,11 @@ import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BackendError, InputError
-from ..prompts.answers import Reply
-from . import Answered
-from ._batches import Batch
-from ._tokens import Tokens, padded
+from ...errors import BackendError, InputError
+from ...prompts.answers import Reply
+from .. import Answered
+from ..inputs.batches import Batch
+from ..inputs.tokens import Tokens, padded
 
 if TYPE_CHECKING:
     import torch

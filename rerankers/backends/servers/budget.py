@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..errors import BackendError
+from ...errors import BackendError
 
 
 class Limits(BaseModel):

@@ -1,0 +1,70 @@
+"""What a model is computed on, and in which number format."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from typing import TYPE_CHECKING
+
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name, `auto`: the GPU where there is one. Raises `InputError` where it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"model.device: {name} is no device; use auto, cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"model.device: {name} asked for, but this machine offers no CUDA device; use auto or cpu")
+    return device
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The number format of that name, `auto`: bfloat16 on a GPU, else float32."""
+    import torch
+
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory is full; on a CPU it has no type of its own."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def slow_in_software(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a CPU is known to have no arithmetic for a half-precision format."""
+    import torch
+
+    if device.type != "cpu" or dtype == torch.float32 or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    has = torch.cpu.get_capabilities()
+    names = ("avx512_bf16", "amx_bf16") if dtype == torch.bfloat16 else ("avx512_fp16", "amx_fp16")
+    return bool(has.get("architecture") == "x86_64" and not any(has.get(name) for name in names))
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, and take it again, where its allocator is that of glibc.
+
+    A forward pass frees and takes the same megabytes hundreds of times, and glibc hands them back to the system, which
+    clears every page before it gives it again: an eighth of a decoder-only model's time on a CPU. How much is held at
+    most does not change.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_threshold = -1, -3  # the names of malloc.h, mallopt(3)
+    libc = ctypes.CDLL(None)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes
