@@ -10,7 +10,7 @@ ask that is not in the ledger, and said in the manifest.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ..digests import file_digest
 from ..errors import InputError
-from ..prices import price_of
+from ..prices import Price, price_of
 from ..prompts.prompts import Architecture
 from . import Answered, Backend, ModelOptions, Request, Setting
 from .inputs.tokens import Tokens
@@ -103,7 +103,8 @@ class OpenAI:
         self.api = options.api
         if self.api == "auto":
             self.api = "completions" if self.source else "chat"
-        self.usd = _usd(options)
+        self.price = _price(options)
+        self.usd = self.price.usd if self.price else None
         self.identity: Mapping[str, object] = self._identity()
         self._dispatch: Dispatch | None = None
         self._conversation: Conversation | None = None
@@ -131,6 +132,8 @@ class OpenAI:
             "replicas": len(self.urls),
             "max_concurrency": self.options.max_concurrency,
         }
+        if self.price:
+            found["usd_per_million_tokens"] = self.price.model_dump(exclude_none=True)
         return found | (self._conversation.details if self._conversation else {})
 
     @cached_property
@@ -142,6 +145,20 @@ class OpenAI:
 
         transformers.logging.set_verbosity_error()
         return Tokens(load(transformers.AutoTokenizer, self.source, key="model.tokenizer"), self.architecture)
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's config, by which its operations are counted, where it lies beside the tokenizer.
+
+        None where the tokenizer goes by another name than the model: a smaller model of a family may have lent it.
+        """
+        if self.source is None or self.options.tokenizer != self.options.name:
+            return None
+        if not (self.source.folder / "config.json").is_file():
+            return None
+        import transformers
+
+        return load(transformers.AutoConfig, self.source, key="model.tokenizer")
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Take requests to answer, in order; the first ones start the conversation with the server."""
@@ -189,7 +206,7 @@ def _tokenizer_source(name: str) -> Source:
     return Source(str(folder), identity, {"trust_remote_code": False}, folder, is_folder=True)
 
 
-def _usd(options: Options) -> Callable[[int, int, int], float] | None:
+def _price(options: Options) -> Price | None:
     """What tokens cost; None where no price is known. Raises `InputError` where the budget needs one."""
     price = price_of(options.name, options.prices)
     if price is None and options.budget.usd is not None:
@@ -197,4 +214,4 @@ def _usd(options: Options) -> Callable[[int, int, int], float] | None:
             f"model.budget.usd: no price of {options.name} is known; give model.prices, such as "
             "{prompt: 0.15, completion: 0.6} US dollars a million tokens"
         )
-    return price.usd if price else None
+    return price

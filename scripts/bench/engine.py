@@ -22,8 +22,8 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
-from plain import METHODS, Plain, asked, candidates, opened, options_of, parser_of, ranked
-from r2llm.rerankers.backends import Answered, Backend, Queue
+from plain import METHODS, Plain, StandIn, asked, candidates, opened, options_of, parser_of, ranked
+from r2llm.rerankers.backends import Answered, Backend
 from r2llm.rerankers.prompts.prompts import Prompt
 
 TOGETHER = 64
@@ -41,11 +41,8 @@ def answer(connection: Connection, model: str) -> None:
             return
 
 
-class Apart(Queue):
+class Apart(StandIn):
     """The plain engine in a process of its own. `per_token`: operations that a token of a prompt means."""
-
-    simulated = False
-    remembers = True
 
     def __init__(self, model: str) -> None:
         super().__init__()
@@ -68,11 +65,8 @@ class Apart(Queue):
         self._ours.close()
 
 
-class InTurn(Queue):
+class InTurn(StandIn):
     """Backends that are asked the same, each in its turn; the answers are those of the first."""
-
-    simulated = False
-    remembers = True
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         super().__init__()
@@ -94,15 +88,9 @@ class InTurn(Queue):
         first, *_ = self.answers.values()
         return [(request, first[request.key]) for request in some]
 
-    def close(self) -> None:
-        """Nothing is held."""
 
-
-class Known(Queue):
+class Known(StandIn):
     """A backend whose answers are partly known."""
-
-    simulated = False
-    remembers = True
 
     def __init__(self, backend: Backend, answers: Mapping[bytes, Any], of: Backend) -> None:
         super().__init__()
@@ -114,9 +102,6 @@ class Known(Queue):
         waiting = self.take()
         unknown = asked(self.backend, [request for request in waiting if request.key not in self.answers])
         return unknown + [(each, self.answers[each.key]) for each in waiting if each.key in self.answers]
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def matrix_rate(dtype: torch.dtype) -> float:

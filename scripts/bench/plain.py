@@ -30,11 +30,18 @@ from r2llm.rerankers.types import Candidates, Cost
 METHODS = ["setwise.heapsort", "pairwise.heapsort", "pointwise.yes_no", "pointwise.qlm", "listwise.sliding"]
 
 
-class Plain(Queue):
-    """One prompt at a time, as the library's examples do it."""
+class StandIn(Queue):
+    """A model's backend as benchmarks have it: it holds nothing that is to be closed."""
 
     simulated = False
     remembers = True
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Plain(StandIn):
+    """One prompt at a time, as the library's examples do it."""
 
     def __init__(self, model: transformers.Transformers) -> None:
         super().__init__()
@@ -46,9 +53,6 @@ class Plain(Queue):
         """Answer the next request."""
         with torch.no_grad():
             return [(request, self._reply(request)) for request in self.take(1)]
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def _reply(self, request: Request) -> Reply:
         text, ids = self.tokens.prompt(request)
@@ -128,16 +132,12 @@ def parser_of(doc: str | None, queries: int) -> argparse.ArgumentParser:
 
 def main() -> None:
     """Rank, and write the run file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--method", required=True, choices=METHODS)
-    parser.add_argument("--queries", type=int, required=True)
+    parser = parser_of(__doc__, 5)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     queries = candidates(args.config, args.set, args.queries)
-    _, _, rankings = ranked(options_of(args.method), Plain(opened(args.model)), queries)
+    [method] = args.method
+    _, _, rankings = ranked(options_of(method), Plain(opened(args.model)), queries)
     runfile.write(args.output, rankings, {one.query.id: one.ids for one in queries}, "plain")
 
 

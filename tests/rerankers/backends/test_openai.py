@@ -336,6 +336,29 @@ def test_a_ranking_through_a_server(
     assert details["spent"]["prompt_tokens"] > sum(cost.prompt_tokens for _, cost in found)  # with those of the probes
 
 
+def test_operations_are_counted_where_the_model_s_config_lies_beside_its_tokenizer(
+    serve: Callable[..., Any], tiny_llama: Path, make_candidates: Callable[..., Any], rank: Callable[..., Any]
+) -> None:
+    def flops(name: str) -> float | None:
+        stub = serve("stub_server.py", "--model", name)
+        backend = openai.open(options(stub.url, name=name, tokenizer=str(tiny_llama)), Setting())
+        [(_, cost)] = rank({"method": "pointwise.yes_no"}, backend, [make_candidates(3)])
+        backend.close()
+        return cost.flops
+
+    assert flops("another") is None  # it may have borrowed the tokenizer
+    counted = flops(str(tiny_llama))
+    assert counted is not None
+    assert counted > 0
+
+
+def test_the_price_that_was_reckoned_with_is_told() -> None:
+    prices = {"prompt": 0.15, "completion": 0.6}
+    backend = openai.open(options("http://localhost:1/v1", prices=prices), Setting())
+    assert backend.details["usd_per_million_tokens"] == prices
+    assert "usd_per_million_tokens" not in openai.open(options("http://localhost:1/v1"), Setting()).details
+
+
 def test_no_more_asks_are_open_than_allowed(
     serve: Callable[..., Any], make_candidates: Callable[..., Any], rank: Callable[..., Any]
 ) -> None:
