@@ -128,9 +128,11 @@ class _Clock:
 def scaled(measured: Sequence[float], judged: Sequence[float], judged_total: float, queries: int) -> Figure:
     """What all queries will cost, given some that were measured and what a judge made of these and of all.
 
-    The ratio estimator of sampling theory; low and high are two standard errors away. One query of several says
-    nothing of these.
+    The ratio estimator of sampling theory, low and high by Student's t at 95 %: of few queries little is known, of one
+    of several nothing.
     """
+    from scipy.stats import t
+
     count = len(measured)
     if not sum(judged):
         judged, judged_total = [1.0] * count, float(queries)
@@ -140,4 +142,5 @@ def scaled(measured: Sequence[float], judged: Sequence[float], judged_total: flo
         return Figure(total, None, None)
     residuals = sum((found - ratio * thought) ** 2 for found, thought in zip(measured, judged, strict=True))
     error = queries * math.sqrt(residuals / max(count - 1, 1) / count * (1 - count / queries))
-    return Figure(total, max(total - 2 * error, 0.0), total + 2 * error)
+    span = error * float(t.ppf(0.975, max(count - 1, 1)))
+    return Figure(total, max(total - span, 0.0), total + span)

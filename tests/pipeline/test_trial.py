@@ -15,7 +15,8 @@ def test_what_a_judge_foretells_exactly_is_scaled_exactly() -> None:
 def test_deviations_from_it_make_a_range() -> None:
     found = scaled([9.0, 11.0, 10.0], [10.0, 10.0, 10.0], 120.0, 12)
     error = 12 * math.sqrt((1 + 1 + 0) / 2 / 3 * (1 - 3 / 12))
-    assert found == Figure(120.0, pytest.approx(120 - 2 * error), pytest.approx(120 + 2 * error))
+    span = 4.302653 * error  # Student's t, two degrees of freedom, 97.5 %
+    assert found == Figure(120.0, pytest.approx(120 - span), pytest.approx(120 + span))
 
 
 def test_all_queries_leave_no_doubt_and_one_of_several_says_nothing_of_it() -> None:
