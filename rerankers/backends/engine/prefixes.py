@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-BYTES = 512 * 2**20
+BYTES = 768 * 2**20
 """How much is kept, the latest used first."""
 
 
