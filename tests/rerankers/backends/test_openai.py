@@ -10,7 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from r2llm.rerankers.backends import Request, Setting, openai
+from r2llm.rerankers.backends import Backend, Request, Setting, openai
+from r2llm.rerankers.backends import transformers as transformers_backend
 from r2llm.rerankers.backends.inputs.control_tokens import disarmed
 from r2llm.rerankers.backends.inputs.tokens import Tokens
 from r2llm.rerankers.backends.servers.budget import Limits, Spending
@@ -339,17 +340,18 @@ def test_a_ranking_through_a_server(
 def test_operations_are_counted_where_the_model_s_config_lies_beside_its_tokenizer(
     serve: Callable[..., Any], tiny_llama: Path, make_candidates: Callable[..., Any], rank: Callable[..., Any]
 ) -> None:
-    def flops(name: str) -> float | None:
-        stub = serve("stub_server.py", "--model", name)
-        backend = openai.open(options(stub.url, name=name, tokenizer=str(tiny_llama)), Setting())
+    def flops(backend: Backend) -> float | None:
         [(_, cost)] = rank({"method": "pointwise.yes_no"}, backend, [make_candidates(3)])
         backend.close()
         return cost.flops
 
-    assert flops("another") is None  # it may have borrowed the tokenizer
-    counted = flops(str(tiny_llama))
-    assert counted is not None
-    assert counted > 0
+    def served(name: str) -> Backend:
+        stub = serve("stub_server.py", "--model", name)
+        return openai.open(options(stub.url, name=name, tokenizer=str(tiny_llama)), Setting())
+
+    assert flops(served("another")) is None  # it may have borrowed the tokenizer
+    here = transformers_backend.open(transformers_backend.Options(name=str(tiny_llama), device="cpu"), Setting())
+    assert flops(served(str(tiny_llama))) == flops(here) is not None
 
 
 def test_the_price_that_was_reckoned_with_is_told() -> None:

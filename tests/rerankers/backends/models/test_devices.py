@@ -29,5 +29,4 @@ print(once, faults())
 def test_freed_memory_is_kept() -> None:
     shown = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, check=True).stdout
     handed_back, kept = map(int, shown.split())
-    assert handed_back > 10_000
-    assert kept < 100
+    assert kept < handed_back / 100
