@@ -92,7 +92,7 @@ def _show_notes(stage: "StageEstimate", tried: int) -> None:
     from . import console
 
     if len(stage.exact) < len(COUNTS):
-        console.line(f"low, high: {'two standard errors away' if tried else OTHER_RULES}")
+        console.line(f"low, high: {'a 95 % interval (Student t)' if tried else OTHER_RULES}")
     if stage.sampled and not tried:
         console.line(f"tokens and FLOPs: the means of {stage.sampled} requests, times the asks")
     if stage.figures["prompt_tokens"].total is None:

@@ -112,7 +112,7 @@ class Transformers(Queue):
         self.batch_tokens = options.batch_tokens
         self.threads = torch.get_num_threads()
         self.workers = self._useful_workers(options)
-        self._computers = ThreadPoolExecutor(self.workers, "model", self._take_share)
+        self._computers = ThreadPoolExecutor(self.workers, "model", self._begin)
 
     def _useful_workers(self, options: Options) -> int:
         """How many prompts are computed at the same time.
@@ -136,8 +136,8 @@ class Transformers(Queue):
         kinds = [settings, *(part for part in settings.values() if isinstance(part, Mapping))]
         return any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
 
-    def _take_share(self) -> None:
-        """Leave the other workers their threads."""
+    def _begin(self) -> None:
+        """What a worker begins with: its share of the threads, and memory that stays with the process."""
         import torch
 
         if self.device.type == "cpu":

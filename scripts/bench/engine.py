@@ -4,12 +4,11 @@
 
 The alternative is what older toolkits do: float32, one prompt at a time, `generate`, its first step's logits read (for
 query likelihood a forward pass with the query behind the prompt), in a process of its own, since ours changes how a
-process keeps memory. It ranks the candidates, and the same asks are put to
-the others, some at a time and in turn, so that what else the machine does falls on all of them. Then each of the others
-ranks by itself, with what it has answered; rankings are compared. Share is the work that the prompts' tokens mean for
-the model's matrices, by the second, of the machine's own rate for a product of two matrices of 2,048 rows and columns
-in that number format, measured in the same run; where beginnings of prompts are read once, it is more than the work
-done.
+process keeps memory. It ranks the candidates, and the same asks are put to the others, some at a time and in turn, so
+that what else the machine does falls on all of them. Then each of the others ranks by itself, with what it has
+answered; rankings are compared. Share is the work that the prompts' tokens mean for the model's matrices, by the
+second, of the machine's own rate for a product of two matrices of 2,048 rows and columns in that number format,
+measured in the same run; where beginnings of prompts are read once, it is more than the work done.
 """
 
 from __future__ import annotations
@@ -31,14 +30,11 @@ TOGETHER = 64
 
 
 def answer(connection: Connection, model: str) -> None:
-    """Answer lists of requests by the plain engine until there is nobody to ask."""
+    """Answer lists of requests by the plain engine, for as long as the asking process lives."""
     plain = Plain(opened(model))
     connection.send((plain.identity, plain.architecture, 2 * weights(plain.model)))
     while True:
-        try:
-            connection.send([reply for _, reply in asked(plain, connection.recv())])
-        except EOFError:
-            return
+        connection.send([reply for _, reply in asked(plain, connection.recv())])
 
 
 class Apart(StandIn):
@@ -52,6 +48,7 @@ class Apart(StandIn):
         # Not a fork: a forked process cannot start threads of its own for matrix products.
         context = multiprocessing.get_context("spawn")
         context.Process(target=answer, args=(its, model), daemon=True).start()
+        its.close()  # else nothing would tell that the process has failed
         self.identity, self.architecture, self.per_token = self._ours.recv()
 
     def collect(self) -> Answered:
@@ -59,10 +56,6 @@ class Apart(StandIn):
         some = self.take()
         self._ours.send(some)
         return list(zip(some, self._ours.recv(), strict=True))
-
-    def close(self) -> None:
-        """Let the process end."""
-        self._ours.close()
 
 
 class InTurn(StandIn):

@@ -135,8 +135,10 @@ def main() -> None:
     parser = parser_of(__doc__, 5)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    queries = candidates(args.config, args.set, args.queries)
+    if len(args.method or []) != 1:
+        parser.error("--method: name one")
     [method] = args.method
+    queries = candidates(args.config, args.set, args.queries)
     _, _, rankings = ranked(options_of(method), Plain(opened(args.model)), queries)
     runfile.write(args.output, rankings, {one.query.id: one.ids for one in queries}, "plain")
 

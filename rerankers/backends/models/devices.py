@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
@@ -55,12 +56,13 @@ def slow_in_software(dtype: torch.dtype, device: torch.device) -> bool:
     return bool(has.get("architecture") == "x86_64" and not any(has.get(name) for name in names))
 
 
+@cache  # it is for the whole process
 def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, and take it again, where its allocator is that of glibc.
 
     A forward pass frees and takes the same megabytes hundreds of times, and glibc hands them back to the system, which
-    clears every page before it gives it again: an eighth of a decoder-only model's time on a CPU. How much is held at
-    most does not change.
+    clears every page before it gives it again: up to an eighth of a decoder-only model's time on a CPU. How much is
+    held at most does not change.
     """
     if platform.libc_ver()[0] != "glibc":
         return

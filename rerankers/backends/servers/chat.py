@@ -20,6 +20,7 @@ from ..inputs.tokens import Tokens
 from .budget import Spending
 from .dispatch import Group
 from .forms import (
+    FEWER_LOGPROBS,
     NEUTRAL,
     Fields,
     MalformedError,
@@ -34,9 +35,6 @@ from .forms import (
 from .listed_labels import are_log_probabilities, bounded, by_text, shifted
 
 PATH = "/chat/completions"
-
-FEWER_LOGPROBS = 5
-"""So many are tried where a server does not list as many as are asked for."""
 
 TRIED = [{"role": "user", "content": "Answer with A or B."}]
 

@@ -17,6 +17,9 @@ from .dispatch import Group
 
 T = TypeVar("T")
 
+FEWER_LOGPROBS = 5
+"""So many are tried where a server does not list as many as are asked for."""
+
 OVERHEAD = 512
 """Tokens: a chat template, and what a server puts into it, are taken to be no more."""
 

@@ -1,6 +1,7 @@
-"""Servers that speak OpenAI's protocol, on this machine: the stub of the scripts, and a proxy that breaks replies."""
+"""Tiny models' folders; servers that speak OpenAI's protocol, on this machine: the stub of the scripts and a proxy."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,19 @@ from types import ModuleType
 import pytest
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
+
+
+@pytest.fixture(params=["tiny_t5", "tiny_llama"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    """The folder of a tiny model: an encoder-decoder, then a decoder-only one."""
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """A copy of the model that a test may change."""
+    return Path(shutil.copytree(folder, tmp_path / "copied"))
 
 
 class Process:

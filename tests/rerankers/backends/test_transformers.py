@@ -23,7 +23,6 @@ from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import Query, choose, score
 
-MODELS = ("tiny_t5", "tiny_llama")
 PASSAGES = ["the red moon", "a planet", "which of the moons is it? " * 9, "Yes"]
 
 
@@ -56,17 +55,6 @@ def posed(make_candidates):
         return [requests.request(ask, attempt) for ask in asks]
 
     return pose
-
-
-@pytest.fixture(params=MODELS)
-def folder(request) -> Path:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def copied(folder: Path, tmp_path: Path) -> Path:
-    """A copy of the model that a test may change."""
-    return Path(shutil.copytree(folder, tmp_path / "copied"))
 
 
 # The same computation, written plainly

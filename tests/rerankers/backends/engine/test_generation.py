@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,11 @@ from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import permute
 
-MODELS = ("tiny_t5", "tiny_llama")
 PASSAGES = [f"{'the red moon ' * (i % 4)}is planet number {i}" for i in range(8)]
 
 
 def opened(folder: Path, *, seed: int = 0, **options):
     return backend_module.open(backend_module.Options(name=str(folder), device="cpu", **options), Setting(seed))
-
-
-@pytest.fixture(params=MODELS)
-def folder(request) -> Path:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def copied(folder: Path, tmp_path: Path) -> Path:
-    """A copy of the model that a test may change."""
-    return Path(shutil.copytree(folder, tmp_path / "copied"))
 
 
 PROMPT = """
