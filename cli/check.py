@@ -38,9 +38,6 @@ def check(
     is five per cent), `queries` (how many may move). With several configs, --output holds a folder for each, and the
     worst exit code counts.
     """
-    import json
-    import sys
-
     from ..pipeline import baseline as baselines
     from ..pipeline import check as checks
     from ..rerankers.errors import InputError
@@ -54,12 +51,12 @@ def check(
         results.append(result)
         if isinstance(result, checks.Failure):
             culprit = f"{result.name}: " if len(config) > 1 else ""
-            print(f"error: {culprit}{result.error}", file=sys.stderr)  # noqa: T201
+            console.error(f"{culprit}{result.error}")
         if not as_json:
             for text in check_report.lines(result):
                 console.line(text)
     if as_json:
-        console.line(json.dumps(check_report.as_json(results)))
+        console.as_json(check_report.as_json(results))
     if junit is not None:
         baselines.save(junit, check_report.junit(results))
     raise typer.Exit(max(result.exit_code for result in results))

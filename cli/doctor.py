@@ -8,7 +8,6 @@ from . import options
 def doctor(as_json: options.Json = False) -> None:
     """Check Java, Lucene, GPU, packages, caches, disk and the hub; exit 2 where something must be mended."""
     import dataclasses
-    import json
 
     from ..pipeline import doctor as doctors
     from . import console
@@ -22,6 +21,6 @@ def doctor(as_json: options.Json = False) -> None:
                 console.line(f"      remedy: {check.remedy}")
     healthy = all(check.status != "fault" for check in done)
     if as_json:
-        console.line(json.dumps({"healthy": healthy, "checks": [dataclasses.asdict(check) for check in done]}))
+        console.as_json({"healthy": healthy, "checks": [dataclasses.asdict(check) for check in done]})
     if not healthy:
         raise typer.Exit(2)

@@ -48,8 +48,6 @@ def estimate(
     Simulated answers stand in for the model's; the model itself is only asked to see how fast it is, and for some
     queries where you say so.
     """
-    import json
-
     from ..pipeline import config as configs
     from ..pipeline import estimate as estimates
     from . import console
@@ -59,7 +57,7 @@ def estimate(
     loaded = configs.load_noting(config, settings or (), queries, listener)
     found = estimates.estimate(loaded, effort, listener)
     if as_json:
-        console.line(json.dumps(_as_json(found)))
+        console.as_json(_as_json(found))
     else:
         _show(found)
 

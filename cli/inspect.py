@@ -27,13 +27,11 @@ def inspect(
 
     Answers come from the run's ledger: no model is needed.
     """
-    import json
-
     from ..pipeline.runs import inspection
 
     story = inspection.story(run_dir, query, prompts=prompts)
     if as_json:
-        console.line(json.dumps(_as_json(story)))
+        console.as_json(_as_json(story))
     else:
         _show(story)
 
@@ -64,7 +62,7 @@ def _show(story: Story) -> None:
     for number, asked in enumerate(story.asks, 1):
         if asked.prompt:
             size = "" if asked.prompt.tokens is None else f", {len(asked.prompt.tokens)} tokens"
-            console.line(f"----- prompt of ask {number}{size}\n{asked.prompt.text}\n----- end of the prompt")
+            console.block(f"----- prompt of ask {number}{size}\n{asked.prompt.text}\n----- end of the prompt")
     if story.moves:
         console.table(
             "the order",

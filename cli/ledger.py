@@ -39,7 +39,7 @@ def info(ledger: LedgerFile, as_json: options.Json = False) -> None:
 
     found = dataclasses.asdict(ledgers.info(ledger))
     if as_json:
-        console.line(json.dumps(found))
+        console.as_json(found)
         return
     models = found.pop("models")
     rows = [["model", json.dumps(model, sort_keys=True)] for model in models]
@@ -50,14 +50,12 @@ def info(ledger: LedgerFile, as_json: options.Json = False) -> None:
 @app.command("verify")
 def verify(ledger: LedgerFile, as_json: options.Json = False) -> None:
     """Check a ledger: SQLite's integrity check, and every row read. Exit 1 where something is wrong."""
-    import json
-
     from ..pipeline.runs import ledgers
     from . import console
 
     faults = ledgers.faults(ledger)
     if as_json:
-        console.line(json.dumps({"ledger": str(ledger), "ok": not faults, "faults": faults}))
+        console.as_json({"ledger": str(ledger), "ok": not faults, "faults": faults})
     else:
         for fault in faults or [f"{ledger}: sound"]:
             console.line(fault)

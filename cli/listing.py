@@ -23,13 +23,11 @@ def list_(
     as_json: options.Json = False,
 ) -> None:
     """List methods, prompts, models (backends), datasets or configs."""
-    import json
-
     from ..pipeline import listing
     from . import console
 
     rows = listing.rows(what.value)
     if as_json:
-        console.line(json.dumps([{"name": name, "about": about} for name, about in rows]))
+        console.as_json([{"name": name, "about": about} for name, about in rows])
         return
     console.table(what.value, ["name", "about"], rows)

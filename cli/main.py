@@ -9,6 +9,7 @@ import typer
 
 from . import (
     check,
+    console,
     doctor,
     estimate,
     evaluate,
@@ -66,7 +67,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except R2llmError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        console.error(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         _end_unread()

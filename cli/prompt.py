@@ -23,32 +23,37 @@ def prompt(
     No weights are loaded: a tokenizer and a model's config do.
     """
     import dataclasses
-    import json
 
     from ..pipeline import prompt_preview
     from . import console
 
     found = prompt_preview.preview(config, settings or (), query, console.listener(quiet), stage)
     if as_json:
-        console.line(json.dumps(dataclasses.asdict(found)))
+        console.as_json(dataclasses.asdict(found))
         return
-    for text in _lines(found):
+    for text in _before(found):
+        console.line(text)
+    console.block(found.shown.text)
+    for text in _after(found):
         console.line(text)
 
 
-def _lines(found: "Preview") -> list[str]:
-    """The preview as people read it; the prompt stands between two lines of its own."""
+def _before(found: "Preview") -> list[str]:
+    """Return what is told before the prompt; the prompt stands between two lines of its own."""
     tokens = found.shown.tokens
     size = "no tokenizer, so nothing is cut or counted" if tokens is None else f"{len(tokens)} tokens"
-    lines = [
+    return [
         f"query {found.query.id}: {found.query.text}",
         f"ask: {found.kind} {', '.join(found.docs)} (the first of {found.asks_in_round} in the first round)",
         *([_stage(found)] if found.stages > 1 else []),
         f"method: {found.method}; prompt: {found.prompt}; form: {found.architecture}",
         f"----- prompt: {size}",
-        found.shown.text,
-        "----- end of the prompt",
     ]
+
+
+def _after(found: "Preview") -> list[str]:
+    """Return how the answer to the prompt would be read."""
+    lines = ["----- end of the prompt"]
     if found.answer_prefix:
         ids = f" (tokens {', '.join(map(str, found.prefix_tokens))})" if found.prefix_tokens else ""
         place = "after the decoder's start token" if found.architecture == "encoder_decoder" else "at the prompt's end"

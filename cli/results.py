@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
 def show(outcome: Outcome, *, as_json: bool) -> None:
     """Print an outcome on stdout."""
     if as_json:
-        console.line(json.dumps(_as_json(outcome)))
+        console.as_json(_as_json(outcome))
         return
     kind = " (simulated answers: not a model's result)" if outcome.simulated else ""
     part = f", shard {outcome.shard}" if outcome.shard else ""
@@ -41,7 +40,7 @@ def show_metrics(metrics: Metrics, *, per_query: bool, as_json: bool) -> None:
     """Print an evaluation on stdout."""
     if as_json:
         shown: dict[str, Any] = {"metrics": metrics.mean}
-        console.line(json.dumps(shown | ({"per_query": metrics.per_query} if per_query else {})))
+        console.as_json(shown | ({"per_query": metrics.per_query} if per_query else {}))
         return
     names = list(metrics.mean)
     rows = [["all", *(f"{metrics.mean[name]:.4f}" for name in names)]]

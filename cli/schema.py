@@ -6,4 +6,4 @@ def schema() -> None:
     from ..pipeline import schema as schemas
     from . import console
 
-    console.line(schemas.text().rstrip("\n"))
+    console.block(schemas.text().rstrip("\n"))

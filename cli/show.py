@@ -27,8 +27,6 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Show a run: what was run, with what, when, at what cost, and how it measured. `verify` checks it."""
-    import json
-
     from ..pipeline.runs import record
     from . import console, results
 
@@ -36,7 +34,7 @@ def show(
     if as_json:
         content = {"run_dir": str(found.path), "manifest": found.manifest, "metrics": found.metrics}
         stages = {"stages": list(found.stages)} if found.stages else {}
-        console.line(json.dumps(content | {"costs": found.costs} | stages))
+        console.as_json(content | {"costs": found.costs} | stages)
         return
     for text in _title(found):
         console.line(text)

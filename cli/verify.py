@@ -19,7 +19,6 @@ def verify(
     `not checked`.
     """
     import dataclasses
-    import json
 
     from ..pipeline.runs import verification
     from . import console
@@ -28,7 +27,7 @@ def verify(
     differing = [check for check in checks if check.state == "differs"]
     if as_json:
         listed = [dataclasses.asdict(check) for check in checks]
-        console.line(json.dumps({"run_dir": str(run_dir), "ok": not differing, "checks": listed}))
+        console.as_json({"run_dir": str(run_dir), "ok": not differing, "checks": listed})
     else:
         for check in checks:
             why = f": {check.detail}" if check.detail else ""

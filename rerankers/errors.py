@@ -7,11 +7,16 @@
 The message of each is one line: what is wrong, where, and what to do about it.
 """
 
+from .visible import visible
+
 
 class R2llmError(Exception):
     """Base of all errors that are shown as one line, without a traceback."""
 
     exit_code = 2
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(visible(str(message)))
 
 
 class InputError(R2llmError):

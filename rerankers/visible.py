@@ -1,0 +1,23 @@
+"""Data on a terminal: characters that would steer it, or that nobody would see, are shown as escapes."""
+
+from __future__ import annotations
+
+import unicodedata
+
+STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories that are shown as escapes: controls (C0, DEL, C1), formats (bidirectional, zero width, tags), lone
+surrogates, line and paragraph separators."""
+
+JOINERS = "\u200c\u200d"
+"""Formats that Persian, Indic scripts and emoji are written with: they steer nothing."""
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Return `text` in one line, an escape character as `\x1b`; `keep` has controls to leave, such as line ends."""
+    if text.isprintable():
+        return text
+    left = JOINERS + keep
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in STEERING and char not in left else char
+        for char in text
+    )
