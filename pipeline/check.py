@@ -401,7 +401,7 @@ def _published(loaded: Loaded) -> dict[str, Expected]:
             f"config {config.name}: --set or --queries changes the experiment that the published figures belong to; "
             "leave them out (for a local copy of data or model, write a config that extends this one)"
         )
-    if config.queries.limit or config.queries.sample or config.queries.ids is not None:
+    if config.queries != configs.Queries():
         raise InputError(
             f"config {config.name}: `queries` selects some of the queries, and the published figures are of all; "
             "leave that section out"

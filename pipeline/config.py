@@ -85,6 +85,7 @@ class Queries(_Section):
     sample: int | None = Field(None, ge=1, description="so many at random")
     seed: int = Field(0, description="what the sample is drawn with")
     ids: Texts | None = Field(None, description="these")
+    first: int | None = Field(None, ge=1, description="of those only the first so many, as `--queries`")
 
     @model_validator(mode="after")
     def _one_choice(self) -> Queries:
@@ -110,6 +111,7 @@ class FirstStage(_Section):
     order: Literal["given", "inverse", "shuffle"] = Field(
         "given", description="as retrieved, reversed, or shuffled: sensitivity to the initial ranking"
     )
+    seed: int | None = Field(None, description="what the shuffle is drawn with; the config's seed unless given")
 
     @model_validator(mode="after")
     def _one_source(self) -> FirstStage:
@@ -208,6 +210,11 @@ class Config(_Section):
         None, description="a folder of answers that runs share, also across machines; looked up before a model is asked"
     )
     seed: int = 0
+
+    @property
+    def shuffle_seed(self) -> int:
+        """The seed of the shuffle alone."""
+        return self.seed if self.first_stage.seed is None else self.first_stage.seed
 
     @field_validator("stages")
     @classmethod
@@ -335,8 +342,11 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
     """
     path = yaml_files.find(name, Path.cwd(), SHIPPED)
     document = yaml_files.read(path, SHIPPED)
-    changes = [*settings, *([] if queries is None else [f"queries.limit={queries}"])]
-    for text in changes:
+    for text in settings:
+        document.merge(yaml_files.setting(text))
+    narrowing = "first" if document.value(("queries",)) else "limit"
+    changes = [*settings, *([] if queries is None else [f"queries.{narrowing}={queries}"])]
+    for text in changes[len(settings) :]:
         document.merge(yaml_files.setting(text))
     document.values.setdefault("name", path.stem)
     notes = [note for key in sections(document.values) for note in _keep_used_keys(document, key)]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import filelock
@@ -119,7 +120,9 @@ class _Retrieval:
             "order": config.first_stage.order,
         }
         order = config.first_stage.order
-        return FirstStage(self.dataset, queries, run, docs, identity, order, config.seed, self.shard)
+        if order == "shuffle" and config.shuffle_seed != config.seed:
+            identity["seed"] = config.shuffle_seed
+        return FirstStage(self.dataset, queries, run, docs, identity, order, config.shuffle_seed, self.shard)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -258,7 +261,8 @@ def chosen_queries(queries: Mapping[str, Query], choice: QueryChoice) -> dict[st
         wanted = set(random.Random(choice.seed).sample(sorted(queries), min(choice.sample, len(queries))))  # noqa: S311
     else:
         wanted = set(list(queries)[: choice.limit])
-    return {query_id: query for query_id, query in queries.items() if query_id in wanted}
+    chosen = (item for item in queries.items() if item[0] in wanted)
+    return dict(islice(chosen, choice.first))
 
 
 def _cached_search(search: list[object], queries: Mapping[str, Query]) -> Path:

@@ -427,7 +427,7 @@ def _candidates(run: _Run) -> Iterator[str]:
             docs=docs,
             identity={},
             order=config.first_stage.order,
-            seed=config.seed,
+            seed=config.shuffle_seed,
         )
         digest = contents.CandidatesDigest()
         for _ in digest.passing(stage):

@@ -60,7 +60,7 @@ def test_numbers_are_taken_for_query_ids(write: Write) -> None:
 def test_set_and_queries_lie_over_the_file_in_order(write: Write) -> None:
     loaded = load(write, "queries: {ids: [q1]}\nseed: 1", "seed=2", "seed=3", queries=4)
     assert loaded.config.seed == 3
-    assert (loaded.config.queries.limit, loaded.config.queries.ids) == (4, None)
+    assert (loaded.config.queries.first, loaded.config.queries.ids) == (4, ("q1",))
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,21 @@ def test_a_shuffle_is_seeded_by_seed_and_query(toy: Path, write: Write, heard) -
     assert len({once["q1"], once["q2"], tuple(docs), shuffled("seed=1")["q1"]}) == 4
 
 
+def test_the_shuffle_has_a_seed_of_its_own(toy: Path, heard) -> None:
+    def shuffled(*settings: str) -> FirstStage:
+        return stage(heard, "first_stage.order=shuffle", *settings)
+
+    def order(found: FirstStage) -> list[tuple[str, ...]]:
+        return [candidates.ids for candidates in found]
+
+    default, other = shuffled("seed=1"), shuffled("seed=1", "first_stage.seed=2")
+    assert order(other) == order(shuffled("seed=2")) != order(default)
+    assert order(shuffled("seed=9", "first_stage.seed=2")) == order(other)
+    assert other.identity == default.identity | {"seed": 2}
+    assert shuffled("seed=1", "first_stage.seed=1").identity == default.identity  # as before there was such a key
+    assert stage(heard, "first_stage.seed=2").identity == stage(heard).identity  # without a shuffle it changes nothing
+
+
 def queries_of(*ids: str) -> str:
     return f"queries.ids=[{', '.join(ids)}]"
 
@@ -125,6 +140,15 @@ def test_limit_and_ids_keep_the_datasets_order(toy: Path, heard) -> None:
     assert list(stage(heard, queries_of("q3", "q1")).documents) == ["q1", "q3"]
     with pytest.raises(InputError, match=r"queries\.ids: q7, q9 not among the dataset's 3 queries"):
         stage(heard, queries_of("q7", "q1", "q9"))
+
+
+def test_a_number_of_queries_limits_those_that_the_config_chose(toy: Path, heard) -> None:
+    assert list(stage(heard, queries_of("q3", "q2"), queries=1).documents) == ["q2"]
+    assert list(stage(heard, queries_of("q3", "q2"), queries=9).documents) == ["q2", "q3"]
+    assert list(stage(heard, "queries.limit=2", queries=3).documents) == ["q1", "q2"]
+    assert list(stage(heard, "queries.limit=2", queries=1).documents) == ["q1"]
+    sampled = list(stage(heard, "queries.sample=2").documents)
+    assert list(stage(heard, "queries.sample=2", queries=1).documents) == sampled[:1]
 
 
 def test_a_sample_is_seeded(toy: Path, heard) -> None:
