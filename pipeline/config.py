@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -26,7 +28,6 @@ from pydantic import (
 from ..rerankers import catalog, fusion
 from ..rerankers.backends import ModelOptions
 from ..rerankers.errors import InputError
-from ..rerankers.passages import Passages
 from ..rerankers.ranker import Ranker, RankerOptions
 from . import evaluate, yaml_files
 from .progress import Listener
@@ -44,12 +45,8 @@ class _Section(BaseModel):
 
 
 def _texts(value: object) -> object:
-    """A word or a list of words as a tuple of strings; YAML reads a query id such as 19335 as a number."""
-    if isinstance(value, (str, int)):
-        value = [value]
-    if isinstance(value, list):
-        return tuple(str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in value)
-    return value
+    """Return a text or a list of texts as a tuple."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
@@ -224,20 +221,6 @@ class Config(_Section):
         return stages
 
 
-SECTIONS: dict[Key, tuple[type[BaseModel], ...]] = {
-    (): (Config,),
-    ("dataset",): (BeirFolder, CandidateFile, DataFiles),
-    ("queries",): (Queries,),
-    ("first_stage",): (FirstStage,),
-    ("first_stage", "bm25"): (Bm25,),
-    ("ranker", "passages"): (Passages,),
-    ("stages",): (Stage,),
-    ("fuse",): (Fuse,),
-    ("evaluate",): (Evaluate,),
-}
-"""The classes that know the keys of each section; `expected` holds measures, `ranker` and `model` are open."""
-
-
 def _anything(path: Path) -> bool:  # noqa: ARG001 - the form of all that say what a path must lead to
     """What can be made where it is not there yet."""
     return True
@@ -268,12 +251,18 @@ STAGE_PATHS: dict[Key, Callable[[Path], bool]] = {
 }
 """Those of every stage: a hub id or a prompt's name is none."""
 
+DATASETS: tuple[Key, ...] = (("dataset",), ("dataset", "beir"))
+"""Keys that may also name a dataset that comes with the package."""
+
 WORDS: dict[Key, str] = {
     ("dataset", "docs"): "index",
     ("first_stage", "bm25", "index"): "build",
     ("fuse", "with"): FIRST_STAGE,
 }
 """Values that have a meaning of their own, whatever files and folders are called."""
+
+SELECTORS = {"ranker": "method", "model": "backend"}
+"""The key of an open section whose value says which further keys there are."""
 
 HARMLESS = (
     "schedule=",
@@ -349,6 +338,7 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
     for text in changes[len(settings) :]:
         document.merge(yaml_files.setting(text))
     document.values.setdefault("name", path.stem)
+    document.values = _typed(document, document.values, [Config], ())
     notes = [note for key in sections(document.values) for note in _keep_used_keys(document, key)]
     for key, leads_there in paths(document.values).items():
         _make_absolute(document, key, leads_there)
@@ -391,6 +381,11 @@ def files() -> list[str]:
     return sorted(str(path.relative_to(SHIPPED)) for path in SHIPPED.rglob("*.yaml"))
 
 
+def datasets() -> list[str]:
+    """Return the names of the shipped datasets."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/corpus.jsonl"))
+
+
 def sections(values: Mapping[str, Any]) -> list[Key]:
     """The keys of all sections that say how documents are ranked and by which model: `ranker`s and `model`s."""
     stages = values.get("stages")
@@ -419,17 +414,17 @@ def _keep_used_keys(document: Document, key: Key) -> list[str]:
     if not isinstance(values, dict):
         return []
     section, name = key[-1], ".".join(key)
-    selector = {"ranker": "method", "model": "backend"}[section]
+    selector = SELECTORS[section]
     chosen = values.get(selector)
     if not isinstance(chosen, str):
         raise InputError(
-            f"{_where(document, (*key, selector))}: {name}.{selector} must be one of {', '.join(_choices(section))}"
+            f"{_where(document, (*key, selector))}: {name}.{selector} must be one of {', '.join(choices(section))}"
         )
     try:
         own = _own_keys(section, chosen)
     except InputError as error:
         raise InputError(f"{_where(document, (*key, selector))}: {name}.{selector}: {error}") from error
-    elsewhere = {each for other in _choices(section) for each in _own_keys(section, other)} - own
+    elsewhere = {each for other in choices(section) for each in _own_keys(section, other)} - own
     for each in values:
         if each not in own | elsewhere:
             raise InputError(
@@ -440,14 +435,71 @@ def _keep_used_keys(document: Document, key: Key) -> list[str]:
     return [f"{name}.{each} is not used by {chosen}" for each in values if each in elsewhere]
 
 
-def _choices(section: str) -> list[str]:
+def choices(section: str) -> list[str]:
+    """Return the methods that a `ranker` can name, or the backends that a `model` can."""
     return catalog.methods() if section == "ranker" else catalog.backends()
 
 
 def _own_keys(section: str, name: str) -> set[str]:
+    return {SELECTORS[section], *(key for model in takers(section, name) for key in model.model_fields)}
+
+
+def takers(section: str, name: str) -> list[type[BaseModel]]:
+    """Return the classes that know the keys of a `ranker` with that method, or of a `model` with that backend."""
     if section == "ranker":
-        return {*RankerOptions.model_fields, *catalog.method(name).params.model_fields}
-    return {"backend", *catalog.backend(name).Options.model_fields}
+        return [RankerOptions, catalog.method(name).params]
+    return [catalog.backend(name).Options]
+
+
+def kinds(annotation: Any) -> list[Any]:
+    """Return the types that a value may have: each of a union, without what constrains it."""
+    if get_origin(annotation) is Annotated:
+        return kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for member in get_args(annotation) for kind in kinds(member)]
+    return [annotation]
+
+
+def _below(above: Sequence[Any], key: str, values: Any) -> list[Any]:
+    """Return the types that the value at a key or item may have, `values` being of the types `above`; [] if unknown."""
+    below = []
+    for kind in above:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields = [field for name, field in kind.model_fields.items() if key == (field.alias or name)]
+            below += [one for field in fields for one in kinds(field.annotation)]
+        elif get_origin(kind) is not Literal and get_args(kind):
+            below += kinds(get_args(kind)[1 if get_origin(kind) is dict else 0])
+    if key in SELECTORS and dict[str, Any] in below:
+        section = values.get(key) if isinstance(values, dict) else None
+        name = section.get(SELECTORS[key]) if isinstance(section, dict) else None
+        return [*below, *takers(key, name)] if name in choices(key) else below
+    return below
+
+
+def _typed(document: Document, value: Any, allowed: Sequence[Any], key: Key) -> Any:
+    """Return a value in which whatever the schema takes for text is as it was written: `031_1`, `1e5`, `no`, `null`.
+
+    Raises `InputError` for numbers that no computer's integers or floats hold.
+    """
+    if isinstance(value, dict):
+        return {part: _typed(document, one, _below(allowed, part, value), (*key, part)) for part, one in value.items()}
+    if isinstance(value, list):
+        items = [(str(number), one) for number, one in enumerate(value)]
+        return [_typed(document, one, _below(allowed, part, value), (*key, part)) for part, one in items]
+    place = document.places.get(key)
+    if isinstance(value, str) or place is None or place.text is None:
+        return value
+    if value is None and (NoneType in allowed or not place.text):
+        return None
+    if not {type(value), float if type(value) is int else type(value)} & set(allowed):
+        words = [word for kind in allowed if get_origin(kind) is Literal for word in get_args(kind)]
+        if str in [*allowed, *_below(allowed, "0", value)] or place.text in words:
+            return place.text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(
+            f"{place.words}: {'.'.join(key)}: {place.text[:40]} is too large: integers have 64 bits, others are finite"
+        )
+    return value
 
 
 def _make_absolute(document: Document, key: Key, leads_there: Callable[[Path], bool]) -> None:
@@ -455,11 +507,12 @@ def _make_absolute(document: Document, key: Key, leads_there: Callable[[Path], b
     section, value, place = document.value(key[:-1]), document.value(key), document.place(key)
     if not isinstance(value, str) or place is None or value == WORDS.get(key):
         return
-    for folder in (place.folder, Path.cwd()):
-        found = folder / Path(value).expanduser()
-        if leads_there(found):
-            section[key[-1]] = str(found.resolve())
-            return
+    for folder in (place.folder, Path.cwd(), *([SHIPPED] if key in DATASETS and value in datasets() else [])):
+        with suppress(OSError, RuntimeError):  # of a name too long, a folder that may not be entered, `~nobody`
+            found = folder / Path(value).expanduser()
+            if leads_there(found):
+                section[key[-1]] = str(found.resolve())
+                return
 
 
 def _where(document: Document, key: Sequence[str | int]) -> str:
@@ -484,21 +537,22 @@ def _placed(document: Document, path: Path, before: Key = ()) -> Iterator[None]:
         name = ".".join(key)
         where = _where(document, key) if document.place(key) else str(path)
         if first["type"] == "extra_forbidden":
-            known = _known_keys(key[:-1])
-            raise InputError(f"{where}: unknown key {name}{catalog.nearest(key[-1], known)}") from error
+            known = _known_keys(document, key[:-1])
+            raise InputError(f"{where}: unknown key {name}{catalog.nearest(key[-1], known, 0.6)}") from error
         if first["type"] == "missing":
             raise InputError(f"{where}: {name} is missing") from error
         told = first["type"] == "value_error" or isinstance(first["input"], dict)
-        found = "" if told else f", not {first['input']!r}"
+        found = "" if told else f", not {first['input']!r:.100}"
         raise InputError(f"{where}: {name}: {_plain(first['msg'])}{found}") from error
 
 
-def _known_keys(section: Key) -> set[str]:
-    """The keys of a section, by the names that they have in a file."""
-    if section[:1] == ("stages",):
-        section = section[2:] or section[:1]
-    found = [field for model in SECTIONS.get(section, (Expected,)) for field in model.model_fields.items()]
-    return {field.alias or name for name, field in found}
+def _known_keys(document: Document, section: Key) -> set[str]:
+    """Return the keys of a section, by the names that they have in a file."""
+    allowed, values = [Config], document.values
+    for part in section:
+        allowed, values = _below(allowed, part, values), yaml_files.value_at(values, (part,))
+    models = [kind for kind in allowed if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
 
 
 def _plain(message: str) -> str:

@@ -1,14 +1,17 @@
-"""YAML with places: what a config file says, and on which line of which file it says it.
+"""YAML with places: what a config file says, in which characters, and on which line of which file.
 
 Files are merged by `extends`: mappings deeply, a later file over an earlier one, the file itself last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -16,10 +19,33 @@ from ..rerankers.catalog import nearest
 from ..rerankers.errors import InputError
 
 ILL_FORMED = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
-"""What PyYAML raises: its own errors; others for a date such as 2019-13-45, for `!!bool maybe`, for endless nesting."""
+"""What PyYAML raises: its own errors; others for `!!bool maybe`, for `!!timestamp soon`, for endless nesting."""
 
 WORD_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 """What YAML takes a key for: not for a number, nor for the truth value that it sees in `on` and `no`."""
+
+TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
+"""What values can be. Plain text that YAML takes for something else, such as 2019-01-01 and `=`, is text."""
+
+MOST_BYTES = 4_000_000
+"""The size of a file, beyond which it is no config."""
+
+MOST_REPEATED = 100_000
+"""So many values may aliases repeat: aliases of aliases make billions of a few lines."""
+
+DEEPEST = 100
+"""How deep values may be nested."""
+
+MOST_DIGITS = 99
+"""Longer integers are not computed: none of them has 64 bits."""
+
+NOT_YAML = "not valid YAML: "
+
+Written = tuple["Key", yaml.Node | None, yaml.Node | None]
+"""A key, the node that shows where it stands, and its value's; None in an empty file."""
+
+Fault = Callable[[str, int | None], InputError]
+"""The error that a problem and its line are."""
 
 Key = tuple[str, ...]
 """The way to a value: the keys from the top, `("ranker", "num_child")`; items of a list go by number, from 0."""
@@ -35,10 +61,12 @@ ALTERNATIVES: dict[Key, tuple[set[str], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value was written; relative paths in it are looked up in `folder`."""
+    """Where and how a value was written; relative paths in it are looked up in `folder`."""
 
     words: str
     folder: Path
+    text: str | None = None
+    """The characters that stand there, `031_1` where the value is 311; None for a mapping or a list."""
 
 
 @dataclass
@@ -100,8 +128,9 @@ def find(name: str, folder: Path, shipped: Path) -> Path:
     """The config file of that path or name: in `folder`, or else among the shipped ones, `.yaml` added if need be."""
     names = [name] if name.endswith((".yaml", ".yml")) else [name, f"{name}.yaml"]
     for candidate in [place / n for place in (folder, shipped) for n in names]:
-        if candidate.is_file():
-            return candidate
+        with suppress(OSError):  # of a name that is too long, or a folder that may not be entered
+            if candidate.is_file():
+                return candidate
     known = sorted(str(path.relative_to(shipped)) for path in shipped.rglob("*.yaml"))
     raise InputError(f"no config {name} in {folder} or among the shipped ones{nearest(name, known)}")
 
@@ -122,25 +151,29 @@ def setting(text: str) -> Document:
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys):
         raise InputError(f"--set {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
-    try:
-        parsed = yaml.safe_load(value)
-    except ILL_FORMED as error:
-        raise InputError(f"--set {text}: not a YAML value: {_problem(error)}") from error
+    place = Place(f"--set {text}", Path.cwd())
+
+    def fault(problem: str, _: int | None) -> InputError:
+        return InputError(f"--set {text}: not a YAML value: {problem.removeprefix(NOT_YAML)}")
+
+    parsed, nodes = _parse(value, fault)
+    places = {(*keys, *key): replace(place, text=_text(node)) for key, _, node in nodes}
     for key in reversed(keys):
         parsed = {key: parsed}
-    place = Place(f"--set {text}", Path.cwd())
-    return Document(parsed, {keys[:n]: place for n in range(1, len(keys) + 1)})
+    return Document(parsed, {keys[:n]: place for n in range(1, len(keys) + 1)} | places)
 
 
 def _read(path: Path, shipped: Path, extending: tuple[Path, ...]) -> Document:
     if path.resolve() in extending:
         raise InputError(f"{path}: extends itself, by way of {' and '.join(p.name for p in extending)}")
-    own = _parse(path)
+    own = _file(path)
     document = Document()
-    names = own.values.pop("extends", None) or []
-    for name in names if isinstance(names, list) else [names]:
-        if not isinstance(name, str):
-            raise InputError(f"{_words(own, ('extends',))}: extends takes names of config files, not {name!r}")
+    names = own.values.pop("extends", None)
+    several = [("extends", str(number)) for number in range(len(names))] if isinstance(names, list) else [("extends",)]
+    for key in several if names else ():
+        name = own.places[key].text
+        if not name:
+            raise InputError(f"{_words(own, key)}: extends takes names of config files")
         try:
             parent = find(name, path.parent, shipped)
         except InputError as error:
@@ -155,60 +188,114 @@ def _words(document: Document, key: Key) -> str:
     return place.words if place else ".".join(key)
 
 
-def _parse(path: Path) -> Document:
+def _file(path: Path) -> Document:
+    def fault(problem: str, line: int | None) -> InputError:
+        return InputError(f"{path}{f', line {line}' if line else ''}: {problem}")
+
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(
+                f"config {path}: longer than {MOST_BYTES:,} bytes; long lists belong in the dataset's files"
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path}: cannot be read: {error}") from error
-    try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        if root is None:
-            raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
-        if not isinstance(root, yaml.MappingNode):
-            raise InputError(f"{path}, line {root.start_mark.line + 1}: expected a mapping of keys to values")
-        _refuse_repeats(root, path)
-        values = loader.construct_document(root)
-    except ILL_FORMED as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: not valid YAML: {_problem(error)}") from error
-    places = {key: Place(f"{path}, line {node.start_mark.line + 1}", path.parent) for key, node in _keys(root, ())}
+    values, nodes = _parse(text, fault)
+    _, _, root = nodes[0]
+    if root is None:
+        raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
+    if not isinstance(values, dict):
+        raise fault("expected a mapping of keys to values", root.start_mark.line + 1)
+    places = {
+        key: Place(f"{path}, line {shown.start_mark.line + 1}", path.parent, _text(node))
+        for key, shown, node in nodes[1:]
+    }
     return Document(values, places)
 
 
-def _refuse_repeats(node: yaml.Node, path: Path) -> None:
-    """YAML lets a later key silently win over an earlier one; a config must not."""
-    for mapping in _mappings(node):
+class _Loader(yaml.SafeLoader):
+    """The safe loader, for which nothing written plainly is a date, and integers have 64 bits."""
+
+    yaml_constructors: ClassVar = {
+        tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in {None, *TAGS}
+    }
+    yaml_implicit_resolvers: ClassVar = {
+        first: [resolver for resolver in resolvers if resolver[0] in TAGS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> float:
+        """Return the integer, or infinity for one beyond 64 bits."""
+        number = super().construct_yaml_int(node) if len(node.value) < MOST_DIGITS else math.inf
+        return number if abs(number) < 2**63 else math.inf
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def _parse(text: str, fault: Fault) -> tuple[Any, list[Written]]:
+    """Return what YAML says, and its nodes by key: the whole first.
+
+    Raises what `fault` makes of a problem and its line.
+    """
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        _ = _extent(root, fault, {}) if root else None
+        values = loader.construct_document(root) if root else None
+    except ILL_FORMED as error:
+        mark = getattr(error, "problem_mark", None)
+        raise fault(NOT_YAML + _problem(error), mark.line + 1 if mark else None) from error
+    return values, [((), root, root), *_nodes(root, ())]
+
+
+def _extent(node: yaml.Node, fault: Fault, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Return of how many values a node is made, and how deep, each alias being what it repeats; nodes are visited once.
+
+    Raises what `fault` makes of too many or too deep ones, of a key that is no word or stands there twice, which YAML
+    lets silently win over the earlier one, and of text that is not Unicode.
+    """
+    if id(node) in known:
+        return known[id(node)]
+    line = node.start_mark.line + 1
+    known[id(node)] = (0, DEEPEST)  # whoever meets it again below itself is nested without end
+    below = []
+    if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
-        for key, _ in mapping.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag not in WORD_TAGS:
-                raise InputError(f"{path}, line {key.start_mark.line + 1}: a key must be a word, in quotes if need be")
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag not in WORD_TAGS or not key.value.isprintable():
+                raise fault("a key must be a word, in quotes if need be", key.start_mark.line + 1)
             if key.value in seen and key.value != "<<":
-                raise InputError(f"{path}, line {key.start_mark.line + 1}: {key.value} is given twice")
+                raise fault(f"{key.value} is given twice", key.start_mark.line + 1)
             seen.add(key.value)
-
-
-def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
-    if isinstance(node, yaml.MappingNode):
-        yield node
-        for _, value in node.value:
-            yield from _mappings(value)
+            below.append(_extent(value, fault, known))
     elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _mappings(value)
+        below = [_extent(value, fault, known) for value in node.value]
+    elif re.search("[\ud800-\udfff]", node.value):
+        raise fault("half a character: a surrogate without its other half", line)
+    count, depth = 1 + sum(count for count, _ in below), 1 + max((depth for _, depth in below), default=0)
+    if depth > DEEPEST:
+        raise fault(f"{NOT_YAML}it is nested without end", line)
+    if count > len(known) + MOST_REPEATED:
+        raise fault(f"aliases of aliases make {count:,} values of it; write out what is meant", line)
+    known[id(node)] = (count, depth)
+    return count, depth
 
 
-def _keys(node: yaml.Node, at: Key) -> Iterator[tuple[Key, yaml.Node]]:
-    """Every key in a mapping, and every item of a list, with the node that shows where it stands."""
-    found: list[tuple[str, yaml.Node, yaml.Node]] = []
+def _nodes(node: yaml.Node | None, at: Key) -> Iterator[Written]:
+    """Yield every key in a mapping and every item of a list, the node that shows where it stands, and its value's."""
+    below: list[tuple[str, yaml.Node, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
-        found = [(str(key.value), key, value) for key, value in node.value]
+        below = [(str(key.value), key, value) for key, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
-        found = [(str(number), item, item) for number, item in enumerate(node.value)]
-    for name, shown, value in found:
-        yield (*at, name), shown
-        yield from _keys(value, (*at, name))
+        below = [(str(number), item, item) for number, item in enumerate(node.value)]
+    for name, shown, value in below:
+        yield (*at, name), shown, value
+        yield from _nodes(value, (*at, name))
+
+
+def _text(node: yaml.Node | None) -> str | None:
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else None
 
 
 def _problem(error: Exception) -> str:

@@ -81,10 +81,10 @@ def known(name: str, names: Iterable[str], what: str) -> None:
         raise InputError(f"unknown {what} '{name}'{nearest(name, names)}")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The remedy for a misspelt name: the nearest known ones, or all of them."""
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
+    """The remedy for a misspelt name: the known ones at least so like it, or all of them."""
     names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)
     likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
     # Next to a slip of the pen, what is merely alike is not meant.
     close = [one for one, alike in zip(close, likeness, strict=True) if alike > likeness[0] - 0.3]

@@ -57,6 +57,133 @@ def test_numbers_are_taken_for_query_ids(write: Write) -> None:
     assert load(write, "queries: {ids: q2}").config.queries.ids == ("q2",)
 
 
+AS_WRITTEN = (
+    *(
+        "31_1",
+        "051",
+        "1:30",
+        "1:30.5",
+        "1e3",
+        "1.0e+3",
+        "1.50",
+        "0o7",
+        "0x1F",
+        "0b1",
+        "+5",
+        "-0",
+        "yes",
+        "NO",
+        "on",
+        "True",
+    ),
+    *(
+        "null",
+        "Null",
+        "~",
+        "2019-01-01",
+        "2001-12-14 21:59:43",
+        ".inf",
+        "-.INF",
+        ".nan",
+        "=",
+        "12345678901234567890123",
+    ),
+)
+"""What YAML 1.1 reads as another number, a truth value, nothing or a date."""
+
+
+@pytest.mark.parametrize("text", AS_WRITTEN)
+def test_ids_are_what_was_typed(write: Write, text: str) -> None:
+    assert load(write, f"queries: {{ids: [{text}, q2]}}").config.queries.ids == (text, "q2")
+    assert load(write, f"queries:\n  ids:\n  - q1\n  - {text}\n").config.queries.ids == ("q1", text)
+    assert load(write, "", f"queries.ids=[{text}]").config.queries.ids == (text,)
+    assert load(write, "", f"queries={{ids: [{text}]}}").config.queries.ids == (text,)
+    write("b.yaml", f"queries: {{ids: [{text}]}}")
+    assert load(write, "extends: b").config.queries.ids == (text,)
+    if text not in ("null", "Null", "~"):
+        assert load(write, f"queries: {{ids: {text}}}").config.queries.ids == (text,)
+        assert load(write, "", f"queries.ids={text}").config.queries.ids == (text,)
+
+
+def test_names_are_what_was_typed(write: Write) -> None:
+    text = """
+name: 2019
+first_stage: {bm25: {index: 1_0}}
+ranker: {method: setwise.heapsort, num_child: 0x3, stop: [1.0, 2]}
+model: {backend: transformers, name: 0o7, revision: 1e5, trust_remote_code: yes, batch_size: 1_000}
+expected: {AP: {value: 1, tolerance: 1e-2, source: 2310.09490}}
+"""
+    loaded = load(write, text.replace("1e-2", "0.01"))
+    assert loaded.config.name == "2019"
+    assert loaded.config.first_stage.bm25 == config.Bm25(index="1_0")
+    assert loaded.config.expected["AP"].source == "2310.09490"
+    assert loaded.config.ranker == {"method": "setwise.heapsort", "num_child": 3, "stop": ["1.0", "2"]}
+    model = {"name": "0o7", "revision": "1e5", "trust_remote_code": True, "batch_size": 1000}
+    assert loaded.config.model == {"backend": "transformers"} | model
+    for revision in ("051", "2019-01-01", "1234567", "yes"):
+        changed = load(write, text.replace("1e-2", "0.01"), f"model.revision={revision}").config
+        assert changed.model is not None
+        assert changed.model["revision"] == revision
+    assert load(write, text.replace("1e-2", "0.01"), "model.revision=null").models == [
+        load(write, text.replace("1e-2", "0.01").replace(" revision: 1e5,", "")).models[0]
+    ]
+
+
+def test_texts_in_stages_and_in_aliases_are_what_was_typed(write: Write) -> None:
+    text = """
+model: &m {backend: openai, name: 1e5, base_url: [051], omit: [no], extra_body: {seed: 7, think: no}, budget: {usd: 3}}
+stages:
+- {ranker: {method: setwise.heapsort, stop: 1e3}, model: {<<: *m, name: 0o7}}
+- {ranker: {method: setwise.heapsort}, model: *m}
+"""
+    first, second = load(write, text).models
+    for model, name in ((first, "0o7"), (second, "1e5")):
+        content = model.model_dump()
+        assert (content["name"], content["base_url"], content["omit"]) == (name, ["051"], ["no"])
+        assert content["extra_body"] == {"seed": 7, "think": False}
+        assert content["budget"]["usd"] == 3.0
+    assert load(write, text).rankers[0].options.stop == ("1e3",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"seed: {'9' * 400}", r"line 2: seed: 9{40} is too large: integers have 64 bits, others are finite"),
+        (f"first_stage: {{depth: {'9' * 5000}}}", r"line 2: first_stage\.depth: 9{40} is too large"),
+        (f"seed: {2**63}", r"line 2: seed: 9223372036854775808 is too large"),
+        ("fuse: {method: rrf, k: .inf}", r"line 2: fuse\.k: \.inf is too large"),
+        ("model: {backend: openai, name: x, extra_body: {a: [.nan]}}", r"model\.extra_body\.a\.0: \.nan is too large"),
+        ("ranker: {method: setwise.heapsort, temperature: .nan}", r"line 2: ranker\.temperature: \.nan is too large"),
+        (
+            "ranker: {method: setwise.heapsort, num_permutation: " + "9" * 400 + "}",
+            r"line 2: ranker\.num_permutation: 9",
+        ),
+        (f"dataset2: {'9' * 5000}", r"line 2: dataset2: 9{40} is too large"),
+    ],
+)
+def test_numbers_that_no_number_holds_are_refused(write: Write, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load(write, text)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/x", "a\0b"])
+def test_what_cannot_be_a_path_is_none(write: Write, name: str) -> None:
+    escaped = name.replace("\0", "\\0")
+    write("a.yaml", f'dataset: "{escaped}"\nfirst_stage: {{run: "{escaped}"}}')
+    assert config.load("a.yaml").config.dataset == name
+
+
+def test_a_shipped_dataset_is_found_by_its_name(write: Write) -> None:
+    shipped = str((config.SHIPPED / "quickstart").resolve())
+    write("mine.yaml", (config.SHIPPED / "quickstart.yaml").read_text())
+    assert config.load("mine.yaml").config.dataset == shipped
+    assert config.load("mine.yaml", ["dataset={beir: quickstart}"]).config.dataset == config.BeirFolder(beir=shipped)
+    assert config.load("mine.yaml", ["dataset=parts"]).config.dataset == "parts"
+    write("quickstart/corpus.jsonl", "")  # the user's own comes first
+    assert config.load("mine.yaml").config.dataset == str(Path("quickstart").resolve())
+
+
 def test_set_and_queries_lie_over_the_file_in_order(write: Write) -> None:
     loaded = load(write, "queries: {ids: [q1]}\nseed: 1", "seed=2", "seed=3", queries=4)
     assert loaded.config.seed == 3
@@ -184,6 +311,16 @@ model: {backend: simulated, answers: oracle}
         ("ranker: {method: setwise.heapsort, num_chld: 1}", r"unknown key ranker\.num_chld; did you mean 'num_child'"),
         ("model: {backend: simulated, nois: 1}", r"unknown key model\.nois; did you mean 'noise'\?"),
         ("expected: {AP: {value: 1, tolerence: 1, source: s}}", r"expected\.AP\.tolerence; did you mean 'tolerance'"),
+        (
+            "model: {backend: openai, name: x, budget: {dollars: 1}}",
+            r"model\.budget\.dollars; known: calls, tokens, usd",
+        ),
+        ("ranker: {method: pointwise.qlm, passages: {word: 1}}", r"ranker\.passages\.word; did you mean 'words'\?"),
+        (
+            "stages: [{ranker: {method: pointwise.qlm, passages: {word: 1}}}]",
+            r"stages\.0\.ranker\.passages\.word; .*'words'",
+        ),
+        ("stages: [{rankr: {method: pointwise.qlm}}]", r"stages\.0\.rankr; did you mean 'ranker'\?"),
         # Unknown names
         ("ranker: {method: setwise.heapsrt}", r"line 2: ranker\.method: unknown method .*did you mean"),
         ("ranker: {k: 3}", r"line 2: ranker\.method must be one of .*setwise\.heapsort"),
@@ -215,15 +352,17 @@ model: {backend: simulated, answers: oracle}
         ("seed: 1.5", r"seed: should be a valid integer, not 1\.5"),
         ("seed: 'one'", r"seed: should be a valid integer, not 'one'"),
         ("seed: true", r"seed: should be a valid integer, not True"),
-        ("name: 5", r"name: should be a valid string, not 5"),
+        ("name:", r"name: should be a valid string, not None"),
+        ("name: [5]", r"name: should be a valid string, not \[5\]"),
         ("name: a b", r"name: String should match pattern .*, not 'a b'"),
         ("name: ../up", r"name: String should match pattern"),
         ("ranker: {method: setwise.heapsort, k: two}", r"ranker\.k: should be a valid integer, not 'two'"),
         ("ranker: setwise.heapsort", r"line 2: ranker: should be a mapping of keys to values"),
         ("queries: 5", r"line 2: queries: should be a mapping of keys to values, not 5"),
-        ("queries: {ids: [true]}", r"queries\.ids\.0: .*not True"),
+        ("queries: {ids: [[a]]}", r"queries\.ids\.0: .*not \['a'\]"),
+        ("queries: {ids: [a, {b: c}]}", r"queries\.ids\.1: should be a valid string"),
         ("first_stage: {bm25: build}", r"first_stage\.bm25: should be a mapping of keys to values, not 'build'"),
-        ("first_stage: {run: 3}", r"first_stage\.run: should be a valid string, not 3"),
+        ("first_stage: {run: [3]}", r"first_stage\.run: should be a valid string, not \[3\]"),
         ("expected: {AP: 0.5}", r"expected\.AP: should be a mapping of keys to values, not 0\.5"),
         # What does not go together
         ("queries: {limit: 3, sample: 2}", r"line 2: queries: give one of limit, sample and ids"),
@@ -253,8 +392,8 @@ def test_mistakes_are_refused_with_file_line_and_remedy(write: Write, text: str,
         ("dataset: {candidate: x}", r"unknown key dataset\.candidate; did you mean 'candidates'\?"),
         ("dataset: {beir: x, splt: y}", r"unknown key dataset\.splt; did you mean 'split'\?"),
         ("dataset: {docs: d}", r"dataset\.queries is missing"),
-        ("dataset: {docs: 3, queries: q}", r"dataset\.docs: should be a valid string, not 3"),
-        ("dataset: 5", r"line 1: dataset: should be a valid string, not 5"),
+        ("dataset: {docs: [3], queries: q}", r"dataset\.docs: should be a valid string, not \[3\]"),
+        ("dataset:", r"line 1: dataset: should be a valid string, not None"),
         ("dataset: [a]", r"line 1: dataset: should be a valid string"),
         ("name: a", r"a\.yaml: dataset is missing"),
     ],

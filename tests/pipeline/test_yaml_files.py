@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,8 +130,11 @@ def test_two_parents_may_share_a_grandparent(write: Write, shipped: Path) -> Non
     ("extends", "message"),
     [
         ("bse", r"a\.yaml, line 2: no config bse .*did you mean 'base\.yaml'"),
-        ("[base, 1]", r"a\.yaml, line 2: extends takes names of config files, not 1"),
-        ("3", r"a\.yaml, line 2: extends takes names of config files, not 3"),
+        ("[base, 031_1]", r"a\.yaml, line 2: no config 031_1 "),
+        ("3", r"a\.yaml, line 2: no config 3 "),
+        ("[base, [base]]", r"a\.yaml, line 2: extends takes names of config files"),
+        ("a" * 5000, r"a\.yaml, line 2: no config aaa"),
+        ('"a\\0b"', r"a\.yaml, line 2: no config a\\x00b"),
         ("{base: yes}", r"a\.yaml, line 2: extends takes names of config files"),
     ],
 )
@@ -178,6 +182,64 @@ def test_overriding_one_use_of_an_anchor_leaves_the_others(write: Write, shipped
     assert document.values == {"one": {"value": {"v": 1}}, "two": {"value": {"v": 5}}}
 
 
+def bomb(first: str, of: str) -> str:
+    """Ten mappings or lists, each of ten aliases of the one before it: 10^10 values in 450 bytes."""
+    lines = [f"a0: &a0 {first}"]
+    lines += [f"a{n}: &a{n} {of.replace('*', f'*a{n - 1}')}" for n in range(1, 10)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        bomb("[x, x]", f"[{', '.join('*' * 10)}]"),
+        bomb("{v: 1}", f"{{{', '.join(f'k{n}: *' for n in range(10))}}}"),
+        bomb("{v: 1}", f"{{<<: [{', '.join('*' * 10)}]}}"),
+    ],
+)
+def test_aliases_of_aliases_are_refused_at_once(write: Write, shipped: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"a\.yaml, line \d+: aliases of aliases make [\d,]+ values of it"):
+        values(write("a.yaml", text), shipped)
+
+
+def test_a_value_may_be_repeated_as_often_as_a_config_can_mean(write: Write, shipped: Path) -> None:
+    found = yaml_files.read(write("a.yaml", f"a: &a [x, y]\nb: [{', '.join(['*a'] * 1000)}]"), shipped)
+    assert found.values["b"] == [["x", "y"]] * 1000
+
+
+# As written
+
+
+@pytest.mark.parametrize("text", ["031_1", "1:30", "1e3", "0o7", "051", "yes", "null", "~", "2019-01-01", ".inf", "="])
+def test_the_characters_of_a_scalar_stand_beside_its_value(write: Write, shipped: Path, text: str) -> None:
+    document = yaml_files.read(write("a.yaml", f"a: &x {{b: [q, {text}]}}\nc: {text}\nd: {{<<: *x}}\ne: *x"), shipped)
+    document.merge(yaml_files.setting(f"f.g={text}"))
+    for key in (("a", "b", "1"), ("c",), ("d", "b", "1"), ("e", "b", "1"), ("f", "g")):
+        assert document.places[key].text == text
+    assert document.places["a",].text is None
+
+
+def test_dates_and_equals_signs_are_text(write: Write, shipped: Path) -> None:
+    text = "a: 2019-01-01\nb: 2019-13-45\nc: 2001-12-14t21:59:43.10-05:00\nd: =\n"
+    assert values(write("a.yaml", text), shipped) == {
+        "a": "2019-01-01",
+        "b": "2019-13-45",
+        "c": "2001-12-14t21:59:43.10-05:00",
+        "d": "=",
+    }
+
+
+def test_integers_have_64_bits(write: Write, shipped: Path) -> None:
+    text = f"a: {2**63 - 1}\nb: -{2**63 - 1}\nc: {2**63}\nd: -{'9' * 400}\ne: {'9' * 5000}\n"
+    assert values(write("a.yaml", text), shipped) == {
+        "a": 2**63 - 1,
+        "b": 1 - 2**63,
+        "c": math.inf,
+        "d": math.inf,
+        "e": math.inf,
+    }
+
+
 # --set
 
 
@@ -209,7 +271,7 @@ def test_a_setting_without_key_or_value_is_refused(text: str) -> None:
         yaml_files.setting(text)
 
 
-@pytest.mark.parametrize("value", ["[1", "!!python/name:os.system", "2019-13-45", "{[a]: 1}", "a: b: c", "\x07"])
+@pytest.mark.parametrize("value", ["[1", "!!python/name:os.system", "{[a]: 1}", "{a: 1, a: 2}", "a: b: c", "\x07"])
 def test_a_setting_that_is_no_yaml_is_refused(value: str) -> None:
     with pytest.raises(InputError, match=r"^--set seed=.*not a YAML value"):
         yaml_files.setting(f"seed={value}")
@@ -242,7 +304,12 @@ def test_a_setting_that_is_no_yaml_is_refused(value: str) -> None:
         ("a: !mine 1", r"line 1: not valid YAML: the tag '!mine' is not allowed"),
         ("a: &a {b: *a}", "not valid YAML: it is nested without end"),
         ("a: " + "[" * 5000, "not valid YAML: it is nested without end"),
-        ("a: 2019-13-45", "not valid YAML: month must be in 1..12"),
+        ("seed: 1\na: " + "[" * 101 + "]" * 101, "line 2: not valid YAML: it is nested without end"),
+        ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 300)), "it is nested without end"),
+        ('seed: 1\n"a\\nb": 1', "line 2: a key must be a word"),
+        ('seed: 1\nname: "\\ud800"', "line 2: half a character"),
+        ("a: !!set {b}", "line 1: not valid YAML: the tag .* is not allowed"),
+        ("a: !!binary aGk=", "line 1: not valid YAML: the tag .* is not allowed"),
         ("a: !!bool maybe", "not valid YAML"),
         ("a: !!timestamp soon", "not valid YAML"),
         ('a: !!int ""', "not valid YAML"),
@@ -260,4 +327,11 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path, shipped: Path) -> No
     path = tmp_path / "a.yaml"
     path.write_bytes(b"name: \xff")
     with pytest.raises(InputError, match="cannot be read"):
+        values(path, shipped)
+
+
+def test_a_file_of_megabytes_is_no_config(tmp_path: Path, shipped: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"#" * 4_000_001)
+    with pytest.raises(InputError, match=r"a\.yaml: longer than 4,000,000 bytes"):
         values(path, shipped)
