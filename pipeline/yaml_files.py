@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -41,8 +41,8 @@ MOST_DIGITS = 99
 
 NOT_YAML = "not valid YAML: "
 
-Written = tuple["Key", yaml.Node | None, yaml.Node | None]
-"""A key, the node that shows where it stands, and its value's; None in an empty file."""
+Written = tuple["Key", yaml.Node, yaml.Node]
+"""A key, the node that shows where it stands, and its value's."""
 
 Fault = Callable[[str, int | None], InputError]
 """The error that a problem and its line are."""
@@ -201,36 +201,32 @@ def _file(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path}: cannot be read: {error}") from error
     values, nodes = _parse(text, fault)
-    _, _, root = nodes[0]
-    if root is None:
+    if not nodes:
         raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
-    if not isinstance(values, dict):
-        raise fault("expected a mapping of keys to values", root.start_mark.line + 1)
     places = {
-        key: Place(f"{path}, line {shown.start_mark.line + 1}", path.parent, _text(node))
-        for key, shown, node in nodes[1:]
+        key: Place(f"{path}, line {shown.start_mark.line + 1}", path.parent, _text(node)) for key, shown, node in nodes
     }
+    if not isinstance(values, dict):
+        raise InputError(f"{places[()].words}: expected a mapping of keys to values")
     return Document(values, places)
 
 
 class _Loader(yaml.SafeLoader):
     """The safe loader, for which nothing written plainly is a date, and integers have 64 bits."""
 
-    yaml_constructors: ClassVar = {
-        tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in {None, *TAGS}
-    }
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_constructors = {tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in {None, *TAGS}}  # noqa: RUF012
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [resolver for resolver in resolvers if resolver[0] in TAGS]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> float:
+    def integer(self, node: yaml.ScalarNode) -> float:
         """Return the integer, or infinity for one beyond 64 bits."""
-        number = super().construct_yaml_int(node) if len(node.value) < MOST_DIGITS else math.inf
+        number = self.construct_yaml_int(node) if len(node.value) < MOST_DIGITS else math.inf
         return number if abs(number) < 2**63 else math.inf
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
 
 
 def _parse(text: str, fault: Fault) -> tuple[Any, list[Written]]:
@@ -246,7 +242,7 @@ def _parse(text: str, fault: Fault) -> tuple[Any, list[Written]]:
     except ILL_FORMED as error:
         mark = getattr(error, "problem_mark", None)
         raise fault(NOT_YAML + _problem(error), mark.line + 1 if mark else None) from error
-    return values, [((), root, root), *_nodes(root, ())]
+    return values, [*_nodes((), root, root)] if root else []
 
 
 def _extent(node: yaml.Node, fault: Fault, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
@@ -282,19 +278,18 @@ def _extent(node: yaml.Node, fault: Fault, known: dict[int, tuple[int, int]]) ->
     return count, depth
 
 
-def _nodes(node: yaml.Node | None, at: Key) -> Iterator[Written]:
-    """Yield every key in a mapping and every item of a list, the node that shows where it stands, and its value's."""
-    below: list[tuple[str, yaml.Node, yaml.Node]] = []
+def _nodes(key: Key, shown: yaml.Node, node: yaml.Node) -> Iterator[Written]:
+    """Yield a node, and all keys in its mappings and items of its lists, each with the node that shows where it is."""
+    yield key, shown, node
     if isinstance(node, yaml.MappingNode):
-        below = [(str(key.value), key, value) for key, value in node.value]
+        for name, value in node.value:
+            yield from _nodes((*key, str(name.value)), name, value)
     elif isinstance(node, yaml.SequenceNode):
-        below = [(str(number), item, item) for number, item in enumerate(node.value)]
-    for name, shown, value in below:
-        yield (*at, name), shown, value
-        yield from _nodes(value, (*at, name))
+        for number, item in enumerate(node.value):
+            yield from _nodes((*key, str(number)), item, item)
 
 
-def _text(node: yaml.Node | None) -> str | None:
+def _text(node: yaml.Node) -> str | None:
     return str(node.value) if isinstance(node, yaml.ScalarNode) else None
 
 
