@@ -10,8 +10,9 @@ CHECKED = cli pipeline rerankers
 demo: $(VENV)/.installed
 	$(BIN)/r2llm rerank --config quickstart.yaml
 
+# On all processors; models and JVMs of several tests at once need some 4 GB.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
