@@ -7,43 +7,93 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from ..pipeline.progress import Advance, Listener
+from ..rerankers.errors import InputError
 from ..rerankers.visible import visible
+
+MINUTE = 60.0
+"""How many seconds lie between two lines of progress where nobody is watching."""
+
+TEXTS = frozenset({"query", "document", "presented", "answer", "read as", "about", "value"})
+"""Columns that hold texts and not numbers: they stand at the left, as every first column does."""
+
+FOLDED = frozenset({"answer", "about", "value"})
+"""Columns that are broken where the terminal is narrow; identifiers are never."""
+
+LEGIBLE = 16
+"""How many characters of a line those have at least."""
+
+
+@dataclass
+class _State:
+    """How far a task is."""
+
+    done: int = 0
+    detail: str = ""
+    total: int | None = None
 
 
 class Console(Listener):
-    """Shows progress bars on a terminal, and only notes elsewhere."""
+    """Shows a progress bar on a terminal, a line a minute elsewhere, and notes."""
 
     def note(self, text: str) -> None:
         """Print a note on stderr."""
-        print(f"note: {visible(text)}", file=sys.stderr)  # noqa: T201
+        _complain(f"note: {visible(text)}")
 
     @contextmanager
     def task(self, what: str, total: int | None) -> Iterator[Advance]:
-        """Show a progress bar while the block lasts."""
-        from rich.console import Console as Terminal
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        """Show progress while the block lasts."""
+        with (_bar if sys.stderr.isatty() else _minutes)(visible(what), total) as advance:
+            yield advance
 
-        terminal = Terminal(stderr=True)
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=terminal, disable=not terminal.is_terminal, transient=True) as progress:
-            bar = progress.add_task(visible(what), total=total, detail="")
-            yield lambda done, detail="": progress.update(bar, completed=done, detail=visible(detail))
+
+@contextmanager
+def _bar(what: str, total: int | None) -> Iterator[Advance]:
+    from rich.console import Console as Terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Terminal(stderr=True), transient=True) as progress:
+        bar = progress.add_task(what, total=total, detail="")
+
+        def advance(done: int, detail: str = "", total: int | None = total) -> None:
+            progress.update(bar, completed=done, total=total, detail=visible(detail))
+
+        yield advance
+
+
+@contextmanager
+def _minutes(what: str, total: int | None) -> Iterator[Advance]:
+    state, begun, ended = _State(total=total), time.monotonic(), threading.Event()
+
+    def advance(done: int, detail: str = "", total: int | None = total) -> None:
+        state.done, state.detail, state.total = done, detail, total
+
+    def tell() -> None:
+        while not ended.wait(MINUTE):
+            of = "" if state.total is None else f" of {state.total:,}"
+            detail = f", {visible(state.detail)}" if state.detail else ""
+            _complain(f"{what}: {state.done:,}{of}{detail}, {(time.monotonic() - begun) / 60:.0f} min")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield advance
+    finally:
+        ended.set()
+        teller.join()
 
 
 def listener(quiet: bool) -> Listener:
@@ -55,36 +105,64 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """Print a table on stdout: framed on a terminal, tab-separated lines elsewhere."""
     lines = [[visible(cell) for cell in row] for row in (header, *rows)]
     if not sys.stdout.isatty():
-        for cells in lines:
-            print("\t".join(cells))  # noqa: T201
+        _print("\n".join(map("\t".join, lines)))
         return
+    from rich.cells import cell_len
     from rich.console import Console as Terminal
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(title=Text(visible(title)), title_justify="left")
     for number, name in enumerate(lines[0]):
-        shown.add_column(Text(name), justify="right" if number else "left")
+        words = [word for cells in lines for word in cells[number].split()]
+        shown.add_column(
+            Text(name),
+            justify="left" if name in TEXTS or not number else "right",
+            overflow="fold",
+            min_width=min(max(map(cell_len, words), default=0), LEGIBLE if name in FOLDED else sys.maxsize),
+        )
     for cells in lines[1:]:
         shown.add_row(*map(Text, cells))
-    Terminal().print(shown)
+    terminal = Terminal()
+    with terminal.capture() as captured:
+        terminal.print(shown, width=max(terminal.width, terminal.measure(shown).minimum), no_wrap=True, crop=False)
+    _print(captured.get().rstrip("\n"))
 
 
 def line(text: str) -> None:
     """Print a line on stdout."""
-    print(visible(text))  # noqa: T201
+    _print(visible(text))
 
 
 def block(text: str) -> None:
     """Print a text that has lines of its own, such as a prompt, on stdout."""
-    print(visible(text, keep="\n\t"))  # noqa: T201
+    _print(visible(text, keep="\n\t"))
 
 
 def as_json(value: object) -> None:
     """Print a value as one line of JSON on stdout."""
-    print(json.dumps(value).replace("\x7f", "\\u007f"))  # noqa: T201
+    _print(json.dumps(value).replace("\x7f", "\\u007f"))
 
 
 def error(text: str) -> None:
     """Print an error on stderr."""
-    print(f"error: {visible(text)}", file=sys.stderr)  # noqa: T201
+    _complain(f"error: {visible(text)}")
+
+
+def trouble(text: str) -> None:
+    """Print on stderr what has lines of its own: a traceback, or how a command is used."""
+    _complain(visible(text, keep="\n\t").rstrip("\n"))
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # nobody can be told, and the work goes on
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:  # whoever read the output has seen enough
+        raise
+    except OSError as fault:
+        raise InputError(f"standard output cannot be written: {fault.strerror}") from fault

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from ..rerankers.errors import R2llmError
 from . import (
     check,
     console,
@@ -24,6 +31,17 @@ from . import (
     show,
     verify,
 )
+
+DEBUG = "--debug"
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C ended."""
+
+STDERR = 2
+"""The file descriptor of standard error."""
+
+OUTER = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES"))
+"""Errors of files that are this machine's and no fault of r2llm, wherever they come up: a full disk, say."""
 
 app = typer.Typer(
     name="r2llm",
@@ -49,39 +67,83 @@ app.command("list")(listing.list_)
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True)) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    _debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error; also after a command.")] = False,
+) -> None:
     if version:
         from .. import __version__
 
-        typer.echo(f"r2llm {__version__}")
+        console.line(f"r2llm {__version__}")
         raise typer.Exit
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0 fine, 1 a regression, 2 the user's input, 3 a backend failed."""
-    from ..rerankers.errors import R2llmError
+    """Run the command line.
 
+    Exit codes: 0 fine, 1 a regression, 2 the user's input, 3 a backend failed, 4 a fault of r2llm.
+    """
+    words = [word for word in sys.argv[1:] if word != DEBUG]
+    _open_streams()
     try:
-        try:
-            app()
-        finally:
-            sys.stdout.flush()
-    except R2llmError as error:
-        console.error(str(error))
-        sys.exit(error.exit_code)
+        code = _run(words, debug=len(words) < len(sys.argv) - 1)
     except BrokenPipeError:
-        _end_unread()
+        code = 0  # whoever read the output has seen enough
     except SystemExit as stop:
         # Typer makes of a closed pipe an exit 1, which is our word for a regression.
-        if isinstance(stop.__context__, BrokenPipeError):
-            _end_unread()
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        code = 0
+    try:
+        sys.stdout.flush()
+    except OSError:  # told already; what is still to be written goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run(words: Sequence[str], *, debug: bool) -> int:
+    """Run a command and return its exit code; an error is one line, and with `debug` its traceback too."""
+    try:
+        return app(words, standalone_mode=False) or 0
+    except BrokenPipeError:
         raise
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - whatever nobody foresaw
+        if show := getattr(error, "show", None):  # a wrong command line: an error of click, or of typer's copy of it
+            show(usage := io.StringIO())
+            console.trouble(usage.getvalue())
+            return 2
+        message, code = _told(error)
+        console.error(message)
+        if debug:
+            console.trouble(traceback.format_exc())
+        return code
 
 
-def _end_unread() -> None:
-    """End well where whoever read the output has seen enough; what is still to be written goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
+def _told(error: Exception) -> tuple[str, int]:
+    """Return an error's line and exit code."""
+    if isinstance(error, R2llmError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno in OUTER:
+        return f"{error.filename or 'this machine'}: {error.strerror}", 2
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return f"this is a fault of r2llm: {type(error).__name__}: {error} ({where}); --debug shows the traceback", 4
+
+
+def _open_streams() -> None:
+    """Let standard output and error be written to whatever is printed; raise SystemExit where there is no output."""
+    if sys.stderr is None:  # no file of ours may get its number: libraries write to that
+        while (null := os.open(os.devnull, os.O_RDWR)) < STDERR:
+            pass
+        sys.stderr = os.fdopen(null, "w")
+    if sys.stdout is None:
+        console.error("standard output is closed; open it, or send it to /dev/null")
+        sys.exit(2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

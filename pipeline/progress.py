@@ -8,9 +8,12 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called with how much of a task is done by now, and with what there is to say about it."""
+    """Called with how much of a task is done by now, and with what there is to say about it.
 
-    def __call__(self, done: int, detail: str = "") -> None:
+    A `total` is how much there is by now's estimate, where that was not known at the start.
+    """
+
+    def __call__(self, done: int, detail: str = "", total: int | None = ...) -> None:
         """Hear of it."""
 
 
@@ -23,4 +26,4 @@ class Listener:
     @contextmanager
     def task(self, what: str, total: int | None) -> Iterator[Advance]:  # noqa: ARG002
         """A task of `total` steps, or of unknown length, that lasts as long as the block."""
-        yield lambda done, detail="": None  # noqa: ARG005
+        yield lambda done, detail="", total=None: None  # noqa: ARG005
