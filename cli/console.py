@@ -134,6 +134,11 @@ def line(text: str) -> None:
     _print(visible(text))
 
 
+def cells(*texts: str) -> None:
+    """Print cells on stdout, tab-separated in one line."""
+    _print("\t".join(map(visible, texts)))
+
+
 def block(text: str) -> None:
     """Print a text that has lines of its own, such as a prompt, on stdout."""
     _print(visible(text, keep="\n\t"))

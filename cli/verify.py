@@ -31,7 +31,7 @@ def verify(
     else:
         for check in checks:
             why = f": {check.detail}" if check.detail else ""
-            console.line(f"{check.state}\t{check.file}\t{check.what}{why}")
+            console.cells(check.state, check.file, f"{check.what}{why}")
         skipped = sum(check.state == "not checked" for check in checks)
         agreeing = len(checks) - len(differing) - skipped
         console.line(f"{run_dir}: {agreeing} checks agree, {len(differing)} differ, {skipped} could not be made")

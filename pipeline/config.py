@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -305,6 +305,10 @@ class Loaded:
                 which = f"; neither has stage {number}" if config.stages else ""
                 raise InputError(f"config {config.name} has no `model`{which}; rerank needs one")
         return found
+
+    def of_query(self, query_id: str) -> Loaded:
+        """Return the same experiment for one query of its dataset."""
+        return replace(self, config=self.config.model_copy(update={"queries": Queries(ids=(query_id,))}))
 
     @property
     def rankers(self) -> list[Ranker]:

@@ -342,11 +342,19 @@ def _rank(loaded: Loaded, first_stage: FirstStage, cascade: Cascade, listener: L
     candidates = contents.CandidatesDigest()
     found: dict[str, Ranked] = {}
     with closed_after(_backends(cascade.stages)):
-        with listener.task("reranking", len(first_stage.run)) as advance:
-            cascade.on_answers = lambda answered: advance(len(found), f"{answered:,} asks answered")
+        with listener.task("reranking, asks", None) as advance:
+            queries, asks = len(first_stage.run), 0
+
+            def tell(answered: int) -> None:
+                """Expect of each query as many asks as those took that are done."""
+                expected = max(answered, round(asks / len(found) * queries)) if found else None
+                advance(answered, f"{len(found):,} of {queries:,} queries", expected)
+
+            advance(0, "no answer yet: the model may be loading")
+            cascade.on_answers = tell
             for ranked in cascade.rank(candidates.passing(first_stage)):
                 found[ranked.cost.query_id] = ranked
-                advance(len(found))
+                asks += ranked.cost.asks
         models = [
             manifest.portable({"backend": (given.model or {})["backend"], **stage.backend.details})
             for given, stage in zip(loaded.stages, cascade.stages, strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,7 +98,7 @@ def preview(name: str, settings: Sequence[str], query_id: str, listener: Listene
     Raises `InputError` where the query is not in the dataset, has no candidates, or nothing is asked about them, and
     where there is no such stage.
     """
-    loaded = configs.load_noting(name, [*settings, f"queries.ids=[{json.dumps(query_id)}]"], None, listener)
+    loaded = configs.load_noting(name, settings, None, listener).of_query(query_id)
     if not 1 <= stage <= len(loaded.stages):
         raise InputError(f"--stage {stage}: config {loaded.config.name} has {len(loaded.stages)} stages")
     ranker, chosen = loaded.rankers[stage - 1], loaded.stages[stage - 1]

@@ -86,7 +86,7 @@ class Cascade:
             Scheduler(stage.ranker, stage.backend, ledger, pooled=pooled, shared=shared) for stage in stages
         ]
         self.on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
-        """Told how many asks have been answered by models, in all stages, whenever there are more."""
+        """Told how many asks have been answered, in all stages, whenever there are more."""
 
     @property
     def unparsed(self) -> Counter[AskKind]:

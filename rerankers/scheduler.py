@@ -63,7 +63,7 @@ class Scheduler:
     """Answers of other runs: read, where queries are pooled, before the backend is asked."""
 
     on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
-    """Told how many asks the backend has answered, whenever there are more."""
+    """Told how many asks have been answered, by whomever, whenever there are more."""
 
     unparsed: Counter[AskKind] = field(default_factory=Counter, init=False)
     """How many answers to each kind of ask could not be read."""
@@ -166,8 +166,6 @@ class Scheduler:
             self.ledger.add(rows)
             if self.shared:
                 self.shared.add(rows, self.backend.identity)
-        self._answered += len(replies)
-        self.on_answers(self._answered)
         self._hand_over((request.key, reply) for request, reply in replies)
 
     def _known(self) -> dict[bytes, Reply]:
@@ -188,6 +186,7 @@ class Scheduler:
             for place in self._places(key):
                 self._deliver(place, reply)
                 self._advance(place.job)
+        self.on_answers(self._answered)
 
     def _places(self, key: bytes) -> list[_Place]:
         """Take the places that an answer under this key is for: all that wait for it, or the first."""
@@ -198,6 +197,7 @@ class Scheduler:
 
     def _deliver(self, place: _Place, reply: Reply) -> None:
         """Read a reply and put the answer in its place, or ask again where the ranker says so."""
+        self._answered += 1
         job = place.job
         ask = job.asks[place.slot]
         answer = self.ranker.read(ask, reply, self.backend)

@@ -7,7 +7,6 @@ account of what a method does.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -177,12 +176,12 @@ def _first_stage(run_dir: Path, query_id: str) -> Sequence[tuple[str, float]]:
 def _loaded(run_dir: Path, query_id: str) -> Loaded:
     """The run's config for this query alone, with the run's own first stage, so that nothing is searched again."""
     path = run_dir.resolve()
-    settings = [f"queries.ids=[{json.dumps(query_id, ensure_ascii=False)}]"]
-    loaded = configs.load(str(path / "config.yaml"), settings)
+    loaded = configs.load(str(path / "config.yaml")).of_query(query_id)
     if isinstance(loaded.config.dataset, DataFiles) and loaded.config.dataset.docs == "index":
         return loaded  # the index of its first stage has the texts
-    first_stage = json.dumps(str(path / "first_stage.trec"), ensure_ascii=False)
-    return configs.load(str(path / "config.yaml"), [*settings, f"first_stage.run={first_stage}"])
+    given = {"bm25": None, "run": str(path / "first_stage.trec")}
+    first_stage = loaded.config.first_stage.model_copy(update=given)
+    return dataclasses.replace(loaded, config=loaded.config.model_copy(update={"first_stage": first_stage}))
 
 
 def _asked(
