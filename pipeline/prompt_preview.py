@@ -11,7 +11,7 @@ from ..rerankers.backends import Backend, Grades, Request
 from ..rerankers.backends.inputs.tokens import SEAM, Tokens
 from ..rerankers.cascade import first
 from ..rerankers.errors import InputError
-from ..rerankers.prompts.parsing import LabelRule, PermutationRule
+from ..rerankers.prompts.answers import describe
 from ..rerankers.prompts.prompts import Architecture
 from ..rerankers.ranker import Ranker, Requests
 from ..rerankers.types import Answer, Query
@@ -19,27 +19,6 @@ from . import config as configs
 from .config import Stage
 from .progress import Listener
 from .retrieve import retrieve
-
-LABEL_RULES: dict[LabelRule, str] = {
-    "strict": "a label, with nothing around it but white space, punctuation and the word Passage",
-    "exact": "a label and nothing else",
-    "whole": "a label and nothing else, in any case",
-    "last_character": "a label as the last character",
-}
-"""What the rules of `rerankers.prompts.answers` take for a label."""
-
-ORDER_RULES: dict[PermutationRule, str] = {
-    "strict": "the longest chain of labels, [2] > [1]; labels in prose do not count",
-    "digits": "every number anywhere, in the order written",
-}
-"""What they take for an order."""
-
-OTHER_TEXTS = {
-    "select": "the labels on its last line that has any, no more than are to be selected",
-    "rate": "a score for each label: a JSON object, or lines such as 'Doc: 3, Relevance: 7'",
-    "write": "a note, shown in later prompts as it is, without the thought before it",
-}
-"""How the texts of the other kinds are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +178,4 @@ def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
         }.get(request.ask.kind, "the score is the mean of their values, weighted by their probabilities")
         how = "the sum over all a label's tokens" if request.prompt.answer.scored == "whole" else "in one forward pass"
         return f"the labels' log-probabilities where the answer begins, {how}; {outcome}"
-    if request.ask.kind in OTHER_TEXTS:
-        return f"generated text: {OTHER_TEXTS[request.ask.kind]}"
-    rules = ranker.reading(request.ask, backend)
-    if request.ask.kind == "permute":
-        return f"generated text, read by the rule '{rules.permutation}': {ORDER_RULES[rules.permutation]}"
-    return f"generated text, read by the rule '{rules.label}': {LABEL_RULES[rules.label]}"
+    return f"generated text{describe(request.ask.kind, ranker.reading(request.ask, backend))}"

@@ -6,11 +6,11 @@ A text that cannot be read gives an answer with `parsed=False` and the neutral v
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..types import Answer, Ask
+from ..types import Answer, Ask, AskKind
 from . import parsing
 from .parsing import Found, LabelRule, PermutationRule
 from .prompts import Prompt
@@ -37,6 +37,14 @@ class Reading:
 
     label: LabelRule = "strict"
     permutation: PermutationRule = "strict"
+
+
+OTHER_TEXTS: Mapping[AskKind, str] = {
+    "select": "the labels on the last line that holds nothing else, or a list of one a line; no more than asked for",
+    "rate": "a score for each label: a JSON object, or lines such as 'Doc: 3, Relevance: 7' or '[3]: 7'",
+    "write": "a note, shown in later prompts as it is, without the thought before it",
+}
+"""How the texts of the kinds that have one rule only are read."""
 
 
 def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
@@ -80,6 +88,15 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
         parsed=found.value is not None,
         form=found.form,
     )
+
+
+def describe(kind: AskKind, reading: Reading) -> str:
+    """Return in words how the generated text of an answer is read, to follow "generated text"."""
+    if kind == "permute":
+        return f", read by the rule '{reading.permutation}': {parsing.ORDER_RULES[reading.permutation]}"
+    if kind in OTHER_TEXTS:
+        return f": {OTHER_TEXTS[kind]}"
+    return f", read by the rule '{reading.label}': {parsing.LABEL_RULES[reading.label]}"
 
 
 def _by_scores(ask: Ask, prompt: Prompt, reply: Reply, scores: tuple[float, ...]) -> Answer:

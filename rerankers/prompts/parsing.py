@@ -3,9 +3,9 @@
 Nothing raises and nothing is guessed: a text that does not say what was asked for gives no value, and a number or a
 letter in prose says nothing. Every function also names the form that it read, so that forms can be counted.
 
-Answers of reasoning models are read after their thought (`after_thinking`); only the rules of the older toolkits
-(`exact`, `whole`, `last_character`, `digits`) take the raw text, as those toolkits do. Running time is linear in the
-text's length, whatever is in it, and no text becomes an integer: int() refuses more than 4,300 digits.
+Answers of reasoning models are read after their thought, whose marks are `THOUGHTS`; only the rules of the older
+toolkits (`exact`, `whole`, `last_character`, `digits`) take the raw text, as those toolkits do. Running time is linear
+in the text's length, whatever is in it, and no text becomes an integer: int() refuses more than 4,300 digits.
 """
 
 from __future__ import annotations
@@ -20,9 +20,20 @@ from itertools import zip_longest
 from typing import Generic, Literal, TypeVar
 
 LabelRule = Literal["strict", "exact", "whole", "last_character"]
+LABEL_RULES: Mapping[LabelRule, str] = {
+    "strict": "a label, with nothing around it but punctuation and words such as 'The answer is', or else the only one "
+    "that is stated as the answer, on a line of its own, before an explanation or in a sentence that names the best",
+    "exact": "a label and nothing else",
+    "whole": "a label and nothing else, in any case",
+    "last_character": "a label as the last character",
+}
 """How a label is read from text: see `read_label`."""
 
 PermutationRule = Literal["strict", "digits"]
+ORDER_RULES: Mapping[PermutationRule, str] = {
+    "strict": "the longest chain of labels, [2] > [1], or list of nothing else; labels in prose do not count",
+    "digits": "every number anywhere, in the order written",
+}
 """How an order is read from text: see `read_permutation`."""
 
 T = TypeVar("T")
@@ -42,54 +53,96 @@ class Found(Generic[T]):
 
 # Thoughts
 
-TAG = re.compile(r"<(/?)(think|thinking|answer)>", re.IGNORECASE)
+THOUGHTS = (
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
+    *(  # <think>, <seed:think>, <thought>, …
+        (rf"<\|?{name}\|?\s?>", rf"<\|?/{name}\|?\s?>")
+        for name in (r"(?:\w{1,9}[:_])?think(?:ing)?", "thoughts?", "reason(?:ing)?", "reflection", "analysis", "cot")
+    ),
+    (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
+    ("◁think▷", "◁/think▷"),  # Kimi
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # OpenThinker
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),  # Apertus
+    (r"<unused94>", r"<unused95>"),  # MedGemma
+    (r"<\|channel>thought", r"<channel\|>"),  # Gemma
+    # gpt-oss (Harmony): every channel but the last is thought
+    (r"<\|channel\|>\s*+(?!final)", r"<\|channel\|>\s*+final(?:\s*+<\|constrain\|>\w*+)?(?:\s*+<\|message\|>)?"),
+)
+"""The marks that begin and end a thought, in any case; a thought ends with the mark that belongs to its beginning."""
+
+IN_WORDS = (
+    (
+        r"\A[\s*]*+(?:assistant)?(?:analysis|commentary)(?=[A-Za-z]|\s*+[^a-z\s:=.,;_-]|[ ]*+\n|\Z)",
+        "<|channel|>analysis",
+    ),
+    (r"assistant\n{0,2}final", "<|channel|>final"),
+    (r"\A\s*+Here(?: is|'s) my thought process:", "<think>"),
+    (r"Here(?: is|'s) my response:", "</think>"),
+)
+"""Words that are marks: without special tokens, Harmony leaves "analysisWe …assistantfinal[2]"; and Granite's."""
+
+ANSWERS = (
+    r"<answer>|<response>|<\|begin_of_solution\|>|<\|START_RESPONSE\|>",
+    r"</answer>|</response>|<\|end_of_solution\|>|<\|END_RESPONSE\|>|<\|(?:end|return|call)\|>",
+)
+"""The marks that begin and end an answer."""
+
+MARK = r"(?i)(?=[<\[◁][/|]{0,2}[a-z])(?:"
+TAG = re.compile(MARK + "|".join(f"({mark})" for marks in THOUGHTS for mark in marks) + ")")
+ANSWER_TAG = re.compile(MARK + "|".join(f"({mark})" for mark in ANSWERS) + ")")
 
 
 def after_thinking(text: str) -> str | None:
-    """What a reasoning model answers: what follows its thought and, where it has one, stands in its last <answer>.
+    """Return what follows a reasoning model's thought and, where it has one, stands in its last <answer>.
 
-    A thought may lack its opening tag, which chat templates write themselves; opened and never closed, it leaves no
-    answer: None. Thoughts do not nest, the first closing tag ends them; where nothing follows the last thought, what
+    A thought may lack its opening mark, which chat templates write themselves; opened and never closed, it leaves no
+    answer: None. Thoughts do not nest, the first closing mark ends them; where nothing follows the last thought, what
     stands before it counts. Of answers the last that is closed counts, else the last that was begun (Rank-R1,
     arXiv:2503.06034, and ReasonRank, arXiv:2508.07050, write <think>…</think><answer>…</answer>).
     """
-    outside: list[tuple[int, int]] = []
-    start: int | None = 0  # where the present stretch outside thoughts began
-    for tag in TAG.finditer(text):
-        if tag[2].lower() == "answer":
-            continue
-        if not tag[1]:
-            if start is not None:
-                outside.append((start, tag.start()))
-            start = None
-        else:
-            if start is not None:  # a thought whose opening tag is not in the text
+    for words, meant in IN_WORDS:
+        text = re.sub(words, meant, text)
+    outside: list[str] = []
+    start, thought = 0, None  # where the present stretch outside thoughts began, or the kind of the present thought
+    for mark in TAG.finditer(text):
+        kind, closes = divmod((mark.lastindex or 0) - 1, 2)
+        if closes and thought in {None, kind}:
+            if thought is None:  # its opening mark is not in the text
                 outside = []
-            start = tag.end()
-    if start is None:
+            start, thought = mark.end(), None
+        elif thought is None:
+            outside.append(text[start : mark.start()])
+            thought = kind
+    if thought is not None:
         return None
-    outside.append((start, len(text)))
-    start, end = next((piece for piece in reversed(outside) if text[slice(*piece)].strip()), (0, 0))
-    return _in_answer_tags(text[start:end])
-
-
-def _answer(text: str) -> tuple[str, str]:
-    """What is answered after any thought, or "" and why there is none."""
-    answer = after_thinking(text)
-    return ("", "unfinished_thought") if answer is None else (answer.strip(SPACES), "empty")
+    outside.append(text[start:])
+    return _in_answer_tags(next((piece for piece in reversed(outside) if piece.strip()), ""))
 
 
 def _in_answer_tags(text: str) -> str:
     begun: int | None = None
-    closed: tuple[int, int] | None = None
-    for tag in TAG.finditer(text):
-        if not tag[1]:
-            begun = tag.end()
+    closed: str | None = None
+    for mark in ANSWER_TAG.finditer(text):
+        if mark.lastindex == 1:
+            begun = mark.end()
         elif begun is not None or closed is None:
-            closed, begun = (begun or 0, tag.start()), None
-    if closed is not None:
-        return text[slice(*closed)]
-    return text if begun is None else text[begun:]
+            closed, begun = text[begun or 0 : mark.start()], None
+    return text[begun or 0 :] if closed is None else closed
+
+
+def _answer(text: str) -> tuple[str, str]:
+    r"""Return what is answered after any thought, or "" and why there is none.
+
+    What only decorates is left out: Markdown's fences and LaTeX's \boxed{…}; what means the same is written one way.
+    """
+    answer = after_thinking(text.replace("&lt;", "<").replace("&gt;", ">"))
+    if answer is None:
+        return "", "unfinished_thought"
+    return DECORATION.sub("", answer.translate(SAME)).strip(SPACES), "empty"
+
+
+SAME = str.maketrans("［］【】〔〕＃：，、＝＞≥⩾≧≫≻≽⪰→⇒", "[][][]#:,,=>>>>>>>>>>")  # noqa: RUF001
+DECORATION = re.compile(r"\\(?:boxed|text|mathrm)(?=\{)|```\w*\n")
 
 
 # What labels look like
@@ -98,8 +151,8 @@ SPACES = string.whitespace + "\0\x85\xa0\u200b\u2009\u202f\u2028\u2029\u3000\ufe
 MARKS = "\"'`*_\u201c\u201d\u2018\u2019\xab\xbb()[]{}<>$\\"
 BEFORE = SPACES + MARKS + ",;:#="
 AFTER = SPACES + MARKS + ",;:.!="
-BETWEEN = SPACES + MARKS + ",;|=\u227b\u2192"
-STRONGER = re.compile("[>=\u227b\u2192]")
+BETWEEN = SPACES + MARKS + ",;|=#"
+STRONGER = re.compile("[>=]")
 LIST_NUMBER = re.compile(r"[0-9]{1,4}[.)]")
 CUT_OFF = re.compile(r"(?:\[[A-Za-z0-9 ]{0,12}|\s[0-9]{1,4}[.)]?)\Z")
 NOUN = r"(?i:passage|document|doc)"
@@ -108,10 +161,10 @@ NEAR = 80
 
 LEAD_IN = re.compile(
     r"(?:(?:the|my|so|thus|therefore)\b,?\s+)*(?:(?:final|best|correct|overall|sorted|(?:most|more)\s+relevant)\b[\s_]+)*"
-    r"(?:passages?(?=\s*[:=])|passage|sorted_passages|documents?(?=\s*[:=])|document|doc|text|one|candidate|answer|"
-    r"output|label|choice|option|result|response|judge?ment|relevance|rating|score|verdict|ranking|order)(?![^\W_])"
+    r"(?:passages?(?=[\"']?\s*[:=])|passage|sorted_passages|documents?(?=[\"']?\s*[:=])|document|doc|text|one|candidate|"
+    r"answer|output|label|choice|option|result|response|judge?ment|relevance|rating|score|verdict|ranking|order)(?![^\W_])"
     r"(?:\s+(?:label|number|id|identifier|judge?ment|score|level))?(?:\s+to\s+the\s+query)?"
-    r"(?P<verb>\s+(?:is|would\s+be|should\s+be)\b)?\s*(?P<colon>[:=])?",
+    r"(?P<verb>\s+(?:is|would\s+be|should\s+be)\b)?(?:[\"']?\s*(?P<colon>[:=]))?",
     re.IGNORECASE,
 )
 
@@ -135,9 +188,9 @@ def read_label(text: str, labels: Sequence[str], rule: LabelRule = "strict") -> 
 
     `strict`, in this order: the label is all there is (`label`), but for punctuation and words such as "Passage" or
     "The final answer is:" (`lead_in`); or exactly one label is stated after "Answer:" (`answer`), alone on the first
-    or last line (`own_line`), before a dash or, for words, the end of a sentence (`explained`), or in a sentence such
-    as "Passage C is the most relevant" (`sentence`). Labels of one letter in prose must be capitals, and after
-    a label a colon explains nothing: that is how passages are quoted.
+    or last line (`own_line`), before a dash or, for words, a comma or the end of a sentence (`explained`), or in a
+    sentence such as "Passage C is the most relevant" (`sentence`). Labels of one letter in prose must be capitals, and
+    after a label a colon explains nothing: that is how passages are quoted.
 
     As ielab/llm-rankers at b36517b reads labels of one letter: `last_character` (setwise, T5), `exact` (pairwise, T5)
     and `whole` (the whole text, in upper case; llama).
@@ -194,10 +247,13 @@ def _statement_patterns(labels: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pa
     opened, closed = r"[\[(\"'*_`]{0,4}", r"[\])\"'*_`]{0,4}"
     shown = rf"{opened}(?:{NOUN}\s+)?{opened}{label}{closed}"
     end = r"(?=\s*(?:\Z|\n|[.;!](?!\w)|,?\s+(?i:because|since|as|for|to\s+the\s+query)\b))"
-    answer = rf"\b(?i:(?:answer|output|verdict)(?:\s+is)?\s*[:=]|(?:answer|verdict)\s+is)\**\s*{shown}{end}"
     dash = r"\s+[-\u2013\u2014]\s+(?![0-9])"
     if words:
-        explained = rf"^\s*{shown}(?:{dash}|[.;!]\s+|\s*\()"
+        comma = (
+            rf",(?!\s*(?:(?i:or|and|nor|not|but)\s+)?{opened}(?i:{one})(?!\w))\s"  # "Yes, no" and "Yes, or no" are two
+        )
+        end = rf"(?:{end}|(?={comma}))"
+        explained = rf"^\s*{shown}(?:{dash}|[.;!]\s+|\s*\(|{comma})"
         sentence = rf"\b(?:{NOUN}|(?i:text))\s+(?i:is)\s+{opened}{label}{closed}{end}"
     else:
         explained = rf"^\s*{shown}{dash}"
@@ -206,6 +262,7 @@ def _statement_patterns(labels: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pa
             r"(?i:is\s+(?:clearly\s+|by\s+far\s+)?(?:the\s+)?(?:most|more|best)\b(?!\s+(?:un)?likely|\s+irrelevant))"
         )
         sentence = rf"\b{most}\s+{shown}{end}|(?:\b{NOUN}\s+{opened}|\[){label}{closed}\s+{better}"
+    answer = rf"\b(?i:(?:answer|output|verdict)(?:\s+is)?\s*[:=]|(?:answer|verdict)\s+is)\**\s*{shown}{end}"
     return re.compile(answer), re.compile(explained, re.MULTILINE), re.compile(sentence)
 
 
@@ -251,20 +308,9 @@ def read_permutation(text: str, labels: Sequence[str], rule: PermutationRule = "
         positions = {str(i + 1): i for i in range(len(labels))}
         numbers = (number.lstrip("0") for number in re.findall("[0-9]+", text))
         return Found(_completed([positions[number] for number in numbers if number in positions], len(labels)), rule)
-    answer, why_not = _answer(text)
-    if not answer:
-        return Found(None, why_not)
-    labels, answer = tuple(labels), _plain(answer)
-    items = _items(answer, labels)
-    runs = [run for run in _joined(answer, items, "any") if _is_order(answer, run)]
-    runs += [run for run in _joined(answer, items, "chain") if _is_order(answer, run, inside_prose=True)]
-    runs += _numbered_lines(answer, labels)
-    if not runs:
-        return Found(None, "prose")
-    best = max(runs, key=lambda run: (len(run.named), run.end))
-    if not best.named:
-        return Found(None, "out_of_range")
-    return Found(_completed(best.named, len(labels)), best.form)
+    runs, why_not = _orders(text, tuple(labels))
+    best = max(runs, key=lambda run: (len(run.named), run.end), default=None)
+    return _reading(best, why_not, len(labels), len(labels))
 
 
 def read_selection(text: str, labels: Sequence[str], limit: int) -> Found[tuple[int, ...]]:
@@ -274,31 +320,34 @@ def read_selection(text: str, labels: Sequence[str], limit: int) -> Found[tuple[
     marked labels. Repeated and out-of-range labels are dropped; more than `limit` are cut; where fewer are named, the
     first of the others in the order presented follow (as llm4ranking reads it). Forms as for `read_permutation`.
     """
+    runs, why_not = _orders(text, tuple(labels), "selection")
+    last = max(runs, key=lambda run: (bool(run.named), run.end), default=None)
+    return _reading(last, why_not, len(labels), max(limit, 0))
+
+
+def _orders(text: str, labels: tuple[str, ...], sought: Joint = "any") -> tuple[list[_Run], str]:
+    """Return all that may be the order or the selection that a text gives, and why there is none."""
     answer, why_not = _answer(text)
-    if not answer:
+    answer = _end(answer, LONGEST_ORDER).strip(SPACES)
+    items = _items(answer, labels)
+    runs = [run for run in _joined(answer, items, "chain") if _is_order(answer, run, "chain")]
+    runs += _numbered_lines(answer, labels)
+    runs += [run for run in _joined(answer, items, "any") if _is_order(answer, run, sought)]
+    if sought == "selection":  # a label alone is one of several lines, or all there is
+        lines = _joined(answer, items, sought)
+        runs = [run for run in lines if run.form != "single" and _is_order(answer, run, sought)] + runs
+    return runs, "prose" if answer else why_not
+
+
+def _reading(run: _Run | None, why_not: str, docs: int, limit: int) -> Found[tuple[int, ...]]:
+    if run is None:
         return Found(None, why_not)
-    answer = _plain(answer)
-    items = _items(answer, tuple(labels))
-    lines = [run for run in _joined(answer, items, "selection") if _stands_alone(answer, run)]
-    lines += [run for run in _joined(answer, items, "chain") if _is_order(answer, run, inside_prose=True)]
-    if not lines:
-        return Found(None, "prose")
-    last = max(lines, key=lambda run: (bool(run.named), run.end, len(run.named)))
-    if last.form == "single":  # one label a line
-        last = next((run for run in _joined(answer, items, "any") if run.end >= last.end), last)
-    if not last.named:
-        return Found(None, "out_of_range")
-    return Found(_completed(last.named, len(labels))[: max(limit, 0)], last.form)
+    return Found(_completed(run.named, docs)[:limit], run.form) if run.named else Found(None, "out_of_range")
 
 
 def _completed(stated: Sequence[int], docs: int) -> tuple[int, ...]:
     """The stated indices without repeats, then the others in the order presented."""
     return tuple(dict.fromkeys((*stated, *range(docs))))
-
-
-def _plain(text: str) -> str:
-    r"""The end of a text, without what only decorates a chain: &gt; for >, and LaTeX's \boxed{…}."""
-    return re.sub(r"\\(?:boxed|text|mathrm)\{", "{", _end(text, LONGEST_ORDER).replace("&gt;", ">")).strip(SPACES)
 
 
 def _end(text: str, longest: int) -> str:
@@ -348,7 +397,7 @@ def _label_pattern(labels: tuple[str, ...]) -> str:
 def _item_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     one = _label_pattern(labels)
     return re.compile(
-        rf"(?<![\w.])[0-9]{{1,4}}[.)][ \t]++(?=[*_]{{0,3}}(?:\[|{NOUN}))|"  # the number of a list's line
+        rf"(?<![\w.])[0-9]{{1,4}}[.)][*_]{{0,3}}[ \t]++(?=[*_]{{0,3}}(?:\[|{NOUN}))|"  # the number of a list's line
         rf"^[ \t]*+[0-9]{{1,4}}[.)][ \t]++(?={one}[ \t]*+$)|"
         rf"\[[ ]{{0,3}}(?:{NOUN}[ _#:]{{0,3}})?({one})[ ]{{0,3}}\]|"
         rf"(?<![^\W_]){NOUN}[ _#:]{{0,3}}(?:\[({one})\]|({one}))(?!\w)|"
@@ -388,15 +437,17 @@ def _joined(text: str, items: Sequence[_Item], joint: Joint) -> Iterator[_Run]:
             if _separates(gap, run[-1], item, joint):
                 gaps.append(gap)
             else:
-                yield _run(run, gaps)
+                yield _run(text, run, gaps)
                 run, gaps = [], []
         run.append(item)
     if run:
-        yield _run(run, gaps)
+        yield _run(text, run, gaps)
 
 
 def _separates(gap: str, left: _Item, right: _Item, joint: Joint) -> bool:
     ranks = STRONGER.search(gap) is not None
+    if "<" in gap.partition(">")[0]:  # "[1] < [2]" says the contrary; "<1>, <2>" does not
+        return False
     if not ranks and (joint == "chain" or (left.style == "marked") != (right.style == "marked")):
         return False
     if joint == "selection" and "\n" in gap and not ranks and "," not in gap:
@@ -404,85 +455,93 @@ def _separates(gap: str, left: _Item, right: _Item, joint: Joint) -> bool:
     core = gap.strip(BETWEEN)
     if not core or LIST_NUMBER.fullmatch(core):
         return True
-    if core in {"-", "\u2022", "->"}:  # "[1] - [5]" is a range
-        return "\n" in gap or core == "->"
+    if core in {"-", "\u2022"}:  # "[1] - [5]" is a range
+        return "\n" in gap or "->" in gap
     if joint == "selection":
         core = core.strip(BETWEEN + ".\u2026")
     return not ranks and core.casefold() in {"", "and", "&"}
 
 
-def _run(items: Sequence[_Item], gaps: Sequence[str]) -> _Run:
+def _run(text: str, items: Sequence[_Item], gaps: Sequence[str]) -> _Run:
+    """Return labels one after the other as what they are: `prose` where columns or counting down make it unclear."""
     if not gaps:  # as most labels in long texts, so nothing is looked for in vain
-        [one] = items
-        return _Run(one.start, one.end, int(one.style == "marked"), () if one.index is None else (one.index,), "single")
+        return _run_of(items, "single")
     marked = [item for item in items if item.style == "marked"]
-    numbered = any(LIST_NUMBER.fullmatch(gap.strip(BETWEEN)) for gap in gaps)
-    if numbered and marked:  # the others are numbers of lines: "1. [14] > 2. [15] > 3"
+    numbers = [gap.strip(BETWEEN)[:-1] for gap in gaps if LIST_NUMBER.fullmatch(gap.strip(BETWEEN))]
+    if numbers and marked:  # the others are numbers of lines: "1. [14] > 2. [15] > 3"
         items = marked
     if len(items) == 1:
         form = "single"
-    elif numbered:
-        form = "numbered_list"
-    elif not marked:  # "3 = 2" ranks nothing, unless it is all there is
-        form = "bare_chain" if any(STRONGER.search(gap.replace("=", "")) for gap in gaps) else "comma_list"
-    elif not any(STRONGER.search(gap) for gap in gaps):
-        form = "list"
+    elif numbers:
+        first = re.findall(r"([0-9]{1,4})[.)]\W*\Z", text[max(0, items[0].start - 9) : items[0].start])
+        ranks = [int(number) for number in first + numbers]
+        form = "numbered_list" if ranks == sorted(ranks) else "prose"
+    elif any(STRONGER.search(gap if marked else gap.replace("=", "")) for gap in gaps):
+        form = "bare_chain" if not marked else "chain" if len(marked) == len(items) else "mixed_chain"
+    elif len({"\n" in gap and not gap.strip() for gap in gaps}) > 1:
+        form = "prose"  # lines of several labels: the first may be a rank
     else:
-        form = "chain" if len(marked) == len(items) else "mixed_chain"
+        form = "list" if marked else "comma_list"  # "3 = 2" ranks nothing, unless it is all there is
+    return _run_of(items, form)
+
+
+def _run_of(items: Sequence[_Item], form: str) -> _Run:
     named = tuple(dict.fromkeys(item.index for item in items if item.index is not None))
-    return _Run(items[0].start, items[-1].end, len(marked), named, form)
+    return _Run(items[0].start, items[-1].end, sum(item.style == "marked" for item in items), named, form)
 
 
-def _is_order(text: str, run: _Run, *, inside_prose: bool = False) -> bool:
-    """Whether labels one after the other are an order, and not a mention."""
-    if run.form == "single":
+def _is_order(text: str, run: _Run, joint: Joint) -> bool:
+    """Return whether labels one after the other are an order, and not a mention."""
+    if run.form == "prose":
+        return False
+    if joint != "selection" and run.form == "single":
         return _is_all(text, run)
-    if run.marked == 0 and run.form in {"comma_list", "numbered_list"}:
+    if joint != "selection" and run.marked == 0 and run.form in {"comma_list", "numbered_list"}:
         return len(run.named) > 1 and _is_all(text, run)  # "1,000" is no list
     ranks = run.form in {"chain", "mixed_chain"} and run.marked > 1
-    return (inside_prose and ranks) or _stands_alone(text, run)
+    return (joint == "chain" and ranks) or _stands_alone(text, run) or _is_all(text, run)
 
 
 def _stands_alone(text: str, run: _Run) -> bool:
-    """Whether nothing else is on the lines of a run but a lead-in, such as "The ranking is:"."""
+    """Return whether nothing else is on the lines of a run but a lead-in, such as "The ranking is:"."""
     before = text[max(0, run.start - NEAR) : run.start].rpartition("\n")[2].strip(SPACES + MARKS + "#-\u2022")
     after = text[run.end : run.end + NEAR].partition("\n")[0]
-    if run.end + len(after) == len(text):
-        after = CUT_OFF.sub("", after)
-    introduced = not before or LIST_NUMBER.fullmatch(before) or re.search(r"(?:[:=]|\b(?:is|are|be))\Z", before)
+    if run.end + len(after) == len(text) and not CUT_OFF.sub("", after).strip(BETWEEN):
+        after = ""
+    introduced = not before or LIST_NUMBER.fullmatch(before)
+    if not introduced and run.form != "single":  # "1: [3]" may give a rank or a score
+        introduced = re.search(r"(?:[:=]|\b(?:is|are|be))\Z", before)
     return bool(introduced) and not after.strip(AFTER)
 
 
 def _is_all(text: str, run: _Run) -> bool:
-    """Whether a run is the whole text, but for punctuation and a lead-in."""
+    """Return whether a run is the whole text, but for punctuation and a lead-in."""
     if run.start > NEAR or len(text) - run.end > NEAR or text[run.end :].strip(AFTER):
         return False
-    before = text[: run.start].strip(SPACES + MARKS)
+    before = text[: run.start].strip(SPACES + MARKS + "#")
     while (lead_in := LEAD_IN.match(before)) is not None:
-        before = before[lead_in.end() :].strip(SPACES + MARKS)
+        before = before[lead_in.end() :].strip(SPACES + MARKS + "#")
     return not before or (run.form == "numbered_list" and LIST_NUMBER.fullmatch(before) is not None)
 
 
 def _numbered_lines(text: str, labels: tuple[str, ...]) -> Iterator[_Run]:
-    """Lists of lines such as "1. [3] - explains it", numbered from 1."""
+    """Return lists of lines such as "1. [3] - explains it" or "| 1 | [3] | explains it |", numbered from 1."""
     one = _label_pattern(labels)
     line = re.compile(
-        rf"^[ \t]*+([0-9]{{1,4}})[.)][ \t]++[*_]{{0,3}}(?:\[(?:{NOUN}[ ]?)?({one})\]|{NOUN}[ ]?\[?({one})\]?)"
-        rf"[*_]{{0,3}}(?=[ \t]*+(?:$|[-\u2013\u2014:(]))",
+        rf"^[ \t|*]*+([0-9]{{1,4}})(?:[.)][*_]{{0,3}}[ \t]++|[ \t]*+\|[ \t]*+)"
+        rf"[*_]{{0,3}}(?:\[(?:{NOUN}[ ]?)?({one})\]|{NOUN}[ ]?\[?({one})\]?)[*_]{{0,3}}"
+        r"(?=[ \t]*+(?:$|[-\u2013\u2014:(|]))",
         re.MULTILINE,
     )
     indices = _indices(labels)
-    run: list[_Item] = []
+    lists: list[list[_Item]] = [[]]
     for match in line.finditer(text):
-        if int(match[1]) != len(run) + 1:
-            if len(run) > 1:
-                yield _run(run, [" 1. "])
-            run = []
-        if int(match[1]) == len(run) + 1:
+        if int(match[1]) != len(lists[-1]) + 1:
+            lists.append([])
+        if int(match[1]) == len(lists[-1]) + 1:
             index = indices.get(_key(match[2] or match[3]))
-            run.append(_Item(match.start(), match.end(), index, "marked"))
-    if len(run) > 1:
-        yield _run(run, [" 1. "])
+            lists[-1].append(_Item(match.start(), match.end(), index, "marked"))
+    return (_run_of(items, "numbered_list") for items in lists if len(items) > 1)
 
 
 # Ratings

@@ -62,6 +62,51 @@ def test_the_answer_follows_the_thought(text: str, answer: str | None) -> None:
     assert after_thinking(text) == answer
 
 
+MARKS = [
+    ("<think>", "</think>"),
+    ("<thought>", "</thought>"),
+    ("<Thought>", "</Thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|think|>", "<|/think|>"),
+    ("&lt;think&gt;", "&lt;/think&gt;"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<|begin_of_thought|>", "<|end_of_thought|><|begin_of_solution|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|><|START_RESPONSE|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final <|constrain|>json<|message|>"),
+    ("<|channel|>commentary<|message|>", "<|channel|>final<|message|>"),
+    ("analysis", "assistantfinal"),
+    ("analysis\n", "\nassistant\nfinal\n"),
+    ("Here is my thought process:", "Here is my response:"),
+]
+
+
+@pytest.mark.parametrize(("begin", "end"), MARKS)
+def test_a_thought_in_any_marks_is_never_the_answer_and_what_follows_it_is(begin: str, end: str) -> None:
+    thought = "We rank. A first guess is [1] > [2] > [3] but wait"
+    unfinished = Found(None, "unfinished_thought")
+    assert read_permutation(begin + thought, THREE) == unfinished
+    assert read_selection(f"{begin}We select.\nDocument 3, Document 1", THREE, 2) == unfinished
+    assert read_label(f"{begin}We choose.\nAnswer: A\nB", ABC) == unfinished
+    assert read_ratings(f"{begin}We rate. [1]: 8", THREE) == unfinished
+    for text in (begin + thought + end, thought + end):  # a chat template may have written the beginning
+        assert read_permutation(f"{text}[2] > [1]", THREE) == Found((1, 0, 2), "chain")
+        assert read_permutation(f"{text}[2] > [1]<|return|>", THREE) == Found((1, 0, 2), "chain")
+        assert read_permutation(f"{text}unsure", THREE) == Found(None, "prose")
+        assert read_label(f"{text}B", ABC) == Found(1, "label")
+
+
+def test_a_thought_ends_with_its_own_mark_alone() -> None:
+    assert read_permutation("<think>[THINK]x[/THINK] [1] > [2]", THREE).form == "unfinished_thought"
+    assert read_permutation("[THINK]x</think> [1] > [2]", THREE).form == "unfinished_thought"
+    assert read_permutation("analysisWe <think>x</think> [1] > [2]", THREE).form == "unfinished_thought"
+    assert read_permutation("<think>[THINK]x</think> [1] > [2]", THREE).form == "chain"
+    assert read_permutation("[2] > [1]<|end|>", THREE) == Found((1, 0, 2), "chain")
+    assert read_permutation("analysis of passages: [2] > [1]", THREE) == Found((1, 0, 2), "chain")
+
+
 # Labels
 
 LABELS: list[tuple[tuple[str, ...], str, int | None, str]] = [
@@ -144,7 +189,20 @@ LABELS: list[tuple[tuple[str, ...], str, int | None, str]] = [
     (YES_NO, "The final answer is: Yes", 0, "lead_in"),
     (YES_NO, "No. It says Yes to nothing.", 1, "explained"),
     (YES_NO, "No. Yes", None, "ambiguous"),
-    (YES_NO, "Yes, it does", None, "no_label"),
+    (YES_NO, "Yes, it does", 0, "explained"),
+    (YES_NO, "Yes, the passage says that it is no moth.", 0, "explained"),
+    (YES_NO, "**No**, the passage is about dogs.", 1, "explained"),
+    (YES_NO, "Answer: No, it is about dogs", 1, "answer"),
+    (YES_NO, "Yes, no", None, "no_label"),
+    (YES_NO, "Yes, or no, who knows", None, "no_label"),
+    (YES_NO, "Yes, it is.\nNo, it is not.", None, "ambiguous"),
+    (YES_NO, "Answer: Yes, No", None, "no_label"),
+    (("true", "false"), "True, as the passage says so", 0, "explained"),
+    (GRADES, "Somewhat Relevant, as it names fleas", 1, "explained"),
+    (GRADES, "Not Relevant, Somewhat Relevant, or Highly Relevant", None, "no_label"),
+    (ABC, "A, the first one", None, "no_label"),
+    (ABC, "\u3010B\u3011", 1, "label"),
+    (ABC, '```json\n{"answer": "B"}\n```', 1, "lead_in"),
     (YES_NO, "Yes No", None, "no_label"),
     (YES_NO, "Ye\u017f", None, "no_label"),
 ]
@@ -211,6 +269,23 @@ ORDERS: list[tuple[tuple[str, ...], str, list[int] | None, str]] = [
     (THREE, "3, 1, 2", [2, 0, 1], "comma_list"),
     (THREE, "[3, 1, 2]", [2, 0, 1], "comma_list"),
     (THREE, "Answer: 3, 1", [2, 0, 1], "comma_list"),
+    (THREE, '{"ranking": [3, 1, 2]}', [2, 0, 1], "comma_list"),
+    (THREE, '```json\n{"ranking": ["3", "1"]}\n```', [2, 0, 1], "comma_list"),
+    (THREE, "```json\n[3, 1, 2]\n```", [2, 0, 1], "comma_list"),
+    (THREE, "#3, #1, #2", [2, 0, 1], "comma_list"),
+    (THREE, "#3 > #1", [2, 0, 1], "bare_chain"),
+    (THREE, "Passage #3 > Passage #1", [2, 0, 1], "chain"),
+    (THREE, "3 \u2265 1", [2, 0, 1], "bare_chain"),
+    (THREE, "[3] \u2265 [1]", [2, 0, 1], "chain"),
+    (THREE, "[3] \u226b [1] \uff1e [2]", [2, 0, 1], "chain"),
+    (THREE, "[3] -> [1]", [2, 0, 1], "chain"),
+    (THREE, "\uff3b3\uff3d > \uff3b1\uff3d", [2, 0, 1], "chain"),
+    (THREE, "\u30103\u3011\u30101\u3011", [2, 0, 1], "list"),
+    (THREE, "<3>, <1>", [2, 0, 1], "bare_chain"),
+    (THREE, "| Rank | Passage |\n|---|---|\n| 1 | [3] |\n| 2 | **[1]** |", [2, 0, 1], "numbered_list"),
+    (THREE, "| 1 | Passage 3 | on fleas |\n| 2 | Passage 1 | on [2] |", [2, 0, 1], "numbered_list"),
+    (THREE, "1. **[3]** \u2013 on fleas\n2. **Passage 1**: on dogs", [2, 0, 1], "numbered_list"),
+    (THREE, "**1.** [3]\n**2.** [1]", [2, 0, 1], "numbered_list"),
     (THREE, "[3]", [2, 0, 1], "single"),
     (THREE, "3", [2, 0, 1], "single"),
     (ABC, "[B] > [A]", [1, 0, 2], "chain"),
@@ -234,6 +309,22 @@ ORDERS: list[tuple[tuple[str, ...], str, list[int] | None, str]] = [
     (THREE, "[] > []", None, "prose"),
     (THREE, "[\u00b2] > [\u00b3]", None, "prose"),
     (THREE, "[\u0663] > [\uff12]", None, "prose"),
+    (THREE, "| 1 | 3 |\n| 2 | 1 |\n| 3 | 2 |", None, "prose"),
+    (THREE, "1 | 3\n2 | 1\n3 | 2", None, "prose"),
+    (THREE, "1 3\n2 1\n3 2", None, "prose"),
+    (THREE, "[1] [3]\n[2] [1]", None, "prose"),
+    (THREE, "| [3] | 1 |\n| [1] | 2 |", None, "prose"),
+    (THREE, "| [1] | 7 |\n| [2] | 9 |", None, "prose"),
+    (THREE, "#1 [3]\n#2 [1]", None, "prose"),
+    (THREE, "#1: 3\n#2: 1", None, "prose"),
+    (THREE, "Rank 1: [3]\nRank 2: [1]", None, "prose"),
+    (THREE, "3. [1]\n2. [2]\n1. [3]", None, "prose"),
+    (THREE, "2. [1]\n1. [3]", None, "prose"),
+    (THREE, "[1] < [2] < [3]", None, "prose"),
+    (THREE, "1 <= 2", None, "prose"),
+    (THREE, '[{"rank": 1, "id": 3}, {"rank": 2, "id": 1}]', None, "prose"),
+    (THREE, '{"3": 1, "1": 2}', None, "prose"),
+    (THREE, "\uff3b\uff12\uff3d > [1]", None, "prose"),
     (THREE, "[9] > [8]", None, "out_of_range"),
     (THREE, "[-1] > [0]", None, "prose"),
     (THREE, "\0 \n", None, "empty"),
@@ -285,7 +376,12 @@ SELECTIONS: list[tuple[str, list[int] | None, str]] = [
     ("3, 2", [2, 1], "comma_list"),
     ("[3] > [2] > [1]", [2, 1], "chain"),
     ("<think>Document 1</think>Document 3, Document 2", [2, 1], "list"),
+    ("1. **[3]** - on fleas\n2. **[2]** - on dogs", [2, 1], "numbered_list"),
+    ("The last one:\nDocument 3", [2, 0], "single"),
     ("Document 3 is about fleas.", None, "prose"),
+    ("1: [3]\n2: [2]", None, "prose"),
+    ("3. [1]\n2. [2]\n1. [3]", None, "prose"),
+    ('[{"id": 3}, {"id": 2}]', None, "prose"),
     ("None of the 3 documents", None, "prose"),
     ("Document 7, Document 8", None, "out_of_range"),
     ("", None, "empty"),
