@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import console
+from . import console, heading
 
 if TYPE_CHECKING:
     from ..pipeline.evaluate import Metrics
@@ -19,12 +19,16 @@ FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
 
 def show(outcome: Outcome, *, as_json: bool) -> None:
     """Print an outcome on stdout."""
+    from ..pipeline.runs import record
+
     if as_json:
         console.as_json(_as_json(outcome))
         return
     kind = " (simulated answers: not a model's result)" if outcome.simulated else ""
     part = f", shard {outcome.shard}" if outcome.shard else ""
     console.line(f"{outcome.name}{part}{kind}")
+    left = record.read(outcome.run_dir)
+    console.table("which", heading.COLUMNS, list(heading.rows(left.manifest, left.metrics)))
     if not outcome.queries:
         console.line(f"no query of this shard has candidates: nothing to rank; noted in {outcome.run_dir}")
         return

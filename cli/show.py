@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import options
+from . import heading, options
+from .heading import SHORT
 
 if TYPE_CHECKING:
     from ..pipeline.runs.record import Record
-
-SHORT = 12
-"""How many digits of a hash are shown: enough to tell runs apart by eye."""
 
 GIB = 2**30
 
@@ -38,7 +36,7 @@ def show(
         return
     for text in _title(found):
         console.line(text)
-    console.table("run", ["what", "value"], [[name, value] for name, value in _facts(found.manifest)])
+    console.table("which", heading.COLUMNS, list(heading.rows(found.manifest, found.metrics)))
     if found.metrics:
         results.show_means(found.metrics)
     if found.costs:
@@ -46,6 +44,7 @@ def show(
     results.show_efficiency(found.metrics.get("efficiency"))
     if found.stages:
         results.show_stages(found.stages, found.manifest.get("schedule", ""))
+    console.table("how", heading.COLUMNS, list(_facts(found.manifest)))
 
 
 def _title(found: Record) -> Iterator[str]:
@@ -65,8 +64,8 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if merged := manifest.get("merged"):
         yield "merged from", f"{len(merged['shards'])} shards, {merged['differing_answers']} answers differing"
     if shared := manifest.get("shared_ledger"):
-        yield "shared ledger", _words(shared)
-    yield from _experiment(manifest)
+        yield "shared ledger", heading.words(shared)
+    yield from _ranking(manifest)
     yield from _model(manifest)
     yield from _executions(manifest)
     yield from _environment(manifest.get("environment", {}))
@@ -79,25 +78,15 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"{name} sha256", digest[:SHORT]
 
 
-def _experiment(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _ranking(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     from ..pipeline.runs.manifest import stages
 
-    config, experiment = manifest.get("config", {}), manifest.get("experiment", {})
-    cascade = stages(experiment)
-    for name in ("dataset", "queries", "first_stage"):
-        if config.get(name):
-            yield name.replace("_", " "), _words(config[name])
-    for number, stage in enumerate(cascade, 1):
-        which, ranker = f"stage {number}, " if len(cascade) > 1 else "", stage["ranker"]
-        depth = f", the first {stage['depth']}" if stage.get("depth") else ""
-        said = "; ".join(filter(None, [_words(ranker["params"]), str(ranker["scoring"])]))
-        yield f"{which}method", f"{ranker['method']} ({said}){depth}"
-        yield f"{which}ranker options", _words(ranker["options"])
-    if "fuse" in experiment:
-        yield "fused", _words(experiment["fuse"])
+    found = stages(manifest.get("experiment", {}))
+    for number, stage in enumerate(found, 1):
+        yield f"{heading.stage(number, found)}ranker options", heading.words(stage["ranker"]["options"])
     for name, prompt in manifest.get("prompts", {}).items():
-        yield "prompt", f"{name}, {prompt['digest'][:SHORT]} ({prompt['source']})"
-    yield "seeds", _words(manifest.get("seeds", {}))
+        yield f"source of prompt {name}", prompt["source"]
+    yield "seeds", heading.words(manifest.get("seeds", {}))
 
 
 def _model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -107,14 +96,14 @@ def _model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     stages = config.get("stages") or [config]
     found = models(manifest)
     for number, stage in enumerate(stages):
-        which = f"stage {number + 1}, " if len(stages) > 1 else ""
+        which = heading.stage(number + 1, stages)
         if section := stage.get("model") or config.get("model"):
-            yield f"{which}model", _words(section)
+            yield f"{which}model settings", heading.words(section)
         model = found[number] if number < len(found) else {}
         if details := {name: value for name, value in model.items() if name not in HARDLY_NEWS}:
-            yield f"{which}computed with", _words(details)
-        if "tokenizer" in model:
-            yield f"{which}tokenizer sha256", model["tokenizer"][:SHORT]
+            yield f"{which}computed with", heading.words(details)
+        if digest := model.get("tokenizer"):
+            yield f"{which}tokenizer sha256", digest[:SHORT]
         for name, digest in model.get("files", {}).items():
             yield f"{which}model file {name} sha256", digest[:SHORT]
 
@@ -131,9 +120,9 @@ def _executions(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if manifest.get("wall_seconds") is not None:
         yield "ranking took", f"{manifest['wall_seconds']:.1f} s, schedule {manifest['schedule']}"
     if forms := manifest.get("answer_forms"):
-        yield "texts read as", _words(forms)
+        yield "texts read as", heading.words(forms)
     if by_kind := manifest.get("unparsed_by_kind"):
-        yield "unparsed answers", _words(by_kind)
+        yield "unparsed answers", heading.words(by_kind)
 
 
 def _environment(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -142,22 +131,9 @@ def _environment(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         memory = f", {machine['memory'] / GIB:.0f} GiB" if machine["memory"] else ""
         yield "machine", f"{machine['cpu']}, {machine['cores']} cores{memory}"
         for gpu in machine["gpus"]:
-            yield "GPU", _words(gpu)
+            yield "GPU", heading.words(gpu)
     if "platform" in environment:
         yield "system", f"{environment['platform']}, Python {environment['python']}"
         yield "packages", ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
     if git:
         yield "checkout", git["commit"] + (", with uncommitted changes" if git["dirty"] else "")
-
-
-def _words(value: Any) -> str:
-    """A JSON value in a line: what is null is not worth a word."""
-    if isinstance(value, Mapping):
-        return ", ".join(
-            f"{name} ({_words(each)})" if isinstance(each, Mapping) else f"{name} {_words(each)}"
-            for name, each in value.items()
-            if each is not None
-        )
-    if isinstance(value, list):
-        return " ".join(map(_words, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[str]:
+    """The URL of a server on this machine."""
+    command = [sys.executable, str(SCRIPTS / "stub_server.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+        server.kill()
 
 
 def test_what_was_run_with_what_when_and_what_came_of_it(r2llm, toy: Path) -> None:
@@ -21,6 +38,85 @@ def test_what_was_run_with_what_when_and_what_came_of_it(r2llm, toy: Path) -> No
     assert facts["run.trec sha256"] == json.loads(Path("out/manifest.json").read_text())["files"]["run.trec"][:12]
     assert "nDCG@10\t0.5655\t1.0000" in lines
     assert any(line.startswith("asks\t") for line in lines)
+
+
+def test_which_run_it_was_comes_before_how_it_went(r2llm, toy: Path) -> None:
+    reranked = r2llm("rerank", "--config", "toy.yaml", "--set", "queries.limit=2", "--output", "out").out
+    for lines in (reranked.splitlines(), r2llm("show", "out").out.splitlines()):
+        begin = lines.index("what\tvalue") + 1
+        assert [line.split("\t")[0] for line in lines[begin : begin + 6]] == [
+            *("dataset", "first stage", "method", "model", "prompt", "queries")
+        ]
+        facts = dict(line.split("\t") for line in lines[begin : begin + 8])
+        assert facts["dataset"] == "docs docs.jsonl, queries queries.tsv, qrels qrels.txt"
+        assert facts["first stage"] == "run bm25.trec, depth 100, order given"
+        assert facts["model"] == "oracle (simulated)"
+        assert facts["queries"] == "2 (limit 2)"
+        assert facts["nDCG@10"] == "0.5655 → 1.0000 (+0.4345)"
+
+
+SERVED = "backend: openai, name: stub, max_concurrency: 2"
+
+MODELS = [
+    "{backend: simulated, answers: oracle}",
+    "{backend: simulated, answers: noisy, noise: 0.5}",
+    "{backend: replay, answers: recorded/ledger.sqlite}",
+    "{backend: transformers, name: T5, device: cpu}",
+    "{backend: transformers, name: T5, device: cpu, batch_size: 2, exact: false}",
+    f"{{{SERVED}, base_url: URL}}",
+    f"{{{SERVED}, base_url: URL, api: completions}}",
+    f"{{{SERVED}, base_url: URL, api: completions, tokenizer: T5}}",
+    f"{{{SERVED}, base_url: URL, api: chat, tokenizer: T5, budget: {{calls: 100}}}}",
+    f"{{{SERVED}, base_url: URL, api: chat, prices: {{prompt: 1, completion: 2}}}}",
+    f"{{{SERVED}, base_url: URL, api: rerank}}",
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_run_of_every_backend_is_shown(r2llm, toy: Path, tiny_t5: Path, stub: str, model: str) -> None:
+    r2llm("rerank", "--config", "toy.yaml", "--output", "recorded")
+    method = "pointwise.cross_encoder" if "rerank" in model else "setwise.heapsort"
+    setting = model.replace("T5", str(tiny_t5)).replace("URL", stub)
+    done = r2llm(
+        "rerank",
+        "--config",
+        "toy.yaml",
+        "--set",
+        f"model={setting}",
+        "--set",
+        f"ranker.method={method}",
+        "--output",
+        "out",
+        "--quiet",
+    )
+    assert done.code == 0, done.err
+    shown = r2llm("show", "out")
+    assert (shown.code, shown.err) == (0, "")
+    facts = dict(line.split("\t") for line in shown.out.splitlines() if line.count("\t") == 1)
+    assert facts["model"].split(" (")[1].startswith(model[1:].split(", ")[0].removeprefix("backend: "))
+    assert str(toy.parent) not in shown.out
+    assert ("tokenizer sha256" in facts) == ("T5" in model)
+
+
+def test_what_vllm_tells_is_shown(r2llm, toy: Path) -> None:
+    r2llm("rerank", "--config", "toy.yaml", "--output", "out")
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    manifest["model"] = {
+        "backend": "vllm",
+        "name": "a/b",
+        "revision": "c0ffee",
+        "files": {"model.safetensors": "0" * 64},
+        "tokenizer": "1" * 64,
+        "quantization": None,
+        "engine": "vllm 0.10",
+        "deterministic": True,
+        "tensor_parallel_size": 2,
+        "adapter": {"name": "x", "files": {"adapter.safetensors": "2" * 64}},
+    }
+    Path("out/manifest.json").write_text(json.dumps(manifest))
+    shown = r2llm("show", "out").out
+    assert "computed with\trevision c0ffee, engine vllm 0.10, deterministic true, tensor_parallel_size 2, " in shown
+    assert f"model file model.safetensors sha256\t{'0' * 12}\n" in shown
 
 
 def test_simulated_answers_are_said_loudly(r2llm, toy: Path) -> None:
