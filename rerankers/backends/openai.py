@@ -10,12 +10,14 @@ ask that is not in the ledger, and said in the manifest.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+import yarl
 from pydantic import Field
 
 from ..digests import file_digest
@@ -29,12 +31,25 @@ from .servers.budget import Limits
 from .servers.conversation import Conversation
 from .servers.dispatch import Dispatch
 
+EXAMPLE = "such as http://localhost:8000/v1"
+
 
 class Options(ModelOptions):
     """Keys of the `model` section."""
 
     speed: ClassVar[frozenset[str]] = frozenset(
-        {"base_url", "max_concurrency", "prompts_per_request", "timeout", "retries", "budget", "prices", "api_key_env"}
+        {
+            "base_url",
+            "max_concurrency",
+            "prompts_per_request",
+            "timeout",
+            "retries",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "budget",
+            "prices",
+            "api_key_env",
+        }
     )
 
     name: str = Field(description="the model's name at the server")
@@ -60,6 +75,10 @@ class Options(ModelOptions):
     top_logprobs: int = Field(20, ge=1, description="of so many most probable tokens labels are scored")
     timeout: float = Field(120.0, gt=0, description="seconds an attempt may take")
     retries: int = Field(6, ge=0, description="further attempts at a request that failed")
+    requests_per_minute: float | None = Field(None, gt=0, description="so many requests are sent a minute at most")
+    tokens_per_minute: float | None = Field(
+        None, gt=0, description="so many tokens, of prompts and completions, as the server counts them"
+    )
     budget: Limits = Field(Limits(), description="what one execution may spend: usd, tokens, calls")
     prices: str | dict[str, Any] | None = Field(
         None,
@@ -68,6 +87,11 @@ class Options(ModelOptions):
     )
     api_key_env: str = Field(
         "OPENAI_API_KEY", description="the environment variable that holds the key, if one is needed"
+    )
+    group_scores: bool = Field(
+        False,
+        description="a rerank endpoint's scores depend on the passages asked about together, as a listwise reranker's "
+        "do: all of a query's candidates are in one request",
     )
     reasoning_effort: str | None = Field(
         None, description="how long a reasoning model thinks: minimal, low, medium, high"
@@ -116,6 +140,7 @@ class OpenAI:
             "extra_body": options.extra_body,
             "reasoning_effort": options.reasoning_effort,
             "omit": sorted(options.omit),
+            "group_scores": options.group_scores,
         }
         named = {name: value for name, value in given.items() if value}
         own = {"model": options.name, "api": self.api, "top_logprobs": options.top_logprobs}
@@ -135,6 +160,16 @@ class OpenAI:
         if self.price:
             found["usd_per_million_tokens"] = self.price.model_dump(exclude_none=True)
         return found | (self._conversation.details if self._conversation else {})
+
+    @property
+    def group_scores(self) -> bool:
+        """Whether the score of a document depends on the query's other candidates."""
+        return self.options.group_scores
+
+    @property
+    def findings(self) -> Mapping[str, object]:
+        """What was found out about the server on which answers depend."""
+        return self._conversation.findings if self._conversation else {}
 
     @cached_property
     def tokens(self) -> Tokens | None:
@@ -165,7 +200,7 @@ class OpenAI:
         if not requests:
             return
         if self._dispatch is None:
-            self._conversation = Conversation(self, os.environ.get(self.options.api_key_env) or None)
+            self._conversation = Conversation(self, _key(self.options.api_key_env))
             self._dispatch = Dispatch(self._conversation, self.options.max_concurrency)
         self._dispatch.submit(requests)
 
@@ -184,14 +219,30 @@ class OpenAI:
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise InputError(f"model.base_url: {url} is no address of a server, such as http://localhost:8000/v1")
-    if parts.username or parts.password:
+    shown = re.sub("//[^/]*@", "//…@", url)
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname and yarl.URL(url).host)
+        sound = sound and parts.port != 0 and not parts.query and not parts.fragment and not re.search(r"\s", url)
+    except ValueError as error:
+        raise InputError(f"model.base_url: {shown} is no address of a server ({error}); give one, {EXAMPLE}") from None
+    if parts.username is not None or parts.password is not None:
         raise InputError(
             f"model.base_url: the address of {parts.hostname} holds a name or password; secrets come from the "
             "environment: set the variable that model.api_key_env names"
         )
+    if not sound:
+        raise InputError(f"model.base_url: {shown} is no address of a server, {EXAMPLE}")
+
+
+def _key(variable: str) -> str | None:
+    """The key in an environment variable. Raises `InputError` where no request could carry it."""
+    key = os.environ.get(variable, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise InputError(
+            f"model.api_key_env: the key in {variable} holds line breaks or characters that no key has; set it anew"
+        )
+    return key or None
 
 
 def _tokenizer_source(name: str) -> Source:

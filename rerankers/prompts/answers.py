@@ -6,6 +6,7 @@ A text that cannot be read gives an answer with `parsed=False` and the neutral v
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,17 @@ class Reply:
     completion_tokens: int | None = None
 
 
+REFUSED, NO_PROBABILITY = "refused", "no_probability"
+"""Why an ask has no answer: the provider declined the prompt, or the labels have no log-probability."""
+
+NO_ANSWER = re.compile(r"\A<no answer: (\w+)> ")
+
+
+def no_answer(form: str, reason: str) -> str:
+    """Return the text of a reply to an ask that has no answer: it is unread, in that form, whatever the reason says."""
+    return f"<no answer: {form}> {reason}"
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """How text is read."""
@@ -52,7 +64,8 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
     labels = prompt.labels_of(ask)
     if reply.scores is not None:
         return _by_scores(ask, prompt, reply, reply.scores)
-    text, docs = reply.text or "", len(ask.docs)
+    missing = NO_ANSWER.match(reply.text or "")
+    text, docs = "" if missing else reply.text or "", len(ask.docs)
     choice, order, scores, peak, note = 0, tuple[int, ...](), tuple[float, ...](), 0.0, ""
     found: Found[Any]
     if ask.kind == "permute":
@@ -85,8 +98,8 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
         text=reply.text,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
-        parsed=found.value is not None,
-        form=found.form,
+        parsed=found.value is not None and not missing,
+        form=missing[1] if missing else found.form,
     )
 
 

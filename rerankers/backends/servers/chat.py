@@ -9,11 +9,12 @@ beginning of the assistant's turn where the server goes on from there (`continue
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ...errors import InputError
-from ...prompts.answers import Reply
+from ...prompts.answers import NO_PROBABILITY, Reply, no_answer
 from ...prompts.parsing import TAG
 from .. import Request
 from ..inputs.tokens import Tokens
@@ -22,6 +23,7 @@ from .dispatch import Group
 from .forms import (
     FEWER_LOGPROBS,
     NEUTRAL,
+    FailedError,
     Fields,
     MalformedError,
     Probes,
@@ -30,9 +32,10 @@ from .forms import (
     answer_tokens,
     at_most_tokens,
     rendered,
+    tried,
     usage,
 )
-from .listed_labels import are_log_probabilities, bounded, by_text, shifted
+from .listed_labels import are_log_probabilities, bounded, by_text, log_probability, shifted
 
 PATH = "/chat/completions"
 
@@ -44,6 +47,8 @@ CONTINUE: dict[str, Any] = {"continue_final_message": True, "add_generation_prom
 
 TRIAL_COST = Spending(0, 600, 8)
 """The most that a probe costs."""
+
+Turns = Sequence[Mapping[str, str]]
 
 Listed = list[tuple[str, float]]
 """Tokens as text, and their log-probabilities."""
@@ -63,6 +68,10 @@ class Chat:
         self._neutral = NEUTRAL if neutral else {}
         self._length_field = "max_tokens"
         self._listed = fields.top_logprobs
+        self._least = fields.top_logprobs / 2
+        """Fewer tokens in a list are asked for once more: vLLM 0.32 lists two where others ask for token ids then."""
+        self._takes_system: bool | None = None
+        """Whether a conversation may begin with a system turn; None where that is not known yet."""
         self._probes = Probes()
 
     def prepare(self, requests: Sequence[Request]) -> list[Group]:
@@ -90,73 +99,96 @@ class Chat:
             await self._probes.once("labels", self._find_labels_way)
 
     async def _find_labels_way(self) -> None:
-        reason = "it lists none with its answers"
+        reason = ""
         for count in dict.fromkeys((self.fields.top_logprobs, FEWER_LOGPROBS)):
-            try:
-                reply = await self._try(TRIED, {"logprobs": True, "top_logprobs": count, "temperature": 0.0})
-                listed = _listed(reply)
-            except RefusedError as error:
-                if error.status == 404:
-                    raise
-                reason = error.message
+            fields = {"logprobs": True, "top_logprobs": count, "temperature": 0.0}
+            rows, reason = await self._try(TRIED, fields, lambda reply: dict(_rows(reply)))
+            if rows and not are_log_probabilities(rows):  # one odd reply shows nothing
+                rows, reason = await self._try(TRIED, fields, lambda reply: dict(_rows(reply)))
+            if not rows:
                 continue
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-                continue
-            if not are_log_probabilities([p for _, p in listed]):
+            if not are_log_probabilities(rows):
                 raise InputError(
                     "the server gives other numbers than log-probabilities; start vLLM with "
                     "--logprobs-mode raw_logprobs (its default)"
                 )
-            self._listed = count
+            self._listed, self._least = count, min(count, len(rows)) / 2
             self.found |= {"label_scores": "top_logprobs", "top_logprobs": count}
             self.found["log_probabilities"] = "whole vocabulary"
             return
         raise InputError(
-            f"the server gives no log-probabilities for {self.fields.name} ({reason}); set ranker.scoring: generation"
+            f"the server gives no log-probabilities for {self.fields.name} "
+            f"({reason or 'it lists none with its answers'}); set ranker.scoring: generation"
         )
 
     async def _holds_to_labels(self) -> bool:
         """Whether answers can be restricted to the labels."""
-        found = False
-        try:
-            reply = await self._try(TRIED, {"temperature": 0.0, "structured_outputs": {"choice": ["zebra"]}})
+        held = {"temperature": 0.0, "structured_outputs": {"choice": ["zebra"]}}
+
+        def obeyed(reply: Any) -> bool:
             said = reply["choices"][0]["message"]["content"]
-            found = bool(said) and "zebra".startswith(said)
-        except (RefusedError, KeyError, IndexError, TypeError):
-            pass
+            return bool(said) and "zebra".startswith(said)
+
+        found = bool((await self._try(TRIED, held, obeyed))[0])
         self.found["structured_outputs"] = found
         return found
 
     async def _continues(self) -> bool:
         """Whether an answer goes on from the beginning of the assistant's turn: its prompt is then the shorter one."""
         turns = [*TRIED, {"role": "assistant", "content": "Answer:"}]
-        counts = []
-        for fields in ({}, CONTINUE):
-            try:
-                counts.append(usage(await self._try(turns, {"temperature": 0.0, **fields}), "prompt_tokens"))
-            except RefusedError:
-                counts.append(None)
-        closed, continued = counts
-        found = closed is not None and continued is not None and continued < closed
+
+        def counted(reply: Any) -> int | None:
+            return usage(reply, "prompt_tokens")
+
+        closed, _ = await self._try(turns, {"temperature": 0.0}, counted)
+        found = False
+        if closed is not None:
+            fields = {"temperature": 0.0, **CONTINUE}
+            shorter, _ = await self._try(turns, fields, lambda reply: 0 < (counted(reply) or 0) < closed)
+            found = bool(shorter)
         self.found["answer_prefix"] = "sent" if found else "left out: the server does not continue the assistant's turn"
         return found
+
+    async def _refuses_system(self) -> bool:
+        """Whether a conversation is answered only without a system turn; says so."""
+        system = {"role": "system", "content": "Answer in one word."}
+        answered, _ = await self._try([system, *TRIED], {"temperature": 0.0}, lambda _: True)
+        plain, _ = (None, "") if answered else await self._try(TRIED, {"temperature": 0.0}, lambda _: True)
+        if plain:
+            self.found["system_turn"] = "refused: its text goes before the first user turn"
+            logging.getLogger(__name__).warning(
+                "%s takes no system turn: its text goes before the first user turn", self.fields.name
+            )
+        self._takes_system = not plain
+        return bool(plain)
 
     # Answers
 
     async def answer(self, group: Group) -> list[Reply]:
         """The reply to the ask."""
         [request], [turns] = group.requests, group.prepared
+        has_system = any(turn["role"] == "system" for turn in turns)
+        if has_system and self._takes_system is not False:
+            try:
+                reply = await self._answer(request, turns, group.way)
+            except (RefusedError, FailedError):
+                if self._takes_system or not await self._probes.once("system", self._refuses_system):
+                    raise
+            else:
+                self._takes_system = True
+                return [reply]
+        return [await self._answer(request, folded(turns) if has_system else turns, group.way)]
+
+    async def _answer(self, request: Request, turns: Turns, way: str) -> Reply:
         prefix, fields = request.prompt.answer.prefix.decoder_only, dict[str, Any]()
         continues = await self._probes.once("prefix", self._continues) if prefix else False
         if continues:
             turns, fields = [*turns, {"role": "assistant", "content": prefix}], CONTINUE
-        if group.way == "labels":
-            return [await self._label_scores(request, turns, fields)]
-        return [await self._text(request, turns, fields)]
+        if way == "labels":
+            return await self._label_scores(request, turns, fields)
+        return await self._text(request, turns, fields)
 
-    async def _label_scores(
-        self, request: Request, turns: Sequence[Mapping[str, str]], fields: dict[str, Any]
-    ) -> Reply:
+    async def _label_scores(self, request: Request, turns: Turns, fields: dict[str, Any]) -> Reply:
         labels = request.labels
         # As in the token ids of the other form: after a word, a label is written with a blank before it.
         gap = " " if fields and request.prompt.answer.prefix.decoder_only[-1] not in " \n([" else ""
@@ -164,21 +196,27 @@ class Chat:
         fields = fields | {"logprobs": True, "top_logprobs": self._listed, "temperature": 0.0}
 
         def read(reply: Any) -> tuple[list[float | None], Listed, str, int | None]:
-            listed = _listed(reply)
+            rows = _rows(reply)
+            listed = _valid(rows)
             scores = by_text(listed, labels, gap)
-            # vLLM 0.32 lists two tokens where others ask for logprob_token_ids at the same time.
-            if None in scores and len(listed) < self._listed / 2:
-                raise MalformedError(f"{len(listed)} log-probabilities instead of {self._listed}")
             said = reply["choices"][0]["message"].get("content") or ""
+            if not any(score is not None for score in scores) and _numberless(rows, labels, gap):
+                said = no_answer(NO_PROBABILITY, "the labels are listed without a log-probability")
             return scores, listed, said, usage(reply, "prompt_tokens")
 
         scores, listed, said, length = await self._post(turns, 1, fields, read, most)
+        if None in scores and len(listed) < self._least:
+            again = await self._post(turns, 1, fields, read, Spending(0, most.prompt_tokens, 1))
+            if len(again[1]) > len(listed):
+                scores, listed, said, length = again
         given: Sequence[float] | None = None
         if None in scores:
             if await self._probes.once("structured", self._holds_to_labels):
                 held = fields | {"structured_outputs": {"choice": [gap + label for label in labels]}}
                 extra = Spending(0, most.prompt_tokens, 1)
-                among = await self._post(turns, 1, held, lambda reply: by_text(_listed(reply), labels, gap), extra)
+                among = await self._post(
+                    turns, 1, held, lambda reply: by_text(_valid(_rows(reply)), labels, gap), extra
+                )
                 complete = [score for score in among if score is not None]
                 if len(complete) == len(labels):
                     given = shifted(scores, complete)
@@ -192,19 +230,25 @@ class Chat:
             return Reply(text=said, prompt_tokens=length, completion_tokens=0)
         return Reply(scores=tuple(given), prompt_tokens=length, completion_tokens=0)
 
-    async def _text(self, request: Request, turns: Sequence[Mapping[str, str]], fields: dict[str, Any]) -> Reply:
+    async def _text(self, request: Request, turns: Turns, fields: dict[str, Any]) -> Reply:
         length = answer_tokens(request, self.tokens)
         fields = fields | self._neutral | self.fields.sampling(request) | self._reasoning
         most = Spending(1, sum(at_most_tokens(turn["content"]) for turn in turns), length)
         return await self._post(turns, length, fields, _read_text, most)
 
-    async def _try(self, turns: Sequence[Mapping[str, str]], fields: Mapping[str, Any]) -> Any:
-        """The reply to a trial. Raises `RefusedError` where the server will not have it."""
-        return await self._post(turns, 1, fields, lambda reply: reply, TRIAL_COST)
+    async def _try(self, turns: Turns, fields: Mapping[str, Any], extract: Callable[[Any], T]) -> tuple[T | None, str]:
+        """What a trial's reply shows; see `tried`."""
+        for name in dict.fromkeys((self._length_field, "max_completion_tokens")):
+            body = self.fields.body(messages=turns, **{name: 1}, **fields)
+            value, reason = await tried(self.server, PATH, body, extract, TRIAL_COST)
+            if "max_completion_tokens" not in reason:
+                break
+            self._length_field = "max_completion_tokens"
+        return value, reason
 
     async def _post(
         self,
-        turns: Sequence[Mapping[str, str]],
+        turns: Turns,
         length: int,
         fields: Mapping[str, Any],
         read: Callable[[Any], T],
@@ -226,21 +270,38 @@ class Chat:
         self.found[name] = int(str(self.found.get(name, 0))) + more
 
 
-def _listed(reply: Any) -> Listed:
-    """The most probable first tokens of an answer."""
-    return [
-        (each["token"], float(each["logprob"]))
-        for each in reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-    ]
+def folded(turns: Turns) -> list[dict[str, str]]:
+    """A conversation with the text of its system turns before the first user turn's."""
+    system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+    others = [dict(turn) for turn in turns if turn["role"] != "system"]
+    first = next((turn for turn in others if turn["role"] == "user"), None)
+    if first is None:
+        return [{"role": "user", "content": system}, *others]
+    first["content"] = f"{system}\n\n{first['content']}"
+    return others
+
+
+def _rows(reply: Any) -> list[tuple[str, Any]]:
+    """The most probable first tokens of an answer, with what the server says of each."""
+    rows = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    return [(str(row["token"]), row.get("logprob")) for row in rows]
+
+
+def _valid(rows: Sequence[tuple[str, Any]]) -> Listed:
+    """The tokens that have a log-probability."""
+    return [(token, p) for token, value in rows if (p := log_probability(value)) is not None]
+
+
+def _numberless(rows: Sequence[tuple[str, Any]], labels: Sequence[str], gap: str) -> bool:
+    """Whether some of the labels are listed at all."""
+    return any(score is not None for score in by_text([(token, 0.0) for token, _ in rows], labels, gap))
 
 
 def _read_text(reply: Any) -> Reply:
     choice = reply["choices"][0]
     message = choice["message"]
-    content = message.get("content") or ""
-    if not isinstance(content, str):
-        raise MalformedError("a text that is none")
-    thought = message.get("reasoning") or message.get("reasoning_content")
+    content, thoughts = _parts(message.get("content") or "")
+    thought = message.get("reasoning") or message.get("reasoning_content") or thoughts
     if isinstance(thought, str) and thought:
         # Its own marks of thoughts would end it too early for whoever reads the answer.
         inside = TAG.sub(lambda tag: f"({tag[0][1:-1]})", thought)
@@ -249,3 +310,26 @@ def _read_text(reply: Any) -> Reply:
     return Reply(
         text=content, prompt_tokens=usage(reply, "prompt_tokens"), completion_tokens=usage(reply, "completion_tokens")
     )
+
+
+def _parts(content: Any) -> tuple[str, str]:
+    """The text and the thoughts in a message's content, which may be a list of parts."""
+    if isinstance(content, str):
+        return content, ""
+    if isinstance(content, Mapping):
+        content = [content]
+    if not isinstance(content, list):
+        raise MalformedError("a text that is none")
+    text, thoughts = "", ""
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else "text"
+        if kind in ("thinking", "reasoning"):
+            inner = part.get("thinking") or part.get("reasoning") or part.get("text") or part.get("summary") or ""
+            thoughts += "".join(_parts(inner))
+        elif isinstance(part, str):
+            text += part
+        elif isinstance(part.get("text"), str):
+            text += part["text"]
+        elif isinstance(part.get("content"), (str, list)):
+            text += _parts(part["content"])[0]
+    return text, thoughts

@@ -10,13 +10,13 @@ log-probabilities of prompts (`prompt_logprobs`, or `echo`), and else by the mos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import InputError
-from ...prompts.answers import Reply
+from ...prompts.answers import NO_PROBABILITY, Reply, no_answer
 from .. import Request
 from ..inputs.batches import Prepared
 from ..inputs.tokens import Tokens
@@ -28,18 +28,20 @@ from .forms import (
     Fields,
     MalformedError,
     Probes,
-    RefusedError,
     Server,
     answer_tokens,
     at_most_tokens,
     rendered,
+    tried,
     usage,
 )
-from .listed_labels import are_log_probabilities, bounded, by_text
+from .listed_labels import are_log_probabilities, bounded, by_text, log_probability
 
 PATH = "/completions"
 
 TRIED = "Answer with A or B:"
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class Completions:
         self._neutral = NEUTRAL if neutral else {}
         self._probes = Probes()
         self._listed = fields.top_logprobs
+        self._least = fields.top_logprobs / 2
+        """Fewer tokens in a list are asked for once more: vLLM 0.32 lists two where others ask for token ids then."""
         self._more: dict[str, Any] = {}
         self._exact = False
         self._several = False
@@ -74,7 +78,8 @@ class Completions:
         groups = []
         for (way, _), some in groupby(requests, lambda request: (self._way(request), request.terms)):
             alike = list(some)
-            size = 1 if way == "text" else self.fields.share(len(alike))
+            # Without a tokenizer the server counts a prompt's tokens, and only where it is alone.
+            size = 1 if way == "text" or self.tokens is None else self.fields.share(len(alike))
             for start in range(0, len(alike), size):
                 part = tuple(alike[start : start + size])
                 groups.append(Group(way, part, tuple(self._prepared(request, way) for request in part)))
@@ -125,57 +130,60 @@ class Completions:
         """A short prompt."""
         return self.tokens.tokenizer(TRIED, add_special_tokens=False)["input_ids"] if self.tokens else TRIED
 
-    async def _try(self, prompt: Any, **fields: Any) -> Any:
-        """The reply to a trial, or None where the server refuses it."""
+    async def _try(self, prompt: Any, extract: Callable[[Any], T], **fields: Any) -> T | None:
+        """What a trial's reply shows, or None where the server cannot do it; see `tried`."""
         body = self.fields.body(prompt=prompt, **{"max_tokens": 1, "temperature": 0.0, **fields})
-        try:
-            return await self.server.post(PATH, body, lambda reply: reply, most=Spending(0, 4 * len(TRIED), 2))
-        except RefusedError as error:
-            if error.status == 404:
-                raise
-            return None
+        value, _ = await tried(self.server, PATH, body, extract, Spending(0, 4 * len(TRIED), 2))
+        return value
 
     async def _takes_many(self) -> None:
         """Find out whether a request may hold several prompts."""
-        if self.fields.group_size > 1:
-            reply = await self._try([self._trial, self._trial])
-            self.found["several_prompts_a_request"] = len((reply or {}).get("choices", ())) == 2
+        if self.fields.group_size > 1 and self.tokens:
+            several = await self._try([self._trial, self._trial], lambda reply: len(reply["choices"]) == 2)
+            self.found["several_prompts_a_request"] = bool(several)
         self._several = bool(self.found.get("several_prompts_a_request"))
 
     async def _find_labels_way(self) -> None:
         if self.tokens:
             wanted = sorted(set(self._trial))[:3]
-            reply = await self._try(
-                self._trial,
-                logprobs=1,
-                logprob_token_ids=wanted,
-                allowed_token_ids=wanted[:1],
-                return_tokens_as_token_ids=True,
-            )
-            listed = _top(reply)
-            if listed and all(f"token_id:{token}" in listed for token in wanted):
-                self._check_raw(listed, listed[f"token_id:{wanted[0]}"])
+
+            def exact(reply: Any) -> dict[str, Any] | None:
+                listed = _top(reply)
+                return listed if all(f"token_id:{token}" in listed for token in wanted) else None
+
+            fields = {"logprob_token_ids": wanted, "allowed_token_ids": wanted[:1], "return_tokens_as_token_ids": True}
+            listed = await self._raw(exact, lambda listed: listed[f"token_id:{wanted[0]}"], logprobs=1, **fields)
+            if listed:
                 self.found["label_scores"], self._exact = "logprob_token_ids", True
                 return
         for count in dict.fromkeys((self.fields.top_logprobs, FEWER_LOGPROBS)):
             as_ids = [{"return_tokens_as_token_ids": True}] if self.tokens else []
             for more in (*as_ids, {}):
-                listed = _top(await self._try(self._trial, logprobs=count, **more))
+                listed = await self._raw(_top, lambda _: -1.0, logprobs=count, **more)
                 if listed:
-                    self._check_raw(listed, -1.0)
-                    self._listed, self._more = count, more
+                    self._listed, self._more, self._least = count, more, min(count, len(listed)) / 2
                     self.found |= {"label_scores": "logprobs", "top_logprobs": count}
                     return
         raise InputError(
             f"the server gives no log-probabilities for {self.fields.name}; set ranker.scoring: generation"
         )
 
-    def _check_raw(self, listed: Mapping[str, float], of_the_only_allowed: float) -> None:
-        if not are_log_probabilities(listed) or of_the_only_allowed > -1e-9:
-            raise InputError(
-                "the server's log-probabilities are not those of the whole vocabulary; start vLLM with "
-                "--logprobs-mode raw_logprobs (its default)"
-            )
+    async def _raw(
+        self, extract: Callable[[Any], dict[str, Any] | None], only: Callable[[dict[str, Any]], Any], **fields: Any
+    ) -> dict[str, Any] | None:
+        """The tokens that a trial lists, or None; `only` gives the number of the one that was allowed, less than 0.
+
+        Raises `InputError` where their numbers are, twice, not log-probabilities over the whole vocabulary.
+        """
+        for _ in range(2):
+            listed = await self._try(self._trial, extract, **fields)
+            alone = log_probability(only(listed)) if listed else None
+            if not listed or (are_log_probabilities(listed) and (alone is None or alone <= -1e-9)):
+                return listed
+        raise InputError(
+            "the server's log-probabilities are not those of the whole vocabulary; start vLLM with "
+            "--logprobs-mode raw_logprobs (its default)"
+        )
 
     async def _continuation(self) -> str | None:
         """How the log-probabilities of a prompt's tokens are had, or None."""
@@ -186,13 +194,13 @@ class Completions:
             return None
         prompt = self._trial
         for way, fields in CONTINUATIONS.items():
-            reply = await self._try(prompt, **fields)
-            try:
-                _continued(way, reply["choices"][0], prompt, 1)
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError, MalformedError):
-                continue
-            self.found["continuations"] = way.partition(" ")[0]
-            return way
+
+            def last(reply: Any, way: str = way) -> list[float | None]:
+                return [_continued(way, reply["choices"][0], prompt, 1)]
+
+            if await self._try(prompt, last, **fields):
+                self.found["continuations"] = way.partition(" ")[0]
+                return way
         return None
 
     # Answers
@@ -228,6 +236,12 @@ class Completions:
 
         most = _most(prompts, len(prompts))
         listings = await self.server.post(PATH, body, read, asks=len(prompts), most=most)
+        least = self._least if not self._exact else math.inf
+        if any(None in listing.scores and len(listing.listed) < least for listing in listings):
+            again = await self.server.post(PATH, body, read, most=Spending(0, most.prompt_tokens, len(prompts)))
+            listings = [
+                max(pair, key=lambda listing: len(listing.listed)) for pair in zip(listings, again, strict=True)
+            ]
         for listing, (prompt, tokens) in zip(listings, group.prepared, strict=True):
             if None in listing.scores and tokens and await self._continuation():
                 await self._score_missing(listing, prompt, tokens)
@@ -235,15 +249,12 @@ class Completions:
 
     def _listing(self, choice: Any, prompt: Prepared, tokens: Sequence[int] | None, counted: int | None) -> _Listing:
         """What a choice lists. Raises `MalformedError` where that is not what was asked for."""
-        listed = choice["logprobs"]["top_logprobs"][0]
-        scores = _own(listed, tokens, prompt.request.labels)
-        # vLLM 0.32 lists two tokens where others ask for logprob_token_ids at the same time.
-        least = len(listed) + 1 if self._exact else self._listed / 2
-        if None in scores and len(listed) < least:
-            raise MalformedError(f"{len(listed)} log-probabilities, too few")
-        if not all(score is None or math.isfinite(score) for score in scores):
-            raise MalformedError("log-probabilities that are no numbers")
-        return _Listing(scores, listed, str(choice.get("text", "")), len(prompt.ids) or counted)
+        rows, labels = _top({"choices": [choice]}), prompt.request.labels
+        listed = {token: p for token, value in rows.items() if (p := log_probability(value)) is not None}
+        scores, text = _own(listed, tokens, labels), str(choice.get("text", ""))
+        if scores.count(None) == len(scores) > _own(dict.fromkeys(rows, 0.0), tokens, labels).count(None):
+            text = no_answer(NO_PROBABILITY, "the labels are listed without a log-probability")
+        return _Listing(scores, listed, text, len(prompt.ids) or counted)
 
     async def _score_missing(self, listing: _Listing, prompt: Prepared, tokens: Sequence[int]) -> None:
         """Score the labels that are not listed as continuations of the prompt."""
@@ -261,11 +272,11 @@ class Completions:
             return Reply(text=listing.text, prompt_tokens=listing.prompt_tokens, completion_tokens=0)
         return Reply(scores=tuple(map(float, scores)), prompt_tokens=listing.prompt_tokens, completion_tokens=0)
 
-    async def _continuations(self, pairs: Sequence[tuple[Prepared, list[int]]], asks: int) -> list[float]:
-        """The log-probability of each text after its prompt, summed over its tokens."""
+    async def _continuations(self, pairs: Sequence[tuple[Prepared, list[int]]], asks: int) -> list[float | None]:
+        """The log-probability of each text after its prompt, summed over its tokens; None where there is none."""
         way = await self._continuation() or ""
         size = self.fields.group_size if self._several else 1
-        found: list[float] = []
+        found: list[float | None] = []
         for start in range(0, len(pairs), size):
             some = pairs[start : start + size]
             whole = [prompt.ids + target for prompt, target in some]
@@ -274,7 +285,7 @@ class Completions:
                 **{"max_tokens": 1, "temperature": 0.0, **CONTINUATIONS[way]},
             )
 
-            def read(reply: Any, some: Sequence[tuple[Prepared, list[int]]] = some) -> list[float]:
+            def read(reply: Any, some: Sequence[tuple[Prepared, list[int]]] = some) -> list[float | None]:
                 choices = _choices(reply, len(some))
                 return [
                     _continued(way, choice, prompt.ids + target, len(target))
@@ -326,13 +337,10 @@ def _choices(reply: Any, count: int) -> list[Any]:
     return sorted(choices, key=lambda choice: choice.get("index", 0))
 
 
-def _top(reply: Any) -> dict[str, float]:
-    """The tokens that a trial's reply lists; empty where it lists none."""
-    try:
-        listed = reply["choices"][0]["logprobs"]["top_logprobs"][0]
-        return {str(token): float(p) for token, p in listed.items()}
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        return {}
+def _top(reply: Any) -> dict[str, Any]:
+    """The tokens that a reply lists, with what the server says of each."""
+    listed: Mapping[str, Any] = reply["choices"][0]["logprobs"]["top_logprobs"][0]
+    return {str(token): value for token, value in listed.items()}
 
 
 def _own(listed: Mapping[str, float], tokens: Sequence[int] | None, labels: Sequence[str]) -> list[float | None]:
@@ -342,8 +350,8 @@ def _own(listed: Mapping[str, float], tokens: Sequence[int] | None, labels: Sequ
     return by_text(list(listed.items()), labels)
 
 
-def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float:
-    """The log-probability of the last tokens of a prompt, summed over them."""
+def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float | None:
+    """The log-probability of the last tokens of a prompt, summed over them; None where one has none."""
     if way == "prompt_logprobs":
         rows = choice["prompt_logprobs"]
         values = [rows[i][str(ids[i])]["logprob"] for i in range(len(ids) - last, len(ids))]
@@ -352,15 +360,19 @@ def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float:
         rows = choice["logprobs"]["token_logprobs"]
         length = len(rows) - (way == "echo and a token")
         values = rows[len(ids) - last : len(ids)]
-    if length != len(ids) or not all(map(math.isfinite, values)):
+    if length != len(ids):
         raise MalformedError(f"log-probabilities of {length} tokens for a prompt of {len(ids)}")
-    return math.fsum(values)
+    known = [p for value in values if (p := log_probability(value)) is not None]
+    return math.fsum(known) if len(known) == last else None
 
 
-def _scored(prompt: Prepared, scores: list[float], targets: Sequence[list[int]], way: str) -> Reply:
+def _scored(prompt: Prepared, scores: list[float | None], targets: Sequence[list[int]], way: str) -> Reply:
     """The reply, with tokens as the backend `transformers` counts them: a target's are the prompt's, labels' not."""
     length = len(prompt.ids) + (len(targets[0]) if way == "continuation" else 0)
-    return Reply(scores=tuple(scores), prompt_tokens=length, completion_tokens=0)
+    known = tuple(score for score in scores if score is not None)
+    if len(known) < len(scores):
+        return Reply(no_answer(NO_PROBABILITY, "a token has no log-probability"), None, length, 0)
+    return Reply(scores=known, prompt_tokens=length, completion_tokens=0)
 
 
 def _most(prompts: Sequence[Prepared], completion: int) -> Spending:

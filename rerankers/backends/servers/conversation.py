@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ...prompts.answers import Reply
+from ...prompts.answers import REFUSED, Reply, no_answer
 from .. import Request
 from .budget import Budget
 from .chat import Chat
 from .completions import Completions
 from .dispatch import Group
-from .forms import Fields, Form, Probes, RefusedError
+from .forms import DeclinedError, FailedError, Fields, Form, Probes, RefusedError
+from .refusals import LENGTH
 from .rerank_endpoints import Endpoint, RerankEndpoints
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ IN_REQUESTS = 16
 
 OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "reasoning_effort")
 """Fields that a server may refuse and a request can do without."""
+
+CHANGE_ANSWERS = (
+    "answer_prefix",
+    "continuations",
+    "label_scores",
+    "relevance",
+    "structured_outputs",
+    "system_turn",
+    "top_logprobs",
+)
+"""What probes find that changes answers: those of one ledger must have been given alike."""
 
 PATHS = {"chat": "chat/completions", "completions": "completions"}
 
@@ -59,12 +71,23 @@ class Conversation:
             found["capabilities"] = {**_mapping(found["capabilities"]), **form.found}
         if self._server is not None:
             found |= {f"{name}s_seen": sorted(values) for name, values in self._server.seen.items() if values}
+            if self._server.pace.refusals:
+                paused = round(self._server.pace.paused, 1)
+                found["rate_limits"] = {"refusals": self._server.pace.refusals, "seconds_paused": paused}
         counts = {
             "calls": spent.calls,
             "prompt_tokens": spent.prompt_tokens,
             "completion_tokens": spent.completion_tokens,
         }
         return found | {"spent": counts | ({} if price is None else {"usd": round(price, 6)})}
+
+    @property
+    def findings(self) -> dict[str, object]:
+        """What was found out on which answers depend."""
+        forms = self._forms.items()
+        return {
+            f"{form}.{name}": each.found[name] for form, each in forms for name in CHANGE_ANSWERS if name in each.found
+        }
 
     async def begin(self) -> None:
         """Reach the server and read which models it serves.
@@ -74,13 +97,21 @@ class Conversation:
         from .server import Access, Server
 
         options = self.backend.options
-        access = Access(self.backend.urls, self.key, options.api_key_env, options.timeout, options.retries)
+        access = Access(
+            self.backend.urls,
+            self.key,
+            options.api_key_env,
+            options.timeout,
+            options.retries,
+            options.requests_per_minute,
+            options.tokens_per_minute,
+        )
         self._server = Server(access, self.budget)
         try:
             models = (await self._server.get("/models", FIRST_RETRIES))["data"]
             self._served = [str(model["id"]) for model in models]
-            self._kind = next((model["owned_by"] for model in models if model["id"] == options.name), None)
-        except (RefusedError, KeyError, TypeError):
+            self._kind = next((str(model["owned_by"]) for model in models if model["id"] == options.name), None)
+        except (RefusedError, FailedError, LookupError, TypeError):
             pass  # not every server lists its models; the first request tells whether it has this one
 
     def prepare(self, requests: Sequence[Request]) -> list[Group]:
@@ -101,6 +132,11 @@ class Conversation:
         try:
             await self._checked.once(f"{self._form_name(request)} {group.way}", lambda: form.check(group.way))
             return await form.answer(group)
+        except DeclinedError as error:
+            if len(group.requests) > 1:  # it is one of them
+                return [reply for one in group.split() for reply in await self.answer(one)]
+            reason = no_answer(REFUSED, str(error))
+            return [Reply(reason, None, error.prompt_tokens, error.completion_tokens)]
         except RefusedError as error:
             raise self._refused(error, request) from None
 
@@ -139,7 +175,7 @@ class Conversation:
         )
         if name == "relevance":
             endpoint: Endpoint = options.api if options.api in ("rerank", "score") else "auto"
-            return RerankEndpoints(self._server, fields, tokens, endpoint)
+            return RerankEndpoints(self._server, fields, tokens, endpoint, group_scores=options.group_scores)
         neutral = self._kind in NEUTRAL_SERVERS
         if name == "completions":
             return Completions(self._server, fields, tokens, neutral=neutral)
@@ -157,8 +193,10 @@ class Conversation:
             return InputError(f"model.api: {where} has no /{path} ({error.message}); set another model.api")
         blamed = next((name for name in OPTIONAL if name == error.blamed or f"'{name}'" in error.message), None)
         remedy = f"if it takes no `{blamed}`, set model.omit: [{blamed}]"
-        if blamed is None:
+        if LENGTH.search(error.message) or error.status == 413:
             remedy = "where the prompt is too long, lower ranker.passage_tokens or the documents a prompt"
+        elif blamed is None:
+            remedy = "model.omit leaves a field out that it does not take, model.extra_body adds one"
         return InputError(f"query {request.query.id}: {where} refuses the request: {error.message}; {remedy}")
 
     def halt(self) -> set[asyncio.Task[Any] | None]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from ...errors import BackendError
 from ...prompts.answers import Reply
 from ...prompts.prompts import Message
 from .. import Request
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 FEWER_LOGPROBS = 5
 """So many are tried where a server does not list as many as are asked for."""
+
+MOST_TOKENS = 1 << 40
+"""A count of tokens is less: what is more is none."""
 
 OVERHEAD = 512
 """Tokens: a chat template, and what a server puts into it, are taken to be no more."""
@@ -37,6 +41,19 @@ class RefusedError(Exception):
         self.blamed = blamed
 
 
+class DeclinedError(Exception):
+    """The provider will not have this prompt's content: an outcome of one ask, with its reason and what it cost."""
+
+    def __init__(self, reason: str, prompt_tokens: int | None = 0, completion_tokens: int | None = 0) -> None:
+        super().__init__(reason)
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+
+
+class FailedError(BackendError):
+    """All attempts at a request ended in an error of the server's own (5xx) or in replies that are none."""
+
+
 class MalformedError(Exception):
     """A reply is not what was asked for; the request is repeated."""
 
@@ -49,7 +66,8 @@ class Server(Protocol):
     ) -> T:
         """What `read` makes of the reply; `asks` are carried, and it costs `most` at most.
 
-        Raises `RefusedError` where the server will not have the request, and `BackendError` where it fails.
+        Raises `RefusedError` where the server will not have the request, `DeclinedError` where its provider will not
+        have the content, and `BackendError` where it fails.
         """
 
 
@@ -121,6 +139,45 @@ class Probes:
         return found
 
 
+async def tried(
+    server: Server, path: str, body: Mapping[str, Any], extract: Callable[[Any], T], most: Spending
+) -> tuple[T | None, str]:
+    """What a trial's reply shows of a server, or None where it cannot do what the trial asks for, and its words then.
+
+    It cannot where it refuses and names one of the body's fields, or twice refuses or shows nothing true, or where it
+    fails after all attempts. A reply that is no completion at all is repeated as any ask's is. Raises `RefusedError`
+    where there is no such path or model.
+    """
+
+    def read(reply: Any) -> T | None:
+        if "choices" not in reply:
+            return extract(reply)
+        if not {"message", "text"} & set(reply["choices"][0]):
+            raise MalformedError("neither a text nor a message")
+        try:
+            return extract(reply)
+        except (LookupError, TypeError, ValueError, AttributeError, MalformedError):
+            return None
+
+    reason = ""
+    for _ in range(2):
+        try:
+            value = await server.post(path, body, read, most=most)
+            if value:
+                return value, ""
+        except RefusedError as error:
+            reason = error.message
+            if error.status == 404:
+                raise
+            if error.blamed in body or any(name in reason for name in body.keys() - {"model", "prompt", "messages"}):
+                break
+        except DeclinedError as error:
+            reason = str(error)
+        except FailedError as error:
+            return None, str(error)
+    return None, reason
+
+
 def rendered(request: Request, tokens: Tokens | None) -> tuple[Message, ...]:
     """The conversation that puts an ask to a server that tokenises it.
 
@@ -158,4 +215,4 @@ def usage(body: Any, name: str) -> int | None:
     """A count out of a reply's `usage`; None where it does not say."""
     counts = body.get("usage") if isinstance(body, Mapping) else None
     count = counts.get(name) if isinstance(counts, Mapping) else None
-    return count if isinstance(count, int) else None
+    return count if type(count) is int and 0 <= count < MOST_TOKENS else None

@@ -5,6 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+IMPOSSIBLE = -9999.0
+"""What vLLM and OpenAI write for the logarithm of nothing: it, and what is less, says no probability."""
+
+ROUNDING = 1e-4
+"""A logarithm so little above 0 is one of 1 that was rounded."""
+
+
+def log_probability(value: object) -> float | None:
+    """The log-probability that a server's value is, at most 0; None where it cannot be one: then it is not listed."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not IMPOSSIBLE < value <= ROUNDING:
+        return None
+    return min(float(value), 0.0)
+
 
 def by_text(listed: Sequence[tuple[str, float]], labels: Sequence[str], gap: str = "") -> list[float | None]:
     """Each label's log-probability, None where it is not listed, from tokens as text and their log-probabilities.
@@ -52,7 +65,9 @@ def shifted(found: Sequence[float | None], among_labels: Sequence[float]) -> lis
     return [among_labels[i] + score - among_labels[best] if own is None else own for i, own in enumerate(found)]
 
 
-def are_log_probabilities(values: Mapping[str, float] | Sequence[float]) -> bool:
+def are_log_probabilities(values: Mapping[str, object]) -> bool:
     """Whether these can be log-probabilities of different tokens, and are not, say, logits."""
-    numbers = list(values.values() if isinstance(values, Mapping) else values)
-    return bool(numbers) and max(numbers) <= 1e-6 and math.fsum(math.exp(p) for p in numbers) <= 1.001
+    numbers = [log_probability(value) for value in values.values()]
+    known = [number for number in numbers if number is not None]
+    logits = any(isinstance(value, (int, float)) and ROUNDING < value < math.inf for value in values.values())
+    return bool(known) and not logits and math.fsum(map(math.exp, known)) <= 1.001

@@ -1,6 +1,6 @@
 """One server or several replicas of it behind one client: requests go to the one with the fewest asks open.
 
-An attempt is one HTTP request on a connection of its own; repeating it is the client's business. The reply is checked
+An attempt is one HTTP request on a connection of its own; repeating it is its caller's business. The reply is checked
 before it counts: it must be whole JSON of the form that was asked for, and not one that its connection has brought
 before, since after a repeated reply every later one on that connection would be taken for the answer to the request
 after its own. A replica that fails is left out until it answers again.
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from ...errors import BackendError
 from .budget import Budget, Spending
 from .connections import Connection, proxy_of
 from .forms import MalformedError, usage
+from .refusals import hidden_status
 
 FAILURES = 3
 """After so many failures, none of its attempts having succeeded between, a replica is left out."""
@@ -31,7 +33,17 @@ FAILURES = 3
 HEALTH_FIRST, HEALTH_MOST, HEALTH_TIMEOUT = 1.0, 30.0, 5.0
 """Seconds until one that is left out is tried again, at first and at most, and how long that may take."""
 
+LEAST_SECRET = 16
+"""A key of fewer characters is no secret, but a word such as "EMPTY", which an answer may hold."""
+
+IDS = 4096
+"""So many of a replica's last replies are remembered by their ids."""
+
 NOTHING = Spending()
+
+
+class MalformedReplyError(httpx2.RemoteProtocolError):
+    """A reply that is no answer."""
 
 
 class StoppedError(BackendError):
@@ -51,8 +63,12 @@ class Call:
     result: Any = None
     trouble: str = ""
     """What went wrong in the last attempt."""
+    malformed: str | None = None
+    """What was wrong with the last reply, if it was none."""
     avoid: Replica | None = None
     """Where that was."""
+    tokens: int = 0
+    """What the answer cost."""
 
 
 CALL: ContextVar[Call] = ContextVar("call")
@@ -71,6 +87,12 @@ class Replica:
     used: int = 0
     failures: int = 0
     up: bool = True
+    resumes: float = 0.0
+    """Until when it asked not to be asked."""
+    ids: dict[object, Connection] = field(default_factory=dict)
+    """The last replies, by id or else content, and the connections that brought them."""
+    ids_repeat: bool = False
+    """Whether different replies have the same id, so that it tells none from another."""
 
     def address(self, path: str) -> yarl.URL:
         """The URL of a path below the base URL."""
@@ -82,7 +104,8 @@ class Replica:
 class Replicas(httpx2.AsyncBaseTransport):
     """Sends each attempt to one of the replicas."""
 
-    def __init__(self, urls: Sequence[str], timeout: float, budget: Budget) -> None:
+    def __init__(self, urls: Sequence[str], timeout: float, budget: Budget, key: str | None = None) -> None:
+        self._secret = key.encode() if key and len(key) >= LEAST_SECRET else None
         self.replicas = [Replica(url, proxy_of(url)) for url in urls]
         self.timeout = timeout
         self.budget = budget
@@ -140,18 +163,26 @@ class Replicas(httpx2.AsyncBaseTransport):
                     response = await connection.send(url, request)
             except TimeoutError:
                 raise httpx2.ReadTimeout(f"no reply within {self.timeout:g} s") from None
-            if not response.is_success:
-                # What is refused is not paid for.
-                call.trouble = f"status {response.status_code}"
-                if response.status_code >= 500:
-                    self._failed(call, replica, request)
-                elif self.stopped:
-                    raise StoppedError("stopped")
-                return response, NOTHING
-            body = _checked(call, connection, response)
-            replica.failures = 0
-            sound = True
-            return response, _cost(body, call)
+            if self._secret and self._secret in response.content:  # what is shown or kept of it has no key in it
+                response = _with(response, response.content.replace(self._secret, b"..."), response.status_code)
+            if response.is_success:
+                body = _json(response.content)
+                hidden = hidden_status(body)
+                if hidden is None:
+                    _read(call, connection, replica, response.content, body)
+                    replica.failures = 0
+                    sound = True
+                    cost = _cost(body, call)
+                    call.tokens = cost.tokens
+                    return response, cost
+                response = _with(response, response.content, hidden)
+            # What is refused is not paid for.
+            call.trouble, call.malformed, call.avoid = f"status {response.status_code}", None, replica
+            if response.status_code >= 500:
+                self._failed(call, replica, request)
+            elif self.stopped:
+                raise StoppedError("stopped")
+            return response, NOTHING
         finally:
             replica.asks -= call.asks
             if sound:
@@ -165,13 +196,15 @@ class Replicas(httpx2.AsyncBaseTransport):
     def _choose(self, call: Call, tried: set[Replica]) -> Replica:
         """The replica with the fewest asks open, of those that answer, and not where the last attempt failed."""
         left = [replica for replica in self.replicas if replica not in tried]
-        ups = [replica for replica in left if replica.up] or left
+        now = time.monotonic()
+        ups = [replica for replica in left if replica.up and replica.resumes <= now] or left
         others = [replica for replica in ups if replica is not call.avoid] or ups
         return min(others, key=lambda replica: (replica.asks, replica.used))
 
     def _failed(self, call: Call, replica: Replica, request: httpx2.Request, error: Exception | None = None) -> None:
         if error is not None:
             call.trouble = str(error) or type(error).__name__
+            call.malformed = call.trouble if isinstance(error, MalformedReplyError) else None
         call.avoid = replica
         replica.failures += 1
         if replica.failures >= FAILURES:
@@ -213,17 +246,49 @@ class Replicas(httpx2.AsyncBaseTransport):
             replica.idle.clear()
 
 
-def _checked(call: Call, connection: Connection, response: httpx2.Response) -> Any:
-    """A reply's JSON; the call has its result. Raises an error that the client retries on where it is no answer."""
+def _with(response: httpx2.Response, content: bytes, status: int) -> httpx2.Response:
+    """The same response with another content and status."""
+    return httpx2.Response(status, headers=response.headers, content=content, request=response.request)
+
+
+def _json(content: bytes) -> Any:
+    """A reply's JSON, without lone surrogates. Raises an error that is repeated on where it is none."""
     try:
-        body = json.loads(response.content)
-        if connection.repeats(response.content, body):
+        body = json.loads(content)
+        if b"\\ud" in content or b"\\uD" in content:
+            body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise MalformedReplyError(f"malformed reply ({type(error).__name__}: {error})") from None
+    return body
+
+
+def _read(call: Call, connection: Connection, replica: Replica, content: bytes, body: Any) -> None:
+    """Give the call its result. Raises an error that is repeated on where the reply is no answer."""
+    try:
+        if repeats(connection, replica, content, body):
             raise MalformedError("a reply that was given before")
         call.result = call.read(body)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, MalformedError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError, MalformedError) as error:
         what = str(error) if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
-        raise httpx2.RemoteProtocolError(f"malformed reply ({what})") from None
-    return body
+        raise MalformedReplyError(f"malformed reply ({what})") from None
+
+
+def repeats(connection: Connection, replica: Replica, content: bytes, body: Any) -> bool:
+    """Whether its connection has brought this reply before: one of the same id, where it has one, and content.
+
+    It is none where ids are the same in different replies, or one comes again on another connection.
+    """
+    name = body.get("id") if isinstance(body, Mapping) else None
+    reply = (name if isinstance(name, str) else None, hash(content))
+    known = replica.ids.get(reply[0] or reply)
+    if known is not None and (known is not connection or reply not in connection.brought):
+        replica.ids_repeat = True
+    replica.ids[reply[0] or reply] = connection
+    if len(replica.ids) > IDS:
+        del replica.ids[next(iter(replica.ids))]
+    repeated = reply in connection.brought and not replica.ids_repeat
+    connection.brought.append(reply)
+    return repeated
 
 
 def _cost(body: Any, call: Call) -> Spending:
@@ -234,4 +299,5 @@ def _cost(body: Any, call: Call) -> Spending:
         return call.most
     details = body["usage"].get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return Spending(call.most.calls, prompt, usage(body, "completion_tokens") or 0, cached or 0)
+    cached = cached if type(cached) is int else 0
+    return Spending(call.most.calls, prompt, usage(body, "completion_tokens") or 0, cached)

@@ -1,13 +1,15 @@
 """A server that speaks OpenAI's protocol: requests to it, their retries, and errors in words of the config.
 
-The `openai` client repeats what fails with 408, 409, 429, 5xx, a timeout or a broken connection: after half a second,
-then twice as long each time up to 8 s, up to a quarter of it left out by chance, or after as long as `Retry-After`
-says, up to two minutes. Malformed and repeated replies are broken connections to it.
+What fails with 408, 409, 5xx, a timeout, a broken connection or a malformed or repeated reply is repeated: after half a
+second, then twice as long each time up to 8 s, up to a quarter of it left out by chance, or after as long as the server
+says. A server that is asked too much (429) is waited for, which is no failed attempt.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ import openai
 
 from ...errors import BackendError
 from .budget import Budget, Spending
-from .forms import RefusedError
+from .forms import DeclinedError, FailedError, RefusedError, usage
+from .pace import SAID, Pace, named_wait, say_wait
+from .refusals import Refusal, reason_declined, refusal
 from .replicas import CALL, NOTHING, Call, Replicas
 
 T = TypeVar("T")
@@ -28,6 +32,9 @@ MOST_TOLD = 300
 
 VALUES = 8
 """So many different values of a field that replies carry are kept."""
+
+FIRST_PAUSE, MOST_PAUSE = 0.5, 8.0
+"""Seconds before a failed request is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class Access:
     key_name: str
     timeout: float
     retries: int
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
 
     @property
     def shown(self) -> str:
@@ -46,9 +55,8 @@ class Access:
         return ", ".join(self.urls)
 
     def without_key(self, text: str) -> str:
-        """A text in one line, shortened, with the key left out."""
-        line = " ".join(text.split())[:MOST_TOLD]
-        return line.replace(self.key, "…") if self.key else line
+        """A text in one line, with the key left out, shortened."""
+        return " ".join((text.replace(self.key, "…") if self.key else text).split())[:MOST_TOLD]
 
 
 class Server:
@@ -56,11 +64,12 @@ class Server:
 
     def __init__(self, access: Access, budget: Budget) -> None:
         self.access = access
-        self.replicas = Replicas(access.urls, access.timeout, budget)
+        self.replicas = Replicas(access.urls, access.timeout, budget, access.key)
+        self.pace = Pace(self.replicas.replicas, access.requests_per_minute, access.tokens_per_minute)
         self._client = openai.AsyncOpenAI(
             base_url="http://replicas",
             api_key=access.key or "none",
-            max_retries=access.retries,
+            max_retries=0,
             http_client=httpx2.AsyncClient(transport=self.replicas),
         )
         self._headers: dict[str, Any] = {"Content-Type": "application/json"}
@@ -75,64 +84,109 @@ class Server:
         """What `read` makes of the reply; it raises `MalformedError` or any error of look-up where that is no answer.
 
         `asks` counts the asks that the request carries, `most` is what it can cost. Raises `RefusedError` where the
-        server will not have the request, and `BackendError` where it has not answered after all retries.
+        server will not have the request, `DeclinedError` where its provider will not have the content, and
+        `BackendError` where it has not answered after all retries.
         """
+        declined: list[DeclinedError] = []
 
-        def noting(reply: Any) -> T:
+        def noting(reply: Any) -> T | None:
             self._note(reply)
+            reason = reason_declined(reply)
+            if reason is not None:
+                counts = usage(reply, "prompt_tokens"), usage(reply, "completion_tokens")
+                declined[:] = [DeclinedError(self.access.without_key(reason), *counts)]
+                return None
             return read(reply)
 
         call = Call(noting, asks, most)
-        CALL.set(call)
         content = json.dumps(body).encode()
-        request = self._client.post(path, cast_to=httpx2.Response, content=content, options={"headers": self._headers})
-        await self._answered(request, call, self.access.retries + 1)
+        await self._answered(lambda: self._sent(path, content), call, self.access.retries, len(content) / 4)
+        if declined:
+            raise declined[0]
         result: T = call.result
         return result
+
+    def _sent(self, path: str, content: bytes) -> Any:
+        return self._client.post(path, cast_to=httpx2.Response, content=content, options={"headers": self._headers})
 
     async def get(self, path: str, most_retries: int) -> Any:
         """The JSON under a path, asked for with so many retries at most. Raises as `post` does."""
         call = Call(lambda reply: reply)
-        CALL.set(call)
-        retries = min(self.access.retries, most_retries)
-        client = self._client.with_options(max_retries=retries)
-        request = client.get(path, cast_to=httpx2.Response, options={"headers": self._headers})
-        await self._answered(request, call, retries + 1)
+        await self._answered(
+            lambda: self._client.get(path, cast_to=httpx2.Response, options={"headers": self._headers}),
+            call,
+            min(self.access.retries, most_retries),
+        )
         return call.result
 
-    async def _answered(self, request: Any, call: Call, attempts: int) -> None:
-        access = self.access
-        try:
-            await request
-        except openai.APIStatusError as error:
-            raise self._refusal(error, attempts) from None
-        except openai.APIConnectionError:
-            raise BackendError(
-                f"model.base_url: no answer from {access.shown} after {attempts} attempts "
-                f"({access.without_key(call.trouble)}); see that the server runs and keeps up (model.timeout is "
-                f"{access.timeout:g} s) and run again: all answers are kept"
-            ) from None
+    async def _answered(self, send: Callable[[], Any], call: Call, retries: int, tokens: float = 0.0) -> None:
+        """Send a request of about so many tokens until it is answered."""
+        CALL.set(call)
+        attempts = failures = 0
+        while True:
+            await self.pace.enter(tokens)
+            attempts += 1
+            wait = None
+            try:
+                await send()
+                self.pace.answered()
+                return
+            except openai.APIStatusError as error:
+                said = refusal(error.status_code, error.response.content, self.access.without_key)
+                failure, wait = self._failure(said, attempts), named_wait(error.response.headers)
+                if said.status == 429 and not said.lacks_credit and call.avoid is not None:
+                    if self.pace.limited(call.avoid, wait, said.message):
+                        continue
+                    raise failure from None
+                if not said.passes:
+                    raise failure from None
+            except openai.APIConnectionError:
+                failure = self._no_answer(call, attempts)
+            finally:
+                self.pace.leave(call.tokens - tokens if call.tokens else 0.0)
+            failures += 1
+            if failures > retries:
+                raise failure
+            if wait is None:
+                wait = min(FIRST_PAUSE * 2.0 ** (failures - 1), MOST_PAUSE) * random.uniform(0.75, 1)  # noqa: S311
+            elif wait >= SAID:
+                say_wait(self.access.shown, wait, call.trouble)
+            await asyncio.sleep(wait)
 
-    def _refusal(self, error: openai.APIStatusError, attempts: int) -> Exception:
-        access, status = self.access, error.status_code
+    def _no_answer(self, call: Call, attempts: int) -> BackendError:
+        access, trouble = self.access, self.access.without_key(call.trouble)
+        what = "no answer" if call.malformed is None else "no usable answer"
+        kind = BackendError if call.malformed is None else FailedError
+        return kind(
+            f"model.base_url: {what} from {access.shown} after {counted(attempts)} ({trouble}); see that the server "
+            f"runs and keeps up (model.timeout is {access.timeout:g} s) and run again: all answers are kept"
+        )
+
+    def _failure(self, said: Refusal, attempts: int) -> Exception:
+        """The error that a reply of no success is."""
+        access, status, message = self.access, said.status, said.message
+        if said.declines:
+            return DeclinedError(message)
+        if said.lacks_credit:
+            return BackendError(
+                f"model.base_url: the account at {access.shown} has no credit or quota left (status {status}: "
+                f"{message}); top it up or name another key with model.api_key_env, and run again: all answers are kept"
+            )
         if status in (401, 403):
             given = "was refused" if access.key else "is not set"
+            why = f": {message}" if status == 403 else ""  # 401's may hold a part of the key
             return BackendError(
-                f"{access.shown} lets nobody in without a valid key (status {status}), and the one in the environment "
-                f"variable {access.key_name} {given}; set it, or name another one with model.api_key_env"
+                f"{access.shown} lets nobody in without a valid key (status {status}{why}), and the one in the "
+                f"environment variable {access.key_name} {given}; set it, or name another one with model.api_key_env"
             )
-        content = error.body if isinstance(error.body, Mapping) else {}
-        inner = content.get("error", content)
-        content = inner if isinstance(inner, Mapping) else content
-        told = content.get("message") or content.get("detail") or content.get("error") or error.body or ""
-        message = access.without_key(told if isinstance(told, str) else json.dumps(told))
-        if status in (408, 409, 429) or status >= 500 or status < 400:
-            return BackendError(
-                f"model.base_url: {access.shown} still answered with status {status} after {attempts} "
-                f"attempts ({message}); wait, or lower model.max_concurrency, and run again: all answers are kept"
+        if said.passes or status == 429 or status < 400:
+            kind = FailedError if status >= 500 else BackendError
+            remedy = "wait, or lower model.requests_per_minute," if status == 429 else "wait"
+            return kind(
+                f"model.base_url: {access.shown} answered with status {status} after {counted(attempts)} "
+                f"({message}); {remedy} and run again: all answers are kept"
             )
-        field = content.get("param")
-        return RefusedError(status, message or f"status {status}", field if isinstance(field, str) else None)
+        return RefusedError(status, message, said.field)
 
     def _note(self, reply: Any) -> None:
         if isinstance(reply, Mapping):
@@ -144,3 +198,8 @@ class Server:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+
+def counted(attempts: int) -> str:
+    """So many attempts, in words."""
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

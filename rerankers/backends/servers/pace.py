@@ -1,0 +1,145 @@
+"""How fast requests go out: the user's limits a minute, pauses that a server asks for, and fewer requests at once.
+
+A server that says it is asked too much (429) is waited for, and half as many requests are open from then on; each
+answer lets a little more through again, as TCP does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import math
+import random
+import re
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from ...visible import visible
+
+PATIENCE = 75.0
+"""Seconds: a server that answers nothing else for so long, and twice the wait it names, is given up."""
+
+FIRST_WAIT, MOST_WAIT = 0.5, 30.0
+"""Seconds that are waited where the server names none: twice as long each time."""
+
+SAID = 5.0
+"""Waits of so many seconds are noted."""
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class Limited(Protocol):
+    """A server that may ask for a pause."""
+
+    url: str
+    resumes: float
+
+
+class Pace:
+    """When the next request may go out, to one of several replicas; used in one event loop."""
+
+    def __init__(
+        self, replicas: Sequence[Limited], requests_per_minute: float | None, tokens_per_minute: float | None
+    ) -> None:
+        self.replicas = replicas
+        self.refusals = 0
+        self.paused = 0.0
+        """Seconds for which nothing was sent because the server asked for it."""
+        self._request_seconds = 60.0 / requests_per_minute if requests_per_minute else 0.0
+        self._token_seconds = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
+        self._next = 0.0
+        self._open = 0
+        self._most = math.inf
+        self._streak = 0
+        self._streak_began = 0.0
+        self._left = asyncio.Event()
+
+    async def enter(self, tokens: float) -> None:
+        """Wait until a request of about so many tokens may go out; `leave` when its reply is there."""
+        while True:
+            now = time.monotonic()
+            start = max(self._next, min(replica.resumes for replica in self.replicas))
+            if start > now:
+                await asyncio.sleep(start - now)
+            elif self._open >= self._most:
+                self._left.clear()
+                await self._left.wait()
+            else:
+                break
+        self._open += 1
+        self._next = max(now, self._next) + max(self._request_seconds, tokens * self._token_seconds)
+
+    def leave(self, more_tokens: float) -> None:
+        """Count a request as done, which took so many tokens more than `enter` was told."""
+        self._open -= 1
+        self._next += more_tokens * self._token_seconds
+        self._left.set()
+
+    def answered(self) -> None:
+        """Let a little more through."""
+        self._streak = 0
+        self._most += 1 / self._most
+
+    def limited(self, replica: Limited, named: float | None, message: str) -> bool:
+        """Slow down after a refusal that names so many seconds to wait, or none; False where it is time to give up."""
+        now = time.monotonic()
+        self.refusals += 1
+        if now >= replica.resumes:  # else the request went out before the pause began
+            self._streak_began = self._streak_began if self._streak else now
+            self._streak += 1
+            self._most = max(1.0, min(self._most, self._open) / 2)
+        wait = min(FIRST_WAIT * 2.0 ** (self._streak - 1), MOST_WAIT) * random.uniform(0.75, 1)  # noqa: S311
+        wait = wait if named is None else named
+        if now - self._streak_began > max(PATIENCE, 2 * wait):
+            return False
+        if now + wait > replica.resumes:
+            self.paused += now + wait - max(now, replica.resumes)
+            replica.resumes = now + wait
+            if wait >= SAID:
+                say_wait(replica.url, wait, message)
+        return True
+
+
+def say_wait(url: str, wait: float, message: str) -> None:
+    """Note a long wait."""
+    logging.getLogger(__name__).warning(
+        "%s asks to wait %.0f s (%s); the run goes on then", url, wait, visible(message)
+    )
+
+
+def named_wait(headers: Mapping[str, str]) -> float | None:
+    """The seconds to wait that a reply's headers name, or None.
+
+    `retry-after-ms`; `Retry-After` in seconds or as a date; else when the limit that is used up is renewed
+    (`x-ratelimit-reset…`): in seconds, as "1m30s", or as a time since 1970 in seconds or milliseconds.
+    """
+    waits = [_seconds(headers.get("retry-after-ms", ""), 0.001), _seconds(headers.get("retry-after", ""))]
+    for name in headers:
+        if name.lower().startswith(("x-ratelimit-reset", "ratelimit-reset")):
+            left = headers.get(name.lower().replace("reset", "remaining"), "0")
+            waits.append(_seconds(headers[name]) if left.strip() in ("0", "0.0") else None)
+    return next((wait for wait in waits[:2] if wait is not None), max(filter(None, waits), default=None))
+
+
+def _seconds(text: str, unit: float = 1.0) -> float | None:
+    """The seconds from now that a header's value stands for, or None."""
+    text = text.strip()
+    try:
+        number = float(text) * unit
+    except ValueError:
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+        if parts and "".join(map("".join, parts)) == text:
+            return sum(float(count) * UNITS[name] for count, name in parts)
+        try:
+            date = email.utils.parsedate_to_datetime(text)
+        except (ValueError, TypeError):
+            return None
+        number = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(number):
+        return None
+    if number > 1e9:  # a time, and no length of time
+        number = number / (1000 if number > 1e11 else 1) - datetime.now(UTC).timestamp()
+    return max(number, 0.0)

@@ -1,0 +1,144 @@
+"""Errors as servers word them: what a reply that is no answer says, and which kind of trouble that is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MESSAGES = ("message", "detail", "msg", "error", "raw")
+"""Where servers put the words of an error."""
+
+CODES = ("error", "innererror", "metadata", "code", "type", "status", "reason", "reasons", "error_type")
+"""Where they put its code, or what holds it."""
+
+DECLINED = re.compile(
+    r"content[ _-]?(?:filter|policy|moderation|management policy|exists risk)|moderation|responsible_?ai|"
+    r"data_?inspection|prohibited_content|blocklist|guardrail|sensitive_(?:content|words)|\bsafety\b|\brefusal\b|"
+    r"\brecitation\b|\bspii\b|invalid_prompt",
+    re.IGNORECASE,
+)
+"""Codes of providers that decline a prompt: OpenAI's, Azure's, Gemini's, Alibaba's, DeepSeek's and others'."""
+
+DECLINED_WORDS = re.compile(
+    r"content[ _](?:filter|policy|moderation|management policy|exists risk)|inappropriate content|usage polic|"
+    r"(?:was|been|were) (?:flagged|blocked|filtered)|flagged (?:by|for|as)|blocked (?:by|due to) .*(?:safety|polic)",
+    re.IGNORECASE,
+)
+"""The same in words, where there is no code."""
+
+QUOTA = re.compile(
+    r"insufficient[ _-]?(?:quota|balance|credits?|funds)|billing_hard_limit|arrearage|out of credits", re.IGNORECASE
+)
+
+LENGTH = re.compile(
+    r"context (?:length|window|size)|too (?:long|large|many (?:\w+ )?tokens)|"
+    r"(?:max|maximum|exceed|limit)\w*.{0,60}(?:tokens?|length|characters)|"
+    r"(?:tokens?|length|characters).{0,60}(?:exceed|maximum|limit)",
+    re.IGNORECASE,
+)
+"""A refusal about the length of a prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a server says instead of an answer: its words in one line, its codes, and the field it blames."""
+
+    status: int
+    message: str
+    codes: str
+    field: str | None
+
+    @property
+    def declines(self) -> bool:
+        """Whether the provider will not have this prompt's content."""
+        return self.status in (400, 403, 422, 451) and bool(
+            DECLINED.search(self.codes) or DECLINED_WORDS.search(self.message)
+        )
+
+    @property
+    def lacks_credit(self) -> bool:
+        """Whether nothing more is answered until the account is topped up."""
+        return self.status == 402 or bool(
+            self.status in (400, 403, 429) and QUOTA.search(f"{self.codes} {self.message}")
+        )
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same request may be answered later."""
+        return self.status in (408, 409, 425) or self.status >= 500
+
+
+def refusal(status: int, content: bytes, shown: Callable[[str], str]) -> Refusal:
+    """What a reply that is no answer says, its words made fit to be shown."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        body = content.decode("utf-8", "replace")
+    if isinstance(body, list) and len(body) == 1:  # Gemini's
+        [body] = body
+    error = body.get("error") if isinstance(body, Mapping) else None
+    field = error.get("param") if isinstance(error, Mapping) else None
+    message = shown(": ".join(dict.fromkeys(_words(body)))) or f"status {status}"
+    return Refusal(status, message, " ".join(_codes(body)), field if isinstance(field, str) else None)
+
+
+def hidden_status(body: Any) -> int | None:
+    """The status that an error inside a reply of success stands for, or None where there is no error in it."""
+    if not isinstance(body, Mapping):
+        return None
+    error = body.get("error")
+    if body.get("choices") and isinstance(body["choices"], list):
+        error = next((c["error"] for c in body["choices"] if isinstance(c, Mapping) and c.get("error")), None)
+    elif any(body.get(name) for name in ("results", "data", "models")):
+        return None
+    elif not error and isinstance(body.get("message"), str) and (body.get("object") == "error" or body.get("code")):
+        error = body
+    if not error:
+        return None
+    code = str(error.get("code") if isinstance(error, Mapping) else "")
+    if re.fullmatch("[45][0-9][0-9]", code):
+        return int(code)
+    codes = " ".join(_codes({"error": error}))
+    if re.search("rate.?limit", codes, re.IGNORECASE) or QUOTA.search(codes):
+        return 429
+    return 400 if DECLINED.search(codes) else 500
+
+
+def reason_declined(body: Any) -> str | None:
+    """Why a reply of success has no answer in it, where the provider declined or withheld one, else None."""
+    choices = body.get("choices") if isinstance(body, Mapping) else None
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, Mapping):
+            reason, message = choice.get("finish_reason"), choice.get("message")
+            if isinstance(message, Mapping) and message.get("refusal") and not message.get("content"):
+                return str(message["refusal"])
+            if isinstance(reason, str) and DECLINED.search(reason):
+                return reason
+            if reason and message is None and "text" not in choice:
+                return f"no message, finish_reason {reason}"
+    return None
+
+
+def _words(body: Any) -> Iterator[str]:
+    if isinstance(body, str):
+        yield body
+    elif isinstance(body, list):
+        for item in body[:3]:
+            yield from _words(item)
+    elif isinstance(body, Mapping):
+        for name in (*MESSAGES, "metadata"):
+            yield from _words(body.get(name))
+
+
+def _codes(body: Any) -> Iterator[str]:
+    if isinstance(body, Mapping):
+        for name in CODES:
+            value = body.get(name)
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, Mapping):
+                    yield from _codes(item)
+                elif item is not None and (name != "error" or not isinstance(item, str)):
+                    yield str(item)
