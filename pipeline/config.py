@@ -62,8 +62,11 @@ class BeirFolder(_Section):
 class DataFiles(_Section):
     """Documents, queries and relevance judgements in files."""
 
-    docs: str = Field(description="JSONL or TSV, .gz too; or `index`: text out of the first stage's Lucene index")
-    queries: str = Field(description="TSV or JSONL")
+    docs: str = Field(description="JSONL, a folder of it, or TSV; or `index`: text of the first stage's Lucene index")
+    queries: str = Field(description="TSV, JSONL or TREC topics")
+    field: str | None = Field(
+        None, description="the part of a topic that is its text: title (if there is one), description, or another"
+    )
     qrels: str | None = Field(None, description="TREC or BEIR TSV")
 
 
@@ -234,7 +237,8 @@ def _is_named_file(path: Path) -> bool:
 PATHS: dict[Key, Callable[[Path], bool]] = {
     ("dataset",): Path.is_dir,
     ("dataset", "beir"): Path.is_dir,
-    **{("dataset", key): Path.is_file for key in ("candidates", "docs", "queries", "qrels")},
+    ("dataset", "docs"): Path.exists,
+    **{("dataset", key): Path.is_file for key in ("candidates", "queries", "qrels")},
     ("first_stage", "run"): Path.is_file,
     ("first_stage", "bm25", "index"): Path.is_dir,
     ("fuse", "with"): Path.is_file,

@@ -47,7 +47,7 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
             raise InputError("evaluate needs a run: give a TREC file, or --config alone for that config's last run")
         run = _last_run(loaded, source.output)
         listener.note(f"evaluating {run}")
-    qrels, queries = _judgements(source, loaded)
+    qrels, queries = _judgements(source, loaded, listener)
     ranking, warnings = runfile.read(run)
     for warning in warnings:
         listener.note(warning)
@@ -60,7 +60,7 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
     return evaluate.measure(evaluate.with_judged(names), qrels, documents, queries)
 
 
-def _judgements(source: Source, loaded: Loaded | None) -> tuple[evaluate.Qrels, list[str]]:
+def _judgements(source: Source, loaded: Loaded | None, listener: Listener) -> tuple[evaluate.Qrels, list[str]]:
     """The judgements, and the queries to average over."""
     if source.qrels is not None:
         if not source.qrels.is_file():
@@ -73,6 +73,8 @@ def _judgements(source: Source, loaded: Loaded | None) -> tuple[evaluate.Qrels, 
     else:
         dataset = datasets.load(source.dataset or "", base=Path.cwd())
         queries = list(dataset.queries())[: source.queries]
+    for note in dataset.notes(queries):
+        listener.note(note)
     found = dataset.qrels()
     if not found:
         raise InputError(f"dataset {dataset.name} has no relevance judgements")

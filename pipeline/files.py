@@ -1,22 +1,61 @@
-"""Files: numbered lines, gzip by name, replacement all at once, and errors that name file and line."""
+"""Files: numbered lines, decompression, replacement all at once, and errors that name file and line."""
 
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import json
+import lzma
 import os
+import re
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO, cast
+from typing import Any, BinaryIO, TextIO
 
 from ..rerankers.errors import InputError
 
 Place = int | str
 """Where in a file: a line number from 1, or words such as `item 3` where lines say nothing."""
+
+WHITE = " \t\n\r\v\f"
+"""White space is ASCII's, as for trec_eval: what else Unicode calls so may be part of an identifier or a text."""
+
+LONGEST_LINE = 1 << 28
+"""The bytes that a line may have: a file without line ends must not fill the memory."""
+
+_WORD = re.compile(f"[^{WHITE}]+")
+
+_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+
+_COMPRESSIONS = {
+    ".gz": (b"\x1f\x8b", "gzip"),
+    ".bz2": (b"BZh", "bz2"),
+    ".xz": (b"\xfd7zXZ\0", "lzma"),
+    ".zst": (b"\x28\xb5\x2f\xfd", _ZSTD),
+}
+"""By suffix, how a compressed file begins, and the module whose `open` reads it."""
+
+SUFFIXES = ("", *_COMPRESSIONS)
+"""What may follow a data file's name."""
+
+_EXPANSION = 200
+"""How many times its compressed size a file may become beyond 256 MB: text becomes 3 to 20 times as much."""
+
+_UNREADABLE = {
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"PK\3\4": "a ZIP archive",
+    b"SQLite format 3": "an SQLite database",
+    b"\x80\4": "a pickle, never loaded",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""How files of other formats begin."""
 
 
 def fault(path: Path, place: Place, what: str) -> InputError:
@@ -24,19 +63,57 @@ def fault(path: Path, place: Place, what: str) -> InputError:
     return InputError(f"{path}:{place}: {what}" if isinstance(place, int) else f"{path}: {place}: {what}")
 
 
-@contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """A file's bytes: decompressed where its name ends in `.gz`, without a byte order mark.
+class _Decompressed(io.RawIOBase):
+    """The content of a compressed file; an OSError where it is damaged or beyond `_EXPANSION`."""
 
-    Raises InputError where the file cannot be read or its compressed data is damaged.
+    def __init__(self, path: Path, compressed: BinaryIO, module: str) -> None:
+        self._left = max(1 << 28, _EXPANSION * path.stat().st_size)
+        try:
+            opener = import_module(module)
+        except ImportError as error:
+            package = module.replace(".", "-")
+            raise InputError(f"{path}: reading it needs the package {package}: pip install {package}") from error
+        self._errors = (EOFError, zlib.error, lzma.LZMAError, getattr(opener, "ZstdError", OSError))
+        self._stream = opener.open(compressed)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; return how many bytes there were."""
+        try:
+            count: int = self._stream.readinto(buffer)
+        except self._errors as error:
+            raise OSError(reason(error)) from error
+        self._left -= count
+        if self._left < 0:
+            raise OSError(f"decompressed it is more than {_EXPANSION} times its size, as no text is")
+        return count
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[io.BufferedReader[Any]]:
+    """A file's bytes, without byte order mark, decompressed where name or beginning say gzip, bzip2, xz or zstd.
+
+    Raises InputError where the file cannot be read, its compressed data is damaged, or it is no text.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb", buffering=0) as stream:
-            buffered = io.BufferedReader(cast("io.RawIOBase", stream), 1 << 20)
-            if buffered.peek(3).startswith(codecs.BOM_UTF8):
-                buffered.read(len(codecs.BOM_UTF8))
-            yield buffered
-    except (OSError, EOFError, zlib.error) as error:
+        with io.BufferedReader(path.open("rb", buffering=0), 1 << 20) as plain:
+            start = plain.peek()[:6]
+            sniffed = (module for magic, module in _COMPRESSIONS.values() if start.startswith(magic))
+            module = _COMPRESSIONS[path.suffix][1] if path.suffix in _COMPRESSIONS else next(sniffed, None)
+            stream: io.BufferedReader[Any]
+            with io.BufferedReader(_Decompressed(path, plain, module), 1 << 20) if module else plain as stream:
+                start = stream.peek()[:512]
+                kind = next((kind for magic, kind in _UNREADABLE.items() if start.startswith(magic)), None)
+                if kind or start[257:262] == b"ustar":
+                    what = f"this is {kind or 'a tar archive'}: unpack or convert it"
+                    raise InputError(f"{path}: {what} to JSON lines (one object a line) or TSV, in UTF-8")
+                if start.startswith(codecs.BOM_UTF8):
+                    stream.read(len(codecs.BOM_UTF8))
+                yield stream
+    except OSError as error:
         raise InputError(f"{path}: cannot be read: {reason(error)}") from error
 
 
@@ -48,13 +125,15 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     empty = True
     with open_bytes(path) as stream:
-        for number, raw in enumerate(stream, 1):
+        for number, raw in enumerate(iter(partial(stream.readline, LONGEST_LINE), b""), 1):
+            if len(raw) == LONGEST_LINE:
+                raise fault(path, number, f"a line of more than {LONGEST_LINE >> 20} MiB")
             try:
                 line = raw.decode().rstrip("\r\n")
             except UnicodeDecodeError as error:
                 what = f"not UTF-8 (byte {error.start + 1} of the line); convert the file"
                 raise fault(path, number, what) from error
-            if line and not line.isspace():
+            if line.strip(WHITE):
                 empty = False
                 yield number, line
     if empty:
@@ -72,6 +151,11 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(value, dict):
             raise fault(path, number, f"a JSON object is expected, not {json_kind(value)}")
         yield number, value
+
+
+def words(line: str) -> list[str]:
+    """Split a line at ASCII white space."""
+    return _WORD.findall(line)
 
 
 def json_kind(value: object) -> str:

@@ -101,6 +101,8 @@ class _Retrieval:
     def first_stage(self) -> FirstStage:
         config = self.config
         queries = chosen_queries(self.dataset.queries(), config.queries)
+        for note in self.dataset.notes(queries):
+            self.listener.note(note)
         own = self.shard.part(queries) if self.shard else queries
         run, source = self._found(queries, own)
         run = {query: run[query] for query in own if query in run}

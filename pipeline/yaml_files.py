@@ -54,7 +54,7 @@ ALTERNATIVES: dict[Key, tuple[set[str], ...]] = {
     (): ({"ranker"}, {"stages"}),
     ("first_stage",): ({"bm25"}, {"run"}),
     ("queries",): ({"limit"}, {"sample"}, {"ids"}),
-    ("dataset",): ({"docs", "queries"}, {"candidates"}, {"beir"}),
+    ("dataset",): ({"docs", "queries", "field"}, {"candidates"}, {"beir"}),
 }
 """Keys that replace each other when files are merged: whoever names one does not want the inherited other."""
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...rerankers.errors import InputError
-from .base import Dataset, Docs, Qrels
+from .base import Dataset, Docs
 from .candidates import CandidatesFile
 from .irds import IrDataset
 from .local import Files, is_beir_folder, open_beir_folder
-from .records import read_qrels
+from .records import Qrels, read_qrels
 
 __all__ = ["Dataset", "Docs", "Qrels", "load", "read_qrels"]
 
@@ -19,7 +19,7 @@ def load(spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable
     """The dataset that a config's `dataset` names; nothing large is read before it is asked for.
 
     An ir_datasets identifier, a BEIR folder, or one of {beir, split}, {candidates, qrels, queries} and
-    {docs, queries, qrels}. Relative paths are looked up in `base`, the config's folder, then in the current
+    {docs, queries, qrels, field}. Relative paths are looked up in `base`, the config's folder, then in the current
     folder. `docs_from_index` opens the documents where `docs` is `index`.
     Raises InputError for what is not there.
     """
@@ -33,10 +33,10 @@ def load(spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable
     if "queries" not in spec:
         raise InputError(f"dataset {name}: `queries` is missing; {{docs, queries, qrels}} are expected")
     if spec.get("docs") != "index":
-        return Files(name, _files(spec, ("docs", "queries", "qrels"), base))
+        return Files(name, _files(spec, ("docs", "queries", "qrels"), base), part=spec.get("field"))
     if docs_from_index is None:
         raise InputError(f"dataset {name}: `docs: index` needs a first stage with an index (first_stage.bm25.index)")
-    return Files(name, _files(spec, ("queries", "qrels"), base), docs_from_index)
+    return Files(name, _files(spec, ("queries", "qrels"), base), docs_from_index, spec.get("field"))
 
 
 def _named(name: str, base: Path) -> Dataset:

@@ -8,9 +8,7 @@ from typing import Protocol
 
 from ...rerankers.types import Query
 from ..runfile import Run
-
-Qrels = dict[str, dict[str, int]]
-"""Query identifier to document identifier to grade."""
+from .records import Qrels, QueryList
 
 
 class Docs(Protocol):
@@ -39,9 +37,21 @@ class Dataset(ABC):
     name: str
     """What the user wrote."""
 
+    @property
     @abstractmethod
+    def query_list(self) -> QueryList:
+        """All queries of the source, read once."""
+
     def queries(self) -> dict[str, Query]:
         """The queries in the dataset's order."""
+        return self.query_list.queries
+
+    def notes(self, chosen: Iterable[str]) -> list[str]:
+        """Return what is left out of queries and judgements, a line each.
+
+        Raises InputError where one of the chosen queries has two texts, or an identifier that no run file can hold.
+        """
+        return self.query_list.notes(chosen, self.qrels() or ())
 
     @abstractmethod
     def qrels(self) -> Qrels | None:

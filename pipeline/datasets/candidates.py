@@ -11,42 +11,41 @@ The order of the list is the order of the first stage, as in RankLLM, whatever t
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...rerankers.digests import file_digest
-from ...rerankers.errors import InputError
 from ...rerankers.types import Query
-from ..files import Place, fault, json_kind, json_lines, open_bytes, reason
+from ..files import fault, json_kind
 from ..runfile import Run
-from .base import Dataset, Docs, Qrels
-from .corpus import TextStore, batches
-from .records import QUERY_IDS, identifier, plain_text, read_qrels, read_queries, titled_text
+from .base import Docs
+from .corpus import TextStore
+from .local import Files
+from .records import (
+    DOC_IDS,
+    QUERY_IDS,
+    QueryList,
+    Spot,
+    document_text,
+    numeric,
+    plain_text,
+    records,
+    word,
+)
 
 _LISTS = ("hits", "candidates", "docs")
-_DOC_IDS = ("docid", "doc_id", "_id", "id")
-_DOC_TEXTS = ("text", "content", "contents", "segment", "passage", "body")
 
 
-class CandidatesFile(Dataset):
+class CandidatesFile(Files):
     """Candidates with text. Beside them there may be `qrels`, and `queries` that give the queries' text."""
 
-    def __init__(self, name: str, files: Mapping[str, Path]) -> None:
-        self.name = name
-        self._files = files
-
-    def queries(self) -> dict[str, Query]:
-        """The queries that have candidates, in the file's order."""
-        return self._contents.queries
-
-    def qrels(self) -> Qrels | None:
-        """The judgements, where a file of them is given."""
-        return self._qrels
+    @property
+    def query_list(self) -> QueryList:
+        """The queries of the file."""
+        return self._contents.query_list
 
     def docs(self) -> Docs:
         """The candidates' documents."""
@@ -56,70 +55,37 @@ class CandidatesFile(Dataset):
         """The candidates in their order. Where none has a score, scores are n, n - 1, … 1."""
         return self._contents.run
 
-    def identity(self) -> dict[str, object]:
-        """The SHA-256 of each file."""
-        return {kind: file_digest(path) for kind, path in self._files.items()}
-
-    @cached_property
-    def _qrels(self) -> Qrels | None:
-        return read_qrels(self._files["qrels"]) if "qrels" in self._files else None
-
     @cached_property
     def _contents(self) -> _Contents:
-        texts = read_queries(self._files["queries"]) if "queries" in self._files else None
+        texts = super().query_list.queries if "queries" in self._files else None
         return _read(self._files["candidates"], texts)
-
-
-class _CandidateDocs:
-    """The documents of a candidates file. See `base.Docs`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.store = TextStore()
-
-    def missing(self, ids: Iterable[str]) -> list[str]:
-        """Those identifiers that no query has among its candidates."""
-        absent = []
-        for batch in batches(dict.fromkeys(ids), 1000):
-            found = self.store.texts(batch)
-            absent += [id_ for id_ in batch if id_ not in found]
-        return absent
-
-    def texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """The text of some candidates."""
-        found = self.store.texts(ids)
-        for id_ in ids:
-            if id_ not in found:
-                raise InputError(f"{self._path}: no candidate {id_}")
-        return found
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """All candidates of all queries, each once."""
-        return iter(self.store)
 
 
 @dataclass
 class _Contents:
     """What a candidates file holds."""
 
-    docs: _CandidateDocs
-    queries: dict[str, Query] = field(default_factory=dict)
+    query_list: QueryList
+    docs: TextStore
     run: Run = field(default_factory=dict)
 
 
 def _read(path: Path, texts: Mapping[str, Query] | None) -> _Contents:
-    contents = _Contents(_CandidateDocs(path))
-    for place, item in _items(path):
+    contents = _Contents(QueryList(path), TextStore(f"{path}: no candidate"))
+    for spot, item in records(path):
         listed = next((item[name] for name in _LISTS if name in item), None)
         if not isinstance(listed, list):
-            raise fault(path, place, "no list of candidates: `hits`, `candidates` or `docs` is expected")
-        hits = [_Hit.read(hit, path, place) for hit in listed]
-        query = _query(item, listed, texts, path, place)
-        if query.id in contents.queries:
-            raise fault(path, place, f"query {query.id} is there already")
-        contents.queries[query.id] = query
-        contents.run[query.id] = _ranked(query.id, hits, path, place)
-        contents.docs.store.add(_new_documents(contents.docs.store, hits, path, place))
+            raise fault(*spot, "no list of candidates: `hits`, `candidates` or `docs` is expected")
+        hits = [_Hit.read(hit, spot) for hit in listed]
+        query = _query(item, listed, texts, spot)
+        if query is None:
+            contents.query_list.empty.append(str(spot[1]))
+            continue
+        if query.id in contents.run:
+            raise fault(*spot, f"query {query.id} is there already")
+        contents.query_list.add(query.id, query.text, spot)
+        contents.run[query.id] = _ranked(query.id, hits, spot)
+        contents.docs.add(_new_documents(contents.docs, hits, spot))
     return contents
 
 
@@ -132,85 +98,63 @@ class _Hit:
     score: float | None
 
     @classmethod
-    def read(cls, hit: Any, path: Path, place: Place) -> _Hit:
+    def read(cls, hit: Any, spot: Spot) -> _Hit:
         if not isinstance(hit, dict):
-            raise fault(path, place, f"a candidate is {json_kind(hit)}, not an object")
-        id_ = identifier(hit, _DOC_IDS, path, place)
+            raise fault(*spot, f"a candidate is {json_kind(hit)}, not an object")
+        id_ = word(hit, DOC_IDS, spot)
         document = hit.get("doc", hit)
         if isinstance(document, str):
             document = {"text": document}
         if not isinstance(document, dict):
-            raise fault(path, place, f"candidate {id_}: `doc` is {json_kind(document)}, not an object")
+            raise fault(*spot, f"candidate {id_}: `doc` is {json_kind(document)}, not an object")
         score = hit.get("score")
-        if score is not None and not _is_finite(score):
-            raise fault(path, place, f"candidate {id_}: the score {score!r} is not a finite number")
-        text = titled_text(document, _DOC_TEXTS, path, place)
-        return cls(id_, text, None if score is None else float(score))
+        if score is not None and not math.isfinite(numeric(score)):
+            raise fault(*spot, f"candidate {id_}: the score {score!r:.40} is not a finite number")
+        return cls(id_, document_text(document, spot), None if score is None else numeric(score))
 
 
-def _items(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The file's objects, each with its line, or in a JSON list with its position."""
-    if not path.name.removesuffix(".gz").endswith(".json"):
-        yield from json_lines(path)
-        return
-    with open_bytes(path) as stream:
-        try:
-            items = json.load(stream)
-        except (ValueError, RecursionError) as error:
-            what = f"not JSON ({reason(error)}); name it .jsonl if it has one object a line"
-            raise InputError(f"{path}: {what}") from error
-    if not isinstance(items, list) or not items:
-        raise InputError(f"{path}: a list with an object for each query is expected")
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, dict):
-            raise fault(path, f"item {number}", f"an object is expected, not {json_kind(item)}")
-        yield f"item {number}", item
+def _query(item: Mapping[str, Any], hits: list[Any], texts: Mapping[str, Query] | None, spot: Spot) -> Query | None:
+    """The item's query. Its identifier stands beside the text, beside the query, or in each of the hits.
 
-
-def _query(
-    item: Mapping[str, Any], hits: list[Any], texts: Mapping[str, Query] | None, path: Path, place: Place
-) -> Query:
-    """The item's query. Its identifier stands beside the text, beside the query, or in each of the hits."""
-    given = item.get("query")
-    holder = given if isinstance(given, dict) else item
+    None where it has neither hits nor an identifier.
+    """
+    asked = item.get("query")
+    holder = asked if isinstance(asked, dict) else item
     if any(name in holder for name in QUERY_IDS):
-        id_ = identifier(holder, QUERY_IDS, path, place)
-    else:
-        ids = {identifier(hit, ("qid",), path, place) for hit in hits}
+        id_ = word(holder, QUERY_IDS, spot)
+    elif hits:
+        ids = {word(hit, ("qid",), spot) for hit in hits}
         if len(ids) != 1:
-            found = ", ".join(sorted(ids)) or "none"
-            raise fault(path, place, f"one query identifier is expected in the hits' `qid`, not {found}")
+            raise fault(*spot, f"one query identifier is expected in the hits' `qid`, not {', '.join(sorted(ids))}")
         (id_,) = ids
+    else:
+        return None
     if texts is None:
-        text = plain_text(holder, ("text", "query"), path, place)
-        if not text:
-            raise fault(path, place, f"query {id_} has no text")
+        text = plain_text(holder, ("text", "query"), spot)
+        if text is None:
+            raise fault(*spot, "no text: `text` or `query` is expected")
         return Query(id_, text)
     if id_ not in texts:
-        raise fault(path, place, f"query {id_} is not in the queries file")
+        raise fault(*spot, f"query {id_} is not in the queries file")
     return texts[id_]
 
 
-def _ranked(query: str, hits: list[_Hit], path: Path, place: Place) -> list[tuple[str, float]]:
+def _ranked(query: str, hits: list[_Hit], spot: Spot) -> list[tuple[str, float]]:
     ids = [hit.id for hit in hits]
     if len(set(ids)) < len(ids):
         twice = next(id_ for position, id_ in enumerate(ids) if id_ in ids[:position])
-        raise fault(path, place, f"query {query} has candidate {twice} twice")
+        raise fault(*spot, f"query {query} has candidate {twice} twice")
     scores = [hit.score for hit in hits if hit.score is not None]
     if scores and len(scores) < len(hits):
         without = next(hit.id for hit in hits if hit.score is None)
-        raise fault(path, place, f"query {query}: candidate {without} has no score, others have")
+        raise fault(*spot, f"query {query}: candidate {without} has no score, others have")
     return list(zip(ids, scores or map(float, range(len(ids), 0, -1)), strict=True))
 
 
-def _new_documents(store: TextStore, hits: list[_Hit], path: Path, place: Place) -> list[tuple[str, str]]:
+def _new_documents(store: TextStore, hits: list[_Hit], spot: Spot) -> list[tuple[str, str]]:
     """The documents not seen with an earlier query. One that was must have the same text."""
-    known = store.texts([hit.id for hit in hits])
+    known = store.found([hit.id for hit in hits])
     for hit in hits:
         if known.get(hit.id, hit.text) != hit.text:
-            raise fault(path, place, f"candidate {hit.id} has another text with an earlier query")
+            raise fault(*spot, f"candidate {hit.id} has another text with an earlier query")
     return [(hit.id, hit.text) for hit in hits if hit.id not in known]
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -11,16 +12,44 @@ from pathlib import Path
 
 from ...rerankers.errors import InputError
 from ..files import fault
-from .records import read_docs
+from .records import Spot, at, document_text, read_docs
 
 _BATCH = 500
 """Identifiers in one SQL statement: older SQLite libraries take no more than 999."""
 
 
-class TextStore:
+class KeptDocs(ABC):
+    """Documents that can be looked up by identifier. See `base.Docs`."""
+
+    source: str
+    """What an error says before the identifier that is not there."""
+
+    @abstractmethod
+    def found(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the text of those documents that are there."""
+
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Return the identifiers that no document has."""
+        absent = []
+        for batch in batches(dict.fromkeys(ids), 1000):
+            texts = self.found(batch)
+            absent += [id_ for id_ in batch if id_ not in texts]
+        return absent
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the text of some documents; raise InputError for one that is not there."""
+        texts = self.found(ids)
+        for id_ in ids:
+            if id_ not in texts:
+                raise InputError(f"{self.source} {id_}")
+        return texts
+
+
+class TextStore(KeptDocs):
     """Texts by identifier in a temporary SQLite database: memory stays flat however many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
+        self.source = source
         # The empty name is SQLite's own for a private file in the temporary folder, gone when it is closed.
         self._database = sqlite3.connect("", check_same_thread=False)
         self._database.execute("CREATE TABLE documents (id TEXT PRIMARY KEY, text TEXT)")
@@ -35,8 +64,8 @@ class TextStore:
             what = f"the documents' text cannot be set aside in the temporary folder ({error})"
             raise InputError(f"{what}; set TMPDIR to a folder with more space") from error
 
-    def texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """The text of those documents that are here."""
+    def found(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the text of those documents that are here."""
         found: dict[str, str] = {}
         for batch in batches(ids, _BATCH):
             marks = ",".join("?" * len(batch))
@@ -54,7 +83,7 @@ class FileDocs:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._store = TextStore()
+        self._store = TextStore(f"{path}: no document")
         self._is_there: dict[str, bool] = {}
 
     def missing(self, ids: Iterable[str]) -> list[str]:
@@ -62,7 +91,7 @@ class FileDocs:
         wanted = list(dict.fromkeys(ids))
         sought = {id_ for id_ in wanted if id_ not in self._is_there}
         if sought:
-            found: dict[str, int] = {}
+            found: dict[str, tuple[Spot, int]] = {}
             self._store.add(self._find(sought, found))
             self._is_there.update((id_, id_ in found) for id_ in sought)
         return [id_ for id_ in wanted if not self._is_there[id_]]
@@ -77,18 +106,21 @@ class FileDocs:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """All documents in the file's order; an identifier that is there twice is an error at the end."""
         hashes = array("q")
-        for _, id_, text in read_docs(self._path):
+        for spot, id_, record in read_docs(self._path):
             hashes.append(hash(id_))
-            yield id_, text
+            yield id_, document_text(record, spot)
         self._refuse_repeats(hashes)
 
-    def _find(self, sought: set[str], found: dict[str, int]) -> Iterator[tuple[str, str]]:
-        for number, id_, text in read_docs(self._path):
+    def _find(self, sought: set[str], found: dict[str, tuple[Spot, int]]) -> Iterator[tuple[str, str]]:
+        """The documents sought. One that is there again with the same text is one."""
+        for spot, id_, record in read_docs(self._path):
             if id_ in sought:
-                if id_ in found:
-                    raise self._repeated(number, id_, found[id_])
-                found[id_] = number
-                yield id_, text
+                text = document_text(record, spot)
+                first, content = found.setdefault(id_, (spot, hash(text)))
+                if first == spot:
+                    yield id_, text
+                elif content != hash(text):
+                    raise _repeated(spot, id_, first)
 
     def _refuse_repeats(self, hashes: array[int]) -> None:
         """Raise for a document that is there twice. Eight bytes a document: all identifiers would not fit."""
@@ -97,13 +129,15 @@ class FileDocs:
         ordered = np.sort(np.frombuffer(hashes, dtype=np.int64))
         suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
         if suspects:
-            first_seen: dict[str, int] = {}
-            for number, id_, _ in read_docs(self._path):
-                if hash(id_) in suspects and first_seen.setdefault(id_, number) != number:
-                    raise self._repeated(number, id_, first_seen[id_])
+            first_seen: dict[str, Spot] = {}
+            for spot, id_, _ in read_docs(self._path):
+                if hash(id_) in suspects and first_seen.setdefault(id_, spot) != spot:
+                    raise _repeated(spot, id_, first_seen[id_])
 
-    def _repeated(self, line: int, id_: str, first: int) -> InputError:
-        return fault(self._path, line, f"document {id_} is there already, on line {first}; remove one")
+
+def _repeated(spot: Spot, id_: str, first: Spot) -> InputError:
+    there = "" if spot[0] == first[0] else f" of {first[0]}"
+    return fault(*spot, f"document {id_} is there already, {at(first[1])}{there}; remove one")
 
 
 def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:

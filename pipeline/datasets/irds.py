@@ -7,18 +7,18 @@ import logging
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...rerankers.errors import InputError
-from ...rerankers.types import Query
 from ..files import reason
 from ..runfile import Run
-from .base import Dataset, Qrels, same_id_as_query
-from .corpus import batches
+from .base import Dataset, same_id_as_query
+from .corpus import KeptDocs
+from .records import Qrels, QueryList, clean
 
 _PATIENCE = {"IR_DATASETS_DL_TRIES": "2", "IR_DATASETS_DL_TIMEOUT": "8"}
 """Its own three tries of 15 seconds at each of two mirrors are 90 seconds where a firewall is silent."""
@@ -46,10 +46,6 @@ class IrDataset(Dataset):
     def __init__(self, name: str) -> None:
         self.name = name
         self._dataset = _registered(name)
-
-    def queries(self) -> dict[str, Query]:
-        """All queries of the dataset or subset."""
-        return self._queries
 
     def qrels(self) -> Qrels | None:
         """The judgements, without those by which BRIGHT lists exclusions."""
@@ -93,10 +89,14 @@ class IrDataset(Dataset):
             raise InputError(f"dataset {self.name}: ir_datasets has no {what} for it{hint}")
 
     @cached_property
-    def _queries(self) -> dict[str, Query]:
+    def query_list(self) -> QueryList:
+        """The queries of the dataset or subset."""
         self._require("queries", "queries")
+        read = QueryList(self.name)
         with _explained(self.name, self._dataset):
-            return {q.query_id: Query(q.query_id, _text(q, self.name)) for q in self._dataset.queries_iter()}
+            for number, query in enumerate(self._dataset.queries_iter(), 1):
+                read.add(query.query_id, _text(query, self.name), (Path(self.name), f"query {number}"))
+        return read
 
     @cached_property
     def _judgements(self) -> Qrels | None:
@@ -113,39 +113,25 @@ class IrDataset(Dataset):
         return _IrDocs(self.name, self._dataset)
 
 
-class _IrDocs:
+class _IrDocs(KeptDocs):
     """The documents of an ir_datasets dataset, through the indexed store that it builds on first use."""
 
     def __init__(self, name: str, dataset: Any) -> None:
+        self.source = f"dataset {name}: no document"
         self._name = name
         self._dataset = dataset
 
-    def missing(self, ids: Iterable[str]) -> list[str]:
-        """Those identifiers that the corpus lacks."""
-        absent = []
-        for batch in batches(dict.fromkeys(ids), 1000):
-            found = self._records(batch)
-            absent += [id_ for id_ in batch if id_ not in found]
-        return absent
-
-    def texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """The default text of some documents."""
-        found = self._records(ids)
-        for id_ in ids:
-            if id_ not in found:
-                raise InputError(f"dataset {self._name}: no document {id_}; is the run from another corpus?")
-        return {id_: _text(record, self._name) for id_, record in found.items()}
+    def found(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the default text of those documents that there are."""
+        with _explained(self._name, self._dataset):
+            records = self._store.get_many(ids)
+        return {id_: _text(record, self._name) for id_, record in records.items()}
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """All documents in the corpus' order."""
         with _explained(self._name, self._dataset):
             for record in self._dataset.docs_iter():
                 yield record.doc_id, _text(record, self._name)
-
-    def _records(self, ids: Sequence[str]) -> dict[str, Any]:
-        with _explained(self._name, self._dataset):
-            found: dict[str, Any] = self._store.get_many(ids)
-        return found
 
     @cached_property
     def _store(self) -> Any:
@@ -166,9 +152,9 @@ def _registered(name: str) -> Any:
 def _text(record: Any, dataset: str) -> str:
     """The text that ir_datasets takes for ranking: "title text" where there is a title."""
     if hasattr(record, "default_text"):
-        return (record.default_text() or "").strip()
+        return clean(record.default_text() or "")
     if hasattr(record, "text"):
-        return (record.text or "").strip()
+        return clean(record.text or "")
     raise InputError(f"dataset {dataset}: its {type(record).__name__} has no default text; {_ELSEWHERE}")
 
 

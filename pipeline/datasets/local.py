@@ -9,25 +9,30 @@ from pathlib import Path
 from ...rerankers.digests import file_digest
 from ...rerankers.errors import InputError
 from ...rerankers.types import Query
-from .base import Dataset, Docs, Qrels, same_id_as_query
+from ..files import SUFFIXES
+from .base import Dataset, Docs, same_id_as_query
 from .corpus import FileDocs
-from .records import read_qrels, read_queries
+from .records import Qrels, QueryList, files_of, read_qrels, read_queries
 
 
 class Files(Dataset):
     """Queries with, where given, documents and qrels: one file each, `qrels` and `docs` optional.
 
-    `docs_from_index` opens the documents where their text is in the first stage's index (`docs: index`).
+    `docs_from_index` opens the documents where their text is in the first stage's index (`docs: index`), `part` is
+    the part of a topic that is its text.
     """
 
-    def __init__(self, name: str, files: Mapping[str, Path], docs_from_index: Callable[[], Docs] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        docs_from_index: Callable[[], Docs] | None = None,
+        part: str | None = None,
+    ) -> None:
         self.name = name
+        self._part = part
         self._files = files
         self._docs_from_index = docs_from_index
-
-    def queries(self) -> dict[str, Query]:
-        """All queries of the file."""
-        return self._queries
 
     def qrels(self) -> Qrels | None:
         """The judgements, where a file of them is given."""
@@ -38,13 +43,18 @@ class Files(Dataset):
         return self._docs
 
     def identity(self) -> dict[str, object]:
-        """The SHA-256 of each file."""
-        hashes: dict[str, object] = {kind: file_digest(path) for kind, path in self._files.items()}
-        return hashes | ({"docs": "index"} if self._docs_from_index else {})
+        """The SHA-256 of each file, and what else says which text is read."""
+        hashes: dict[str, object] = {kind: _digest(path) for kind, path in self._files.items()}
+        return (
+            hashes
+            | ({"docs": "index"} if self._docs_from_index else {})
+            | ({"field": self._part} if self._part else {})
+        )
 
     @cached_property
-    def _queries(self) -> dict[str, Query]:
-        return read_queries(self._files["queries"])
+    def query_list(self) -> QueryList:
+        """The queries of the file."""
+        return read_queries(self._files["queries"], self._part)
 
     @cached_property
     def _qrels(self) -> Qrels | None:
@@ -60,7 +70,7 @@ class Files(Dataset):
 
 
 class BeirFolder(Files):
-    """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`, each also as `.gz`."""
+    """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`, each also compressed."""
 
     def queries(self) -> dict[str, Query]:
         """The queries that the split judges, in the order of `queries.jsonl`."""
@@ -76,9 +86,10 @@ class BeirFolder(Files):
 
     @cached_property
     def _judged(self) -> dict[str, Query]:
+        every = self.query_list.queries
         if self._qrels is None:
-            return self._queries
-        judged = {id_: query for id_, query in self._queries.items() if id_ in self._qrels}
+            return every
+        judged = {id_: query for id_, query in every.items() if id_ in self._qrels}
         if not judged:
             raise InputError(f"{self._files['queries']}: none of its queries is in {self._files['qrels']}")
         return judged
@@ -113,5 +124,12 @@ def _required(path: Path) -> Path:
 
 
 def _present(path: Path) -> Path | None:
-    """The file, or the same with `.gz`."""
-    return next((each for each in (path, path.with_name(f"{path.name}.gz")) if each.is_file()), None)
+    """The file, or the same compressed."""
+    return next((file for suffix in SUFFIXES if (file := path.with_name(f"{path.name}{suffix}")).is_file()), None)
+
+
+def _digest(path: Path) -> object:
+    """The SHA-256 of a file; of a folder those of the files that are read."""
+    if not path.is_dir():
+        return file_digest(path)
+    return {str(file.relative_to(path)): file_digest(file) for file in files_of(path)}

@@ -1,84 +1,254 @@
-"""The local file formats: documents, queries and qrels, one record a line, read and checked.
+"""The data formats: one definition of field names, nulls, titles, white space and grades for all readers.
 
-JSON lines where the name says so (`.json`, `.jsonl`, `.ndjson`), else tab-separated; `.gz` may follow.
+JSON lines, a JSON array, TSV and TREC topics are told apart by how a file begins; of a folder all JSON files are read.
+Whatever it is written in, a record becomes a mapping of field names to values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import html
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rerankers.errors import InputError
 from ...rerankers.types import Query
-from ..files import Place, fault, json_kind, json_lines, lines
-from .base import Qrels
+from ..files import SUFFIXES, WHITE, Place, fault, json_kind, json_lines, lines, open_bytes, reason, words
 
-DOC_IDS = ("_id", "id")
-DOC_TEXTS = ("text", "contents")
-QUERY_IDS = ("_id", "id", "qid", "query_id")
-QUERY_TEXTS = ("text", "query", "title")
+Qrels = dict[str, dict[str, int]]
+"""Query identifier to document identifier to grade."""
+
+Spot = tuple[Path, Place]
+"""Where a record stands."""
+
+DOC_IDS = ("_id", "id", "pid", "docid", "doc_id", "docno", "segment_id")
+QUERY_IDS = ("_id", "id", "qid", "query_id", *DOC_IDS[2:])
+DOC_TEXTS = ("text", "contents", "segment", "body", "passage", "content")
+QUERY_TEXTS = ("text", "query", "contents", "title")
+"""Names of fields: of those that a record has, the first that is not null counts."""
+
+TOPIC_PARTS = {
+    "title": ("title", "query", "text"),
+    "description": ("description", "desc", "question"),
+    "narrative": ("narrative", "narr"),
+}
+"""What the parts of a topic are called; any other goes by its own name."""
+
+JUDGED_QUERY = ("qid", "query_id", "query")
+JUDGED_DOCUMENT = ("corpus_id", *DOC_IDS[2:])
+GRADES = ("score", "label", "relevance", "rel", "grade")
+"""What a header calls the columns of qrels, `-` being `_`."""
+
+_LARGEST_GRADE = 10**7
+"""Above it trec_eval, which counts documents by grade in an array of that length, may silently measure 0."""
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_TAG = re.compile(r"<!--.*?-->|<[?!][^<>]*>|<(/?)([A-Za-z][\w.-]*)((?:\s[^<>]*)?)/?>", re.DOTALL)
+_ATTRIBUTE = re.compile(r"""([\w:.-]+)\s*=\s*["']([^"']*)["']""")
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_LABEL = re.compile(r"^(?:number|topic|description|narrative)\s*:\s*", re.IGNORECASE)
 
 
-def read_docs(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Documents as (line number, identifier, text), streamed.
-
-    JSON lines of BEIR (`_id`, `text`, `title`) or Anserini (`id`, `contents`), or `id<TAB>text`; the text may
-    be empty.
-    """
-    if _is_json(path):
+def records(path: Path, *, topics: bool = False) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
+    """The records of a file, or of all JSON files in a folder, each with its place; markup only where it is topics."""
+    if path.is_dir():
+        for file in files_of(path):
+            yield from records(file)
+        return
+    with open_bytes(path) as stream:
+        start = stream.peek(1).lstrip()[:200]
+    if start.startswith(b"[") and (_is_json(path) or re.match(rb"\[\s*\{", start)):
+        yield from _array(path)
+    elif _is_json(path) or re.match(rb'\{\s*"', start):
         for number, record in json_lines(path):
-            id_ = identifier(record, DOC_IDS, path, number)
-            yield number, id_, titled_text(record, DOC_TEXTS, path, number)
+            yield (path, number), record
+    elif re.match(rb"<[?!A-Za-z][^\t>]*>", start):
+        if not topics:
+            raise fault(path, 1, "this is markup, which is read for queries only; convert it to JSON lines or TSV")
+        yield from _topics(path)
     else:
-        for number, (id_, text) in _two_columns(path):
-            yield number, id_, text.strip()
+        yield from _rows(path)
 
 
-def read_queries(path: Path) -> dict[str, Query]:
-    """Queries in the file's order: JSON lines, or `id<TAB>text`. Each has its own identifier and a text."""
-    queries: dict[str, Query] = {}
-    first_seen: dict[str, int] = {}
-    for number, id_, text in _query_records(path):
-        if not text:
-            raise fault(path, number, f"query {id_} has no text")
-        if id_ in queries:
-            raise fault(path, number, f"query {id_} is there already, on line {first_seen[id_]}")
-        queries[id_] = Query(id_, text)
-        first_seen[id_] = number
-    return queries
+def files_of(folder: Path) -> list[Path]:
+    """Return the JSON files of a folder, in the order of their names."""
+    files = sorted(file for file in folder.rglob("*") if _is_json(file))
+    if not files:
+        raise InputError(f"{folder}: a folder without JSON lines (.jsonl, .json or .ndjson, compressed or not)")
+    return files
 
 
-def _query_records(path: Path) -> Iterator[tuple[int, str, str]]:
-    if _is_json(path):
-        for number, record in json_lines(path):
-            id_ = identifier(record, QUERY_IDS, path, number)
-            yield number, id_, plain_text(record, QUERY_TEXTS, path, number)
-    else:
-        for number, (id_, text) in _two_columns(path):
-            yield number, id_, text.strip()
+def _array(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
+    with open_bytes(path) as stream:
+        try:
+            items = json.load(stream)
+        except (ValueError, RecursionError) as error:
+            raise fault(path, getattr(error, "lineno", 1), f"not JSON ({reason(error)})") from error
+    if not items:
+        raise InputError(f"{path}: a list with nothing in it")
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            raise fault(path, f"item {number}", f"a JSON object is expected, not {json_kind(item)}")
+        yield (path, f"item {number}"), item
+
+
+def _rows(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
+    """The rows of a TSV file. Without a header they are split at the first tab; `#` begins a comment."""
+    header: list[str] = []
+    for number, line in lines(path):
+        first, tab, _ = line.partition("\t")
+        if line.startswith("#") and (not tab or first == "#" or words(first) != [first]):
+            continue
+        if not header:
+            names = [cell.strip(WHITE).lower() for cell in line.split("\t")]
+            named = {*QUERY_IDS} & {*names} and {*DOC_TEXTS, *QUERY_TEXTS} & {*names}
+            header = names if named else ["_id", "text"]
+            if named:
+                continue
+        cells = line.split("\t", len(header) - 1)
+        if len(cells) != len(header):
+            what = f"{len(cells)} tab-separated columns, not {len(header)} ({', '.join(header)})"
+            raise fault(path, number, f"{what}; TSV, JSON lines, a JSON array and, for queries, TREC topics are read")
+        yield (path, number), dict(zip(header, cells, strict=True))
+
+
+def _topics(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
+    """TREC topics: `<top>`, whose parts need no closing tags, XML, and `<DOC>`. Attributes of a topic are parts too."""
+    numbered = dict(lines(path))
+    text = "\n".join(numbered.get(number, "") for number in range(1, max(numbered) + 1))
+    text = _CDATA.sub(lambda section: html.escape(section[1]), text)
+    topic: dict[str, str] | None = None
+    kind = name = ""
+    line, begin, last, end = 1, 0, 0, 0
+    for tag in _TAG.finditer(text):
+        if topic is not None:
+            topic[name] = topic.get(name, "") + text[end : tag.start()]
+        line += text.count("\n", last, tag.start())
+        last, end = tag.start(), tag.end()
+        here = (tag[2] or "").lower()
+        if here in ("top", "topic", "doc") or here == (kind or "query"):
+            if topic is not None:
+                yield (path, begin), _parts(topic)
+            topic = None if tag[1] else {key.lower(): value for key, value in _ATTRIBUTE.findall(tag[3])}
+            kind, name, begin = "" if tag[1] else here, "", line
+        elif topic is not None and here:
+            # Of a part that is there again, such as a subtopic's, the first counts.
+            name = "" if tag[1] else here if here not in topic else f"another {here}"
+    if topic is not None:
+        yield (path, begin), _parts({**topic, name: topic.get(name, "") + text[end:]})
+    if not kind and begin == 0:
+        raise fault(path, 1, "markup without a topic: <top>, <topic>, <query> or <DOC> is expected")
+
+
+def _parts(topic: Mapping[str, str]) -> dict[str, str]:
+    """A topic's parts without labels such as `Number:`. Its identifier is `_id`, its title or else its body `text`."""
+    parts = {name: _LABEL.sub("", " ".join(words(html.unescape(part))), 1) for name, part in topic.items()}
+    number = parts.get("number") or parts.get("num")
+    title = next((parts[name] for name in TOPIC_PARTS["title"] if name in parts), parts.pop("", ""))
+    return {**parts, **({"_id": number} if number else {}), **({"text": title} if title else {})}
+
+
+def read_docs(path: Path) -> Iterator[tuple[Spot, str, Mapping[str, Any]]]:
+    """Documents as (place, identifier, record), streamed: `document_text` reads of a record what is needed."""
+    for spot, record in records(path):
+        yield spot, identifier(record, DOC_IDS, spot), record
+
+
+class QueryList:
+    """The queries of one source in its order, and what of them cannot be run."""
+
+    def __init__(self, source: Path | str) -> None:
+        self.source = source
+        self.queries: dict[str, Query] = {}
+        self.empty: list[str] = []
+        self.faults: dict[str, InputError] = {}
+        self._places: dict[str, Place] = {}
+
+    def add(self, id_: str, text: str, spot: Spot) -> None:
+        """Take a query: the same one again is one; another text or an impossible identifier is kept as a fault."""
+        query = Query(id_, clean(text))
+        if id_ in self._places:
+            if self.queries.get(id_, Query(id_, "")) != query:
+                what = f"query {id_} is there already, {at(self._places[id_])}, with another text"
+                self.faults.setdefault(id_, fault(*spot, what))
+            return
+        self._places[id_] = spot[1]
+        wrong = not_a_word(id_)
+        if wrong:
+            self.faults[id_] = fault(*spot, wrong)
+        if query.text:
+            self.queries[id_] = query
+        else:
+            self.empty.append(id_)
+
+    def notes(self, chosen: Iterable[str], judged: Iterable[str]) -> list[str]:
+        """What is left out of the queries, a line each. Raises InputError where a chosen query has a fault."""
+        for id_ in chosen:
+            if id_ in self.faults:
+                raise self.faults[id_]
+        wanted = list(judged)
+        absent = [id_ for id_ in wanted if id_ not in self._places]
+        counts = {
+            f"{len(self.queries) + len(self.empty)} queries: empty": self.empty,
+            f"{len(self.queries) + len(self.empty)} queries: faulty, and not asked for": list(self.faults),
+            f"{len(wanted)} judged queries: not in it": absent,
+        }
+        return [
+            f"{self.source}: left out {len(ids)} of {of} (the first is {ids[0]})" for of, ids in counts.items() if ids
+        ]
+
+
+def read_queries(path: Path, part: str | None = None) -> QueryList:
+    """Queries of a file. `part` is the part of a topic that is taken for its text, the title unless given."""
+    names = TOPIC_PARTS.get(part, (part,)) if part else QUERY_TEXTS
+    read = QueryList(path)
+    without: InputError | None = None
+    for spot, record in records(path, topics=True):
+        text = plain_text(record, names, spot)
+        if text is None:
+            there = ", ".join(record)
+            without = without or fault(*spot, f"no text: {_any_of(names)} is expected, and there is {there}")
+        read.add(identifier(record, QUERY_IDS, spot), text or "", spot)
+    if not read.queries:
+        raise without or InputError(f"{path}: no query with a text")
+    return read
 
 
 def read_qrels(path: Path) -> Qrels:
-    """Judgements: TREC's four columns `query iteration document grade`, or BEIR's three under a header line.
+    """Judgements: TREC's four columns `query iteration document grade`, or BEIR's three, under a header or none.
 
-    The same judgement twice is one; two grades for one document are an error.
+    The same judgement twice is one; two grades for one document are an error. `#` begins a comment.
     """
     qrels: Qrels = {}
+    columns: tuple[int, ...] = ()
     width = 0
     for number, line in lines(path):
-        columns = line.split()
+        if line.startswith("#"):
+            continue
+        cells = [cell.strip(WHITE) for cell in line.split("\t")]
+        if len(cells) not in (3, 4) or not all(cells):
+            cells = words(line)
         if not width:
-            width = len(columns)
-            if width == 3 and not _is_integer(columns[2]):
-                continue  # BEIR's header: query-id corpus-id score
-        if len(columns) != width or width not in (3, 4):
+            width = len(cells)
+            columns = (0, width - 2, width - 1)
+            names = [cell.lower().replace("-", "_") for cell in cells]
+            if math.isnan(numeric(cells[-1])) and (width == 3 or {*names} & {*JUDGED_QUERY, *GRADES}):
+                wanted = (JUDGED_QUERY, JUDGED_DOCUMENT, GRADES)
+                columns = tuple(
+                    next((column for column, name in enumerate(names) if name in known), usual)
+                    for known, usual in zip(wanted, columns, strict=True)
+                )
+                continue
+        if len(cells) != width or width not in (3, 4):
             expected = f"{width} as above" if width in (3, 4) else "4 (TREC) or 3 (BEIR)"
-            raise fault(path, number, f"{len(columns)} columns, not {expected}")
-        query, document, grade = columns[0], columns[-2], columns[-1]
-        if not _is_integer(grade):
-            raise fault(path, number, f"the grade {grade!r} is not an integer")
+            raise fault(path, number, f"{len(cells)} columns, not {expected}")
+        query, document, grade = (cells[column] for column in columns)
+        value = _grade(grade, (path, number))
         judged = qrels.setdefault(query, {})
-        if judged.setdefault(document, int(grade)) != int(grade):
+        if judged.setdefault(document, value) != value:
             other = judged[document]
             raise fault(path, number, f"query {query} judges document {document} {grade}, and {other} before")
     if not qrels:
@@ -86,69 +256,96 @@ def read_qrels(path: Path) -> Qrels:
     return qrels
 
 
-def identifier(record: Mapping[str, Any], names: Sequence[str], path: Path, place: Place) -> str:
-    """The record's identifier, under the first of `names` that it has: one word, as run files need it."""
-    value = next((record[name] for name in names if name in record), None)
+def identifier(record: Mapping[str, Any], names: Sequence[str], spot: Spot) -> str:
+    """Return the record's identifier, whether or not a run file can hold it."""
+    value = _first(record, names)
     if value is None:
-        raise fault(path, place, f"no identifier: {_any_of(names)} is expected")
+        raise fault(*spot, f"no identifier: {_any_of(names)} is expected")
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise fault(path, place, f"the identifier is {json_kind(value)}, not a string or an integer")
-    return _one_word(str(value), path, place)
+        raise fault(*spot, f"the identifier is {json_kind(value)}, not a string or an integer")
+    if not words(str(value)):
+        raise fault(*spot, not_a_word(str(value)) or "")
+    return str(value)
 
 
-def plain_text(record: Mapping[str, Any], names: Sequence[str], path: Path, place: Place) -> str:
-    """The text under the first of `names` that the record has, without white space around it."""
-    value = next((record[name] for name in names if name in record), None)
-    if value is None:
-        raise fault(path, place, f"no text: {_any_of(names)} is expected")
-    if not isinstance(value, str):
-        raise fault(path, place, f"the text is {json_kind(value)}, not a string")
-    return _encodable(value).strip()
-
-
-def titled_text(record: Mapping[str, Any], names: Sequence[str], path: Path, place: Place) -> str:
-    """A document's default text: title, a space, text; the text alone where the title is empty."""
-    text = plain_text(record, names, path, place)
-    if not record.get("title"):
-        return text
-    return f"{plain_text(record, ('title',), path, place)} {text}".strip()
-
-
-def _encodable(text: str) -> str:
-    """The text with each half of a broken surrogate pair, which no tokenizer or file takes, as U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def _two_columns(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
-    for number, line in lines(path):
-        columns = line.split("\t")
-        if len(columns) != 2:
-            what = f"{len(columns)} tab-separated columns, not 2 (identifier, text)"
-            raise fault(path, number, f"{what}; the name of a file of JSON lines ends in .jsonl")
-        yield number, (_one_word(columns[0], path, number), columns[1])
-
-
-def _one_word(id_: str, path: Path, place: Place) -> str:
-    if id_.split() != [id_]:
-        raise fault(path, place, f"the identifier {id_!r} is not one word without white space")
+def word(record: Mapping[str, Any], names: Sequence[str], spot: Spot) -> str:
+    """Return the record's identifier; raise InputError for one that a run file cannot hold."""
+    id_ = identifier(record, names, spot)
+    wrong = not_a_word(id_)
+    if wrong:
+        raise fault(*spot, wrong)
     return id_
 
 
-def _is_json(path: Path) -> bool:
-    name = path.name.removesuffix(".gz")
-    return name.endswith((".json", ".jsonl", ".ndjson"))
+def at(place: Place) -> str:
+    """Return a place in words."""
+    return f"on line {place}" if isinstance(place, int) else f"as {place}"
 
 
-def _is_integer(text: str) -> bool:
+def not_a_word(id_: str) -> str | None:
+    """Say why a run file cannot hold an identifier; None if it can."""
+    if words(id_) != [id_]:
+        return f"the identifier {id_!r} is not one word without white space"
+    if clean(id_) != id_:
+        return f"the identifier {id_!r} has half of a surrogate pair"
+    return None
+
+
+def plain_text(record: Mapping[str, Any], names: Sequence[str], spot: Spot) -> str | None:
+    """Return the record's text; empty where it is null, None where the record has none of the names."""
+    value = _first(record, names)
+    if value is None:
+        return "" if any(name in record for name in names) else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise fault(*spot, f"the text is {json_kind(value)}, not a string")
+    return clean(str(value))
+
+
+def document_text(record: Mapping[str, Any], spot: Spot) -> str:
+    """Return a document's default text: its title and headings, where it has them, and its text, with spaces between.
+
+    A title alone is a text.
+    """
+    text = plain_text(record, DOC_TEXTS, spot)
+    if text is None and "title" not in record:
+        raise fault(*spot, f"no text: {_any_of((*DOC_TEXTS, 'title'))} is expected")
+    before = [plain_text(record, (name,), spot) for name in ("title", "headings") if record.get(name)]
+    return " ".join(part for part in (*before, text) if part)
+
+
+def numeric(value: object) -> float:
+    """Return a number, also one written as a string; infinity where it is too large, NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not _NUMBER.fullmatch(str(value)):
+        return math.nan
+    return float(str(value))
+
+
+def clean(text: str) -> str:
+    """Return the text without white space around it; half of a surrogate pair, which no file takes, becomes U+FFFD."""
     try:
-        int(text)
-    except ValueError:
-        return False
-    return True
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.strip(WHITE)
+
+
+def _grade(text: str, spot: Spot) -> int:
+    value = numeric(text)
+    if abs(value) > _LARGEST_GRADE:
+        raise fault(*spot, f"the grade {text[:20]} is too large: trec_eval takes up to {_LARGEST_GRADE}")
+    if not value.is_integer():
+        raise fault(*spot, f"the grade {text!r} is not an integer; ir-measures takes no others")
+    return int(value)
+
+
+def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The first value under the names that is neither null nor, as pandas writes it, NaN; or None."""
+    values = (record[name] for name in names if name in record)
+    return next((value for value in values if value is not None and value == value), None)
+
+
+def _is_json(path: Path) -> bool:
+    return any(path.name.endswith(f"{kind}{suffix}") for kind in (".json", ".jsonl", ".ndjson") for suffix in SUFFIXES)
 
 
 def _any_of(names: Sequence[str]) -> str:

@@ -104,18 +104,19 @@ def hits(*docs: object) -> list[dict[str, object]]:
     [
         ([*LINES, LINES[0]], ":3: query 7 is there already"),
         ([{"qid": "q", "query": "x"}], ":1: no list of candidates"),
-        ([{"query": "x", "hits": []}], ":1: one query identifier is expected in the hits' `qid`, not none"),
+        (
+            [{"query": "x", "hits": [{"qid": q, "docid": q, "content": ""} for q in "ba"]}],
+            ":1: one query identifier is expected in the hits' `qid`, not a, b",
+        ),
         ([{"qid": "q", "docs": []}], ":1: no text: `text` or `query` is expected"),
-        ([{"qid": "q", "query": " ", "docs": []}], ":1: query q has no text"),
         (hits("d"), ":1: a candidate is a string, not an object"),
-        (hits({"text": "a"}), ":1: no identifier: `docid` or"),
+        (hits({"text": "a"}), ":1: no identifier: `_id` or"),
         (hits({"docid": "d"}), ":1: no text: `text` or"),
         (hits({"docid": "d", "doc": 3}), ":1: candidate d: `doc` is a number"),
         (hits({"docid": "d", "text": "a"}, {"docid": "d", "text": "a"}), ":1: query q has candidate d twice"),
-        (
-            hits({"docid": "d", "text": "a", "score": "1"}),
-            ":1: candidate d: the score '1' is not a finite number",
-        ),
+        (hits({"docid": "d", "text": "a", "score": "1_0"}), ":1: candidate d: the score '1_0' is not a finite number"),
+        (hits({"docid": "d", "text": "a", "score": 10**400}), ":1: candidate d: the score 1000"),
+        (hits({"docid": "d\n", "text": "a"}), ":1: the identifier 'd\\n' is not one word"),
         (hits({"docid": "d", "text": "a", "score": float("nan")}), ":1: candidate d: the score nan is not"),
         (
             hits({"docid": "d", "text": "a", "score": 1}, {"docid": "e", "text": "a"}),
@@ -138,7 +139,7 @@ def test_a_faulty_item_is_named(tmp_path: Path, items: Sequence[Mapping[str, obj
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [("{", "not JSON"), ("{}\n{}\n", "name it .jsonl"), ("{}", "a list"), ("[]", "a list")],
+    [("{", "not JSON"), ("{}\n{}\n", ":1: no list of candidates"), ("[]", "a list"), ("[{}", ":1: not JSON")],
 )
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: str, what: str) -> None:
     (tmp_path / "c.json").write_text(content)
@@ -160,3 +161,17 @@ def test_real_candidates_are_their_run_file() -> None:
     assert dataset.first_stage() == run
     assert dataset.docs().missing(document for ranking in run.values() for document, _ in ranking) == []
     assert set(dataset.queries()) == set(dataset.qrels() or {})
+
+
+def test_what_has_no_candidates_or_no_text_is_left_out_and_counted(tmp_path: Path) -> None:
+    nothing = {"query": "the of", "hits": []}
+    blank = {"qid": "9", "query": " ", "docs": [{"docid": "d1", "text": "Corals.", "score": "1.5"}]}
+    (tmp_path / "qrels").write_text("7 0 d1 1\n8 0 d1 1\n")
+    spec = {"candidates": put(tmp_path / "c.json", [nothing, *HITS, blank]), "qrels": "qrels"}
+    dataset = load(spec, base=tmp_path)
+    assert list(dataset.queries()) == ["7", "3"]
+    assert (dataset.first_stage() or {})["9"] == [("d1", 1.5)]
+    assert dataset.notes(dataset.queries()) == [
+        f"{tmp_path / 'c.json'}: left out 2 of 4 queries: empty (the first is item 1)",
+        f"{tmp_path / 'c.json'}: left out 1 of 2 judged queries: not in it (the first is 8)",
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import datasets
+from r2llm.pipeline import datasets, files
 from r2llm.pipeline.datasets import corpus, load
 from r2llm.pipeline.datasets.records import read_docs
 from r2llm.rerankers.errors import InputError
@@ -243,19 +243,20 @@ def test_passages_may_hold_any_character(tmp_path: Path) -> None:
     ("name", "content", "what"),
     [
         ("docs.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "b"\n', "docs.jsonl:2: not JSON"),
-        ("docs.jsonl", '["a"]\n', "docs.jsonl:1: a JSON object is expected, not a list"),
-        ("docs.jsonl", '{"text": "x"}\n', "docs.jsonl:1: no identifier: `_id` or `id` is expected"),
+        ("docs.jsonl", '["a"]\n', "docs.jsonl: item 1: a JSON object is expected, not a string"),
+        ("docs.jsonl", '{"text": "x"}\n', "docs.jsonl:1: no identifier: `_id` or `id` or"),
         ("docs.jsonl", '{"_id": null, "text": "x"}\n', "docs.jsonl:1: no identifier"),
         ("docs.jsonl", '{"_id": 1.5, "text": "x"}\n', "docs.jsonl:1: the identifier is a number"),
-        ("docs.jsonl", '{"_id": "a b", "text": "x"}\n', "docs.jsonl:1: the identifier 'a b' is not one word"),
-        ("docs.jsonl", '{"_id": "a"}\n', "docs.jsonl:1: no text: `text` or `contents` is expected"),
-        ("docs.jsonl", '{"_id": "a", "text": 3}\n', "docs.jsonl:1: the text is a number, not a string"),
+        ("docs.jsonl", '{"_id": "\\n", "text": "x"}\n', r"docs.jsonl:1: the identifier '\n' is not one word"),
+        ("docs.jsonl", '{"_id": "a"}\n', "docs.jsonl:1: no text: `text` or `contents` or"),
+        ("docs.jsonl", '{"_id": "a", "text": true}\n', "docs.jsonl:1: the text is a boolean, not a string"),
         (
             "docs.jsonl",
             '{"_id": "a", "text": "x", "title": {}}\n{"_id": "b", "text": "", "title": [1]}\n',
             "jsonl:2: the text is a list",
         ),
-        ("docs.tsv", "a\tx\nb\ty\tz\n", "docs.tsv:2: 3 tab-separated columns, not 2"),
+        ("docs.tsv", "docno\ttitle\ttext\nb\ty\n", "docs.tsv:2: 2 tab-separated columns, not 3 (docno, title, text)"),
+        ("docs.txt", "<DOC>\n<DOCNO>1</DOCNO>\n</DOC>", "docs.txt:1: this is markup, which is read for queries only"),
         ("docs.tsv", "a x\n", "docs.tsv:1: 1 tab-separated columns, not 2"),
         ("docs.tsv", "\tx\n", "docs.tsv:1: the identifier '' is not one word"),
         ("docs.tsv", "\n\n", "docs.tsv: the file is empty"),
@@ -280,14 +281,16 @@ def test_text_that_is_not_utf8_and_damaged_gzip_are_named(tmp_path: Path) -> Non
     ("content", "what"),
     [
         ("q1\ta\nq1\tb\n", "queries.tsv:2: query q1 is there already, on line 1"),
-        ("q1\ta\nq2\t \n", "queries.tsv:2: query q2 has no text"),
-        ("q1\ta\tb\n", "queries.tsv:1: 3 tab-separated columns"),
+        ("q1\ta\nq 2\tb\n", "queries.tsv:2: the identifier 'q 2' is not one word"),
+        ("q1 a\n", "queries.tsv:1: 1 tab-separated columns"),
+        ("q1\t\n", "queries.tsv: no query with a text"),
     ],
 )
 def test_a_faulty_query_is_named(tmp_path: Path, content: str, what: str) -> None:
     put(tmp_path / "queries.tsv", content)
+    dataset = load({"queries": "queries.tsv"}, base=tmp_path)
     with pytest.raises(InputError) as caught:
-        load({"queries": "queries.tsv"}, base=tmp_path).queries()
+        dataset.notes(dataset.queries())
     assert what in str(caught.value)
 
 
@@ -295,7 +298,12 @@ def test_a_faulty_query_is_named(tmp_path: Path, content: str, what: str) -> Non
     ("content", "what"),
     [
         ("q 0 d 1\nq 0 e high\n", "qrels:2: the grade 'high' is not an integer"),
-        ("q 0 d 1.0\n", "qrels:1: the grade '1.0' is not an integer"),
+        ("q 0 d 1.5\n", "qrels:1: the grade '1.5' is not an integer; ir-measures takes no others"),
+        ("q d 1.5\n", "qrels:1: the grade '1.5' is not an integer"),
+        ("q 0 d 1_0\n", "qrels:1: the grade '1_0' is not an integer"),
+        (f"q 0 d 1\nq 0 e {10**19}\n", "qrels:2: the grade 10000000000000000000 is too large"),
+        (f"q 0 d {'1' * 400}\n", "qrels:1: the grade 11111111111111111111 is too large"),
+        ("q 0 d high\n", "qrels:1: the grade 'high' is not an integer"),
         ("q 0 d 1\nq d 1\n", "qrels:2: 3 columns, not 4 as above"),
         ("query-id\tcorpus-id\tscore\nq\t0\td\t1\n", "qrels:2: 4 columns, not 3 as above"),
         ("q d\n", "qrels:1: 2 columns, not 4 (TREC) or 3 (BEIR)"),
@@ -312,3 +320,229 @@ def test_a_faulty_judgement_is_named(tmp_path: Path, content: str, what: str) ->
 
 def test_the_same_judgement_twice_is_one(tmp_path: Path) -> None:
     assert datasets.read_qrels(put(tmp_path / "qrels", "q 0 d 1\nq 0 d 1\n")) == {"q": {"d": 1}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "q 0 d 1.0\nq 0 e -1\nr 0 d 0.0\n",
+        "# pool depth 10\nq 0 d 1\n# note\nq 0 e -1\n\nr\t0\td\t0\n",
+        "query-id\tcorpus-id\tscore\r\nq\td\t1.0\r\nq\te\t-1\r\nr\td\t0\r\n",
+        "\ufeffqid docno label iteration\nq d 1 0\nq e -1 0\nr d 0 0\n",
+        "q\td\t1.000000000000000000e+00\nq\te\t-1.\nr\td\t0e0\n",
+    ],
+)
+def test_the_same_judgements_in_their_spellings(tmp_path: Path, content: str) -> None:
+    assert datasets.read_qrels(put(tmp_path / "qrels", content)) == {"q": {"d": 1, "e": -1}, "r": {"d": 0}}
+
+
+def test_white_space_is_that_of_ascii(tmp_path: Path) -> None:
+    qrels = datasets.read_qrels(
+        put(tmp_path / "qrels", "q\u00a0a 0 d\x85 1\nr\tcorpus id\t2\n".replace("r\t", "r\t0\t"))
+    )
+    assert qrels == {"q\u00a0a": {"d\x85": 1}, "r": {"corpus id": 2}}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"docid": "d", "title": "T", "text": "bees"},
+        {"doc_id": "d", "title": "T", "passage": "bees"},
+        {"docno": "d", "text": None, "title": "T", "body": "bees"},
+        {"segment_id": "d", "title": "T", "segment": "bees"},
+        {"pid": "d", "docid": "long", "title": "T", "passage": "bees"},
+        {"id": "d", "contents": " T bees", "title": None},
+        {"_id": "d", "title": "T bees"},
+        {"_id": "d", "title": "T bees", "text": None},
+    ],
+)
+def test_fields_go_by_many_names(tmp_path: Path, record: dict[str, object]) -> None:
+    for name, content in (("d.jsonl", jsonl(record)), ("d.json", json.dumps([record], indent=1))):
+        assert corpus.FileDocs(put(tmp_path / name, content)).texts(["d"]) == {"d": "T bees"}
+
+
+def test_numbers_become_strings_and_nulls_are_nothing(tmp_path: Path) -> None:
+    records = [{"_id": 1, "title": 1984, "text": "a novel"}, {"_id": 10**400, "text": None}, {"_id": "n", "text": 3}]
+    docs = corpus.FileDocs(put(tmp_path / "d.jsonl", jsonl(*records) + '{"_id": "nan", "text": NaN, "contents": "x"}'))
+    texts = {"1": "1984 a novel", str(10**400): "", "n": "3", "nan": "x"}
+    assert dict(docs) == docs.texts(list(texts)) == texts
+
+
+def test_only_documents_that_are_needed_must_be_right(tmp_path: Path) -> None:
+    wrong = [{"_id": "a b", "text": "x"}, {"_id": "no text"}, {"_id": "list", "text": []}]
+    docs = corpus.FileDocs(put(tmp_path / "d.jsonl", jsonl(*wrong, *[{"_id": "d", "text": "good"}] * 2)))
+    assert docs.texts(["d"]) == {"d": "good"}
+    with pytest.raises(InputError, match=r"d\.jsonl:3: the text is a list"):
+        docs.texts(["list"])
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz", ".zst"])
+def test_folders_and_compressed_files_are_read(tmp_path: Path, suffix: str) -> None:
+    modules = {"": None, ".gz": "gzip", ".bz2": "bz2", ".xz": "lzma", ".zst": "backports.zstd"}
+    module = modules[suffix] and pytest.importorskip(modules[suffix] or "")
+    for number in (1, 2):
+        data = jsonl({"_id": number, "text": f"text {number}"}).encode()
+        path = put(tmp_path / f"docs/{number}/part.jsonl{suffix}", "")
+        path.write_bytes(module.compress(data) if module else data)
+    put(tmp_path / "docs/README", "what this is")
+    put(tmp_path / "queries.tsv", "q\ttext\n")
+    dataset = load({"docs": "docs", "queries": "queries.tsv"}, base=tmp_path)
+    assert list(dataset.docs()) == [("1", "text 1"), ("2", "text 2")]
+    assert dataset.docs().texts(["2"]) == {"2": "text 2"}
+    before = dataset.identity()
+    put(tmp_path / "docs/README", "something else")
+    assert dataset.identity() == before
+    path.write_bytes(path.read_bytes() * 2)
+    assert load({"docs": "docs", "queries": "queries.tsv"}, base=tmp_path).identity() != before
+    if module:
+        unnamed = tmp_path / "unnamed"
+        unnamed.write_bytes(module.compress(b"q\ttext\n"))
+        assert list(load({"queries": "unnamed"}, base=tmp_path).queries()) == ["q"]
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"PAR1", "Parquet"),
+        (b"PK\3\4", "a ZIP archive"),
+        (b"SQLite format 3\0", "an SQLite database"),
+        ("q\ttext".encode("utf-16"), "UTF-16"),
+        (bytes(257) + b"ustar", "a tar archive"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(tmp_path: Path, start: bytes, kind: str) -> None:
+    (tmp_path / "queries").write_bytes(start)
+    with pytest.raises(InputError, match=f"queries: this is {kind}: unpack or convert it to JSON lines"):
+        load({"queries": "queries"}, base=tmp_path).queries()
+
+
+def test_a_line_and_what_is_decompressed_have_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LONGEST_LINE", 100)
+    put(tmp_path / "long.tsv", f"q 0 d 1\nr 0 {'x' * 100} 1\n")
+    with pytest.raises(InputError, match=r"long\.tsv:2: a line of more than"):
+        datasets.read_qrels(tmp_path / "long.tsv")
+    with gzip.open(tmp_path / "bomb.gz", "wb", compresslevel=1) as bomb:
+        for _ in range(300):
+            bomb.write(f"#{'x' * ((1 << 20) - 2)}\n".encode())
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"bomb\.gz: cannot be read: decompressed it is more than 200 times its size"):
+        datasets.read_qrels(tmp_path / "bomb.gz")
+
+
+ROBUST = """<top>
+
+<num> Number: 301
+<title> International
+Organized Crime
+
+<desc> Description:
+Identify organizations.
+
+<narr> Narrative:
+A relevant document must name one.
+
+</top>
+
+<top>
+<num> Number: 302
+<title> Poliomyelitis &amp; R&D
+
+<desc> Description:
+Is it under control?
+</top>
+"""
+COVID = """<?xml version="1.0"?>
+<!-- round 1 -->
+<topics task="x">
+  <topic number="301" type="single">
+    <query>International Organized Crime</query>
+    <question>Identify organizations.</question>
+    <subtopic number="1"><query>no</query></subtopic>
+  </topic>
+  <topic number="302"><query><![CDATA[Poliomyelitis & R&D]]></query><description>Is it under control?</description>
+  </topic>
+</topics>
+"""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ROBUST,
+        ROBUST.replace("</top>", "").replace("\n", "\r\n"),
+        ROBUST.replace("\n<desc>", "</title>\n<desc>").replace("<top>", "<TOP lang='en'>"),
+        "\ufeff" + COVID,
+    ],
+)
+def test_topics_of_trec(tmp_path: Path, content: str) -> None:
+    put(tmp_path / "topics", content)
+    titles = {"301": "International Organized Crime", "302": "Poliomyelitis & R&D"}
+    descriptions = {"301": "Identify organizations.", "302": "Is it under control?"}
+    for field, texts in ((None, titles), ("title", titles), ("description", descriptions), ("desc", descriptions)):
+        if field == "desc" and "<topic " in content:
+            continue
+        dataset = load({"queries": "topics", **({"field": field} if field else {})}, base=tmp_path)
+        assert {query.id: query.text for query in dataset.queries().values()} == texts
+        assert ("field" in dataset.identity()) == bool(field)
+
+
+def test_topics_in_the_form_of_documents(tmp_path: Path) -> None:
+    put(
+        tmp_path / "topics",
+        "<DOC>\n<DOCNO> 1 </DOCNO>\n\n What\narticles?\n</DOC>\n<DOC>\n<DOCNO>2</DOCNO>\nx < y\n</DOC>\n",
+    )
+    queries = load({"queries": "topics"}, base=tmp_path).queries()
+    assert list(queries.values()) == [Query("1", "What articles?"), Query("2", "x < y")]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (ROBUST, "topics:1: no text: `summary` is expected, and there is num, title, desc, narr, _id, text"),
+        ("<html>\n<p>x</p></html>", "topics:1: markup without a topic"),
+        ("<topics>\n<topic>\n<title>x</title></topic></topics>", "topics:2: no identifier"),
+    ],
+)
+def test_topics_that_do_not_serve_are_named(tmp_path: Path, content: str, what: str) -> None:
+    put(tmp_path / "topics", content)
+    with pytest.raises(InputError) as caught:
+        load({"queries": "topics", "field": "summary"}, base=tmp_path).queries()
+    assert what in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# topics\n1\thow do\ttides work\r\n\n2\tbees\n",
+        "qid\tquery\n1\thow do\ttides work\n2\tbees\n",
+        "text\tid\nhow do tides work\t1\nbees\t2\n",
+    ],
+)
+def test_queries_in_columns(tmp_path: Path, content: str) -> None:
+    queries = load({"queries": str(put(tmp_path / "q.tsv", content))}, base=tmp_path).queries()
+    assert {id_: " ".join(query.text.split()) for id_, query in queries.items()} == {
+        "1": "how do tides work",
+        "2": "bees",
+    }
+
+
+def test_what_is_left_out_of_a_beir_folder_is_counted(tmp_path: Path) -> None:
+    put(tmp_path / "corpus.jsonl", jsonl(*CORPUS))
+    others = [{"_id": "t1", "text": ""}, {"docno": "t2"}, *[{"_id": "t3", "text": text} for text in "aab"]]
+    put(tmp_path / "queries.jsonl", jsonl(*QUERIES, *others))
+    put(tmp_path / "qrels/test.tsv", QRELS)
+    dataset = load(str(tmp_path), base=Path())
+    assert list(dataset.queries()) == ["q1", "q2"]
+    assert dataset.notes(dataset.queries()) == [
+        f"{tmp_path / 'queries.jsonl'}: left out 2 of 6 queries: empty (the first is t1)",
+        f"{tmp_path / 'queries.jsonl'}: left out 1 of 6 queries: faulty, and not asked for (the first is t3)",
+        f"{tmp_path / 'queries.jsonl'}: left out 1 of 3 judged queries: not in it (the first is q9)",
+    ]
+    with pytest.raises(InputError, match=r"queries\.jsonl:8: query t3 is there already, on line 6, with another text"):
+        dataset.notes(["q1", "t3"])
+
+
+def test_half_of_a_surrogate_pair_is_no_identifier(tmp_path: Path) -> None:
+    put(tmp_path / "q.jsonl", jsonl({"_id": "\ud800", "text": "x"}))
+    with pytest.raises(InputError, match=r"q\.jsonl:1: the identifier .* has half of a surrogate pair"):
+        load({"queries": "q.jsonl"}, base=tmp_path).notes(["\ud800"])
