@@ -251,6 +251,7 @@ STAGE_PATHS: dict[Key, Callable[[Path], bool]] = {
     ("model", "name"): Path.is_dir,
     ("model", "answers"): _is_named_file,
     ("model", "tokenizer"): Path.is_dir,
+    ("model", "chat_template"): _is_named_file,
     ("model", "prices"): _is_named_file,
 }
 """Those of every stage: a hub id or a prompt's name is none."""

@@ -127,14 +127,15 @@ class Backend(Protocol):
     architecture: Architecture
     """Which of a prompt's two forms fits the model."""
 
-    identity: Mapping[str, object]
-    """What makes this backend's answers what they are: part of the fingerprint and of every ledger key."""
-
     simulated: bool
     """Whether answers come from a rule and not from a model: the ledger's keys then hold document ids too."""
 
     remembers: bool
     """Whether its answers are kept in the ledger, and equal asks answered once."""
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What makes this backend's answers what they are: part of the fingerprint and of every ledger key."""
 
     @property
     def details(self) -> Mapping[str, object]:

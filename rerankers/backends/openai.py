@@ -24,7 +24,8 @@ from ..digests import file_digest
 from ..errors import InputError
 from ..prices import Price, price_of
 from ..prompts.prompts import Architecture
-from . import Answered, Backend, ModelOptions, Request, Setting
+from . import Answered, Backend, Request, Setting
+from .inputs.chat_templates import TemplateOptions
 from .inputs.tokens import Tokens
 from .models.loading import TOKENIZER_FILES, Source, combined, load, locate
 from .servers.budget import Limits
@@ -34,7 +35,7 @@ from .servers.dispatch import Dispatch
 EXAMPLE = "such as http://localhost:8000/v1"
 
 
-class Options(ModelOptions):
+class Options(TemplateOptions):
     """Keys of the `model` section."""
 
     speed: ClassVar[frozenset[str]] = frozenset(
@@ -127,24 +128,37 @@ class OpenAI:
         self.api = options.api
         if self.api == "auto":
             self.api = "completions" if self.source else "chat"
+        self.renders = self.api == "completions" and self.source is not None
+        if options.chat_template and not self.renders:
+            raise InputError("model.chat_template: the server renders prompts; set model.tokenizer to render them here")
+        if options.chat_template_kwargs and not self.renders and self.api != "chat":
+            raise InputError(f"model.chat_template_kwargs: api {self.api} has no chat template; set model.tokenizer")
         self.price = _price(options)
         self.usd = self.price.usd if self.price else None
-        self.identity: Mapping[str, object] = self._identity()
         self._dispatch: Dispatch | None = None
         self._conversation: Conversation | None = None
 
-    def _identity(self) -> dict[str, object]:
+    @property
+    def extra_body(self) -> dict[str, Any]:
+        """Further fields of every request; a server that renders prompts takes its template's variables there."""
+        variables = self.options.chat_template_kwargs if self.api == "chat" else {}
+        return ({"chat_template_kwargs": variables} if variables else {}) | self.options.extra_body
+
+    @cached_property
+    def identity(self) -> Mapping[str, object]:
+        """What makes its answers what they are; how a chat template renders prompts is tried out for it."""
         options = self.options
         given = {
             "tokenizer": self.source.identity if self.source else None,
-            "extra_body": options.extra_body,
+            "extra_body": self.extra_body,
             "reasoning_effort": options.reasoning_effort,
             "omit": sorted(options.omit),
             "group_scores": options.group_scores,
         }
         named = {name: value for name, value in given.items() if value}
         own = {"model": options.name, "api": self.api, "top_logprobs": options.top_logprobs}
-        return {"backend": "openai", **own, **named}
+        rendering = self.tokens.identity if self.tokens and self.renders else {}
+        return {"backend": "openai", **own, **named, **rendering}
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -156,6 +170,7 @@ class OpenAI:
             "truncation": "query_tokens, passage_tokens" if self.source else None,
             "replicas": len(self.urls),
             "max_concurrency": self.options.max_concurrency,
+            **(self.tokens.details if self.tokens and self.renders else {}),
         }
         if self.price:
             found["usd_per_million_tokens"] = self.price.model_dump(exclude_none=True)
@@ -179,7 +194,8 @@ class OpenAI:
         import transformers
 
         transformers.logging.set_verbosity_error()
-        return Tokens(load(transformers.AutoTokenizer, self.source, key="model.tokenizer"), self.architecture)
+        tokenizer = load(transformers.AutoTokenizer, self.source, key="model.tokenizer")
+        return Tokens(tokenizer, self.architecture, self.options)
 
     @cached_property
     def config(self) -> Any:

@@ -10,6 +10,7 @@ do over one prompt. While the model computes, the next batch is planned and toke
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from ..errors import BackendError, InputError
+from ..errors import BackendError, InputError, R2llmError
 from ..prompts.prompts import Architecture
 from . import Answered, Backend, Queue, Request, Setting, Terms
 from .engine.cross_encoders import CrossEncoder
@@ -27,7 +28,8 @@ from .engine.passes import Passes, compile_error, compiled
 from .engine.scores import first_token_scores, target_scores, whole_label_scores
 from .inputs.batches import Batch, Prepared, planned
 from .inputs.tokens import Tokens
-from .models.devices import keep_freed_memory, out_of_memory, slow_in_software
+from .models.devices import out_of_memory, slow_in_software
+from .models.loading import one_line
 from .models.weights import WeightOptions, Weights
 
 WINDOW = 512
@@ -98,11 +100,6 @@ class Transformers(Queue):
                 "dtype %s: this CPU computes it in software, far slower than float32", str(self.dtype)[6:]
             )
         self.architecture: Architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
-        self.identity: Mapping[str, object] = {
-            "backend": "transformers",
-            **self.weights.identity,
-            "architecture": self.architecture,
-        }
         exact = options.exact
         if exact is None:
             exact = self.device.type == "cpu" and self.dtype == torch.float32
@@ -137,13 +134,17 @@ class Transformers(Queue):
         return any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
 
     def _begin(self) -> None:
-        """What a worker begins with: its share of the threads, and memory that stays with the process."""
+        """What a worker begins with: its share of the threads."""
         import torch
 
-        if self.device.type == "cpu":
-            keep_freed_memory()
         if self.workers > 1:
             torch.set_num_threads(max(1, self.threads // self.workers))
+
+    @cached_property
+    def identity(self) -> Mapping[str, object]:
+        """What makes its answers what they are; how a chat template renders prompts is tried out for it."""
+        rendering = self.tokens.identity if self.architecture == "decoder_only" else {}
+        return {"backend": "transformers", **self.weights.identity, "architecture": self.architecture, **rendering}
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -153,6 +154,7 @@ class Transformers(Queue):
         found: dict[str, object] = {
             "architecture": self.architecture,
             **self.weights.details,
+            **self.tokens.details,
             "exact": self.exact,
             "batch_size": self.batch_size,
             "threads": self.threads,
@@ -170,7 +172,7 @@ class Transformers(Queue):
     @cached_property
     def tokens(self) -> Tokens:
         """The tokenizer, loaded when first needed."""
-        return Tokens(self.weights.tokenizer, self.architecture)
+        return Tokens(self.weights.tokenizer, self.architecture, self.weights.options)
 
     @cached_property
     def model(self) -> Any:
@@ -186,11 +188,11 @@ class Transformers(Queue):
     @cached_property
     def passes(self) -> Passes:
         """The model's forward passes."""
-        return Passes(self.model, self.tokens, keep_beginnings=self.exact, compiled=self.compile)
+        return Passes(self.model, self.tokens, keep_beginnings=self.exact)
 
     @cached_property
     def _writer(self) -> Writer:
-        return Writer(self.model, self.tokens, self.passes.pad, self.seed)
+        return Writer(self.passes, self.seed)
 
     def collect(self) -> Answered:
         """Wait for the next batch's answers, and let the model go on with what waits.
@@ -247,15 +249,28 @@ class Transformers(Queue):
         try:
             with torch.inference_mode():
                 return self._answer(batch[0].request.terms, batch)
-        except RuntimeError as error:
+        except R2llmError:
+            raise
+        except Exception as error:
             if not out_of_memory(error):
-                raise compile_error(error) or error from None
+                raise compile_error(error) or self._failed(error, batch) from error
             if len(batch) == 1:
                 raise BackendError(
                     f"out of memory on {self.device} with a single prompt of {len(batch[0].ids)} tokens; lower "
                     "ranker.passage_tokens or name a smaller model, and run again: all earlier answers are kept"
                 ) from error
         return self._halved(batch)
+
+    def _failed(self, error: Exception, batch: Batch) -> Exception:
+        """What to tell of an error in the model's code; one of our own code stays what it is."""
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals["__name__"].startswith(__name__.partition(".")[0] + "."):
+            return error
+        longest = max(len(prompt.ids) for prompt in batch)
+        return BackendError(
+            f"query {batch[0].request.query.id}: model {self.weights.base.name} failed on a prompt of {longest} tokens "
+            f"({type(error).__name__}: {one_line(error)}); all earlier answers are kept"
+        )
 
     def _halved(self, batch: Batch) -> Answered:
         """The answers to a batch, half of it at a time; batches planned from now on are no larger than that."""

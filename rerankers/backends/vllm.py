@@ -20,9 +20,10 @@ from pydantic import Field
 from ..errors import BackendError, InputError
 from ..prompts.answers import Reply
 from ..prompts.prompts import Architecture
-from . import Backend, ModelOptions, Queue, Request, Setting
+from . import Backend, Queue, Request, Setting
 from ._vllm_engine import Engine, require, version
 from .inputs.batches import Prepared
+from .inputs.chat_templates import TemplateOptions
 from .inputs.tokens import Tokens
 from .models.devices import device_of, dtype_of
 from .models.loading import described, load, locate
@@ -31,7 +32,7 @@ OPEN = 1024
 """So many requests the engine holds at most: enough for its batches, and while it computes, the next are tokenised."""
 
 
-class Options(ModelOptions):
+class Options(TemplateOptions):
     """Keys of the `model` section."""
 
     speed: ClassVar[frozenset[str]] = frozenset(
@@ -113,15 +114,15 @@ class Vllm(Queue):
         device = device_of("auto")
         self.dtype = str(dtype_of(options.dtype, device)).removeprefix("torch.")
         self.deterministic = device.type == "cpu" if options.deterministic is None else options.deterministic
-        self.identity: Mapping[str, object] = {
-            "backend": "vllm",
-            "model": self.source.identity,
-            "dtype": self.dtype,
-            "architecture": self.architecture,
-            **({"quantization": options.quantization} if options.quantization else {}),
-        }
         self._asked: dict[int, _Asked] = {}
         self._number = 0
+
+    @cached_property
+    def identity(self) -> Mapping[str, object]:
+        """What makes its answers what they are; how a chat template renders prompts is tried out for it."""
+        quantization = {"quantization": self.options.quantization} if self.options.quantization else {}
+        model = {"model": self.source.identity, "dtype": self.dtype, "architecture": self.architecture}
+        return {"backend": "vllm", **model, **quantization, **self.tokens.identity}
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -130,6 +131,7 @@ class Vllm(Queue):
 
         found: dict[str, object] = {
             **described(self.source, self.source),
+            **self.tokens.details,
             "architecture": self.architecture,
             "dtype": self.dtype,
             "quantization": self.options.quantization,
@@ -149,7 +151,7 @@ class Vllm(Queue):
         """The tokenizer, loaded when first needed."""
         import transformers
 
-        return Tokens(load(transformers.AutoTokenizer, self.source), self.architecture)
+        return Tokens(load(transformers.AutoTokenizer, self.source), self.architecture, self.options)
 
     @cached_property
     def engine(self) -> Engine:

@@ -49,7 +49,9 @@ class Message(_Part):
     Neighbouring turns with `each` are repeated for every passage, and use {label}, {text} and {signal} instead.
     """
 
-    role: Literal["system", "user", "assistant"]
+    role: Annotated[str, Field(pattern=r"^\w[\w-]*$")]
+    """system, user, assistant, or another that the model's chat template reads."""
+
     content: str
     each: bool = False
 
@@ -131,6 +133,9 @@ class Prompt(_Part):
     bracketed_numbers: Literal["keep", "round"] = "keep"
     """What becomes of [3] in a query or passage; round: (3), so that it is not taken for a passage's identifier."""
 
+    strip: bool = False
+    """Whether each turn loses the white space that it begins and ends with."""
+
     passage: str = "{text}"
     separator: str = "\n\n"
     labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
@@ -207,13 +212,27 @@ class Prompt(_Part):
         whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, **notes}
         whole["names"] = self.answer.naming(labels)
         if form == "encoder_decoder" and self.text is not None:
-            return (Message(role="user", content=self.text.format(**whole)),)
+            return (self._turn("user", self.text.format(**whole)),)
         turns: list[Message] = []
         for repeated, group in groupby(self.messages, key=lambda message: message.each):
             block = list(group)
             for fields in each if repeated else [whole]:
-                turns += [Message(role=turn.role, content=turn.content.format(**fields)) for turn in block]
+                turns += [self._turn(turn.role, turn.content.format(**fields)) for turn in block]
         return tuple(turns)
+
+    def _turn(self, role: str, content: str) -> Message:
+        return Message(role=role, content=content.strip() if self.strip else content)
+
+
+def folded(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The conversation without system turns: what they say stands before the first user turn, on lines of its own."""
+    system = [message.content for message in messages if message.role == "system"]
+    others = [message for message in messages if message.role != "system"]
+    first = next((i for i, message in enumerate(others) if message.role == "user"), None)
+    if first is None:
+        return (Message(role="user", content="\n\n".join(system)), *others) if system else tuple(others)
+    others[first] = Message(role="user", content="\n\n".join([*system, others[first].content]))
+    return tuple(others)
 
 
 def load(name: str) -> Prompt:

@@ -19,6 +19,7 @@ from ...prompts.answers import Reply
 from .. import Decoding, Request
 from ..inputs.batches import Batch
 from ..inputs.tokens import Tokens
+from .passes import Passes
 
 if TYPE_CHECKING:
     import torch
@@ -68,17 +69,17 @@ class _Answer:
 
 
 class Writer:
-    """A model that writes, with its tokenizer; `pad` fills batches up, `seed` is the experiment's.
+    """A model that writes; its forward passes say with what batches are filled up, `seed` is the experiment's.
 
     The settings that came with the model are taken from it: `generate` would use them wherever it is not told.
     """
 
-    def __init__(self, model: Any, tokens: Tokens, pad: int, seed: int) -> None:
+    def __init__(self, passes: Passes, seed: int) -> None:
         import transformers
 
-        self.model = model
-        self.tokens = tokens
-        self.pad = pad
+        self.model = model = passes.model
+        self.tokens = passes.tokens
+        self.pad, self.start = passes.pad, passes.start
         self.seed = seed
         self._own: Any = model.generation_config
         model.generation_config = transformers.GenerationConfig()
@@ -132,7 +133,7 @@ class Writer:
             num_beams=1,
             pad_token_id=self.pad,
             eos_token_id=self._own.eos_token_id,
-            decoder_start_token_id=self.model.config.decoder_start_token_id if self._encoder_decoder else None,
+            decoder_start_token_id=self.start if self._encoder_decoder else None,
             return_dict_in_generate=True,
         )
         return settings

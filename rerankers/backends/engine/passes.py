@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import BackendError, InputError
 from ..inputs.batches import Batch, Prepared
 from ..inputs.tokens import Tokens, padded
-from .last_layer import LastLayer
+from ..models.positions import first_position, longest_input, start_token
 from .prefixes import Prefixes
 
 if TYPE_CHECKING:
@@ -25,16 +25,18 @@ class Passes:
     """A model and its tokenizer, ready to read prompts.
 
     `keep_beginnings`: whether what prompts begin with in common is read once, where the model can do that.
-    `compiled`: whether the model is compiled, as it is; otherwise its last layer skips what is not asked about.
     """
 
-    def __init__(self, model: Any, tokens: Tokens, *, keep_beginnings: bool, compiled: bool) -> None:
+    def __init__(self, model: Any, tokens: Tokens, *, keep_beginnings: bool) -> None:
         self.model = model
         self.tokens = tokens
         self.device = model.device
         self.encoder_decoder = tokens.architecture == "encoder_decoder"
+        self.longest = longest_input(model)
+        self.start = start_token(model) if self.encoder_decoder else first_position(model)
+        """An answer's first token (encoder-decoders), or a prompt's first position."""
+
         self._accepted = set(inspect.signature(model.forward).parameters)
-        self.last_layer = LastLayer(None if self.encoder_decoder or compiled else model)
         self.prefixes = Prefixes(model) if keep_beginnings and self._remembers_all else None
 
     @property
@@ -68,10 +70,10 @@ class Passes:
             "attention_mask": torch.tensor(mask, device=self.device),
         }
         if self.encoder_decoder:
-            first = [self.model.config.decoder_start_token_id, *self.tokens.decoder_prefix(batch[0].request)]
+            first = [self.start, *self.tokens.decoder_prefix(batch[0].request)]
             inputs["decoder_input_ids"] = torch.tensor([first] * len(rows), device=self.device)
         elif "position_ids" in self._accepted:
-            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + self.start
         return inputs
 
     def last_logits(self, batch: Batch) -> torch.Tensor:
@@ -80,8 +82,7 @@ class Passes:
             [prompt] = batch
             if lengths := self.tokens.shared_prefixes(prompt.request, prompt.ids):
                 self._check_length(prompt)
-                with self.last_layer.positions(1):
-                    kept: torch.Tensor = self.prefixes.last_logits(prompt.ids, lengths)
+                kept: torch.Tensor = self.prefixes.last_logits(prompt.ids, lengths)
                 return kept
         return self._logits(self.inputs(batch), last=1)[:, -1]
 
@@ -120,17 +121,15 @@ class Passes:
     def _logits(self, inputs: dict[str, Any], last: int | None = None) -> torch.Tensor:
         """The logits of the last positions, of all of them unless told."""
         keep = {"logits_to_keep": last} if last and "logits_to_keep" in self._accepted else {}
-        with self.last_layer.positions(last if keep else None):
-            logits: torch.Tensor = self.model(**inputs, **keep, use_cache=False).logits
+        logits: torch.Tensor = self.model(**inputs, **keep, use_cache=False).logits
         return logits
 
     def _check_length(self, prompt: Prepared) -> None:
-        # T5's positions are relative and have no end.
-        longest = None if self.encoder_decoder else getattr(self.model.config, "max_position_embeddings", None)
-        if longest is not None and len(prompt.ids) + self.tokens.answer_tokens(prompt.request) > longest:
+        answer = 0 if self.encoder_decoder else self.tokens.answer_tokens(prompt.request)
+        if self.longest is not None and len(prompt.ids) + answer > self.longest:
             raise InputError(
                 f"query {prompt.request.query.id}: a prompt of {len(prompt.ids)} tokens does not fit the model's "
-                f"{longest}; lower ranker.passage_tokens or the documents a prompt"
+                f"{self.longest}; lower ranker.passage_tokens or the documents a prompt"
             )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from ...errors import InputError
 from ...prompts.prompts import Architecture
 from .. import Request
+from .chat_templates import ChatTemplate, TemplateOptions, chat_template
 from .pairs import Pairs
 
 SEAM = "\ue000"
@@ -30,16 +31,14 @@ LEAST = 32
 PART = 3
 """A first passage is read by itself where it is at least one part in so many of the prompt."""
 
-TEMPLATE_DATE = "26 Jul 2024"
-"""What Llama 3's chat template writes as today's date where it is not told: a prompt must not change with the day."""
-
 
 class Tokens:
     """Turns requests into token ids."""
 
-    def __init__(self, tokenizer: Any, architecture: Architecture) -> None:
+    def __init__(self, tokenizer: Any, architecture: Architecture, options: TemplateOptions | None = None) -> None:
         self.tokenizer = tokenizer
         self.architecture = architecture
+        self._options = options or TemplateOptions()
         control = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
         self._control = re.compile("|".join(re.escape(token) for token in control if len(token) > 1) or r"(?!)")
         self._shared: dict[tuple[object, ...], tuple[int, ...]] = {}
@@ -50,6 +49,25 @@ class Tokens:
     def pairs(self) -> Pairs:
         """The same for a cross-encoder."""
         return Pairs(self.tokenizer, self._shield, lambda text: self._ids(text, special=False))
+
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        """The chat template; an encoder-decoder's is not used. Raises `InputError` where it cannot be read."""
+        return chat_template(self.tokenizer, self._options) if self.architecture == "decoder_only" else None
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What makes prompts what they are besides the model's files; empty where no chat template has a part in it."""
+        if self.template is not None:
+            return {"chat_template": self.template.digest}
+        unused = self.architecture == "decoder_only" and self.tokenizer.chat_template
+        return {"chat_template": "none"} if unused else {}
+
+    @property
+    def details(self) -> dict[str, object]:
+        """What the manifest tells of how prompts are rendered, where that is not as the prompt says."""
+        folds = self.template is not None and self.template.folds_system_turns
+        return {"system_turns": "put before the first user turn"} if folds else {}
 
     def _cut(self, text: str, length: int | None) -> str:
         """The text's first `length` tokens, turned back into text.
@@ -75,13 +93,8 @@ class Tokens:
             self.architecture,
             {name: self._shield(self.cut(note, lengths.get(name))) for name, note in request.ask.notes},
         )
-        if self.architecture == "decoder_only" and self.tokenizer.chat_template:
-            text = self.tokenizer.apply_chat_template(
-                [message.model_dump(include={"role", "content"}) for message in messages],
-                tokenize=False,
-                add_generation_prompt=True,
-                date_string=TEMPLATE_DATE,
-            )
+        if self.template is not None:
+            text = self.template.render(messages)
             # The template writes the special tokens; where llm-rankers appends to its text, the tokenizer adds them
             # once more.
             special = terms.compat == "llm-rankers" and bool(terms.prompt.answer.prefix.decoder_only)

@@ -47,7 +47,6 @@ def adapted(model: Any, adapter: Source, *, merge: bool) -> Any:
     Raises `InputError` where peft cannot load the adapter, or where it does not fit the model.
     """
     import peft
-    import safetensors
 
     try:
         config = peft.PeftConfig.from_pretrained(str(adapter.folder))
@@ -61,7 +60,9 @@ def adapted(model: Any, adapter: Source, *, merge: bool) -> Any:
             warnings.simplefilter("ignore")  # that the base model's name is not the one of the training
             wrapped = peft.get_peft_model(model, config)
             report = wrapped.load_adapter(str(adapter.folder), "default", is_trainable=False)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except InputError:
+        raise
+    except Exception as error:
         raise InputError(f"adapter {adapter.name} does not fit the model: {one_line(error)}") from error
     if odd := sorted({*report.missing_keys, *report.unexpected_keys}):
         raise InputError(
@@ -98,17 +99,15 @@ def _of_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except safetensors.SafetensorError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"adapter {path.parent}: {path.name} cannot be read: {one_line(error)}") from error
 
 
 def _of_pickle(path: Path) -> dict[str, tuple[int, ...]]:
-    import pickle
-
     import torch
 
     try:
         found: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:
         raise InputError(f"adapter {path.parent}: {path.name} cannot be read: {one_line(error)}") from error
     return {name: tuple(weight.shape) for name, weight in found.items()}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import platform
-from functools import cache
 from typing import TYPE_CHECKING
 
 from ...errors import InputError
@@ -54,19 +51,3 @@ def slow_in_software(dtype: torch.dtype, device: torch.device) -> bool:
     has = torch.cpu.get_capabilities()
     names = ("avx512_bf16", "amx_bf16") if dtype == torch.bfloat16 else ("avx512_fp16", "amx_fp16")
     return bool(has.get("architecture") == "x86_64" and not any(has.get(name) for name in names))
-
-
-@cache  # it is for the whole process
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, and take it again, where its allocator is that of glibc.
-
-    A forward pass frees and takes the same megabytes hundreds of times, and glibc hands them back to the system, which
-    clears every page before it gives it again: up to an eighth of a decoder-only model's time on a CPU. How much is
-    held at most does not change.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    trim_threshold, mmap_threshold = -1, -3  # the names of malloc.h, mallopt(3)
-    libc = ctypes.CDLL(None)
-    libc.mallopt(trim_threshold, 2**31 - 1)
-    libc.mallopt(mmap_threshold, 32 * 2**20)  # the most that it takes

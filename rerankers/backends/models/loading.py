@@ -44,9 +44,10 @@ class Source:
 
 
 def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> Any:
-    """One part of a model: its config, its tokenizer or its weights. `key` is that of the config which is to blame."""
-    import safetensors
+    """One part of a model: its config, its tokenizer or its weights. `key` is that of the config which is to blame.
 
+    Raises `InputError` for whatever transformers, and the libraries that read the files for it, raise.
+    """
     try:
         with ONE_AT_A_TIME:
             try:
@@ -57,10 +58,12 @@ def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> 
                 if source.is_folder:
                     raise
                 return kind.from_pretrained(source.name, **source.arguments, **more)
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
+    except Exception as error:
         if out_of_memory(error):
             raise
-        raise InputError(f"{key}: {source.name} cannot be loaded: {one_line(error)}") from error
+        told = isinstance(error, (OSError, ValueError, ImportError, RuntimeError)) and str(error)
+        said = one_line(error) if told else f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"{key}: {source.name} cannot be loaded: {said}") from error
 
 
 def locate(

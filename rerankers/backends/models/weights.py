@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ...errors import InputError
-from .. import ModelOptions
+from ..inputs.chat_templates import TemplateOptions
 from .adapters import adapted, base_of, head_labels, names_of_weights
 from .devices import device_of, dtype_of
 from .loading import (
@@ -25,6 +25,7 @@ from .loading import (
     named,
     one_line,
 )
+from .positions import of_config
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ EXTRAS = {"accelerate", "peft"}
 """Packages that are extras of this one."""
 
 
-class WeightOptions(ModelOptions):
+class WeightOptions(TemplateOptions):
     """Keys of the `model` section that say which weights are loaded, and how."""
 
     name: str = Field(description="a hub id such as google/flan-t5-large, or a folder; also of an adapter")
@@ -164,8 +165,8 @@ class Weights:
         import transformers
 
         tokenizer = load(transformers.AutoTokenizer, self._tokenizer_source)
-        longest = getattr(self.config, "max_position_embeddings", None)
-        if isinstance(longest, int):
+        longest = of_config(self.config)
+        if longest is not None:
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
         return tokenizer
 

@@ -166,7 +166,7 @@ class Conversation:
         assert self._server is not None
         fields = Fields(
             name=options.name,
-            extra_body=options.extra_body,
+            extra_body=self.backend.extra_body,
             omit=frozenset(options.omit),
             top_logprobs=options.top_logprobs,
             group_size=options.prompts_per_request or max(1, options.max_concurrency // IN_REQUESTS),

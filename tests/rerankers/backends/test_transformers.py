@@ -369,7 +369,7 @@ def test_what_was_under_way_is_handed_over_before_a_failure_is_raised(
         while True:
             found.extend(request for request, _ in backend.collect())
 
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(BackendError, match=r"failed on a prompt of \d+ tokens \(RuntimeError: broken\)"):
         collect_all()
     assert requests[0] in found
     assert requests[1] in found
@@ -489,6 +489,13 @@ def test_opening_a_model_reads_no_weights(folder: Path) -> None:
         {"tokenizer.json": b"garbage"},
         {"tokenizer.json": b"{}"},
         {"tokenizer_config.json": b"{", "tokenizer.json": b"{"},
+        {"tokenizer_config.json": b"[1]"},
+        {"tokenizer.json": b'{"version": "1.0", "model": 7}'},
+        {"model.safetensors": b"\xff" * 64},
+        {"model.safetensors": None, "pytorch_model.bin": b"cos\nsystem\n(S'true'\ntR."},
+        {"model.safetensors": None, "pytorch_model.bin": b"PK\x03\x04 no archive"},
+        {"model.safetensors": None, "model.safetensors.index.json": b'{"weight_map": 7}'},
+        {"model.safetensors": None, "model.safetensors.index.json": b'{"weight_map": {"a": "gone.safetensors"}}'},
     ],
 )
 def test_damaged_files_are_the_users_to_mend(copied: Path, posed, damage: dict[str, bytes | None]) -> None:
@@ -498,9 +505,16 @@ def test_damaged_files_are_the_users_to_mend(copied: Path, posed, damage: dict[s
         else:
             (copied / name).write_bytes(content)
     backend = opened(copied)
-    backend.submit(posed(backend))
     with pytest.raises(InputError, match=r"^model\.name: .*copied cannot be loaded: ") as raised:
-        backend.collect()
+        answered(backend, posed(backend))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("config", [b"garbage", b"[]", b"7", b'{"model_type": 7}', b'{"model_type": "nothing"}', b""])
+def test_a_damaged_config_is_the_users_to_mend(copied: Path, config: bytes) -> None:
+    (copied / "config.json").write_bytes(config)
+    with pytest.raises(InputError, match=r"^model\.name: .*copied cannot be loaded: ") as raised:
+        opened(copied)
     assert "\n" not in str(raised.value)
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from r2llm.rerankers.backends import Request, Setting, transformers
+from r2llm.rerankers.backends.inputs.chat_templates import TemplateOptions
 from r2llm.rerankers.backends.inputs.tokens import SEAM, Tokens, padded
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker, Requests
@@ -80,15 +81,21 @@ def test_llm_rankers_writes_the_first_token_twice(backends, posed) -> None:
 
 def test_a_model_without_a_chat_template_reads_the_message(backends, posed) -> None:
     tokenizer = backends["tiny_llama"].tokens.tokenizer
-    tokens = Tokens(tokenizer, "decoder_only")
     template, tokenizer.chat_template = tokenizer.chat_template, None
     try:
+        tokens = Tokens(tokenizer, "decoder_only")
         text, ids = tokens.prompt(posed("tiny_llama", ["red moon", "a planet"]))
+        assert tokens.identity == {}
     finally:
         tokenizer.chat_template = template
     assert text == SETWISE + " Passage:"
     assert ids == tokenizer(text)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
+    # So does one whose template is switched off.
+    without = Tokens(tokenizer, "decoder_only", TemplateOptions(chat_template="none"))
+    assert without.prompt(posed("tiny_llama", ["red moon", "a planet"])) == (text, ids)
+    assert without.identity == {"chat_template": "none"}
+    assert Tokens(backends["tiny_t5"].tokens.tokenizer, "encoder_decoder").identity == {}
 
 
 # Labels
