@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,16 +36,8 @@ MOST_REPEATED = 100_000
 DEEPEST = 100
 """How deep values may be nested."""
 
-MOST_DIGITS = 99
-"""Longer integers are not computed: none of them has 64 bits."""
-
-NOT_YAML = "not valid YAML: "
-
 Written = tuple["Key", yaml.Node, yaml.Node]
 """A key, the node that shows where it stands, and its value's."""
-
-Fault = Callable[[str, int | None], InputError]
-"""The error that a problem and its line are."""
 
 Key = tuple[str, ...]
 """The way to a value: the keys from the top, `("ranker", "num_child")`; items of a list go by number, from 0."""
@@ -152,11 +144,10 @@ def setting(text: str) -> Document:
     if not equals or not all(keys):
         raise InputError(f"--set {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
     place = Place(f"--set {text}", Path.cwd())
-
-    def fault(problem: str, _: int | None) -> InputError:
-        return InputError(f"--set {text}: not a YAML value: {problem.removeprefix(NOT_YAML)}")
-
-    parsed, nodes = _parse(value, fault)
+    try:
+        parsed, nodes = _parse(value)
+    except ILL_FORMED as error:
+        raise InputError(f"--set {text}: not a YAML value: {_problem(error)}") from error
     places = {(*keys, *key): replace(place, text=_text(node)) for key, _, node in nodes}
     for key in reversed(keys):
         parsed = {key: parsed}
@@ -173,25 +164,17 @@ def _read(path: Path, shipped: Path, extending: tuple[Path, ...]) -> Document:
     for key in several if names else ():
         name = own.places[key].text
         if not name:
-            raise InputError(f"{_words(own, key)}: extends takes names of config files")
+            raise InputError(f"{own.places[key].words}: extends takes names of config files")
         try:
             parent = find(name, path.parent, shipped)
         except InputError as error:
-            raise InputError(f"{_words(own, ('extends',))}: {error}") from error
+            raise InputError(f"{own.places[key].words}: {error}") from error
         document.merge(_read(parent, shipped, (*extending, path.resolve())))
     document.merge(own)
     return document
 
 
-def _words(document: Document, key: Key) -> str:
-    place = document.place(key)
-    return place.words if place else ".".join(key)
-
-
 def _file(path: Path) -> Document:
-    def fault(problem: str, line: int | None) -> InputError:
-        return InputError(f"{path}{f', line {line}' if line else ''}: {problem}")
-
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InputError(
@@ -200,7 +183,12 @@ def _file(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path}: cannot be read: {error}") from error
-    values, nodes = _parse(text, fault)
+    try:
+        values, nodes = _parse(text)
+    except ILL_FORMED as error:
+        mark = getattr(error, "problem_mark", None)
+        form = "" if isinstance(error, _UnfitError) else "not valid YAML: "
+        raise InputError(f"{path}{f', line {mark.line + 1}' if mark else ''}: {form}{_problem(error)}") from error
     if not nodes:
         raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
     places = {
@@ -222,58 +210,58 @@ class _Loader(yaml.SafeLoader):
 
     def integer(self, node: yaml.ScalarNode) -> float:
         """Return the integer, or infinity for one beyond 64 bits."""
-        number = self.construct_yaml_int(node) if len(node.value) < MOST_DIGITS else math.inf
+        number = self.construct_yaml_int(node) if len(node.value) < 99 else math.inf
         return number if abs(number) < 2**63 else math.inf
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
 
 
-def _parse(text: str, fault: Fault) -> tuple[Any, list[Written]]:
-    """Return what YAML says, and its nodes by key: the whole first.
-
-    Raises what `fault` makes of a problem and its line.
-    """
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        _ = _extent(root, fault, {}) if root else None
-        values = loader.construct_document(root) if root else None
-    except ILL_FORMED as error:
-        mark = getattr(error, "problem_mark", None)
-        raise fault(NOT_YAML + _problem(error), mark.line + 1 if mark else None) from error
-    return values, [*_nodes((), root, root)] if root else []
+class _UnfitError(yaml.MarkedYAMLError):
+    """It is YAML, but none that a config is written in."""
 
 
-def _extent(node: yaml.Node, fault: Fault, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+def _parse(text: str) -> tuple[Any, list[Written]]:
+    """Return what YAML says, and its nodes by key, the whole first; none where it is empty. Raises `ILL_FORMED`."""
+    loader = _Loader(text)
+    root = loader.get_single_node()
+    if root is None:
+        return None, []
+    _extent(root, {})
+    return loader.construct_document(root), [*_nodes((), root, root)]
+
+
+def _extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     """Return of how many values a node is made, and how deep, each alias being what it repeats; nodes are visited once.
 
-    Raises what `fault` makes of too many or too deep ones, of a key that is no word or stands there twice, which YAML
-    lets silently win over the earlier one, and of text that is not Unicode.
+    Raises for too many or too deep ones, for text that is not Unicode, and for a key that is no word or stands there
+    twice: YAML lets it silently win over the earlier one.
     """
     if id(node) in known:
         return known[id(node)]
-    line = node.start_mark.line + 1
     known[id(node)] = (0, DEEPEST)  # whoever meets it again below itself is nested without end
     below = []
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag not in WORD_TAGS or not key.value.isprintable():
-                raise fault("a key must be a word, in quotes if need be", key.start_mark.line + 1)
+                raise _UnfitError(problem="a key must be a word, in quotes if need be", problem_mark=key.start_mark)
             if key.value in seen and key.value != "<<":
-                raise fault(f"{key.value} is given twice", key.start_mark.line + 1)
+                raise _UnfitError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
-            below.append(_extent(value, fault, known))
+            below.append(_extent(value, known))
     elif isinstance(node, yaml.SequenceNode):
-        below = [_extent(value, fault, known) for value in node.value]
+        below = [_extent(value, known) for value in node.value]
     elif re.search("[\ud800-\udfff]", node.value):
-        raise fault("half a character: a surrogate without its other half", line)
+        raise _UnfitError(problem="half a character: a surrogate without its other half", problem_mark=node.start_mark)
     count, depth = 1 + sum(count for count, _ in below), 1 + max((depth for _, depth in below), default=0)
     if depth > DEEPEST:
-        raise fault(f"{NOT_YAML}it is nested without end", line)
+        raise yaml.MarkedYAMLError(problem="it is nested without end", problem_mark=node.start_mark)
     if count > len(known) + MOST_REPEATED:
-        raise fault(f"aliases of aliases make {count:,} values of it; write out what is meant", line)
+        raise _UnfitError(
+            problem=f"aliases of aliases make {count:,} values of it; write out what is meant",
+            problem_mark=node.start_mark,
+        )
     known[id(node)] = (count, depth)
     return count, depth
 

@@ -272,7 +272,7 @@ def _content(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"prompt {path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"prompt {path}: not a YAML mapping: {content!r}")
