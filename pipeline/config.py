@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -55,8 +55,8 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 class BeirFolder(_Section):
     """A BEIR folder and the split whose qrels name the queries."""
 
-    beir: str
-    split: str = "test"
+    beir: str = Field(description="the folder, or the name of a shipped dataset")
+    split: str = Field("test", description="the one whose qrels name the queries")
 
 
 class DataFiles(_Section):
@@ -73,9 +73,9 @@ class DataFiles(_Section):
 class CandidateFile(_Section):
     """Candidates with their text in one file, as RankLLM writes them."""
 
-    candidates: str
-    qrels: str | None = None
-    queries: str | None = None
+    candidates: str = Field(description="JSON or JSONL with query, candidates and their text")
+    qrels: str | None = Field(None, description="TREC or BEIR TSV")
+    queries: str | None = Field(None, description="TSV or JSONL")
 
 
 class Queries(_Section):
@@ -98,8 +98,8 @@ class Bm25(_Section):
     """Lucene BM25 through Pyserini."""
 
     index: str = Field(description="a prebuilt index by Pyserini's name, a Lucene folder, or `build`")
-    k1: float = Field(0.9, ge=0)
-    b: float = Field(0.4, ge=0, le=1)
+    k1: float = Field(0.9, ge=0, description="how fast a term's frequency saturates")
+    b: float = Field(0.4, ge=0, le=1, description="how far scores are normalised by length")
 
 
 class FirstStage(_Section):
@@ -137,7 +137,7 @@ class Evaluate(_Section):
 class Stage(_Section):
     """A stage of a cascade: it reranks the first documents of the order that the stage before it left."""
 
-    ranker: dict[str, Any]
+    ranker: dict[str, Any] = Field(description="as the config's own")
     model: dict[str, Any] | None = Field(None, description="the config's own unless given")
     depth: int | None = Field(None, ge=1, description="how many documents it ranks; all unless given")
 
@@ -167,9 +167,9 @@ class Fuse(_Section):
 class Expected(_Section):
     """A published figure."""
 
-    value: float
-    tolerance: float = Field(ge=0)
-    source: str
+    value: float = Field(description="the measure's mean")
+    tolerance: float = Field(ge=0, description="how far a run may be from it")
+    source: str = Field(description="where it was published")
 
 
 def _dataset_form(value: object) -> str:
@@ -195,21 +195,25 @@ class Config(_Section):
     A cascade has `stages` instead of a `ranker`; its `model` is that of the stages that have none of their own.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="names the run's folder and is its tag")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="names the run's folder and is its tag; the file's stem"
+    )
     dataset: DatasetForm = Field(description="an ir_datasets id, a BEIR folder, or files")
     queries: Queries = Queries()
     first_stage: FirstStage = FirstStage()
-    ranker: dict[str, Any] | None = None
-    model: dict[str, Any] | None = None
+    ranker: dict[str, Any] | None = Field(None, description="what is asked, how often, how answers make a ranking")
+    model: dict[str, Any] | None = Field(None, description="who answers")
     stages: list[Stage] | None = Field(None, min_length=1, description="a cascade: rankers that follow each other")
     fuse: Fuse | None = None
     evaluate: Evaluate = Evaluate()
     expected: dict[str, Expected] = {}
-    schedule: Literal["throughput", "latency"] = "throughput"
+    schedule: Literal["throughput", "latency"] = Field(
+        "throughput", description="all queries at once, or one at a time, whose seconds are then its latency"
+    )
     shared_ledger: str | None = Field(
         None, description="a folder of answers that runs share, also across machines; looked up before a model is asked"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of all chance that has no seed of its own")
 
     @property
     def shuffle_seed(self) -> int:
@@ -469,20 +473,25 @@ def kinds(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def _below(above: Sequence[Any], key: str, values: Any) -> list[Any]:
+def models(types: Iterable[Any]) -> list[type[BaseModel]]:
+    """Return those of some types that check a section."""
+    return [kind for kind in types if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
+def below(above: Sequence[Any], key: str, values: Any) -> list[Any]:
     """Return the types that the value at a key or item may have, `values` being of the types `above`; [] if unknown."""
-    below = []
+    found = []
     for kind in above:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if models([kind]):
             fields = [field for name, field in kind.model_fields.items() if key == (field.alias or name)]
-            below += [one for field in fields for one in kinds(field.annotation)]
+            found += [one for field in fields for one in kinds(field.annotation)]
         elif get_origin(kind) is not Literal and get_args(kind):
-            below += kinds(get_args(kind)[1 if get_origin(kind) is dict else 0])
-    if key in SELECTORS and dict[str, Any] in below:
+            found += kinds(get_args(kind)[1 if get_origin(kind) is dict else 0])
+    if key in SELECTORS and dict[str, Any] in found:
         section = values.get(key) if isinstance(values, dict) else None
         name = section.get(SELECTORS[key]) if isinstance(section, dict) else None
-        return [*below, *takers(key, name)] if name in choices(key) else below
-    return below
+        return [*found, *takers(key, name)] if name in choices(key) else found
+    return found
 
 
 def _typed(document: Document, value: Any, allowed: Sequence[Any], key: Key) -> Any:
@@ -491,10 +500,10 @@ def _typed(document: Document, value: Any, allowed: Sequence[Any], key: Key) -> 
     Raises `InputError` for numbers that no computer's integers or floats hold.
     """
     if isinstance(value, dict):
-        return {part: _typed(document, one, _below(allowed, part, value), (*key, part)) for part, one in value.items()}
+        return {part: _typed(document, one, below(allowed, part, value), (*key, part)) for part, one in value.items()}
     if isinstance(value, list):
         items = [(str(number), one) for number, one in enumerate(value)]
-        return [_typed(document, one, _below(allowed, part, value), (*key, part)) for part, one in items]
+        return [_typed(document, one, below(allowed, part, value), (*key, part)) for part, one in items]
     place = document.places.get(key)
     if isinstance(value, str) or place is None or place.text is None:
         return value
@@ -502,7 +511,7 @@ def _typed(document: Document, value: Any, allowed: Sequence[Any], key: Key) -> 
         return None
     if not {type(value), float if type(value) is int else type(value)} & set(allowed):
         words = [word for kind in allowed if get_origin(kind) is Literal for word in get_args(kind)]
-        if str in [*allowed, *_below(allowed, "0", value)] or place.text in words:
+        if str in [*allowed, *below(allowed, "0", value)] or place.text in words:
             return place.text
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(
@@ -559,9 +568,8 @@ def _known_keys(document: Document, section: Key) -> set[str]:
     """Return the keys of a section, by the names that they have in a file."""
     allowed, values = [Config], document.values
     for part in section:
-        allowed, values = _below(allowed, part, values), yaml_files.value_at(values, (part,))
-    models = [kind for kind in allowed if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return {field.alias or name for model in models for name, field in model.model_fields.items()}
+        allowed, values = below(allowed, part, values), yaml_files.value_at(values, (part,))
+    return {field.alias or name for model in models(allowed) for name, field in model.model_fields.items()}
 
 
 def _plain(message: str) -> str:

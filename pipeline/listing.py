@@ -2,24 +2,125 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from ..rerankers import catalog
+from ..rerankers.errors import InputError
 from ..rerankers.prompts import prompts
-from . import config
+from . import config, yaml_files
 
-Row = tuple[str, str]
+Row = tuple[str, ...]
+
+KEYS = ("key", "type", "default", "meaning")
+
+MOST = 12
+"""A folder of more configs is one line of `grouped`."""
+
+TYPES = {str: "text", int: "integer", float: "number", bool: "true | false"}
+"""The types of YAML, in words; others are mappings."""
 
 
 def rows(what: str) -> list[Row]:
-    """Names and descriptions of all methods, prompts, models, datasets or configs."""
+    """Return names and descriptions of all methods, prompts, backends (models), datasets or configs; or all `KEYS`."""
     return {
         "methods": _methods,
         "prompts": _prompts,
-        "models": _models,
+        "backends": _backends,
+        "models": _backends,
         "datasets": _datasets,
         "configs": _configs,
+        "keys": _keys,
     }[what]()
+
+
+def grouped(configs: Sequence[Row]) -> list[Row]:
+    """Return the rows of configs, those of a folder with many as one."""
+    folders = Counter(str(Path(name).parent) for name, _ in configs)
+    many = [(f"{name}/", f"{count} configs: r2llm list configs {name}") for name, count in folders.items()]
+    return [row for row in configs if folders[str(Path(row[0]).parent)] <= MOST] + [
+        row for row, count in zip(many, folders.values(), strict=True) if count > MOST
+    ]
+
+
+def about(what: str, name: str) -> list[Row] | str:
+    """Return the `KEYS` of a method or backend, a folder's configs, or the file of a prompt or config as text.
+
+    Raises `InputError` where there is none of that name.
+    """
+    section = {"methods": "ranker", "backends": "model", "models": "model"}.get(what)
+    if section:
+        catalog.known(name, config.choices(section), config.SELECTORS[section])
+        return list(_fields(reversed(config.takers(section, name)), ""))
+    if what == "prompts":
+        return catalog.prompt_file(name.partition("/")[0]).read_text(encoding="utf-8")
+    if what != "configs":
+        raise InputError(f"r2llm list {what} takes no name, such as {name}")
+    below = [row for row in _configs() if row[0].startswith(f"{name.rstrip('/')}/")]
+    return below or yaml_files.find(name, Path.cwd(), config.SHIPPED).read_text(encoding="utf-8")
+
+
+def default(field: FieldInfo) -> str:
+    """Return a field's default as YAML has it, or `required`, or `none`."""
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or isinstance(value, BaseModel):
+        return "none"
+    return yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=sys.maxsize).splitlines()[0]
+
+
+def _keys() -> list[Row]:
+    """Return every key of a config, those that some methods or backends have with their names."""
+    found = [
+        ("extends", "text | list of text", "none", "configs to start from, by path or shipped name; later ones win")
+    ]
+    for row in _fields([config.Config], ""):
+        found.append(row)
+        if row[0] not in config.SELECTORS:
+            continue
+        names = config.choices(row[0])
+        users: dict[Row, list[str]] = {}
+        for name in names:
+            for key in _fields(config.takers(row[0], name), f"{row[0]}."):
+                users.setdefault(key, []).append(name)
+        for key, of in sorted(users.items()):
+            found.append(key if of == names else (*key[:3], f"{key[3]} ({', '.join(of)})"))
+        found += [("model.backend", " | ".join(names), "required", "who answers")] if row[0] == "model" else []
+    return found
+
+
+def _fields(models: Iterable[type[BaseModel]], before: str) -> Iterator[Row]:
+    """Yield the `KEYS` of sections that these classes check, and of all sections in them."""
+    for model in models:
+        for name, field in model.model_fields.items():
+            key, kinds = before + (field.alias or name), config.kinds(field.annotation)
+            inner, items = config.models(kinds), config.models(config.below(kinds, "*", None))
+            meaning = field.description or _summary([*inner, *items][0])
+            yield key, " | ".join(dict.fromkeys(map(_type, kinds))), default(field), meaning
+            yield from dict.fromkeys(_fields(inner, f"{key}."))
+            yield from _fields(items, f"{key}.*.")
+
+
+def _summary(documented: object) -> str:
+    return (documented.__doc__ or "").partition("\n")[0].rstrip(".")
+
+
+def _type(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if origin in (list, tuple):
+        return f"list of {' | '.join(map(_type, config.kinds(inner[0])))}"
+    return "null" if kind is type(None) else TYPES.get(kind, "mapping")
 
 
 def _methods() -> list[Row]:
@@ -31,8 +132,8 @@ def _prompts() -> list[Row]:
     return [(prompt.name, f"{', '.join(prompt.asks)}; {prompt.source}") for prompt in found]
 
 
-def _models() -> list[Row]:
-    return [(name, (catalog.backend(name).__doc__ or "").partition("\n")[0].rstrip(".")) for name in catalog.backends()]
+def _backends() -> list[Row]:
+    return [(name, _summary(catalog.backend(name))) for name in catalog.backends()]
 
 
 def _datasets() -> list[Row]:

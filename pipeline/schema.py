@@ -44,7 +44,7 @@ class _About(NamedTuple):
 
 
 RANKER = _About("method", "r2llm list methods says more", "what is asked, how often, and how answers make a ranking")
-MODEL = _About("backend", "r2llm list models says more", "who answers")
+MODEL = _About("backend", "r2llm list backends says more", "who answers")
 
 
 def text() -> str:
@@ -60,7 +60,7 @@ def schema() -> Schema:
     common["prompt"]["examples"] = catalog.prompts()
     methods = {name: catalog.method(name).params for name in catalog.methods()}
     backends = {name: catalog.backend(name).Options for name in catalog.backends()}
-    about = dict(listing.rows("methods") + listing.rows("models"))
+    about = dict(listing.rows("methods") + listing.rows("backends"))
     for name, keys in (methods | backends).items():
         definitions[name] = {"description": about[name], "properties": _properties(keys, name, definitions)}
     whole["properties"] = {"extends": EXTENDS} | whole["properties"]
@@ -87,13 +87,15 @@ class _Generator(GenerateJsonSchema):
         found = super().tagged_union_schema(schema)
         return {"anyOf": found.pop("oneOf")} | found
 
+    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
+        """A scalar of any type: text is what was typed."""
+        return super().str_schema(schema) | {"type": ["string", "number", "boolean"]}
+
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
-        """What a list of texts may be written as: a word or number alone, or a list of them."""
+        """What a list of texts may be written as: a text alone, or a list of them."""
         found = super().function_before_schema(schema)
-        if schema["function"]["function"] is not typing.get_args(config.Texts)[1].func:
-            return found
-        item = {"type": ["string", "integer"]}
-        return {"anyOf": [item, found | {"items": item}]}
+        alone = schema["function"]["function"] is typing.get_args(config.Texts)[1].func
+        return {"anyOf": [found["items"], found]} if alone else found
 
 
 def _schema_of(model: type[BaseModel], owner: str = "") -> Schema:

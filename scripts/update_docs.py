@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from r2llm.pipeline import listing
 from r2llm.pipeline.config import Fuse, Stage
 from r2llm.rerankers import catalog
 from r2llm.rerankers.errors import InputError
@@ -41,21 +40,15 @@ def table(model: type[BaseModel]) -> str:
     if not model.model_fields:
         return "No parameters of its own.\n"
     rows = [
-        f"| `{field.alias or name}` | {default(field)} | {meaning(field)} |"
+        f"| `{field.alias or name}` | {written(listing.default(field))} | {meaning(field)} |"
         for name, field in model.model_fields.items()
     ]
     return "\n".join(["| parameter | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
 
-def default(field: FieldInfo) -> str:
-    """A field's default, as YAML would write it."""
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    if value is None:
-        return "none"
-    lines = yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=sys.maxsize).splitlines()
-    return f"`{lines[0]}`"
+def written(default: str) -> str:
+    """A default as code, unless it is none."""
+    return default if default in ("required", "none") else f"`{default}`"
 
 
 def meaning(field: FieldInfo) -> str:
