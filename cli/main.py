@@ -50,20 +50,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("rerank")(rerank.rerank)
-app.command("merge")(merge.merge)
-app.command("retrieve")(retrieve.retrieve)
-app.command("evaluate")(evaluate.evaluate)
-app.command("check")(check.check)
-app.command("doctor")(doctor.doctor)
-app.command("schema")(schema.schema)
-app.command("prompt")(prompt.prompt)
-app.command("estimate")(estimate.estimate)
-app.command("show")(show.show)
-app.command("verify")(verify.verify)
+for name, command, example in (
+    ("rerank", rerank.rerank, "--config quickstart.yaml --set ranker.k=20 --queries 5"),
+    ("merge", merge.merge, "runs/dl19-setwise-1a2b3c4d"),
+    ("retrieve", retrieve.retrieve, "--config quickstart.yaml"),
+    ("evaluate", evaluate.evaluate, "run.trec --qrels qrels.txt --measure nDCG@10"),
+    ("check", check.check, "--config quickstart.yaml --baseline baseline.json"),
+    ("doctor", doctor.doctor, ""),
+    ("schema", schema.schema, "> schema.json"),
+    ("prompt", prompt.prompt, "--config quickstart.yaml --query q01"),
+    ("estimate", estimate.estimate, "--config dl19-setwise.yaml --set model.device=cuda"),
+    ("show", show.show, "runs/quickstart-1a2b3c4d"),
+    ("verify", verify.verify, "runs/quickstart-1a2b3c4d"),
+    ("inspect", inspect.inspect, "runs/quickstart-1a2b3c4d --query q01"),
+    ("list", listing.list_, "methods setwise.heapsort"),
+):
+    app.command(name, epilog=f"Example: r2llm {name} {example}".rstrip())(command)
 app.add_typer(ledger.app, name="ledger")
-app.command("inspect")(inspect.inspect)
-app.command("list")(listing.list_)
 
 
 @app.callback(invoke_without_command=True)

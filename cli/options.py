@@ -9,16 +9,20 @@ from . import completion
 
 Config = Annotated[
     str,
-    typer.Option("--config", help="A YAML file, or the name of a shipped config.", autocompletion=completion.configs),
+    typer.Option(
+        "--config", help="A YAML file, or a shipped config: quickstart.yaml.", autocompletion=completion.configs
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key: ranker.num_child=4. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key: ranker.k=20; `list keys` has all. Repeatable."),
 ]
-QueryLimit = Annotated[int | None, typer.Option("--queries", metavar="N", help="Only the first N queries.")]
+QueryLimit = Annotated[
+    int | None, typer.Option("--queries", metavar="N", help="Only the first N queries; all by default.")
+]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", metavar="DIR", help="The run's folder, instead of runs/NAME-FINGERPRINT."),
+    typer.Option("--output", metavar="DIR", help="The run's folder; runs/NAME-FINGERPRINT by default."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]

@@ -80,7 +80,7 @@ def default(field: FieldInfo) -> str:
 
 def _keys() -> list[Row]:
     """Return every key of a config, those that some methods or backends have with their names."""
-    found = [
+    found: list[Row] = [
         ("extends", "text | list of text", "none", "configs to start from, by path or shipped name; later ones win")
     ]
     for row in _fields([config.Config], ""):

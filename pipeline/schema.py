@@ -60,7 +60,7 @@ def schema() -> Schema:
     common["prompt"]["examples"] = catalog.prompts()
     methods = {name: catalog.method(name).params for name in catalog.methods()}
     backends = {name: catalog.backend(name).Options for name in catalog.backends()}
-    about = dict(listing.rows("methods") + listing.rows("backends"))
+    about = {row[0]: row[1] for row in listing.rows("methods") + listing.rows("backends")}
     for name, keys in (methods | backends).items():
         definitions[name] = {"description": about[name], "properties": _properties(keys, name, definitions)}
     whole["properties"] = {"extends": EXTENDS} | whole["properties"]

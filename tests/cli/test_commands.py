@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from r2llm.cli.main import app
 from r2llm.pipeline.config import SHIPPED
+from r2llm.rerankers import catalog
 
 QUICKSTART_RUN_FILES = {
     *("config.yaml", "first_stage.trec", "run.trec", "costs.jsonl", "metrics.json", "manifest.json"),
@@ -191,6 +193,7 @@ def test_ties_in_an_evaluated_run_are_noted(r2llm, toy: Path) -> None:
     [
         ("methods", "setwise.heapsort"),
         ("prompts", "yes_no"),
+        ("backends", "transformers"),
         ("models", "transformers"),
         ("datasets", "quickstart"),
         ("configs", "quickstart.yaml"),
@@ -212,6 +215,25 @@ def test_help_and_version(r2llm) -> None:
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith("Usage: ")
     assert re.fullmatch(r"r2llm \d+\.\d+\S*\n", r2llm("--version").out)
+
+
+def test_every_commands_help_has_an_example(r2llm) -> None:
+    for command in app.registered_commands:
+        assert f"\n  Example: r2llm {command.name}" in r2llm(str(command.name), "--help").out
+    text = r2llm("rerank", "--help").out
+    assert "all by default" in text
+    assert "runs/NAME-FINGERPRINT by default" in text
+
+
+def test_list_of_keys_and_of_one_name(r2llm) -> None:
+    keys = [line.split("\t") for line in r2llm("list", "keys").out.splitlines()]
+    assert keys[0] == ["key", "type", "default", "meaning"]
+    assert ["first_stage.depth", "integer", "100", "candidates a query"] in keys
+    noise = {"key": "noise", "type": "number", "default": "0.1", "meaning": "how often a noisy oracle answers wrongly"}
+    assert noise in json.loads(r2llm("list", "backends", "simulated", "--json").out)
+    assert r2llm("list", "prompts", "yes_no").out == catalog.prompt_file("yes_no").read_text()
+    done = r2llm("list", "methods", "setwise.heapsrt")
+    assert (done.code, done.err.count("\n")) == (2, 1)
 
 
 @pytest.mark.parametrize("words", [["rerank"], ["rerank", "--confg", "x"], ["list", "colours"], ["polish"], []])
