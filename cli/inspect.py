@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import console, options
+from ..rerankers.errors import InputError
+from . import console, heading, options
 
 if TYPE_CHECKING:
     from ..pipeline.runs.inspection import Asked, StageTold, Story
+    from ..pipeline.runs.verdicts import Verdict
     from ..rerankers.types import Cost
 
 SHOWN = 20
@@ -19,25 +22,63 @@ SHOWN = 20
 
 def inspect(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
-    query: Annotated[str, typer.Option("--query", metavar="ID", help="The query's identifier.")],
+    query: Annotated[str | None, typer.Option("--query", metavar="ID", help="The query's identifier.")] = None,
+    worst: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="The verdicts on the N queries that lost most, instead.")
+    ] = None,
+    asks: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Only the first N asks; all unless given.")
+    ] = None,
+    text: Annotated[bool, typer.Option("--text", help="The documents' texts too.")] = False,
     prompts: Annotated[bool, typer.Option("--prompts", help="Each ask's prompt too.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Tell a query's story: the first stage, each ask with its answer and how it was read, how the order moved.
+    """Tell a query's story: what reranking did to it, the first stage, each ask and its answer, how the order moved.
 
     Answers come from the run's ledger: no model is needed.
-    """
-    from ..pipeline.runs import inspection
 
+    Examples: r2llm inspect runs/mine --worst 5; r2llm inspect runs/mine --query q1 --asks 10 --text
+    """
+    from ..pipeline.runs import inspection, verdicts
+
+    if (query is None) == (worst is None):
+        raise InputError("inspect needs one of --query ID and --worst N")
+    if query is None:
+        found = verdicts.worst(run_dir, worst or 0)
+        if as_json:
+            console.as_json({"run_dir": str(run_dir), "worst": [_verdict_as_json(one) for one in found]})
+            return
+        for one in found:
+            _show_verdict(one)
+        return
     story = inspection.story(run_dir, query, prompts=prompts)
     if as_json:
         console.as_json(_as_json(story))
     else:
-        _show(story)
+        _show(story, len(story.asks) if asks is None else asks, texts=text)
 
 
-def _show(story: Story) -> None:
-    console.line(f"query {story.query.id}: {story.query.text}")
+def _show_verdict(verdict: Verdict) -> None:
+    from ..pipeline.runs.verdicts import FATES, TOP
+
+    console.line(f"query {verdict.query.id}: {verdict.query.text}")
+    for name, (before, after) in verdict.measures.items():
+        console.line(f"{name} {heading.change(before, after)}")
+    for which, judged in verdict.by_relevance.items():
+        fates = Counter(one.fate for one in judged)
+        console.line(f"{which} documents in the first {TOP}: {', '.join(f'{fates[fate]} {fate}' for fate in FATES)}")
+    if verdict.missed:
+        console.line(f"relevant documents that are no candidates: {verdict.missed}")
+    if verdict.judged:
+        console.table(
+            f"judged documents in the first {TOP}",
+            ["document", "grade", "before", "after", "is"],
+            [[one.doc, str(one.grade), _number(one.before), _number(one.after), one.fate] for one in verdict.judged],
+        )
+
+
+def _show(story: Story, asks: int, *, texts: bool) -> None:
+    _show_verdict(story.verdict)
     cascade = len(story.stages) > 1
     for number, stage in enumerate(story.stages, 1):
         console.line((f"stage {number}: " if cascade else "") + _stage(stage))
@@ -47,9 +88,12 @@ def _show(story: Story) -> None:
         ["rank", "document", "score", "grade"],
         [[str(rank), doc, f"{score:.4f}", _grade(story.grades.get(doc))] for rank, (doc, score) in found],
     )
-    if story.asks:
+    shown = list(enumerate(story.asks, 1))[:asks]
+    if len(shown) < len(story.asks):
+        console.line(f"the first {len(shown)} of {len(story.asks)} asks")
+    if shown:
         console.table(
-            f"{len(story.asks)} asks",
+            f"{len(shown)} asks",
             [
                 "ask",
                 *(["stage"] if cascade else []),
@@ -57,9 +101,9 @@ def _show(story: Story) -> None:
                 "tokens",
                 "from",
             ],
-            [_row(number, asked, story) for number, asked in enumerate(story.asks, 1)],
+            [_row(number, asked, story) for number, asked in shown],
         )
-    for number, asked in enumerate(story.asks, 1):
+    for number, asked in shown:
         if asked.prompt:
             size = "" if asked.prompt.tokens is None else f", {len(asked.prompt.tokens)} tokens"
             console.block(f"----- prompt of ask {number}{size}\n{asked.prompt.text}\n----- end of the prompt")
@@ -69,6 +113,9 @@ def _show(story: Story) -> None:
             ["rank", "before", "document", "grade"],
             [[str(move.rank), _number(move.before), move.doc, _grade(move.grade)] for move in story.moves],
         )
+    if texts:
+        for doc in dict.fromkeys([*(move.doc for move in story.moves), *(one.doc for one in story.verdict.judged)]):
+            console.line(f"text of {doc}: {story.texts.get(doc, '')}")
     if story.cost:
         console.line(f"last execution: {_spent(story.cost)}")
         for number, stage in enumerate(story.stages, 1):
@@ -153,7 +200,7 @@ def _as_json(story: Story) -> dict[str, Any]:
     stages = [_stage_as_json(stage) for stage in story.stages]
     return {
         "run_dir": str(story.run_dir),
-        "query": dataclasses.asdict(story.query),
+        **_verdict_as_json(story.verdict),
         **({"stages": stages} if len(stages) > 1 else {key: stages[0][key] for key in ("ranker", "model")}),
         "first_stage": [
             {"rank": rank, "doc": doc, "score": score, "grade": story.grades.get(doc)}
@@ -163,6 +210,17 @@ def _as_json(story: Story) -> dict[str, Any]:
         "moves": [dataclasses.asdict(move) for move in story.moves],
         "cost": dataclasses.asdict(story.cost) if story.cost else None,
         "notes": list(story.notes),
+    }
+
+
+def _verdict_as_json(verdict: Verdict) -> dict[str, Any]:
+    import dataclasses
+
+    return {
+        "query": dataclasses.asdict(verdict.query),
+        "measures": {name: list(pair) for name, pair in verdict.measures.items()},
+        "judged": [dataclasses.asdict(one) | {"fate": one.fate} for one in verdict.judged],
+        "missed": verdict.missed,
     }
 
 

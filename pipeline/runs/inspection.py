@@ -28,11 +28,9 @@ from ..progress import Listener
 from ..prompt_preview import Shown, open_without_weights, shown
 from ..retrieve import FirstStage, retrieve
 from . import costs, manifest, record
+from .verdicts import TOP, Verdict, verdict
 
 LEDGER = "ledger.sqlite"
-
-TOP = 10
-"""How much of the final order is told where the method has no k of its own."""
 
 REPLAYED_TEXTS = (
     "the answers were replayed from recorded texts, of which no ledger is kept: the asks and how they were answered "
@@ -88,11 +86,14 @@ class Story:
 
     run_dir: Path
     query: Query
+    verdict: Verdict
     stages: Sequence[StageTold]
     first_stage: Sequence[tuple[str, float]]
     grades: Mapping[str, int]
     asks: Sequence[Asked]
     moves: Sequence[Move]
+    texts: Mapping[str, str]
+    """Those of all candidates, whole."""
     cost: Cost | None
     """What the last execution counted, all stages together."""
 
@@ -124,6 +125,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
     return Story(
         run_dir=run_dir,
         query=candidates.query,
+        verdict=verdict(candidates.query, list(ranks), final, grades, run_dir),
         stages=[
             StageTold(ranker, stage.model or {}, stage.depth, cost)
             for ranker, stage, cost in zip(rankers, loaded.stages, each, strict=True)
@@ -132,6 +134,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
         grades=grades,
         asks=asks,
         moves=[Move(rank, ranks.get(doc), doc, grades.get(doc)) for rank, doc in enumerate(top, 1)],
+        texts={doc.id: doc.text for doc in candidates.docs},
         cost=total,
         notes=notes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ def test_the_story_in_tables(r2llm, run_dir: Path) -> None:
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
         "query q1: why is the sea salt",
+        "nDCG@10 0.5000 → 1.0000 (+0.5000)",
+        "Judged@10 0.3333 → 0.3333 (+0.0000)",
+        "relevant documents in the first 10: 0 gained, 0 lost, 1 kept",
+        "document\tgrade\tbefore\tafter\tis",
+        "d3\t2\t3\t1\tkept",
         "setwise.heapsort, prompt setwise, scoring likelihood; model: simulated oracle",
         "rank\tdocument\tscore\tgrade",
         "1\td1\t3.0000\t-",
@@ -38,7 +44,8 @@ def test_a_cascade_is_told_stage_by_stage(r2llm, toy: Path) -> None:
     stages = "stages=[{ranker: {method: pointwise.yes_no}}, {ranker: {method: setwise.heapsort}, depth: 2}]"
     assert r2llm("rerank", "--config", "toy.yaml", "--set", stages, "--output", "cascade").code == 0
     lines = r2llm("inspect", "cascade", "--query", "q1").out.splitlines()
-    assert lines[1:3] == [
+    first = lines.index("d3\t2\t3\t1\tkept") + 1
+    assert lines[first : first + 2] == [
         "stage 1: pointwise.yes_no, prompt yes_no, scoring likelihood; model: simulated oracle",
         "stage 2: setwise.heapsort, prompt setwise, scoring likelihood; model: simulated oracle; the first 2 documents",
     ]
@@ -92,8 +99,50 @@ def test_as_json(r2llm, run_dir: Path) -> None:
     assert found["cost"]["asks"] == 2
 
 
+def test_only_some_asks_and_the_texts(r2llm, run_dir: Path) -> None:
+    lines = r2llm("inspect", run_dir, "--query", "q1", "--asks", 1, "--text").out.splitlines()
+    assert "the first 1 of 2 asks" in lines
+    assert [line.partition("\t")[0] for line in lines[lines.index("the first 1 of 2 asks") + 1 :]][:3] == [
+        *("ask", "1", "rank")
+    ]
+    assert "text of d2: Sea water is salt." in lines
+    assert "ask\tround" not in r2llm("inspect", run_dir, "--query", "q1", "--asks", 0).out
+
+
+def test_the_queries_that_lost_most_come_first(r2llm, toy: Path) -> None:
+    docs = [f"d{number}" for number in range(1, 13)]
+    (toy / "docs.jsonl").write_text("".join(f'{{"_id": "{doc}", "text": "text of {doc}"}}\n' for doc in docs))
+    first = {"q1": docs, "q2": docs[::-1], "q3": docs}
+    (toy / "queries.tsv").write_text("q1\tone\nq2\ttwo\nq3\tthree\n")
+    (toy / "bm25.trec").write_text(
+        "".join(f"{q} Q0 {doc} 1 {20 - i} b\n" for q, order in first.items() for i, doc in enumerate(order))
+    )
+    (toy / "qrels.txt").write_text("q1 0 d1 2\nq1 0 d12 1\nq1 0 d3 0\nq2 0 d1 1\nq3 0 d99 1\nq3 0 d9 1\n")
+    answers = [{"query_id": q, "text": " > ".join(f"[{i}]" for i in range(12, 0, -1))} for q in first]
+    (toy / "answers.jsonl").write_text("".join(f"{json.dumps(answer)}\n" for answer in answers))
+    settings = ("ranker={method: listwise.full}", "model={backend: replay, answers: answers.jsonl}")
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert r2llm("rerank", "--config", "toy.yaml", *words, "--output", "run").code == 0
+    lines = r2llm("inspect", "run", "--worst", 2).out.splitlines()
+    assert [line for line in lines if line.startswith("query ")] == ["query q1: one", "query q3: three"]
+    assert lines[1].startswith("nDCG@10 ")
+    assert "relevant documents in the first 10: 1 gained, 1 lost, 0 kept" in lines
+    assert "not relevant documents in the first 10: 0 gained, 0 lost, 1 kept" in lines
+    assert [line for line in lines if line.startswith(("d1\t", "d12\t", "d3\t"))] == [
+        *("d12\t1\t12\t1\tgained", "d1\t2\t1\t12\tlost", "d3\t0\t3\t10\tkept")
+    ]
+    assert "relevant documents that are no candidates: 1" in lines
+    found = r2llm("inspect", "run", "--worst", 9, "--json").json["worst"]
+    assert [one["query"]["id"] for one in found] == ["q1", "q3", "q2"]
+    assert found[2]["measures"]["nDCG@10"] == [0.0, 1.0]
+    assert found[0]["judged"][1] == {"doc": "d1", "grade": 2, "before": 1, "after": 12, "fate": "lost"}
+
+
 def test_mistakes_are_one_line(r2llm, run_dir: Path) -> None:
     done = r2llm("inspect", run_dir, "--query", "q7")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "query q7 is not among the run's 2" in done.err
     assert r2llm("inspect", "nowhere", "--query", "q1").code == 2
+    for words in ((), ("--query", "q1", "--worst", 2)):
+        assert "one of --query ID and --worst N" in r2llm("inspect", run_dir, *words).err
+    assert r2llm("inspect", "nowhere", "--worst", 2).code == 2
