@@ -30,10 +30,11 @@ from .records import (
     QueryList,
     Spot,
     document_text,
+    identifier,
     numeric,
     plain_text,
     records,
-    word,
+    unfit,
 )
 
 _LISTS = ("hits", "candidates", "docs")
@@ -79,7 +80,7 @@ def _read(path: Path, texts: Mapping[str, Query] | None) -> _Contents:
         hits = [_Hit.read(hit, spot) for hit in listed]
         query = _query(item, listed, texts, spot)
         if query is None:
-            contents.query_list.empty.append(str(spot[1]))
+            contents.query_list.nameless.append(str(spot[1]))
             continue
         if query.id in contents.run:
             raise fault(*spot, f"query {query.id} is there already")
@@ -101,7 +102,10 @@ class _Hit:
     def read(cls, hit: Any, spot: Spot) -> _Hit:
         if not isinstance(hit, dict):
             raise fault(*spot, f"a candidate is {json_kind(hit)}, not an object")
-        id_ = word(hit, DOC_IDS, spot)
+        id_ = identifier(hit, DOC_IDS, spot)
+        wrong = unfit(id_, spot)
+        if wrong:
+            raise wrong
         document = hit.get("doc", hit)
         if isinstance(document, str):
             document = {"text": document}
@@ -121,9 +125,9 @@ def _query(item: Mapping[str, Any], hits: list[Any], texts: Mapping[str, Query] 
     asked = item.get("query")
     holder = asked if isinstance(asked, dict) else item
     if any(name in holder for name in QUERY_IDS):
-        id_ = word(holder, QUERY_IDS, spot)
+        id_ = identifier(holder, QUERY_IDS, spot)
     elif hits:
-        ids = {word(hit, ("qid",), spot) for hit in hits}
+        ids = {identifier(hit, ("qid",), spot) for hit in hits}
         if len(ids) != 1:
             raise fault(*spot, f"one query identifier is expected in the hits' `qid`, not {', '.join(sorted(ids))}")
         (id_,) = ids

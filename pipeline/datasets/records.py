@@ -37,9 +37,11 @@ TOPIC_PARTS = {
 }
 """What the parts of a topic are called; any other goes by its own name."""
 
-JUDGED_QUERY = ("qid", "query_id", "query")
-JUDGED_DOCUMENT = ("corpus_id", *DOC_IDS[2:])
-GRADES = ("score", "label", "relevance", "rel", "grade")
+JUDGEMENT = (
+    ("qid", "query_id", "query"),
+    ("corpus_id", *DOC_IDS[2:]),
+    ("score", "label", "relevance", "rel", "grade"),
+)
 """What a header calls the columns of qrels, `-` being `_`."""
 
 _LARGEST_GRADE = 10**7
@@ -75,7 +77,9 @@ def records(path: Path, *, topics: bool = False) -> Iterator[tuple[Spot, Mapping
 
 def files_of(folder: Path) -> list[Path]:
     """Return the JSON files of a folder, in the order of their names."""
-    files = sorted(file for file in folder.rglob("*") if _is_json(file))
+    files = sorted(file for file in folder.rglob("[!.]*") if _is_json(file))
+    if (folder / "corpus.jsonl").exists():
+        raise InputError(f"{folder}: a BEIR folder; give it as the `dataset`, or its corpus.jsonl as `docs`")
     if not files:
         raise InputError(f"{folder}: a folder without JSON lines (.jsonl, .json or .ndjson, compressed or not)")
     return files
@@ -164,6 +168,7 @@ class QueryList:
         self.source = source
         self.queries: dict[str, Query] = {}
         self.empty: list[str] = []
+        self.nameless: list[str] = []
         self.faults: dict[str, InputError] = {}
         self._places: dict[str, Place] = {}
 
@@ -176,9 +181,9 @@ class QueryList:
                 self.faults.setdefault(id_, fault(*spot, what))
             return
         self._places[id_] = spot[1]
-        wrong = not_a_word(id_)
+        wrong = unfit(id_, spot)
         if wrong:
-            self.faults[id_] = fault(*spot, wrong)
+            self.faults[id_] = wrong
         if query.text:
             self.queries[id_] = query
         else:
@@ -191,14 +196,15 @@ class QueryList:
                 raise self.faults[id_]
         wanted = list(judged)
         absent = [id_ for id_ in wanted if id_ not in self._places]
-        counts = {
-            f"{len(self.queries) + len(self.empty)} queries: empty": self.empty,
-            f"{len(self.queries) + len(self.empty)} queries: faulty, and not asked for": list(self.faults),
+        total = f"{len(self._places) + len(self.nameless)} queries"
+        left_out = {
+            f"{total}: no text": self.empty,
+            f"{total}: neither candidates nor an identifier": self.nameless,
+            f"{total}: faulty, and not asked for": list(self.faults),
             f"{len(wanted)} judged queries: not in it": absent,
         }
-        return [
-            f"{self.source}: left out {len(ids)} of {of} (the first is {ids[0]})" for of, ids in counts.items() if ids
-        ]
+        notes = [f"{len(ids)} of {what} (the first is {ids[0]})" for what, ids in left_out.items() if ids]
+        return [f"{self.source}: left out {note}" for note in notes]
 
 
 def read_queries(path: Path, part: str | None = None) -> QueryList:
@@ -226,20 +232,20 @@ def read_qrels(path: Path) -> Qrels:
     columns: tuple[int, ...] = ()
     width = 0
     for number, line in lines(path):
-        if line.startswith("#"):
+        if line.lstrip(WHITE).startswith("#"):
             continue
-        cells = [cell.strip(WHITE) for cell in line.split("\t")]
-        if len(cells) not in (3, 4) or not all(cells):
-            cells = words(line)
-        if not width:
+        cells, tabbed = words(line), line.split("\t")
+        if width and len(cells) != width == len(tabbed):
+            cells = [cell.strip(WHITE) for cell in tabbed]  # an identifier with blanks
+        if not columns:
             width = len(cells)
             columns = (0, width - 2, width - 1)
             names = [cell.lower().replace("-", "_") for cell in cells]
-            if math.isnan(numeric(cells[-1])) and (width == 3 or {*names} & {*JUDGED_QUERY, *GRADES}):
-                wanted = (JUDGED_QUERY, JUDGED_DOCUMENT, GRADES)
+            known = {name for column in JUDGEMENT for name in column}
+            if math.isnan(numeric(cells[-1])) and (width == 3 or known & {*names}):
                 columns = tuple(
-                    next((column for column, name in enumerate(names) if name in known), usual)
-                    for known, usual in zip(wanted, columns, strict=True)
+                    next((at for at, name in enumerate(names) if name in known), usual)
+                    for known, usual in zip(JUDGEMENT, columns, strict=True)
                 )
                 continue
         if len(cells) != width or width not in (3, 4):
@@ -264,17 +270,8 @@ def identifier(record: Mapping[str, Any], names: Sequence[str], spot: Spot) -> s
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise fault(*spot, f"the identifier is {json_kind(value)}, not a string or an integer")
     if not words(str(value)):
-        raise fault(*spot, not_a_word(str(value)) or "")
+        raise fault(*spot, f"the identifier {value!r} is not one word")
     return str(value)
-
-
-def word(record: Mapping[str, Any], names: Sequence[str], spot: Spot) -> str:
-    """Return the record's identifier; raise InputError for one that a run file cannot hold."""
-    id_ = identifier(record, names, spot)
-    wrong = not_a_word(id_)
-    if wrong:
-        raise fault(*spot, wrong)
-    return id_
 
 
 def at(place: Place) -> str:
@@ -282,13 +279,11 @@ def at(place: Place) -> str:
     return f"on line {place}" if isinstance(place, int) else f"as {place}"
 
 
-def not_a_word(id_: str) -> str | None:
-    """Say why a run file cannot hold an identifier; None if it can."""
-    if words(id_) != [id_]:
-        return f"the identifier {id_!r} is not one word without white space"
-    if clean(id_) != id_:
-        return f"the identifier {id_!r} has half of a surrogate pair"
-    return None
+def unfit(id_: str, spot: Spot) -> InputError | None:
+    """Return the error that stands for an identifier that a run file cannot hold; None if it can."""
+    if words(id_) == [id_] == [clean(id_)]:
+        return None
+    return fault(*spot, f"the identifier {id_!r} is not one word, without white space or half of a surrogate pair")
 
 
 def plain_text(record: Mapping[str, Any], names: Sequence[str], spot: Spot) -> str | None:

@@ -172,6 +172,7 @@ def test_what_has_no_candidates_or_no_text_is_left_out_and_counted(tmp_path: Pat
     assert list(dataset.queries()) == ["7", "3"]
     assert (dataset.first_stage() or {})["9"] == [("d1", 1.5)]
     assert dataset.notes(dataset.queries()) == [
-        f"{tmp_path / 'c.json'}: left out 2 of 4 queries: empty (the first is item 1)",
+        f"{tmp_path / 'c.json'}: left out 1 of 4 queries: no text (the first is 9)",
+        f"{tmp_path / 'c.json'}: left out 1 of 4 queries: neither candidates nor an identifier (the first is item 1)",
         f"{tmp_path / 'c.json'}: left out 1 of 2 judged queries: not in it (the first is 8)",
     ]

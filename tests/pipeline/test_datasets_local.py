@@ -330,6 +330,7 @@ def test_the_same_judgement_twice_is_one(tmp_path: Path) -> None:
         "query-id\tcorpus-id\tscore\r\nq\td\t1.0\r\nq\te\t-1\r\nr\td\t0\r\n",
         "\ufeffqid docno label iteration\nq d 1 0\nq e -1 0\nr d 0 0\n",
         "q\td\t1.000000000000000000e+00\nq\te\t-1.\nr\td\t0e0\n",
+        "q 0\td 1\n  # note\nq\t0 e\t-1\nr 0 d 0\n",
     ],
 )
 def test_the_same_judgements_in_their_spellings(tmp_path: Path, content: str) -> None:
@@ -534,7 +535,7 @@ def test_what_is_left_out_of_a_beir_folder_is_counted(tmp_path: Path) -> None:
     dataset = load(str(tmp_path), base=Path())
     assert list(dataset.queries()) == ["q1", "q2"]
     assert dataset.notes(dataset.queries()) == [
-        f"{tmp_path / 'queries.jsonl'}: left out 2 of 6 queries: empty (the first is t1)",
+        f"{tmp_path / 'queries.jsonl'}: left out 2 of 6 queries: no text (the first is t1)",
         f"{tmp_path / 'queries.jsonl'}: left out 1 of 6 queries: faulty, and not asked for (the first is t3)",
         f"{tmp_path / 'queries.jsonl'}: left out 1 of 3 judged queries: not in it (the first is q9)",
     ]
@@ -544,5 +545,8 @@ def test_what_is_left_out_of_a_beir_folder_is_counted(tmp_path: Path) -> None:
 
 def test_half_of_a_surrogate_pair_is_no_identifier(tmp_path: Path) -> None:
     put(tmp_path / "q.jsonl", jsonl({"_id": "\ud800", "text": "x"}))
-    with pytest.raises(InputError, match=r"q\.jsonl:1: the identifier .* has half of a surrogate pair"):
+    with pytest.raises(
+        InputError,
+        match=r"q\.jsonl:1: the identifier .* is not one word, without white space or half of a surrogate pair",
+    ):
         load({"queries": "q.jsonl"}, base=tmp_path).notes(["\ud800"])
