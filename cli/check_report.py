@@ -32,9 +32,11 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def lines(result: Result) -> Iterator[str]:
     """A result as lines for people."""
     if isinstance(result, Comparison):
-        verdict = "REGRESSION" if result.regression else "within tolerance" if _changes(result) else "unchanged"
-        yield f"{result.name}: {verdict} against {result.baseline} ({_count(result.queries, 'query', 'queries')})"
+        queries = _count(result.queries, "query", "queries")
+        yield f"{result.name}: {_verdict_on(result)} against {result.baseline} ({queries})"
         yield from _differences(result)
+        if result.improvement:
+            yield "  better, and by more than the tolerance: --update makes it the baseline"
     elif isinstance(result, Updated):
         yield f"{result.name}: baseline {result.baseline} written"
         yield from _differences(result.comparison) if result.comparison else ()
@@ -69,6 +71,12 @@ def junit(results: Sequence[Result]) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
 
 
+def _verdict_on(result: Comparison) -> str:
+    if result.improvement:
+        return "IMPROVEMENT"
+    return "REGRESSION" if result.regression else "within tolerance" if _changes(result) else "unchanged"
+
+
 def _changes(result: Comparison) -> bool:
     return bool(result.moved) or any(change.moved for change in (*result.measures, *result.costs))
 
@@ -90,9 +98,10 @@ def _measure(change: Change) -> str:
 
 
 def _cost(change: Change) -> str:
-    share = f" ({change.amount / change.before:.1%} moved)" if change.amount and change.before else ""
+    share = f"; {change.amount / change.before:.1%} moved" if change.amount and change.before else ""
+    signed = "" if change.signed is None else f" ({change.signed:+,.0f}{share})"
     where = _some([f"{query} {by:+,.0f}" for query, by in change.by_query.items()])
-    step = f"{change.name} {_whole(change.before)} → {_whole(change.after)}{share}, tolerance {change.tolerance:.1%}"
+    step = f"{change.name} {_whole(change.before)} → {_whole(change.after)}{signed}, tolerance {change.tolerance:.1%}"
     return f"{step}: {where}" if where else step
 
 
@@ -201,6 +210,7 @@ def _judged_as_json(judged: Judgement) -> dict[str, Any]:
 def _compared_as_json(result: Comparison) -> dict[str, Any]:
     return {
         "regression": result.regression,
+        "improvement": result.improvement,
         "measures": {change.name: _change_as_json(change) for change in result.measures},
         "costs": {change.name: _change_as_json(change) for change in result.costs},
         "queries": result.queries,

@@ -20,7 +20,7 @@ from ..rerankers.visible import visible
 MINUTE = 60.0
 """How many seconds lie between two lines of progress where nobody is watching."""
 
-TEXTS = frozenset({"query", "document", "presented", "answer", "read as", "about", "value"})
+TEXTS = frozenset({"query", "document", "presented", "answer", "read as", "is", "about", "value"})
 """Columns that hold texts and not numbers: they stand at the left, as every first column does."""
 
 FOLDED = frozenset({"answer", "about", "value"})

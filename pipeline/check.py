@@ -64,6 +64,11 @@ class Change:
     by_query: Mapping[str, float]
     """By how much it changed in each query where it did, the largest change first."""
 
+    @property
+    def signed(self) -> Figure:
+        """What it is now above what it was."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
 
 @dataclass(frozen=True)
 class DocMove:
@@ -120,8 +125,20 @@ class Comparison:
         return len(self.moved) > self.may_move or any(change.beyond for change in (*self.measures, *self.costs))
 
     @property
+    def improvement(self) -> bool:
+        """Whether all that moved by more than its tolerance is better: measures are higher, costs are lower.
+
+        Where more queries moved than may, a measure must say that it was for the better.
+        """
+        gains = [change.signed for change in self.measures if change.beyond]
+        if len(self.moved) > self.may_move and not gains:
+            return False
+        gains += [change.signed and -change.signed for change in self.costs if change.beyond]
+        return bool(gains) and all(gain is not None and gain > 0 for gain in gains)
+
+    @property
     def exit_code(self) -> int:
-        """0 where nothing moved beyond its tolerance, else 1."""
+        """0 where nothing moved beyond its tolerance, else 1, be it for the better: the baseline is not right."""
         return int(self.regression)
 
 

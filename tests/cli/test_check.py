@@ -153,11 +153,24 @@ def test_a_moved_query_reads_so(check, held) -> None:
     said = check(*TOY)
     assert said.code == 1
     assert said.out.splitlines() == [
-        "toy: REGRESSION against toy.json (2 queries)",
+        "toy: IMPROVEMENT against toy.json (2 queries)",
         "  nDCG@10 0.9299 → 1.0000 (+0.0701), tolerance 1e-06",
         "  1 query moved, tolerance 0:",
         "    q1: d2 1 → 2, d3 2 → 1; nDCG@10 0.8597 → 1.0000 (+0.1403)",
+        "  better, and by more than the tolerance: --update makes it the baseline",
     ]
+
+
+def test_what_is_better_in_one_thing_and_worse_in_another_is_a_regression(check, held) -> None:
+    held["costs"]["asks"] -= 1
+    held["queries"]["q2"]["costs"]["asks"] -= 1
+    swap(held)
+    said = check(*TOY)
+    asks = held["costs"]["asks"]
+    assert (said.code, said.out.splitlines()[0]) == (1, "toy: REGRESSION against toy.json (2 queries)")
+    assert f"  asks {asks} → {asks + 1} (+1; {1 / asks:.1%} moved), tolerance 0.0%: q2 +1" in said.out.splitlines()
+    [one] = json.loads(check(*TOY, "--json").out)["checks"]
+    assert (one["regression"], one["improvement"]) == (True, False)
 
 
 def test_what_is_within_tolerance_is_shown_and_passes(check, held) -> None:
@@ -182,10 +195,12 @@ def test_costs_and_another_experiment_read_so(check, held) -> None:
     said = check(*TOY, "--set", "ranker.query_tokens=16", "--set", "evaluate.measures=[nDCG@10, P@1]")
     asks = held["costs"]["asks"]
     assert said.code == 1
-    assert said.out.splitlines()[1:] == [
-        f"  asks {asks} → {asks - 2} ({2 / asks:.1%} moved), tolerance 0.0%: q2 -2",
+    assert said.out.splitlines() == [
+        "toy: IMPROVEMENT against toy.json (2 queries)",
+        f"  asks {asks} → {asks - 2} (-2; {2 / asks:.1%} moved), tolerance 0.0%: q2 -2",
         "  another experiment than the baseline's: ranker differ",
         "  not in the baseline: P@1; --update adds them",
+        "  better, and by more than the tolerance: --update makes it the baseline",
     ]
 
 
@@ -273,7 +288,7 @@ def test_several_pairs_the_worst_counts_and_none_is_skipped(check, held) -> None
     assert said.err.count("\n") == 1
     firsts = [line for line in said.out.splitlines() if not line.startswith(" ")]
     assert firsts == [
-        "toy: REGRESSION against toy.json (2 queries)",
+        "toy: IMPROVEMENT against toy.json (2 queries)",
         "toy.yaml: not checked",
         "toy: unchanged against again.json (2 queries)",
     ]
