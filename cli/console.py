@@ -6,6 +6,7 @@ All that is printed goes through here: nothing in data steers the terminal, and 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -20,14 +21,14 @@ from ..rerankers.visible import visible
 MINUTE = 60.0
 """How many seconds lie between two lines of progress where nobody is watching."""
 
-TEXTS = frozenset({"query", "document", "presented", "answer", "read as", "is", "about", "value"})
-"""Columns that hold texts and not numbers: they stand at the left, as every first column does."""
+IDENTIFIERS = frozenset({"query", "document", "presented", "read as"})
+"""Columns of identifiers, as every first column is: texts, though they look like numbers, and never broken."""
 
-FOLDED = frozenset({"answer", "about", "value"})
-"""Columns that are broken where the terminal is narrow; identifiers are never."""
+NUMBER = re.compile(r"[-+]?[\d,.]*(e[-+]\d+)?%?")
+"""A cell of a column that stands at the right; other columns are texts and stand at the left."""
 
 LEGIBLE = 16
-"""How many characters of a line those have at least."""
+"""How many characters of a line a column of texts has at least, where the terminal is narrow."""
 
 
 @dataclass
@@ -114,12 +115,15 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
     shown = Table(title=Text(visible(title)), title_justify="left")
     for number, name in enumerate(lines[0]):
-        words = [word for cells in lines for word in cells[number].split()]
+        column = [cells[number] for cells in lines]
+        kept = name in IDENTIFIERS or not number
+        numbers = not kept and all(map(NUMBER.fullmatch, column[1:]))
+        longest = max(cell_len(word) for cell in column for word in cell.split() or [""])
         shown.add_column(
             Text(name),
-            justify="left" if name in TEXTS or not number else "right",
+            justify="right" if numbers else "left",
             overflow="fold",
-            min_width=min(max(map(cell_len, words), default=0), LEGIBLE if name in FOLDED else sys.maxsize),
+            min_width=longest if kept or numbers else min(longest, LEGIBLE),
         )
     for cells in lines[1:]:
         shown.add_row(*map(Text, cells))

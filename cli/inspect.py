@@ -36,8 +36,6 @@ def inspect(
     """Tell a query's story: what reranking did to it, the first stage, each ask and its answer, how the order moved.
 
     Answers come from the run's ledger: no model is needed.
-
-    Examples: r2llm inspect runs/mine --worst 5; r2llm inspect runs/mine --query q1 --asks 10 --text
     """
     from ..pipeline.runs import inspection, verdicts
 
