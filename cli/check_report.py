@@ -45,6 +45,8 @@ def lines(result: Result) -> Iterator[str]:
             yield f"{result.name}: {_judgement(judgement)}"
     else:
         yield f"{result.name}: not checked"
+        return
+    yield from (f"{result.name}: WARNING: {warning}" for warning in result.warnings)
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -194,6 +196,7 @@ def _as_json(result: Result) -> dict[str, Any]:
     if isinstance(result, Failure):
         return {"name": result.name, "exit_code": result.exit_code, "error": str(result.error)}
     shown: dict[str, Any] = {"name": result.name, "exit_code": result.exit_code, "run_dir": str(result.run_dir)}
+    shown |= {"warnings": list(result.warnings)} if result.warnings else {}
     if isinstance(result, Reproduction):
         return shown | {"expected": {judged.measure: _judged_as_json(judged) for judged in result.judgements}}
     shown["baseline"] = str(result.baseline)

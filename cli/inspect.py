@@ -119,6 +119,8 @@ def _show(story: Story, asks: int, *, texts: bool) -> None:
         for number, stage in enumerate(story.stages, 1):
             if cascade and stage.cost:
                 console.line(f"stage {number}: {_spent(stage.cost)}")
+    for warning in story.warnings:
+        console.line(f"WARNING: {warning}")
     for note in story.notes:
         console.line(f"note: {note}")
 
@@ -208,6 +210,7 @@ def _as_json(story: Story) -> dict[str, Any]:
         "moves": [dataclasses.asdict(move) for move in story.moves],
         "cost": dataclasses.asdict(story.cost) if story.cost else None,
         "notes": list(story.notes),
+        "warnings": list(story.warnings),
     }
 
 

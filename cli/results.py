@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..rerankers.errors import BackendError
 from . import console, heading
 
 if TYPE_CHECKING:
@@ -13,30 +14,44 @@ if TYPE_CHECKING:
     from ..pipeline.runs.costs import Summary
 
 
+FIGURES = ("mean", "p50", "p95", "total")
+
 FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
 """How costs are written that are not counts."""
 
 
 def show(outcome: Outcome, *, as_json: bool) -> None:
-    """Print an outcome on stdout."""
-    from ..pipeline.runs import record
-
+    """Print an outcome on stdout. Raises `BackendError` where more answers are unread than its config allows."""
     if as_json:
         console.as_json(_as_json(outcome))
-        return
+        for warning in outcome.warnings:
+            console.trouble(f"warning: {warning}")
+    else:
+        _show(outcome)
+    if outcome.refusal:
+        raise BackendError(outcome.refusal)
+
+
+def _show(outcome: Outcome) -> None:
+    from ..pipeline.runs import record
+
     kind = " (simulated answers: not a model's result)" if outcome.simulated else ""
     part = f", shard {outcome.shard}" if outcome.shard else ""
     console.line(f"{outcome.name}{part}{kind}")
-    left = record.read(outcome.run_dir)
-    console.table("which", heading.COLUMNS, list(heading.rows(left.manifest, left.metrics)))
     if not outcome.queries:
         console.line(f"no query of this shard has candidates: nothing to rank; noted in {outcome.run_dir}")
         return
+    left = record.read(outcome.run_dir)
+    console.table("which", heading.COLUMNS, list(heading.rows(left.manifest, left.metrics)))
+    for warning in outcome.warnings:
+        console.line(f"WARNING: {warning}")
     _show_metrics(outcome)
     _show_costs(outcome)
     show_efficiency(outcome.efficiency)
     for measure, expected in outcome.expected.items():
         console.line(f"published {measure}: {expected.value:g} ± {expected.tolerance:g} ({expected.source})")
+    if not outcome.executed:
+        console.line("the run was finished before: nothing was asked, and its costs are those of then")
     console.line(f"run file: {outcome.run_file}")
 
 
@@ -81,11 +96,17 @@ def _means_table(last: Mapping[str, float], before: Mapping[str, Mapping[str, fl
 def show_costs(costs: Summary, schedule: str) -> None:
     """Print a summary of costs as a table."""
     rows = [
-        [_label(name, schedule), *(_number(name, value) for value in figures.values())]
+        [_label(name, schedule) + _part(figures, costs), *(_number(name, figures[each]) for each in FIGURES)]
         for name, figures in costs.items()
         if _is_told(name, [costs])
     ]
-    console.table("cost of a query", ["cost", "mean", "p50", "p95", "total"], rows)
+    console.table("cost of a query", ["cost", *FIGURES], rows)
+
+
+def _part(figures: Mapping[str, float | None], costs: Summary) -> str:
+    """Over how many queries a figure is, where not over all."""
+    over, queries = figures["queries"], costs["asks"]["queries"]
+    return f" (of {over} of {queries} queries)" if over and over != queries else ""
 
 
 def show_efficiency(found: Mapping[str, Any] | None) -> None:
@@ -145,6 +166,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
         "simulated": outcome.simulated,
         "schedule": outcome.schedule,
         **({"shard": str(outcome.shard)} if outcome.shard else {}),
+        **({"warnings": outcome.warnings} if outcome.warnings else {}),
         "queries": outcome.queries,
         "metrics": _mean(outcome.metrics),
         "first_stage_metrics": _mean(outcome.first_stage),

@@ -54,6 +54,7 @@ def _title(found: Record) -> Iterator[str]:
         yield "SIMULATED ANSWERS: these figures are no model's result"
     if not found.finished:
         yield "NOT FINISHED: r2llm rerank with the same config and settings goes on where it stopped"
+    yield from (f"WARNING: {warning}" for warning in manifest.get("warnings", ()))
 
 
 def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -123,6 +124,7 @@ def _executions(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "texts read as", heading.words(forms)
     if by_kind := manifest.get("unparsed_by_kind"):
         yield "unparsed answers", heading.words(by_kind)
+    yield from (("note", note) for note in manifest.get("notes", ()))
 
 
 def _environment(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..rerankers.errors import InputError, R2llmError
+from ..rerankers.errors import BackendError, InputError, R2llmError
 from . import baseline as baselines
 from . import config as configs
 from . import evaluate, experiment
@@ -118,6 +118,8 @@ class Comparison:
     """Which parts of the experiment are not those of the baseline; none where the fingerprint is the same."""
     unmeasured: tuple[str, ...]
     """Measures that the baseline lacks: nothing to compare them with."""
+    warnings: Sequence[str]
+    """Why the run is doubtful."""
 
     @property
     def regression(self) -> bool:
@@ -151,6 +153,7 @@ class Updated:
     run_dir: Path
     comparison: Comparison | None
     """With what was there before, if that was of the same queries and measures."""
+    warnings: Sequence[str]
     exit_code = 0
 
 
@@ -180,6 +183,7 @@ class Reproduction:
     name: str
     run_dir: Path
     judgements: tuple[Judgement, ...]
+    warnings: Sequence[str]
 
     @property
     def exit_code(self) -> int:
@@ -241,7 +245,7 @@ def _update(loaded: Loaded, path: Path, output: Path | None, listener: Listener)
     if before is not None and _comparable(before, run.after):
         comparison = _Comparing(before, run).comparison(path)
     baselines.write(path, run.after.keeping(before.tolerances) if before else run.after)
-    return Updated(loaded.config.name, path, run.outcome.run_dir, comparison)
+    return Updated(loaded.config.name, path, run.outcome.run_dir, comparison, run.outcome.warnings)
 
 
 def _comparable(before: Baseline, after: Baseline) -> bool:
@@ -258,10 +262,18 @@ class _Run:
 
 
 def _run(loaded: Loaded, queries: Sequence[str], output: Path | None, listener: Listener) -> _Run:
-    outcome = experiment.rerank(loaded, output, listener)
+    outcome = _rank_again(loaded, output, listener)
     _note_what_the_ledger_hides(outcome, listener)
     rankings = baselines.rankings_of(outcome)
     return _Run(outcome, rankings, baselines.of_run(outcome, rankings, queries))
+
+
+def _rank_again(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
+    """Rank, also where the run is finished: what is checked is that it still comes to the same."""
+    outcome = experiment.rerank(loaded, output, listener, again=True)
+    if outcome.refusal:
+        raise BackendError(outcome.refusal)
+    return outcome
 
 
 def _queries(loaded: Loaded) -> list[str]:
@@ -293,8 +305,9 @@ def _refuse_lost_measures(path: Path, before: Baseline, measures: set[str]) -> N
 def _note_what_the_ledger_hides(outcome: Outcome, listener: Listener) -> None:
     """Say that answers came out of the ledger of earlier executions: they would hide a change of the model."""
     manifest = json.loads((outcome.run_dir / "manifest.json").read_text(encoding="utf-8"))
-    earlier = manifest["executions"][-1]["answers_before"]
-    if earlier and outcome.costs["cached"]["total"]:
+    last = manifest["executions"][-1]
+    earlier = last["answers_before"]
+    if earlier and last["calls"] < (outcome.costs["calls"]["total"] or 0):
         listener.note(
             f"answers are taken from the {earlier:,} that earlier executions left in {outcome.run_dir}: the ranking is "
             "checked, the model is not; remove that folder or give another --output to have it answer again"
@@ -324,6 +337,7 @@ class _Comparing:
             may_move=before.tolerances.queries,
             differing_parts=self._differing_parts(),
             unmeasured=tuple(name for name in after.measures if name not in before.measures),
+            warnings=self.run.outcome.warnings,
         )
 
     def _measure(self, name: str) -> Change:
@@ -400,12 +414,12 @@ def _distance(before: Figure, after: Figure) -> float:
 def _against_published(loaded: Loaded, output: Path | None, listener: Listener) -> Reproduction:
     """Run an experiment in full and hold it against the figures published for it."""
     figures = _published(loaded)
-    outcome = experiment.rerank(loaded, output, listener)
+    outcome = _rank_again(loaded, output, listener)
     if outcome.simulated:
         raise InputError(_simulated(loaded))
     means = outcome.metrics.mean if outcome.metrics else {}
     judgements = [Judgement(name, means[name], expected) for name, expected in figures.items()]
-    return Reproduction(loaded.config.name, outcome.run_dir, tuple(judgements))
+    return Reproduction(loaded.config.name, outcome.run_dir, tuple(judgements), outcome.warnings)
 
 
 def _published(loaded: Loaded) -> dict[str, Expected]:

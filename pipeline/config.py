@@ -210,6 +210,9 @@ class Config(_Section):
     schedule: Literal["throughput", "latency"] = Field(
         "throughput", description="all queries at once, or one at a time, whose seconds are then its latency"
     )
+    max_unparsed: float | None = Field(
+        None, ge=0, le=1, description="the share of unread answers above which rerank exits with 3; none unless given"
+    )
     shared_ledger: str | None = Field(
         None, description="a folder of answers that runs share, also across machines; looked up before a model is asked"
     )
@@ -276,6 +279,7 @@ SELECTORS = {"ranker": "method", "model": "backend"}
 HARMLESS = (
     "schedule=",
     "shared_ledger=",
+    "max_unparsed=",
     "name=",
     "evaluate.",
     "expected.",

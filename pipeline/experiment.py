@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
+
+import yaml
 
 from ..rerankers import catalog
 from ..rerankers.backends import Backend, ModelOptions, Setting, closed_after
 from ..rerankers.backends.replay import LedgerReplay
 from ..rerankers.cascade import Cascade, Ranked, Stage
-from ..rerankers.errors import InputError
+from ..rerankers.digests import file_digest
+from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.ledger import Ledger
 from ..rerankers.ranker import Ranker
 from ..rerankers.shared_ledger import SharedLedger
-from ..rerankers.types import Query
+from ..rerankers.types import Cost, Query
 from . import config as configs
 from . import contents, evaluate, fusion, runfile
 from .config import Config, Expected, Loaded, paths
 from .datasets import Dataset, Docs
 from .evaluate import Metrics, Qrels
+from .files import json_lines
 from .fusion import RERANKED
-from .progress import Listener
+from .progress import Listener, Noting
 from .retrieve import FirstStage, chosen_queries, open_dataset, retrieve
-from .runs import costs, environment, ir_metadata, manifest, merging
+from .runs import costs, environment, ir_metadata, manifest, merging, record, unread
 from .runs.efficiency import Efficiency, efficiency
 from .runs.executions import Executions, last_change, now
-from .runs.folder import RunFolder
+from .runs.folder import RunFolder, check_is_free
 from .runs.shards import Shard
 from .yaml_files import value_at
 
 LEDGER = "ledger.sqlite"
-
-MANIFEST = "manifest.json"
 
 RETRIEVED_FILES = ("config.yaml", "first_stage.trec")
 """What every run's folder holds, besides metrics and manifest."""
@@ -46,6 +51,12 @@ RANKED_FILES = (*RETRIEVED_FILES, "run.trec", "costs.jsonl", LEDGER)
 
 ORDERS = ("first_stage.trec", RERANKED, "run.trec")
 """The orders on the way, as far as a run has them."""
+
+MEASURED = ("metrics.json", "ir-metadata.yml")
+"""What is made without ranking."""
+
+RANKS_NOTHING = ("dataset", "evaluate", "expected", "max_unparsed")
+"""The keys of a config that are taken anew where a finished run is only measured again."""
 
 
 @dataclass(frozen=True)
@@ -64,127 +75,246 @@ class Outcome:
     metrics: Metrics | None
     costs: costs.Summary
     wall_seconds: float | None
-    """How long ranking took, all queries together."""
+    """How long ranking took, all queries together, in all executions; None where that of one is not known."""
     expected: Mapping[str, Expected]
     """The published figures that this run can be held against."""
 
-    shard: Shard | None = None
+    shard: Shard | None
     """Which part of the experiment's queries it is about, where not about all."""
-    efficiency: Efficiency | None = None
+    efficiency: Efficiency | None
     """What it came to per PetaFLOP, where operations and measures are known."""
+    warnings: Sequence[str]
+    """Why the result is doubtful."""
+    refusal: str | None
+    """Why more answers are unread than the config allows, where they are."""
+    executed: bool
+    """Whether anything was ranked; a finished run is only shown."""
 
 
-def rerank(loaded: Loaded, output: Path | None, listener: Listener, shard: Shard | None = None) -> Outcome:
+@dataclass(frozen=True)
+class _Plan:
+    """An experiment with its first stage done, and its models opened."""
+
+    loaded: Loaded
+    first_stage: FirstStage
+    partner: fusion.Partner | None
+    stages: Sequence[Stage]
+
+    @property
+    def config(self) -> Config:
+        """The experiment's config."""
+        return self.loaded.config
+
+    @cached_property
+    def content(self) -> dict[str, object]:
+        """Everything that can change the ranking."""
+        return manifest.experiment(self.first_stage, self.stages, self.partner, self.config.seed)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of that."""
+        return manifest.fingerprint(self.content)
+
+    @cached_property
+    def data(self) -> dict[str, str | None]:
+        """The hashes of queries and judgements."""
+        return _data(self.first_stage.queries, self.first_stage.dataset.qrels())
+
+
+def rerank(
+    loaded: Loaded, output: Path | None, listener: Listener, shard: Shard | None = None, *, again: bool = False
+) -> Outcome:
     """Retrieve, rerank and evaluate; resume where an earlier run of the same experiment was cut off.
 
-    A shard does so for its part of the queries, in a folder of its own in the run's. Raises `InputError` before
-    anything is written where something given is wrong, and `BackendError` where the model fails; whatever was answered
-    until then is in the run's ledger.
+    A finished run is not executed, unless something of it is missing or `again` says so: then it is ranked out of its
+    ledger. A shard does so for its part of the queries, in a folder of its own in the run's. Raises `InputError` before
+    anything is written where something given is wrong, `BackendError` where the model fails, and `StoppedError` on
+    Ctrl-C; whatever was answered until then is in the run's ledger.
     """
-    config, rankers = loaded.config, loaded.rankers
+    listener = Noting(listener, loaded.notes)
+    plan = _prepare(loaded, listener, shard)
+    path = output or Path("runs") / f"{loaded.config.name}-{plan.fingerprint[:8]}"
+    if shard:
+        check_is_free(path)
+        path /= shard.folder
+    with _stopping(path, shard), RunFolder(path, plan.fingerprint) as folder:
+        finished = _finished(folder)
+        executed = again or not finished or _is_incomplete(finished, folder, loaded.config)
+        if executed:
+            about = _rank(plan, folder, finished, listener)
+            _record(plan, folder, about | {"notes": [manifest.without_folders(note) for note in listener.notes]})
+        else:
+            for backend in _backends(plan.stages):
+                if backend.remembers:  # recorded texts would complain that none was used
+                    backend.close()
+            if not _is_measured(finished, folder, plan):
+                config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+                now_given = _resolved(loaded.config, folder.path)
+                config |= {key: now_given[key] for key in RANKS_NOTHING if key in now_given}
+                folder.write_yaml("config.yaml", config)
+                described = manifest.description(loaded.config, [])["config"]
+                config = finished["config"] | {key: described[key] for key in RANKS_NOTHING if key in described}
+                _record(plan, folder, finished | {"config": config, "data": finished["data"] | plan.data})
+    return _outcome(path, loaded.config, {} if shard else _comparable(loaded, listener), executed=executed)
+
+
+def _prepare(loaded: Loaded, listener: Listener, shard: Shard | None) -> _Plan:
+    """Do the first stage and open the models."""
+    rankers = loaded.rankers
     first_stage = retrieve(loaded, listener, shard)
-    before = _measure(config, first_stage, first_stage.documents)
-    partner = fusion.partner(config, first_stage, listener)
+    _measure(loaded.config, first_stage, first_stage.documents)  # before anything is asked: can it be measured at all?
+    partner = fusion.partner(loaded.config, first_stage, listener)
     stages = _open_stages(loaded, rankers, first_stage)
     if shard and not all(stage.backend.remembers for stage in stages):
         raise InputError("--shard: recorded texts are used up one by one, by one run; rerank without --shard")
-    content = manifest.experiment(first_stage, stages, partner, config.seed)
-    simulated = any(stage.backend.simulated for stage in stages)
-    fingerprint = manifest.fingerprint(content)
-    path = output or Path("runs") / f"{config.name}-{fingerprint[:8]}"
-    with RunFolder(path / shard.folder if shard else path, fingerprint) as folder:
-        last_answer = last_change(folder / LEDGER)
-        about = {"name": config.name, "fingerprint": fingerprint, "simulated": simulated}
-        about |= {"shard": {"number": shard.number, "of": shard.of}} if shard else {}
-        about |= {"experiment": content, "environment": environment.environment()}
-        about |= manifest.description(config, [prompt for ranker in rankers for prompt in ranker.prompts])
-        data = _data(first_stage.queries, first_stage.dataset.qrels())
-        about |= {"data": data}
-        if not first_stage.run:
-            return _nothing_to_rank(config, folder, about, stages)
-        with closing(Ledger(folder / LEDGER)) as ledger, _sharing(config, stages, ledger, listener) as shared:
-            earlier = folder.manifest().get("executions", [])
-            executions = Executions(earlier, len(ledger), last_answer, shared=shared is not None)
-            about |= {"started": executions.listed()[0]["started"], "finished": None}
-            _write_manifest(folder, about | {"status": "running", "executions": executions.listed()})
-            folder.write_yaml("config.yaml", _resolved(config, folder.path))
-            runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
-            pooled = config.schedule == "throughput"
-            begun = time.perf_counter()
-            cascade = Cascade(stages, ledger, pooled=pooled, shared=shared if pooled else None)
-            ranked = _rank(loaded, first_stage, cascade, listener)
-            wall_seconds = time.perf_counter() - begun
-        spent = [found.cost for found in ranked.queries.values()]
-        rankings: Mapping[str, Sequence[str]] = {query: found.ranking.docs for query, found in ranked.queries.items()}
-        reranked, written = None, list(RANKED_FILES)
-        if partner is not None:
-            reranked = _measure(config, first_stage, rankings)
-            unfused = fusion.scored({query: found.ranking for query, found in ranked.queries.items()})
-            runfile.write_scored(folder / RERANKED, unfused, config.name)
-            rankings, written = partner.joined(unfused), [*written, RERANKED]
-        runfile.write(folder / "run.trec", rankings, first_stage.documents, config.name)
-        methods = [ranker.method.name for ranker in rankers]
-        folder.write_json_lines("costs.jsonl", [costs.row(found.costs, methods) for found in ranked.queries.values()])
-        after = _measure(config, first_stage, rankings)
-        efficient = efficiency(spent, after.per_query if after else None)
-        written += _write_metrics(folder, after, efficient, first_stage=before, reranked=reranked)
-        executions.finish(sum(cost.calls for cost in spent))
-        about |= {"status": "finished", "finished": now(), "executions": executions.listed()}
-        about |= {"wall_seconds": wall_seconds}
-        about |= {"shared_ledger": {"taken": shared.taken, "published": shared.published}} if shared else {}
-        about |= {"unparsed": sum(cost.unparsed for cost in spent), "unparsed_by_kind": ranked.unparsed}
-        about |= {"answer_forms": ranked.forms}
-        about |= {"models": ranked.models} if manifest.is_cascade(stages) else {"model": ranked.models[0]}
-        about |= {"data": data | {"candidates": ranked.candidates}, "ledger": _ledger(folder / LEDGER)}
-        _finish_manifest(folder, about, written)
-    return Outcome(
-        name=config.name,
-        run_dir=folder.path,
-        run_file=folder / "run.trec",
-        simulated=simulated,
-        schedule=config.schedule,
-        queries=len(rankings),
-        first_stage=before,
-        reranked=reranked,
-        metrics=after,
-        costs=costs.summary(spent),
-        wall_seconds=wall_seconds,
-        expected={} if shard else _comparable(loaded, listener),
-        shard=shard,
-        efficiency=efficient,
-    )
+    return _Plan(loaded, first_stage, partner, stages)
 
 
-def _nothing_to_rank(config: Config, folder: RunFolder, about: dict[str, Any], stages: Sequence[Stage]) -> Outcome:
-    """Finish a shard none of whose queries has candidates."""
-    for backend in _backends(stages):
-        backend.close()
-    executions = Executions([], 0, None)
-    executions.finish(0)
+@contextmanager
+def _stopping(path: Path, shard: Shard | None) -> Iterator[None]:
+    """On Ctrl-C, say what a run's folder keeps, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        kept = "nothing was answered yet"
+        if (path / LEDGER).is_file():
+            with closing(Ledger(path / LEDGER, read_only=True)) as ledger:
+                kept = f"{len(ledger):,} answers, of {len(ledger.finished()):,} queries all, are kept in {path}"
+        words = ["r2llm", "rerank", "--config", str(path / "config.yaml"), "--output", str(path)]
+        if shard:
+            words = [*words[:-1], str(path.parent), "--shard", str(shard)]
+        if not (path / "config.yaml").is_file():
+            raise StoppedError(f"stopped; {kept}: run the same command again") from None
+        raise StoppedError(f"stopped; {kept}: to go on, run {shlex.join(words)}") from None
+
+
+def _finished(folder: RunFolder) -> dict[str, Any]:
+    """The manifest of a finished run in a folder; empty where there is none.
+
+    Raises `InputError` where the manifest or any file is not what was sealed: nothing follows from a changed run.
+    """
+    if folder.manifest().get("status") != "finished":
+        return {}
+    remedy = f"r2llm verify {folder.path} says more; restore it from a backup, or remove the folder and run again"
+    try:
+        content = manifest.intact(folder / manifest.NAME)
+    except InputError as error:
+        raise InputError(f"{folder / manifest.NAME}: {error}; {remedy}") from error
+    for name, recorded in content["files"].items():
+        if not (folder / name).is_file():
+            continue
+        if name != LEDGER:
+            same = file_digest(folder / name, remember=False) == recorded
+        else:  # SQLite may have laid it out anew
+            same = _ledger(folder / name) == content["ledger"]
+        if not same:
+            raise InputError(f"{folder / name}: was changed since the run was finished; {remedy}")
+    return content
+
+
+def _is_incomplete(finished: Mapping[str, Any], folder: RunFolder, config: Config) -> bool:
+    """Whether something is wanted of a finished run that only ranking gives."""
+    lost = [name for name in finished["files"] if name not in MEASURED and not (folder / name).is_file()]
+    untimed = config.schedule == "latency" != finished["schedule"]
+    unshared = config.shared_ledger is not None and "shared_ledger" not in finished and LEDGER in finished["files"]
+    return bool(lost) or untimed or unshared or finished["name"] != config.name
+
+
+def _is_measured(finished: Mapping[str, Any], folder: RunFolder, plan: _Plan) -> bool:
+    """Whether a finished run has the measures that the config names, over the judgements that there are."""
+    same = finished["config"]["evaluate"]["measures"] == list(plan.config.evaluate.measures)
+    there = all((folder / name).is_file() for name in finished["files"])
+    return same and there and finished["data"]["qrels"] == plan.data["qrels"]
+
+
+def _rank(plan: _Plan, folder: RunFolder, finished: Mapping[str, Any], listener: Listener) -> dict[str, Any]:
+    """Rank all queries and write what came of it; return the manifest, but for measures and hashes of files."""
+    config, first_stage, stages, partner = plan.config, plan.first_stage, plan.stages, plan.partner
+    rankers = [stage.ranker for stage in stages]
+    # A latency that was measured is not given up for the throughput of asking nothing.
+    schedule = "latency" if finished.get("schedule") == "latency" else config.schedule
+    earlier, last_answer = folder.manifest().get("executions", []), last_change(folder / LEDGER)
+    about: dict[str, Any] = {"name": config.name, "fingerprint": plan.fingerprint}
+    about |= {"simulated": any(stage.backend.simulated for stage in stages)}
+    if shard := first_stage.shard:
+        about |= {"shard": {"number": shard.number, "of": shard.of}}
+    about |= {"experiment": plan.content, "environment": environment.environment()}
+    about |= manifest.description(config, [prompt for ranker in rankers for prompt in ranker.prompts])
+    about |= {"schedule": schedule, "data": plan.data, "queries": len(first_stage.run), "status": "running"}
+    # First of all: from now on whatever is in the folder is the run's.
+    _write_manifest(folder, about | {"executions": earlier})
     folder.write_yaml("config.yaml", _resolved(config, folder.path))
-    listed = executions.listed()
-    about |= {"started": listed[0]["started"], "finished": now(), "status": "finished", "executions": listed}
-    _write_manifest(folder, about | {"files": manifest.file_hashes(folder.path, ["config.yaml"])})
-    return Outcome(
-        name=config.name,
-        run_dir=folder.path,
-        run_file=folder / "run.trec",
-        simulated=bool(about["simulated"]),
-        schedule=config.schedule,
-        queries=0,
-        first_stage=None,
-        reranked=None,
-        metrics=None,
-        costs={},
-        wall_seconds=None,
-        expected={},
-        shard=Shard(about["shard"]["number"], about["shard"]["of"]),
+    if not first_stage.run:
+        for backend in _backends(stages):
+            backend.close()
+        executions = Executions([], 0, None)
+        executions.finish(0)
+        return about | {"started": executions.listed()[0]["started"], "executions": executions.listed()}
+    with closing(Ledger(folder / LEDGER)) as ledger, _sharing(plan, schedule, ledger, listener) as shared:
+        executions = Executions(earlier, len(ledger), last_answer, shared=shared is not None)
+        about |= {"started": executions.listed()[0]["started"], "finished": None}
+        _write_manifest(folder, about | {"executions": executions.listed()})
+        runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
+        pooled = schedule == "throughput"
+        spent = _earlier_costs(folder, finished, ledger, schedule)
+        sharing = shared if pooled else None
+        cascade = Cascade(stages, ledger, pooled=pooled, shared=sharing, finished=spent.keys())
+        begun = time.perf_counter()
+        ranked = _rank_queries(plan, cascade, spent, schedule, listener)
+        executions.finish(cascade.calls, time.perf_counter() - begun)
+    rankings: Mapping[str, Sequence[str]] = {query: each.ranking.docs for query, each in ranked.queries.items()}
+    if partner is not None:
+        unfused = fusion.scored({query: each.ranking for query, each in ranked.queries.items()})
+        runfile.write_scored(folder / RERANKED, unfused, config.name)
+        rankings = partner.joined(unfused)
+    runfile.write(folder / "run.trec", rankings, first_stage.documents, config.name)
+    folder.write_json_lines(
+        "costs.jsonl", [costs.row(each.costs, _methods(stages)) for each in ranked.queries.values()]
     )
+    about |= {"executions": executions.listed(), "wall_seconds": executions.seconds}
+    about |= {"shared_ledger": {"taken": shared.taken, "published": shared.published}} if shared else {}
+    about |= {"unparsed": sum(cascade.unparsed.values()), "unparsed_by_kind": dict(sorted(cascade.unparsed.items()))}
+    about |= {"answer_forms": dict(sorted(cascade.forms.items())), "unread": unread.unread(cascade)}
+    about |= {"equal_scores": sum(_are_equal(each.ranking.scores) for each in ranked.queries.values())}
+    about |= {"models": ranked.models} if manifest.is_cascade(stages) else {"model": ranked.models[0]}
+    return about | {"data": plan.data | {"candidates": ranked.candidates}, "ledger": _ledger(folder / LEDGER)}
+
+
+def _methods(stages: Sequence[Stage]) -> list[str]:
+    return [stage.ranker.method.name for stage in stages]
+
+
+def _are_equal(scores: Sequence[float] | None) -> bool:
+    """Whether scores of several documents are all one."""
+    return scores is not None and len(scores) > 1 and len(set(scores)) == 1
+
+
+def _earlier_costs(
+    folder: RunFolder, finished: Mapping[str, Any], ledger: Ledger, schedule: str
+) -> Mapping[str, Sequence[Cost]]:
+    """What the queries cost that earlier executions finished, stage by stage, where they ran on this schedule."""
+    path = folder / "costs.jsonl"
+    if finished.get("schedule", schedule) != schedule:
+        return {}
+    if finished and path.is_file():
+        return costs.by_stage(path, json_lines(path))
+    rows = enumerate(map(json.loads, ledger.finished().values()), 1)
+    return costs.by_stage(folder / LEDGER, ((number, row) for number, row in rows if row["schedule"] == schedule))
+
+
+def _record(plan: _Plan, folder: RunFolder, about: dict[str, Any]) -> None:
+    """Measure what a folder holds, and finish its manifest."""
+    first_stage = plan.first_stage
+    qrels = None if _is_judged_elsewhere(first_stage) else first_stage.dataset.qrels()
+    written = [name for name in (*RANKED_FILES, RERANKED) if (folder / name).is_file()]
+    written += _evaluate(plan.config, folder, qrels, first_stage.own_queries)
+    _finish_manifest(folder, about, written)
 
 
 def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
     """Do the first stage alone, write it as `first_stage.trec`, and evaluate it where there are judgements."""
     config = loaded.config
+    listener = Noting(listener, loaded.notes)
     started = now()
     first_stage = retrieve(loaded, listener)
     metrics = _measure(config, first_stage, first_stage.documents)
@@ -194,23 +324,40 @@ def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Ou
         about = {"name": config.name, "fingerprint": fingerprint, "simulated": False}
         about |= {"experiment": first_stage.identity, "environment": environment.environment()}
         about |= manifest.description(config, []) | {"data": _data(first_stage.queries, first_stage.dataset.qrels())}
+        about |= {"queries": len(first_stage.run), "started": started, "status": "running"}
+        about |= {"notes": [manifest.without_folders(note) for note in listener.notes]}
+        _write_manifest(folder, about)
         folder.write_yaml("config.yaml", _resolved(config, folder.path))
         runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
-        written = [*RETRIEVED_FILES, *_write_metrics(folder, metrics)]
-        _finish_manifest(folder, about | {"started": started, "finished": now(), "status": "finished"}, written)
+        _finish_manifest(folder, about, [*RETRIEVED_FILES, *_write_metrics(folder, metrics)])
+    return _outcome(path, config, {})
+
+
+def _outcome(path: Path, config: Config, expected: Mapping[str, Expected], *, executed: bool = True) -> Outcome:
+    """What a finished run's folder says that it came to."""
+    run = record.read(path)
+    about, spent = run.manifest, run.costs
+    orders = {name: run.metrics.get(name) for name in ("first_stage", "reranked")} | {"": run.metrics}
+    metrics = {name: Metrics(each["all"], each["per_query"]) if each else None for name, each in orders.items()}
+    asks = int(spent["asks"]["total"] or 0) if spent else 0
     return Outcome(
-        name=config.name,
-        run_dir=folder.path,
-        run_file=folder / "first_stage.trec",
-        simulated=False,
-        schedule=config.schedule,
-        queries=len(first_stage.run),
-        first_stage=None,
-        reranked=None,
-        metrics=metrics,
-        costs={},
-        wall_seconds=None,
-        expected={},
+        name=about["name"],
+        run_dir=path,
+        run_file=path / ("run.trec" if manifest.stages(about["experiment"]) else "first_stage.trec"),
+        simulated=about["simulated"],
+        schedule=about["schedule"],
+        queries=about.get("queries", spent["asks"]["queries"] if spent else 0),
+        first_stage=metrics["first_stage"],
+        reranked=metrics["reranked"],
+        metrics=metrics[""],
+        costs=spent,
+        wall_seconds=about.get("wall_seconds"),
+        expected=expected,
+        shard=Shard(**about["shard"]) if "shard" in about else None,
+        efficiency=run.metrics.get("efficiency"),
+        warnings=about.get("warnings", ()),
+        refusal=unread.refusal(about, asks, config.max_unparsed),
+        executed=executed,
     )
 
 
@@ -231,40 +378,25 @@ def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loa
         raise InputError(f"dataset {dataset.name}: its queries are not those of {one.path}; merge where they are")
     if not one.has_ranked:
         raise InputError("none of the queries has candidates; check that queries and first stage belong together")
-    with RunFolder(output or merging.common_folder(parts), one.manifest["fingerprint"]) as folder:
+    path = output or merging.common_folder(parts)
+    with RunFolder(path, one.manifest["fingerprint"]) as folder:
         if folder.manifest() and "merged" not in folder.manifest():
-            raise InputError(f"{folder.path}: holds a run that was not merged; merge into another folder with --output")
-        # Without a manifest the folder holds no run: whoever looks at it meanwhile is told so.
-        (folder / MANIFEST).unlink(missing_ok=True)
+            raise InputError(f"{path}: holds a run that was not merged; merge into another folder with --output")
+        # Until it is whole, whoever looks at it is told that it is not finished.
+        about = merging.joined_manifest(parts)
+        _write_manifest(folder, about | {"status": "running"})
         names = [name for name in (*RANKED_FILES, RERANKED) if name in one.manifest["files"]]
         joined = merging.join_files(parts, names, folder.path, list(queries))
         if joined.differing:
             note = f"{joined.differing} answers differ between shards; those of the first query that asked were kept"
             listener.note(note)
         folder.write_yaml("config.yaml", _resolved(config, folder.path, None if loaded else one.path))
-        before, reranked, after = (_measure_file(config, folder / name, qrels, queries) for name in ORDERS)
-        spent = costs.read(folder / "costs.jsonl")
-        efficient = efficiency(spent, after.per_query if after else None)
-        names += _write_metrics(folder, after, efficient, first_stage=before, reranked=reranked)
+        names += _evaluate(config, folder, qrels, queries)
         merging.check_unchanged(parts)
-        about = merging.joined_manifest(parts, joined.differing) | {"status": "finished", "finished": now()}
-        about |= {"data": _data(queries, qrels), "ledger": _ledger(folder / LEDGER)}
+        about["merged"]["differing_answers"] = joined.differing
+        about |= {"queries": joined.queries, "data": _data(queries, qrels), "ledger": _ledger(folder / LEDGER)}
         _finish_manifest(folder, about, names)
-    return Outcome(
-        name=config.name,
-        run_dir=folder.path,
-        run_file=folder / "run.trec",
-        simulated=bool(about["simulated"]),
-        schedule=config.schedule,
-        queries=joined.queries,
-        first_stage=before,
-        reranked=reranked,
-        metrics=after,
-        costs=costs.summary(spent),
-        wall_seconds=None,
-        expected=_comparable(loaded, listener) if loaded else {},
-        efficiency=efficient,
-    )
+    return _outcome(path, config, _comparable(loaded, listener) if loaded else {})
 
 
 def _dataset_to_merge(loaded: Loaded, *, given: bool) -> Dataset:
@@ -308,21 +440,20 @@ def _backends(stages: Iterable[Stage]) -> list[Backend]:
 
 
 @contextmanager
-def _sharing(
-    config: Config, stages: Sequence[Stage], ledger: Ledger, listener: Listener
-) -> Iterator[SharedLedger | None]:
+def _sharing(plan: _Plan, schedule: str, ledger: Ledger, listener: Listener) -> Iterator[SharedLedger | None]:
     """The shared ledger that the config names, which gets the answers that the run's own ledger has.
 
     A replay has none: it answers from its recording alone. Where latency is measured it comes by them at the end only.
     """
-    if config.shared_ledger is None or any(isinstance(stage.backend, LedgerReplay) for stage in stages):
+    folder = plan.config.shared_ledger
+    if folder is None or any(isinstance(stage.backend, LedgerReplay) for stage in plan.stages):
         yield None
         return
-    with closing(SharedLedger(Path(config.shared_ledger), listener.note)) as shared:
-        if config.schedule == "throughput":
+    with closing(SharedLedger(Path(folder), listener.note)) as shared:
+        if schedule == "throughput":
             shared.offer(ledger)
         yield shared
-        if config.schedule == "latency":
+        if schedule == "latency":
             shared.offer(ledger)
 
 
@@ -331,44 +462,43 @@ class _Ranked:
     """Each query's ranking and costs, in the order of the first stage, and what the manifest says of the way there."""
 
     queries: dict[str, Ranked]
-    unparsed: dict[str, int]
-    forms: dict[str, int]
     candidates: str
     models: list[Mapping[str, object]]
 
 
-def _rank(loaded: Loaded, first_stage: FirstStage, cascade: Cascade, listener: Listener) -> _Ranked:
-    """Rank all queries; answers come out of the ledger where it has them."""
+def _rank_queries(
+    plan: _Plan, cascade: Cascade, earlier: Mapping[str, Sequence[Cost]], schedule: str, listener: Listener
+) -> _Ranked:
+    """Rank all queries; answers come out of the ledger where it has them, and costs are kept there."""
     candidates = contents.CandidatesDigest()
-    found: dict[str, Ranked] = {}
+    done: dict[str, Ranked] = {}
+    methods = _methods(plan.stages)
     with closed_after(_backends(cascade.stages)):
         with listener.task("reranking, asks", None) as advance:
-            queries, asks = len(first_stage.run), 0
+            queries, asks = len(plan.first_stage.run), 0
 
             def tell(answered: int) -> None:
                 """Expect of each query as many asks as those took that are done."""
-                expected = max(answered, round(asks / len(found) * queries)) if found else None
-                advance(answered, f"{len(found):,} of {queries:,} queries", expected)
+                expected = max(answered, round(asks / len(done) * queries)) if done else None
+                advance(answered, f"{len(done):,} of {queries:,} queries", expected)
 
             advance(0, "no answer yet: the model may be loading")
             cascade.on_answers = tell
-            for ranked in cascade.rank(candidates.passing(first_stage)):
-                found[ranked.cost.query_id] = ranked
+            for ranked in cascade.rank(candidates.passing(plan.first_stage)):
+                query = ranked.cost.query_id
+                spent = costs.with_earlier(ranked.costs, earlier.get(query, ()))
+                done[query] = replace(ranked, costs=spent)
+                if query not in earlier:
+                    cascade.ledger.finish(query, json.dumps({"schedule": schedule, **costs.row(spent, methods)}))
                 asks += ranked.cost.asks
         models = [
             manifest.portable({"backend": (given.model or {})["backend"], **stage.backend.details})
-            for given, stage in zip(loaded.stages, cascade.stages, strict=True)
+            for given, stage in zip(plan.loaded.stages, cascade.stages, strict=True)
         ]
-    return _Ranked(
-        queries={query: found[query] for query in first_stage.run},
-        unparsed=dict(sorted(cascade.unparsed.items())),
-        forms=dict(sorted(cascade.forms.items())),
-        candidates=candidates.hexdigest(),
-        models=models,
-    )
+    return _Ranked({query: done[query] for query in plan.first_stage.run}, candidates.hexdigest(), models)
 
 
-def _data(queries: Mapping[str, Query], qrels: Qrels | None) -> dict[str, object]:
+def _data(queries: Mapping[str, Query], qrels: Qrels | None) -> dict[str, str | None]:
     """The hashes of queries and judgements."""
     return {"queries": contents.queries(queries), "qrels": contents.qrels(qrels)}
 
@@ -380,24 +510,42 @@ def _ledger(path: Path) -> dict[str, object]:
 
 
 def _write_manifest(folder: RunFolder, about: Mapping[str, Any]) -> None:
-    folder.write_json(MANIFEST, manifest.sealed(about))
+    folder.write_json(manifest.NAME, manifest.sealed(about))
 
 
-def _finish_manifest(folder: RunFolder, about: Mapping[str, Any], written: Sequence[str]) -> None:
+def _finish_manifest(folder: RunFolder, about: dict[str, Any], written: Sequence[str]) -> None:
     """Write what is written last: the ir_metadata file, and the manifest with the hash of every file."""
-    folder.write_yaml("ir-metadata.yml", ir_metadata.annotation(about))
-    hashes = manifest.file_hashes(folder.path, [*written, "ir-metadata.yml"])
-    _write_manifest(folder, {**about, "files": hashes})
+    about |= {"status": "finished", "finished": about.get("finished") or now()}
+    if "unread" in about:
+        about |= {"warnings": unread.warnings(about, sum(cost.asks for cost in costs.read(folder / "costs.jsonl")))}
+    if "first_stage.trec" in written:  # else a shard without candidates
+        folder.write_yaml("ir-metadata.yml", ir_metadata.annotation(about))
+        written = [*written, "ir-metadata.yml"]
+    _write_manifest(folder, about | {"files": manifest.file_hashes(folder.path, written)})
 
 
 def _measure(config: Config, first_stage: FirstStage, rankings: Mapping[str, Sequence[str]]) -> Metrics | None:
     qrels = first_stage.dataset.qrels()
-    queries = first_stage.own_queries
-    if not qrels:
+    if not qrels or _is_judged_elsewhere(first_stage):
         return None
-    if first_stage.shard and not any(map(qrels.get, queries)) and any(map(qrels.get, first_stage.queries)):
-        return None  # the judged queries are in other shards
-    return evaluate.measure(evaluate.with_judged(config.evaluate.measures), qrels, rankings, queries)
+    return evaluate.measure(evaluate.with_judged(config.evaluate.measures), qrels, rankings, first_stage.own_queries)
+
+
+def _is_judged_elsewhere(first_stage: FirstStage) -> bool:
+    """Whether all judged queries are in other shards than this one."""
+    qrels = first_stage.dataset.qrels() or {}
+    judged = (any(map(qrels.get, queries)) for queries in (first_stage.own_queries, first_stage.queries))
+    return first_stage.shard is not None and tuple(judged) == (False, True)
+
+
+def _evaluate(config: Config, folder: RunFolder, qrels: Qrels | None, queries: Iterable[str]) -> list[str]:
+    """Measure the orders in a folder, as far as it has them; return the names of the files written."""
+    if not (folder / "costs.jsonl").is_file():  # a shard without candidates
+        return []
+    queries = list(queries)
+    before, reranked, after = (_measure_file(config, folder / name, qrels, queries) for name in ORDERS)
+    efficient = efficiency(costs.read(folder / "costs.jsonl"), after.per_query if after else None)
+    return _write_metrics(folder, after, efficient, first_stage=before, reranked=reranked)
 
 
 def _write_metrics(
@@ -405,6 +553,7 @@ def _write_metrics(
 ) -> list[str]:
     """Write the metrics where there are any, those of orders before it too; return the names of the files written."""
     if metrics is None:
+        (folder / "metrics.json").unlink(missing_ok=True)
         return []
     content: dict[str, Any] = {"all": metrics.mean, "per_query": metrics.per_query}
     for name, found in before.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -27,3 +27,17 @@ class Listener:
     def task(self, what: str, total: int | None) -> Iterator[Advance]:  # noqa: ARG002
         """A task of `total` steps, or of unknown length, that lasts as long as the block."""
         yield lambda done, detail="", total=None: None  # noqa: ARG005
+
+
+class Noting(Listener):
+    """Passes everything on to another listener, and remembers the notes."""
+
+    def __init__(self, listener: Listener, notes: Iterable[str] = ()) -> None:
+        self.notes = [*notes]
+        self.task = listener.task  # type: ignore[method-assign]
+        self._note = listener.note
+
+    def note(self, text: str) -> None:
+        """Remember a note, and pass it on."""
+        self.notes.append(text)
+        self._note(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
@@ -78,12 +78,19 @@ class Cascade:
     """
 
     def __init__(
-        self, stages: Sequence[Stage], ledger: Ledger, *, pooled: bool = True, shared: SharedLedger | None = None
+        self,
+        stages: Sequence[Stage],
+        ledger: Ledger,
+        *,
+        pooled: bool = True,
+        shared: SharedLedger | None = None,
+        finished: Set[str] | None = None,
     ) -> None:
         self.stages = stages
         self.ledger = ledger
         self.schedulers = [
-            Scheduler(stage.ranker, stage.backend, ledger, pooled=pooled, shared=shared) for stage in stages
+            Scheduler(stage.ranker, stage.backend, ledger, pooled=pooled, shared=shared, finished=finished)
+            for stage in stages
         ]
         self.on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
         """Told how many asks have been answered, in all stages, whenever there are more."""
@@ -92,6 +99,21 @@ class Cascade:
     def unparsed(self) -> Counter[AskKind]:
         """How many answers to each kind of ask could not be read."""
         return sum((scheduler.unparsed for scheduler in self.schedulers), Counter())
+
+    @property
+    def calls(self) -> int:
+        """How many asks the models have answered."""
+        return sum(scheduler.calls for scheduler in self.schedulers)
+
+    @property
+    def unread(self) -> Counter[str]:
+        """How many texts could not be read for which reason: `<kind>: <form>`."""
+        return sum((scheduler.unread for scheduler in self.schedulers), Counter())
+
+    @property
+    def examples(self) -> dict[str, str]:
+        """A text that could not be read for each reason."""
+        return {reason: text for scheduler in self.schedulers for reason, text in scheduler.examples.items()}
 
     @property
     def forms(self) -> Counter[str]:
@@ -103,10 +125,9 @@ class Cascade:
 
         Raises `BackendError` where a backend fails; the answers given until then are in the ledger.
         """
-        answered = [0] * len(self.schedulers)
-        for number, (stage, scheduler) in enumerate(zip(self.stages, self.schedulers, strict=True)):
+        for stage, scheduler in zip(self.stages, self.schedulers, strict=True):
             self.ledger.add_model(stage.backend.identity)
-            scheduler.on_answers = self._counting(answered, number)
+            scheduler.on_answers = lambda _: self.on_answers(sum(each.answered for each in self.schedulers))
         last = len(self.stages) - 1
         for some in self._portions(queries):
             orders: Iterable[_Order] = (_Order(candidates) for candidates in some)
@@ -137,13 +158,6 @@ class Cascade:
 
         for ranking, cost in self.schedulers[number].rank(presented()):
             yield waiting.pop(cost.query_id).after(ranking, cost)
-
-    def _counting(self, answered: list[int], number: int) -> Callable[[int], None]:
-        def count(so_far: int) -> None:
-            answered[number] = so_far
-            self.on_answers(sum(answered))
-
-        return count
 
 
 def first(candidates: Candidates, depth: int | None) -> Candidates:

@@ -2,7 +2,8 @@
 
     R2llmError
     ├── InputError     the user's input: a config, a file, a name (exit 2)
-    └── BackendError   a model or server failed to answer (exit 3)
+    ├── BackendError   a model or server failed to answer (exit 3)
+    └── StoppedError   the user stopped it with Ctrl-C (exit 130)
 
 The message of each is one line: what is wrong, where, and what to do about it.
 """
@@ -27,3 +28,9 @@ class BackendError(R2llmError):
     """A backend could not answer; everything answered so far is in the ledger."""
 
     exit_code = 3
+
+
+class StoppedError(R2llmError):
+    """The user stopped a run; what is kept and how to go on is the message."""
+
+    exit_code = 130

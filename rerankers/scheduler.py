@@ -1,21 +1,22 @@
 """Drives the methods of many queries at once: pools their asks, answers equal ones once, hands over the answers.
 
 One query's method knows nothing of the others. With `pooled=False` queries run one at a time, nothing is shared or
-looked up, and a query's seconds are its latency.
+looked up, and a query's seconds are its latency; only a query that an earlier execution finished is answered from the
+ledger.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from .backends import Backend, Request, shape_of, usd_of
 from .errors import BackendError, R2llmError
 from .flops import Shape, of_answer, readings
-from .ledger import Ledger
+from .ledger import ELSEWHERE, Ledger
 from .prompts.answers import Reply
 from .ranker import RETRIES, Ranker, Requests
 from .shared_ledger import SharedLedger
@@ -39,6 +40,8 @@ class _Job:
     answers: list[Answer | None] = field(default_factory=list)
     missing: int = 0
     begun: bool = False
+    timed: bool = True
+    """Whether no answer came out of an earlier execution, whose time is not known."""
     ranking: Ranking | None = None
 
 
@@ -65,13 +68,30 @@ class Scheduler:
     on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
     """Told how many asks have been answered, by whomever, whenever there are more."""
 
+    finished: Set[str] | None = None
+    """Queries that earlier executions of the run finished: the ledger has all their answers. None where it is no run's
+    ledger: then whatever it has is cached."""
+
+    calls: int = field(default=0, init=False)
+    """How many asks the backend has answered."""
+
+    answered: int = field(default=0, init=False)
+    """How many asks have been answered, by whomever."""
+
+    unread: Counter[str] = field(default_factory=Counter, init=False)
+    """How many texts could not be read for which reason: `<kind>: <form>`."""
+
+    examples: dict[str, str] = field(default_factory=dict, init=False)
+    """The first text that could not be read for each reason."""
+
     unparsed: Counter[AskKind] = field(default_factory=Counter, init=False)
     """How many answers to each kind of ask could not be read."""
 
     forms: Counter[str] = field(default_factory=Counter, init=False)
     """How many texts were read in which form, or for which reason not: `<kind>: <form>`."""
 
-    _answered: int = field(default=0, init=False)
+    _recalled: bool = field(default=False, init=False)
+    """Whether the query that runs alone is a finished one."""
     _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
     _new: list[Request] = field(default_factory=list, init=False)
 
@@ -100,6 +120,7 @@ class Scheduler:
                 self._answer_some()
 
     def _start(self, candidates: Candidates) -> _Job:
+        self._recalled = candidates.query.id in (self.finished or ())
         requests = Requests(self.ranker, self.backend, candidates)
         cost = Cost(candidates.query.id, flops=None if self._shape is None else 0)
         job = _Job(self.ranker.steps(candidates), requests, cost, time.perf_counter())
@@ -114,7 +135,7 @@ class Scheduler:
                 job.asks = job.steps.send(answers) if job.begun else next(job.steps)
             except StopIteration as stop:
                 job.ranking = stop.value
-                job.cost.seconds = None if job.cost.cached else time.perf_counter() - job.started
+                job.cost.seconds = time.perf_counter() - job.started if job.timed else None
                 return
             job.begun = True
             job.cost.comparisons += comparisons(job.asks)
@@ -145,16 +166,11 @@ class Scheduler:
     @property
     def _shares(self) -> bool:
         """Whether equal asks are answered once."""
-        return self.pooled and self.backend.remembers
+        return (self.pooled or self._recalled) and self.backend.remembers
 
     def _answer_some(self) -> None:
         """Answer what the ledger knows, or let the backend answer some of the rest; then the methods go on."""
         known = self._known() if self._shares else {}
-        for request in self._new:
-            if request.key in known:
-                job = self._waiting[request.key][0].job
-                job.cost.calls -= 1
-                job.cost.cached += 1
         self.backend.submit([request for request in self._new if request.key not in known])
         self._new = []
         if known:
@@ -166,19 +182,34 @@ class Scheduler:
             self.ledger.add(rows)
             if self.shared:
                 self.shared.add(rows, self.backend.identity)
+        self.calls += len(replies)
         self._hand_over((request.key, reply) for request, reply in replies)
 
     def _known(self) -> dict[bytes, Reply]:
-        """The replies to new asks that are there already; those of other runs are copied into this one's ledger."""
+        """The replies to new asks that are there already; those of other runs are copied into this one's ledger.
+
+        An earlier execution's call is a call of the run: of the first query that needs its reply.
+        """
         keys = [request.key for request in self._new]
-        known = self.ledger.get_many(keys)
+        recalled = self.ledger.recall(keys)
         if self.shared:
-            found = self.shared.get_many([key for key in keys if key not in known])
-            if found:
-                rows = [(each.key, each.query.id, found[each.key]) for each in self._new if each.key in found]
-                self.ledger.add(rows)
-                known |= found
-        return known
+            taken = self.shared.get_many([key for key in keys if key not in recalled])
+            if taken:
+                rows = [(each.key, each.query.id, taken[each.key]) for each in self._new if each.key in taken]
+                self.ledger.add(rows, elsewhere=True)
+                recalled |= {key: (reply, ELSEWHERE) for key, reply in taken.items()}
+        for key, (_, execution) in recalled.items():
+            jobs = [place.job for place in self._waiting[key]]
+            if execution != self.ledger.execution:
+                for job in jobs:
+                    job.timed = False
+            calls_here = self.finished is not None and execution not in (ELSEWHERE, self.ledger.execution)
+            if calls_here and key not in self.ledger.claimed:
+                self.ledger.claimed.add(key)
+            else:
+                jobs[0].cost.calls -= 1
+                jobs[0].cost.cached += 1
+        return {key: reply for key, (reply, _) in recalled.items()}
 
     def _hand_over(self, replies: Iterable[tuple[bytes, Reply]]) -> None:
         """Give replies to the jobs that wait for them, and let each go on that has all it asked for."""
@@ -186,7 +217,7 @@ class Scheduler:
             for place in self._places(key):
                 self._deliver(place, reply)
                 self._advance(place.job)
-        self.on_answers(self._answered)
+        self.on_answers(self.answered)
 
     def _places(self, key: bytes) -> list[_Place]:
         """Take the places that an answer under this key is for: all that wait for it, or the first."""
@@ -197,7 +228,7 @@ class Scheduler:
 
     def _deliver(self, place: _Place, reply: Reply) -> None:
         """Read a reply and put the answer in its place, or ask again where the ranker says so."""
-        self._answered += 1
+        self.answered += 1
         job = place.job
         ask = job.asks[place.slot]
         answer = self.ranker.read(ask, reply, self.backend)
@@ -209,6 +240,9 @@ class Scheduler:
         if not answer.parsed:
             job.cost.unparsed += 1
             self.unparsed[ask.kind] += 1
+            reason = f"{ask.kind}: {answer.form}"
+            self.unread[reason] += 1
+            self.examples.setdefault(reason, answer.text or "")
             policy = self.ranker.options.on_unparsed
             if policy == "fail":
                 raise BackendError(

@@ -255,10 +255,10 @@ def plus(total: _Count | None, more: _Count | None) -> _Count | None:
 class Cost:
     """What ranking one query took.
 
-    Asks, rounds, comparisons, tokens, unparsed, flops and usd describe the experiment; calls, cached and seconds the
-    execution. Tokens are null where no tokenizer counted them; seconds are null where an answer was cached; flops
-    (`rerankers.flops`) are null where the model's shape is not known, usd (US dollars) where its price is not, and both
-    where tokens are.
+    Asks, rounds, comparisons, tokens, unparsed, flops and usd describe the experiment; calls, cached and seconds are
+    sums over its executions. Tokens are null where no tokenizer counted them; seconds where an answer came out of an
+    earlier execution or another run, whose time is not known; flops (`rerankers.flops`) where the model's shape is not
+    known, usd (US dollars) where its price is not, and both where tokens are.
     """
 
     query_id: str

@@ -16,7 +16,8 @@ from ...rerankers.types import Cost
 from ..files import fault, json_lines
 
 Summary = dict[str, dict[str, float | None]]
-"""Count → mean, p50, p95 and total over the queries; null where a query has none, as seconds of cached answers."""
+"""Count → mean, p50, p95 and total, and over how many `queries`: those whose seconds are known; all for every other
+count, which is null where a query has none."""
 
 COST = TypeAdapter(Cost)
 
@@ -41,13 +42,30 @@ def read(path: Path) -> list[Cost]:
 
 def read_stages(path: Path) -> list[list[Cost]]:
     """Each query's costs stage by stage, in a cascade; nothing a query else. Raises as `read` does."""
-    rows = []
-    for number, found in json_lines(path):
-        stages = found.get("stages", [])
-        if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
-            raise fault(path, number, "stages: a list of objects is expected")
-        rows.append([_checked(path, number, {**stage, "query_id": found.get("query_id")}) for stage in stages])
-    return rows
+    return [_stages(path, number, row) for number, row in json_lines(path)]
+
+
+def by_stage(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, list[Cost]]:
+    """What each query of numbered rows cost, stage by stage. Raises as `read` does."""
+    spent = ((_checked(path, number, row), _stages(path, number, row)) for number, row in rows)
+    return {cost.query_id: stages or [cost] for cost, stages in spent}
+
+
+def with_earlier(costs: Sequence[Cost], earlier: Sequence[Cost]) -> tuple[Cost, ...]:
+    """The costs of a query that is ranked again out of the ledger: calls and seconds are those of when it was asked."""
+    if [cost.asks for cost in costs] != [cost.asks for cost in earlier]:
+        return tuple(costs)
+    return tuple(
+        dataclasses.replace(cost, calls=kept.calls, cached=kept.cached, seconds=kept.seconds)
+        for cost, kept in zip(costs, earlier, strict=True)
+    )
+
+
+def _stages(path: Path, number: int, row: dict[str, Any]) -> list[Cost]:
+    stages = row.get("stages", [])
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise fault(path, number, "stages: a list of objects is expected")
+    return [_checked(path, number, {**stage, "query_id": row.get("query_id")}) for stage in stages]
 
 
 def stage_summaries(path: Path) -> list[Summary]:
@@ -67,12 +85,13 @@ def _checked(path: Path, number: int, found: dict[str, Any]) -> Cost:
 def summary(costs: Iterable[Cost]) -> Summary:
     """Summarise the costs of one or more queries."""
     costs = list(costs)
-    return {name: _summarise([getattr(cost, name) for cost in costs]) for name in FIELDS}
+    return {name: _summarise([getattr(cost, name) for cost in costs], partly=name == "seconds") for name in FIELDS}
 
 
-def _summarise(values: list[float | None]) -> dict[str, float | None]:
+def _summarise(values: list[float | None], *, partly: bool) -> dict[str, float | None]:
     known = [value for value in values if value is not None]
-    if len(known) < len(values) or not known:
-        return dict.fromkeys(("mean", "p50", "p95", "total"))
+    if not known or (len(known) < len(values) and not partly):
+        return {**dict.fromkeys(("mean", "p50", "p95", "total")), "queries": 0}
     p95 = statistics.quantiles(known, n=20, method="inclusive")[-1] if len(known) > 1 else known[0]
-    return {"mean": statistics.fmean(known), "p50": statistics.median(known), "p95": p95, "total": sum(known)}
+    figures = {"mean": statistics.fmean(known), "p50": statistics.median(known), "p95": p95, "total": sum(known)}
+    return {**figures, "queries": len(known)}

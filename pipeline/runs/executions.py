@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rerankers.types import plus
+
 
 class Executions:
     """All earlier executions of a run, and the one that begins now.
 
-    Each has `status` (running, finished, interrupted), `started` and `ended` in UTC, `calls`, and `answers_before`,
-    the answers in the ledger when it began. One that was cut off ended with the last answer it wrote to the ledger,
-    and its calls are the answers that it left there; null where it had a `shared_ledger`, whose answers lie there too.
+    Each has `status` (running, finished, interrupted), `started` and `ended` in UTC, `calls`, the `seconds` of ranking,
+    and `answers_before`, the answers in the ledger when it began. One that was cut off ended with the last answer it
+    wrote to the ledger, and took the whole seconds until then; its calls are the answers that it left there, null where
+    it had a `shared_ledger`, whose answers lie there too.
     """
 
     def __init__(
@@ -30,9 +33,18 @@ class Executions:
         if shared:
             self._current["shared_ledger"] = True
 
-    def finish(self, calls: int) -> None:
-        """Note that this execution is done, and how many asks the model really answered."""
-        self._current |= {"status": "finished", "ended": now(), "calls": calls}
+    def finish(self, calls: int, seconds: float | None = None) -> None:
+        """Note that this execution is done, how many asks the model really answered, and how long ranking took."""
+        self._current |= {"status": "finished", "ended": now(), "calls": calls, "seconds": seconds}
+
+    @property
+    def seconds(self) -> float | None:
+        """How long ranking took in all executions that asked anything; None where that of one is not known."""
+        asking = [execution for execution in self.listed() if execution["calls"] != 0] or [self._current]
+        total: float | None = 0.0
+        for execution in asking:
+            total = plus(total, execution.get("seconds"))
+        return total
 
     def listed(self) -> list[dict[str, Any]]:
         """All executions, this one last."""
@@ -50,7 +62,12 @@ def _closed(execution: Mapping[str, Any], answers: int, last_answer: str | None)
         return dict(execution)
     added = answers - execution["answers_before"]
     calls = None if execution.get("shared_ledger") else added
-    return {**execution, "status": "interrupted", "ended": last_answer if added else None, "calls": calls}
+    ended = last_answer if added else None
+    seconds = None
+    if ended is not None:
+        began, end = map(datetime.datetime.fromisoformat, (execution["started"], ended))
+        seconds = max((end - began).total_seconds(), 0.0)
+    return {**execution, "status": "interrupted", "ended": ended, "calls": calls, "seconds": seconds}
 
 
 def last_change(ledger: Path) -> str | None:

@@ -100,6 +100,9 @@ class Story:
     notes: Sequence[str]
     """What cannot be told, and what is not as it should be."""
 
+    warnings: Sequence[str]
+    """Why the run as a whole is doubtful."""
+
 
 def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
     """The story of a query of a run; with `prompts`, each ask's prompt too.
@@ -113,6 +116,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
     notes: list[str] = []
     asks, order = _asked(run_dir, loaded, candidates, notes)
     final = _final(run_dir, query_id, order, notes)
+    about = manifest.read(run_dir / manifest.NAME) if (run_dir / manifest.NAME).is_file() else {}
     if prompts and asks:
         asks = _with_prompts(asks, loaded, first_stage, run_dir)
         if any(asked.prompt and asked.prompt.tokens is None for asked in asks):
@@ -137,6 +141,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
         texts={doc.id: doc.text for doc in candidates.docs},
         cost=total,
         notes=notes,
+        warnings=about.get("warnings", ()),
     )
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import reduce
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -16,12 +17,14 @@ from typing import Any
 
 from ...rerankers.errors import InputError
 from ...rerankers.ledger import Ledger, Stored
+from ...rerankers.types import plus
 from ..config import Loaded
 from ..files import replacing
 from ..progress import Listener
-from . import manifest
+from . import manifest, unread
+from .manifest import NAME as MANIFEST
 from .shards import Shard, folders
-from .verification import MANIFEST, intact, verify
+from .verification import verify
 
 BATCH = 5_000
 """How many answers are written to a merged ledger at once."""
@@ -114,7 +117,7 @@ def template(parts: Sequence[Part]) -> Part:
 def check_unchanged(parts: Sequence[Part]) -> None:
     """Raise `InputError` where a shard was run again since it was gathered: its files may have been read half new."""
     for part in parts:
-        if intact(part.path / MANIFEST) != part.manifest:
+        if manifest.intact(part.path / MANIFEST) != part.manifest:
             raise InputError(f"{part.path}: was changed while it was merged; merge again when it is finished")
 
 
@@ -215,30 +218,32 @@ def _first_answers(sources: Sequence[Ledger], positions: Mapping[str, int]) -> I
         yield first, any(row[2:] != first[2:] for row in rows)
 
 
-def joined_manifest(parts: Sequence[Part], differing: int) -> dict[str, Any]:
+def joined_manifest(parts: Sequence[Part]) -> dict[str, Any]:
     """What all shards' manifests say, the sums of what they count, and which shards they are."""
     ranked = [part.manifest for part in parts if part.has_ranked]
-    found = _common(ranked)
+    common = _common(ranked)
     environment = ranked[0]["environment"]
     shared = [each["shared_ledger"] for each in ranked if "shared_ledger" in each]
     executions = [execution for each in ranked for execution in each["executions"]]
-    calls = sum(each["executions"][-1]["calls"] for each in ranked)
+    calls = reduce(plus, [execution["calls"] for execution in executions])
     started = min(each["started"] for each in ranked)
     ended = max(execution["ended"] or "" for execution in executions)
-    for name in ("shard", "files", "wall_seconds", "ledger", "data", "finished", manifest.SEAL):
-        found.pop(name, None)
-    return found | {
+    for name in ("shard", "files", "wall_seconds", "ledger", "data", "finished", "warnings", manifest.SEAL):
+        common.pop(name, None)
+    return common | {
         "started": started,
         # One of them stands for all; the summary of a shard that ran elsewhere has its own environment.
         "config": ranked[0]["config"],
         "environment": environment,
         "executions": [{"status": "finished", "started": started, "ended": ended, "calls": calls, "answers_before": 0}],
-        "unparsed": sum(each["unparsed"] for each in ranked),
+        **{name: sum(each.get(name, 0) for each in ranked) for name in ("unparsed", "equal_scores")},
         **{name: _added(each[name] for each in ranked) for name in ("unparsed_by_kind", "answer_forms")},
+        "unread": unread.joined(each.get("unread", {}) for each in ranked),
+        "notes": list(dict.fromkeys(note for each in ranked for note in each.get("notes", ()))),
         # Shards may have run side by side, or one after the other: their times say nothing together.
         "wall_seconds": None,
         **({"shared_ledger": _added(shared)} if shared else {}),
-        "merged": {"shards": [part.summary(environment) for part in parts], "differing_answers": differing},
+        "merged": {"shards": [part.summary(environment) for part in parts], "differing_answers": 0},
     }
 
 
@@ -272,7 +277,7 @@ def _read(path: Path) -> Part:
         named = f" --shard {Shard(**content['shard'])}" if "shard" in content else ""
         raise InputError(f"{path}: is not finished; run r2llm rerank{named} {AGAIN} again, and it goes on")
     try:
-        content = intact(path / MANIFEST)
+        content = manifest.intact(path / MANIFEST)
     except InputError as error:
         raise InputError(f"{path / MANIFEST}: {error}; remove {path} and run that shard again") from error
     if "shard" not in content:

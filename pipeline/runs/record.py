@@ -8,10 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from ...rerankers.errors import InputError
 from ..files import reason
-from . import costs
+from . import costs, manifest
 from .costs import Summary
+
+
+class _Values(BaseModel):
+    all: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+
+
+class _Efficiency(BaseModel):
+    qpp: float
+    rpp: dict[str, dict[str, float]]
+
+
+class _Metrics(_Values):
+    first_stage: _Values | None = None
+    reranked: _Values | None = None
+    efficiency: _Efficiency | None = None
 
 
 @dataclass(frozen=True)
@@ -35,27 +53,26 @@ class Record:
 
 def read(path: Path) -> Record:
     """The record of a run. Raises `InputError` where `path` is no run's folder, or a file of it cannot be read."""
-    manifest = _json(path / "manifest.json")
-    if manifest is None:
-        raise InputError(f"{path}: no run's folder: there is no manifest.json in it; r2llm rerank makes one")
+    if not (path / manifest.NAME).is_file():
+        raise InputError(f"{path}: no run's folder: there is no {manifest.NAME} in it; r2llm rerank makes one")
     spent = path / "costs.jsonl"
     ranked = spent.is_file()
     return Record(
         path=path,
-        manifest=manifest,
-        metrics=_json(path / "metrics.json") or {},
+        manifest=manifest.read(path / manifest.NAME),
+        metrics=metrics(path / "metrics.json"),
         costs=costs.summary(costs.read(spent)) if ranked else {},
         stages=costs.stage_summaries(spent) if ranked else (),
     )
 
 
-def _json(path: Path) -> Mapping[str, Any] | None:
+def metrics(path: Path) -> Mapping[str, Any]:
+    """What a run's `metrics.json` holds; empty where there is none. Raises `InputError` where it is malformed."""
     if not path.is_file():
-        return None
+        return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content: Mapping[str, Any] = json.loads(path.read_bytes())
+        _Metrics.model_validate(content)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {reason(error)}; r2llm verify tells what else is damaged") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: holds no JSON object; r2llm verify tells what else is damaged")
-    return found
+        raise InputError(f"{path}: cannot be read: {reason(error)}; remove it and run again to measure anew") from error
+    return content

@@ -29,10 +29,8 @@ from ..progress import Listener
 from ..retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
 from . import costs, manifest
 from .efficiency import efficiency
-from .folder import json_text
+from .manifest import NAME as MANIFEST
 from .shards import Shard
-
-MANIFEST = "manifest.json"
 
 State = Literal["agrees", "differs", "not checked"]
 
@@ -63,7 +61,7 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
     if not (path / MANIFEST).is_file():
         raise InputError(f"{path}: no run's folder: there is no {MANIFEST} in it; r2llm rerank makes one")
     try:
-        content = intact(path / MANIFEST)
+        content = manifest.intact(path / MANIFEST)
     except InputError as error:
         return [Check(MANIFEST, "content", "differs", f"{error}; nothing else can be judged by it")]
     run = _Run(path, content)
@@ -74,25 +72,6 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
             checks.append(part.check(run))
             advance(number, f"{part.file} {part.what}")
     return checks
-
-
-def intact(path: Path) -> dict[str, Any]:
-    """The manifest of a finished run. Raises `InputError` where any byte of it was changed."""
-    try:
-        text = path.read_bytes().decode()
-        content = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot be read: {reason(error)}") from error
-    # The seal is over the values; other white space and other spellings of them are found by writing it again.
-    if not isinstance(content, dict) or json_text(content) != text:
-        raise InputError("is not as r2llm writes it")
-    if manifest.SEAL not in content:
-        raise InputError(f"has no {manifest.SEAL} of its own content")
-    if content[manifest.SEAL] != (found := manifest.seal(content)):
-        raise InputError(f"was changed: its {manifest.SEAL} is {content[manifest.SEAL]}, its content's {found}")
-    if content["status"] != "finished":
-        raise InputError("tells of a run that is not finished; run r2llm rerank again, and it goes on")
-    return content
 
 
 class _UnreadableError(InputError):
@@ -322,7 +301,11 @@ def _sums(run: _Run) -> Iterator[str]:
     unparsed = sum(cost.unparsed for cost in spent)
     yield from _unequal("unparsed answers", run.manifest["unparsed"], unparsed)
     yield from _unequal("unparsed by kind of ask", sum(run.manifest["unparsed_by_kind"].values()), unparsed)
-    yield from _unequal("calls", run.manifest["executions"][-1]["calls"], sum(cost.calls for cost in spent))
+    # An execution that was cut off may have asked more than the run needed, or it is not known what it asked.
+    executed = [execution["calls"] for execution in run.manifest["executions"]]
+    calls = sum(cost.calls for cost in spent)
+    if None not in executed and (calls > sum(executed) or (len(executed) == 1 and calls < sum(executed))):
+        yield from _unequal("calls", sum(executed), calls)
 
 
 def _equal_costs(cost: Cost, added: Cost) -> bool:

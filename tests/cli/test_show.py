@@ -163,7 +163,7 @@ def test_json_is_one_object(r2llm, toy: Path) -> None:
     assert found.keys() == {"run_dir", "manifest", "metrics", "costs"}
     assert found["manifest"] == json.loads(Path("out/manifest.json").read_text())
     assert found["metrics"]["all"]["nDCG@10"] == 1.0
-    assert found["costs"]["asks"].keys() == {"mean", "p50", "p95", "total"}
+    assert found["costs"]["asks"].keys() == {"mean", "p50", "p95", "total", "queries"}
 
 
 def test_what_is_no_run_is_one_line_and_exit_2(r2llm, toy: Path) -> None:

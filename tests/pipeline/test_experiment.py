@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sqlite3
@@ -15,7 +16,9 @@ import pytest
 import yaml
 from r2llm.pipeline import config, experiment
 from r2llm.pipeline.experiment import Outcome
+from r2llm.pipeline.runs import verification
 from r2llm.pipeline.runs.folder import RunFolder
+from r2llm.pipeline.runs.shards import Shard
 from r2llm.rerankers.errors import InputError
 
 Write = Callable[[str, str], Path]
@@ -174,13 +177,97 @@ def test_the_config_in_the_folder_finds_files_without_a_suffix(toy: Path, heard,
 
 def test_the_same_again_asks_nothing_and_changes_nothing(toy: Path, heard) -> None:
     first = rerank(heard)
-    ranking, before = first.run_file.read_bytes(), costs(first)
+    before = {path.name: path.read_bytes() for path in first.run_dir.iterdir()}
     again = rerank(heard)
-    assert again.run_dir == first.run_dir
-    assert again.run_file.read_bytes() == ranking
-    for old, new in zip(before, costs(again), strict=True):
-        assert (new["asks"], new["calls"], new["cached"]) == (old["asks"], 0, old["asks"])
-        assert new["seconds"] is None
+    assert (first.executed, again.executed) == (True, False)
+    assert dataclasses.replace(again, executed=True) == first
+    assert {path.name: path.read_bytes() for path in first.run_dir.iterdir()} == before
+
+
+def files(run_dir: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run_dir.iterdir() if path.name not in ("manifest.json", ".lock")}
+
+
+@pytest.mark.parametrize("lost", ["run.trec", "costs.jsonl", "first_stage.trec", "config.yaml", "metrics.json"])
+@pytest.mark.parametrize("schedule", ["throughput", "latency"])
+def test_what_is_missing_is_made_again_without_asking(toy: Path, heard, lost: str, schedule: str) -> None:
+    first = rerank(heard, f"schedule={schedule}")
+    before = files(first.run_dir)
+    (first.run_dir / lost).unlink()
+    again = rerank(heard, f"schedule={schedule}")
+    after = files(again.run_dir)
+    assert {name for name in before if after.get(name) != before[name]} <= {"ledger.sqlite", "ir-metadata.yml"}
+    assert again.costs == first.costs
+    assert again.wall_seconds == first.wall_seconds
+    assert [each["calls"] for each in manifest(again)["executions"]][1:] in ([], [0])
+    assert {check.state for check in verification.verify(again.run_dir, heard)} == {"agrees"}
+
+
+def test_a_measure_that_is_added_keeps_the_costs(toy: Path, heard) -> None:
+    first = rerank(heard)
+    more = rerank(heard, "evaluate.measures=[nDCG@10, RR]")
+    assert (more.executed, more.costs, more.wall_seconds) == (False, first.costs, first.wall_seconds)
+    assert more.metrics is not None
+    assert more.metrics.mean["RR"] == pytest.approx(2 / 3)
+    assert len(manifest(more)["executions"]) == 1
+    assert {check.state for check in verification.verify(more.run_dir, heard)} == {"agrees"}
+    assert rerank(heard, "evaluate.measures=[nDCG@10, RR]").metrics == more.metrics
+
+
+def test_a_finished_run_can_be_timed_and_keeps_its_latencies(toy: Path, heard) -> None:
+    rerank(heard, output=toy / "out")
+    timed = rerank(heard, "schedule=latency", output=toy / "out")
+    assert (timed.executed, timed.schedule) == (True, "latency")
+    assert timed.costs["seconds"]["queries"] == 3
+    again = rerank(heard, output=toy / "out")
+    assert (again.executed, again.schedule, again.costs) == (False, "latency", timed.costs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE replies SET scores = '[0.0, -9.0]' WHERE key = (SELECT min(key) FROM replies)",
+        "UPDATE replies SET query_id = 'q9'",
+        "UPDATE replies SET checksum = checksum + 1, text = 'A' WHERE key = (SELECT max(key) FROM replies)",
+        "DELETE FROM replies WHERE key = (SELECT min(key) FROM replies)",
+        "INSERT INTO replies (key, query_id, text) VALUES (x'00', 'q1', 'A')",
+        "DROP TABLE replies",
+    ],
+)
+def test_a_ledger_that_was_changed_is_not_laundered(toy: Path, heard, change: str) -> None:
+    run_dir = rerank(heard).run_dir
+    with closing(sqlite3.connect(run_dir / "ledger.sqlite")) as ledger:
+        ledger.execute(change)
+        ledger.commit()
+    before = files(run_dir)
+    for settings in ((), ("evaluate.measures=[RR]",), ("schedule=latency",)):
+        with pytest.raises(
+            InputError, match=r"ledger\.sqlite: (was changed since the run was finished|cannot be opened)"
+        ):
+            rerank(heard, *settings)
+    (run_dir / "run.trec").unlink()
+    with pytest.raises(InputError, match=r"ledger\.sqlite: "):
+        rerank(heard)
+    assert files(run_dir) == {name: content for name, content in before.items() if name != "run.trec"}
+
+
+@pytest.mark.parametrize("name", ["run.trec", "costs.jsonl", "metrics.json", "config.yaml"])
+def test_no_other_file_that_was_changed_is_taken_for_the_runs(toy: Path, heard, name: str) -> None:
+    run_dir = rerank(heard).run_dir
+    lines = (run_dir / name).read_text().splitlines(keepends=True)
+    (run_dir / name).write_text("".join(lines[:-1]))
+    with pytest.raises(InputError, match=rf"{re.escape(name)}: was changed since the run was finished; r2llm verify"):
+        rerank(heard)
+
+
+def test_another_runs_ledger_or_a_cut_one_is_refused(toy: Path, heard) -> None:
+    run_dir, other = rerank(heard).run_dir, rerank(heard, "ranker.k=1").run_dir
+    whole = (run_dir / "ledger.sqlite").read_bytes()
+    for content in ((other / "ledger.sqlite").read_bytes(), whole[:5000], b"", b"no database"):
+        (run_dir / "ledger.sqlite").write_bytes(content)
+        with pytest.raises(InputError, match=r"ledger.*sqlite: ") as raised:
+            rerank(heard)
+        assert "\n" not in str(raised.value)
 
 
 def test_it_does_not_matter_where_the_files_lie(toy: Path, heard, monkeypatch) -> None:
@@ -258,6 +345,38 @@ def test_a_folder_of_another_experiment_is_refused_and_left_alone(toy: Path, hea
     rerank(heard, output=toy / "out")  # the same one is welcome
 
 
+@pytest.mark.parametrize("there", ["run.trec", "notes.txt", ".gitignore", "config.yaml", "sub/anything"])
+@pytest.mark.parametrize("how", ["rerank", "retrieve", "shard"])
+def test_a_folder_that_is_not_empty_and_holds_no_run_is_refused(toy: Path, heard, write, there: str, how: str) -> None:
+    write(f"mine/{there}", "mine")
+    shard = (Shard(1, 2),) if how == "shard" else ()
+    run = experiment.retrieve_only if how == "retrieve" else experiment.rerank
+    with pytest.raises(InputError, match=r"mine: is not empty, and .* no file of a run in it") as raised:
+        run(config.load("toy.yaml"), toy / "mine", heard, *shard)
+    assert Path(there).parts[0] in str(raised.value)
+    assert [path.relative_to("mine") for path in Path("mine").rglob("*") if path.is_file()] == [Path(there)]
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_written_over(toy: Path, heard, write) -> None:
+    write("unjudged.yaml", "extends: toy.yaml\ndataset: {docs: docs.jsonl, queries: queries.tsv, qrels: null}\n")
+    rerank(heard, name="unjudged.yaml", output=toy / "out")
+    write("out/metrics.json", "mine")
+    with pytest.raises(InputError, match=r"out: is not empty, and metrics\.json"):
+        rerank(heard, output=toy / "out")
+    assert Path("out/metrics.json").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(toy: Path, heard, write) -> None:
+    for name in (".run.trec.4711.tmp", ".ledger.sqlite.tmp"):
+        write(f"out/{name}", "half")
+    write("out/.mine.tmp", "mine")
+    with pytest.raises(InputError, match="is not empty"):
+        rerank(heard, output=toy / "out")
+    Path("out/.mine.tmp").unlink()
+    outcome = rerank(heard, output=toy / "out")
+    assert not list(outcome.run_dir.glob(".*.tmp"))
+
+
 def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     refused = pytest.raises(InputError, match="another process is at work on this run; wait for it, or stop it")
     with RunFolder(tmp_path / "run", "f"), refused:
@@ -274,6 +393,10 @@ def test_a_file_in_the_way_and_a_broken_manifest_are_named(tmp_path: Path) -> No
     (tmp_path / "run" / "manifest.json").write_text("{")
     with pytest.raises(InputError, match=r"manifest\.json: cannot be read"):
         RunFolder(tmp_path / "run", "f")
+    for strange in ("[]", "{}", '"run"', '{"name": "an app", "icons": []}'):
+        (tmp_path / "run" / "manifest.json").write_text(strange)
+        with pytest.raises(InputError, match=r"manifest\.json: is no manifest of a run, or damaged: "):
+            RunFolder(tmp_path / "run", "f")
 
 
 def test_secrets_of_the_environment_reach_no_file(toy: Path, heard, monkeypatch) -> None:

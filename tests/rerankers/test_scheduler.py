@@ -108,7 +108,7 @@ def test_equal_asks_are_answered_once_and_counted_as_cached(make_candidates, ran
     assert [request.ask for request in backend.asked] == [score("d00"), score("d01")]
     assert (cost.asks, cost.calls, cost.cached, cost.rounds) == (4, 2, 2, 1)
     assert (cost.prompt_tokens, cost.completion_tokens) == (40, 4)
-    assert cost.seconds is None
+    assert cost.seconds is not None  # an ask that is repeated within a query is part of its time
 
 
 def test_equal_asks_of_two_queries_are_answered_once(make_candidates, rank, rule_backend) -> None:
@@ -119,8 +119,7 @@ def test_equal_asks_of_two_queries_are_answered_once(make_candidates, rank, rule
         (3, 3, 0, 30),
         (3, 0, 3, 30),
     ]
-    assert costs[0].seconds is not None
-    assert costs[1].seconds is None
+    assert None not in [cost.seconds for cost in costs]
 
 
 def test_one_at_a_time_nothing_is_shared_or_looked_up(make_candidates, rank, rule_backend) -> None:
@@ -142,6 +141,8 @@ def test_what_is_in_the_ledger_is_not_asked_again(make_candidates, rank, rule_ba
     candidates = [make_candidates(8, query_id=f"q{i}") for i in range(3)]
     ledger = Ledger(tmp_path / "ledger.sqlite")
     first = rank(HEAPSORT, hashed(), candidates, ledger=ledger)
+    ledger.close()
+    ledger = Ledger(tmp_path / "ledger.sqlite")
     again = rank(HEAPSORT, hashed(), candidates, ledger=ledger)
     assert experiment(again) == experiment(first)
     assert all((cost.calls, cost.cached, cost.seconds) == (0, cost.asks, None) for _, cost in again)

@@ -215,11 +215,14 @@ def test_a_run_that_was_cut_off_twice_tells_of_three_executions(toy: Path, heard
     assert found["ledger"] == read(whole)["ledger"]
 
 
-def test_the_same_again_is_another_execution_without_calls(toy: Path, heard) -> None:
+def test_ranking_again_is_another_execution_without_calls(toy: Path, heard) -> None:
     rerank(heard)
-    found = read(rerank(heard).run_dir)["executions"]
+    again = experiment.rerank(config.load("toy.yaml"), None, heard, again=True)
+    found = read(again.run_dir)["executions"]
     assert [each["status"] for each in found] == ["finished", "finished"]
     assert found[1]["calls"] == 0 < found[0]["calls"] == found[1]["answers_before"]
+    assert again.wall_seconds == found[0]["seconds"]
+    assert again.costs["calls"]["total"] == found[0]["calls"]
 
 
 def test_an_execution_that_left_no_answer_has_no_known_end() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from r2llm.pipeline import config, experiment
 from r2llm.pipeline.runs import inspection, manifest, record, verification
-from r2llm.pipeline.runs.folder import json_text
+from r2llm.pipeline.runs.manifest import json_text
 from r2llm.pipeline.runs.shards import Shard
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ledger import Ledger
@@ -153,7 +153,7 @@ def test_it_can_be_shown_inspected_resumed_and_replayed(toy: Path, heard) -> Non
     assert story.asks
     assert [note for note in story.notes if "no tokenizer" not in note] == []
     again = experiment.rerank(config.load("toy.yaml"), merged, heard)
-    assert again.costs["calls"]["total"] == 0
+    assert (again.executed, again.costs["calls"]["total"]) == (False, sum(row["calls"] for row in costs(merged)))
     settings = ("model={backend: replay, answers: parts/ledger.sqlite}",)
     replayed = experiment.rerank(config.load("toy.yaml", settings), toy / "replayed", heard)
     assert replayed.run_file.read_bytes() == (merged / "run.trec").read_bytes()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from r2llm.pipeline import config, experiment, runfile
 from r2llm.pipeline.runs import manifest, verification
-from r2llm.pipeline.runs.folder import json_text
+from r2llm.pipeline.runs.manifest import json_text
 from r2llm.pipeline.runs.verification import Check, verify
 from r2llm.rerankers.errors import InputError
 
