@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
@@ -525,15 +526,25 @@ def _typed(document: Document, value: Any, allowed: Sequence[Any], key: Key) -> 
 
 
 def _make_absolute(document: Document, key: Key, leads_there: Callable[[Path], bool]) -> None:
-    """Replace a relative path by the place it is found at: beside its YAML file, or in the current folder."""
+    """Replace a relative path by the place it is found at: beside its YAML file, or in the current folder.
+
+    One that leads upwards, as a run's do, and leads nowhere since the run was moved, is looked up in all folders around
+    the YAML file.
+    """
     section, value, place = document.value(key[:-1]), document.value(key), document.place(key)
     if not isinstance(value, str) or place is None or value == WORDS.get(key):
         return
-    for folder in (place.folder, Path.cwd(), *([SHIPPED] if key in DATASETS and value in datasets() else [])):
-        with suppress(OSError, RuntimeError):  # of a name too long, a folder that may not be entered, `~nobody`
-            found = folder / Path(value).expanduser()
-            if leads_there(found):
-                section[key[-1]] = str(found.resolve())
+    name = Path(os.path.expanduser(value))  # noqa: PTH111 - Path's raises for `~nobody`
+    bare = Path(*(part for part in name.parts if part != os.pardir))
+    moved = place.folder.resolve().parents if bare != name else ()
+    shipped = (SHIPPED,) if key in DATASETS and value in datasets() else ()
+    for path in (
+        *(folder / name for folder in (place.folder, Path.cwd(), *shipped)),
+        *(folder / bare for folder in moved),
+    ):
+        with suppress(OSError):  # of a name too long, or a folder that may not be entered
+            if leads_there(path):
+                section[key[-1]] = str(path.resolve())
                 return
 
 

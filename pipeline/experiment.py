@@ -27,7 +27,7 @@ from ..rerankers.shared_ledger import SharedLedger
 from ..rerankers.types import Cost, Query
 from . import config as configs
 from . import contents, evaluate, fusion, runfile
-from .config import Config, Expected, Loaded, paths
+from .config import DATASETS, SHIPPED, Config, Expected, Loaded, paths
 from .datasets import Dataset, Docs
 from .evaluate import Metrics, Qrels
 from .files import json_lines
@@ -584,5 +584,8 @@ def _resolved(config: Config, folder: Path, read_from: Path | None = None) -> di
         if read_from and isinstance(value, str) and value.startswith(os.pardir):
             value = os.path.normpath(read_from.resolve() / value)
         if isinstance(value, str) and Path(value).is_absolute():
-            value_at(content, key[:-1])[key[-1]] = os.path.relpath(value, folder.resolve())
+            shipped = key in DATASETS and Path(value).parent == SHIPPED.resolve()
+            value_at(content, key[:-1])[key[-1]] = (
+                Path(value).name if shipped else os.path.relpath(value, folder.resolve())
+            )
     return content

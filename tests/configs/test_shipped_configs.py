@@ -37,6 +37,14 @@ def test_it_runs_with_simulated_answers_over_the_embedded_collection(
     assert outcome.costs["unparsed"]["total"] == 0
 
 
+@pytest.mark.parametrize("name", [name for name in config.names() if name.count("/") < 2 or "xl-setwise.heap" in name])
+def test_a_copy_of_it_works_anywhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(config.SHIPPED / name, "mine.yaml")
+    original = config.load(str(config.SHIPPED / name)).config
+    assert config.load("mine.yaml", [f"name={original.name}"]).config == original
+
+
 def test_no_config_repeats_another() -> None:
     contents: dict[str, str] = {}
     for name in config.files():

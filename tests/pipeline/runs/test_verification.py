@@ -93,6 +93,25 @@ def test_bm25_and_a_first_stage_alone(heard, tmp_path: Path, monkeypatch) -> Non
     assert ("metrics.json", "measures") in {(check.file, check.what) for check in verify(retrieved, heard)}
 
 
+@pytest.mark.parametrize("place", ["deeper/down/run", "run"])
+def test_a_run_that_was_moved(toy: Path, heard, place: str) -> None:
+    moved = toy / place
+    moved.parent.mkdir(parents=True, exist_ok=True)
+    written = {path.name: path.read_bytes() for path in shutil.move(rerank(heard), moved).iterdir()}
+    assert states(verify(moved, heard)) == {"agrees"}
+    again = rerank(heard, name=str(moved / "config.yaml"), output=moved)
+    assert all(
+        (again / name).read_bytes() == written[name] for name in ("run.trec", "first_stage.trec", "metrics.json")
+    )
+    assert states(verify(moved, heard)) == {"agrees"}
+
+
+def test_a_run_of_a_shipped_dataset_names_it(heard, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_dir = experiment.retrieve_only(config.load("quickstart.yaml", queries=2), tmp_path / "a", heard).run_dir
+    assert "\ndataset: quickstart\n" in (run_dir / "config.yaml").read_text()
+
+
 def test_a_run_without_judgements(toy: Path, write: Write, heard) -> None:
     write("bare.yaml", (toy / "toy.yaml").read_text().replace(", qrels: qrels.txt", ""))
     assert states(verify(rerank(heard, name="bare.yaml"), heard)) == {"agrees"}
