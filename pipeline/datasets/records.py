@@ -48,9 +48,10 @@ _LARGEST_GRADE = 10**7
 """Above it trec_eval, which counts documents by grade in an array of that length, may silently measure 0."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_TAG = re.compile(r"<!--.*?-->|<[?!][^<>]*>|<(/?)([A-Za-z][\w.-]*)((?:\s[^<>]*)?)/?>", re.DOTALL)
+_TAG = re.compile(r"<!--.*?(?:-->|\Z)|<[?!][^<>]*>|<(/?)([A-Za-z][\w.-]*)((?:\s[^<>]*)?)/?>", re.DOTALL)
 _ATTRIBUTE = re.compile(r"""([\w:.-]+)\s*=\s*["']([^"']*)["']""")
-_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_INLINE = ("p", "b", "i", "u", "em", "strong", "sub", "sup", "br", "span")
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|\Z)", re.DOTALL)
 _LABEL = re.compile(r"^(?:number|topic|description|narrative)\s*:\s*", re.IGNORECASE)
 
 
@@ -78,7 +79,7 @@ def records(path: Path, *, topics: bool = False) -> Iterator[tuple[Spot, Mapping
 def files_of(folder: Path) -> list[Path]:
     """Return the JSON files of a folder, in the order of their names."""
     files = sorted(file for file in folder.rglob("[!.]*") if _is_json(file))
-    if (folder / "corpus.jsonl").exists():
+    if any(folder.glob("corpus.jsonl*")):
         raise InputError(f"{folder}: a BEIR folder; give it as the `dataset`, or its corpus.jsonl as `docs`")
     if not files:
         raise InputError(f"{folder}: a folder without JSON lines (.jsonl, .json or .ndjson, compressed or not)")
@@ -138,7 +139,7 @@ def _topics(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
                 yield (path, begin), _parts(topic)
             topic = None if tag[1] else {key.lower(): value for key, value in _ATTRIBUTE.findall(tag[3])}
             kind, name, begin = "" if tag[1] else here, "", line
-        elif topic is not None and here:
+        elif topic is not None and here and here not in _INLINE:
             # Of a part that is there again, such as a subtopic's, the first counts.
             name = "" if tag[1] else here if here not in topic else f"another {here}"
     if topic is not None:

@@ -22,6 +22,7 @@ try:
     answer = {
         "queries": [[q.id, q.text] for q in dataset.queries().values()],
         "qrels": dataset.qrels(),
+        "notes": dataset.notes(dataset.queries()),
         "exclusions": {query: sorted(ids) for query, ids in dataset.exclusions().items()},
         "missing": dataset.docs().missing(sys.argv[2:]),
         "docs": list(dataset.docs()),
@@ -58,8 +59,8 @@ def ask(home: Path, name: str, *ids: str) -> dict[str, Any]:
 def test_vaswani(tmp_path: Path) -> None:
     files = {
         "doc-text": "1\ncoral reefs\nare old\n   /\n2\ndeserts are dry\n   /\n",
-        "query-text": "1\nOLD REEFS\n/\n2\nDRY PLACES\n/\n",
-        "rlv-ass": "1\n 1\n   /\n2\n 2 1\n   /\n",
+        "query-text": "1\nOLD REEFS\n/\n2\nDRY PLACES\n/\n4\n\n/\n",
+        "rlv-ass": "1\n 1\n   /\n2\n 2 1\n   /\n3\n 1\n   /\n",
     }
     (tmp_path / "vaswani").mkdir()
     with tarfile.open(tmp_path / "vaswani" / "npl.tar.gz", "w:gz") as archive:
@@ -69,7 +70,11 @@ def test_vaswani(tmp_path: Path) -> None:
             archive.addfile(entry, io.BytesIO(content.encode()))
     answer = ask(tmp_path, "vaswani", "2", "9", "1", "9")
     assert answer["queries"] == [["1", "OLD REEFS"], ["2", "DRY PLACES"]]
-    assert answer["qrels"] == {"1": {"1": 1}, "2": {"2": 1, "1": 1}}
+    assert answer["qrels"] == {"1": {"1": 1}, "2": {"2": 1, "1": 1}, "3": {"1": 1}}
+    assert answer["notes"] == [
+        "vaswani: left out 1 of 3 queries: no text (the first is 4)",
+        "vaswani: left out 1 of 3 judged queries: not in it (the first is 3)",
+    ]
     assert answer["missing"] == ["9"]
     assert answer["texts"] == {"1": "coral reefs\nare old", "2": "deserts are dry"}
     assert [id_ for id_, _ in answer["docs"]] == ["1", "2"]

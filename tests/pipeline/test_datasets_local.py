@@ -386,6 +386,7 @@ def test_folders_and_compressed_files_are_read(tmp_path: Path, suffix: str) -> N
         path = put(tmp_path / f"docs/{number}/part.jsonl{suffix}", "")
         path.write_bytes(module.compress(data) if module else data)
     put(tmp_path / "docs/README", "what this is")
+    put(tmp_path / "docs/.part.jsonl", "a backup")
     put(tmp_path / "queries.tsv", "q\ttext\n")
     dataset = load({"docs": "docs", "queries": "queries.tsv"}, base=tmp_path)
     assert list(dataset.docs()) == [("1", "text 1"), ("2", "text 2")]
@@ -457,7 +458,8 @@ COVID = """<?xml version="1.0"?>
 <topics task="x">
   <topic number="301" type="single">
     <query>International Organized Crime</query>
-    <question>Identify organizations.</question>
+    <question><p>Identify
+<b>organizations</b>.</p></question>
     <subtopic number="1"><query>no</query></subtopic>
   </topic>
   <topic number="302"><query><![CDATA[Poliomyelitis & R&D]]></query><description>Is it under control?</description>
@@ -550,3 +552,12 @@ def test_half_of_a_surrogate_pair_is_no_identifier(tmp_path: Path) -> None:
         match=r"q\.jsonl:1: the identifier .* is not one word, without white space or half of a surrogate pair",
     ):
         load({"queries": "q.jsonl"}, base=tmp_path).notes(["\ud800"])
+
+
+def test_a_folder_without_documents_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "empty/part.parquet", "PAR1")
+    put(tmp_path / "beir/corpus.jsonl", jsonl(*CORPUS))
+    put(tmp_path / "queries.tsv", "q\ttext\n")
+    for folder, what in (("empty", "empty: a folder without JSON lines"), ("beir", "beir: a BEIR folder; give it as")):
+        with pytest.raises(InputError, match=what):
+            load({"docs": folder, "queries": "queries.tsv"}, base=tmp_path).docs().missing(["d"])
