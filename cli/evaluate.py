@@ -10,7 +10,8 @@ from . import completion, options
 
 def evaluate(
     run: Annotated[
-        Path | None, typer.Argument(metavar="RUN.trec", help="A TREC run; a config's own unless given.")
+        Path | None,
+        typer.Argument(metavar="RUN", help="A TREC run or a run's folder; the config's run unless given."),
     ] = None,
     config: Annotated[
         str | None,
@@ -31,7 +32,7 @@ def evaluate(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Evaluate a TREC run with --dataset, --qrels or --config; or, with --config alone, the config's last run."""
+    """Evaluate a TREC run with --dataset, --qrels or --config, a run's folder, or, with --config alone, its run."""
     from ..pipeline import evaluation
     from . import console, results
 

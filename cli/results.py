@@ -62,10 +62,10 @@ def show_metrics(metrics: Metrics, *, per_query: bool, as_json: bool) -> None:
         console.as_json(shown | ({"per_query": metrics.per_query} if per_query else {}))
         return
     names = list(metrics.mean)
-    rows = [["all", *(f"{metrics.mean[name]:.4f}" for name in names)]]
+    rows = [["all", *(f"{metrics.mean[name]:.4f}" for name in names), str(len(metrics.per_query))]]
     if per_query:
-        rows += [[q, *(f"{values[name]:.4f}" for name in names)] for q, values in metrics.per_query.items()]
-    console.table(f"{len(metrics.per_query)} queries", ["query", *names], rows)
+        rows += [[q, *(f"{values[name]:.4f}" for name in names), "1"] for q, values in metrics.per_query.items()]
+    console.table(f"{len(metrics.per_query)} queries", ["query", *names, "queries"], rows)
 
 
 def _show_metrics(outcome: Outcome) -> None:
@@ -90,6 +90,7 @@ def _means_table(last: Mapping[str, float], before: Mapping[str, Mapping[str, fl
     names = ("first stage", "reranked", "fused")
     orders = {**before, names[len(before)]: last}
     rows = [[name, *(f"{means[name]:.4f}" for means in orders.values())] for name in last]
+    rows.append(["queries", *(str(queries) for _ in orders)])
     console.table(f"mean over {queries} queries", ["measure", *orders], rows)
 
 

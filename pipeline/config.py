@@ -95,12 +95,35 @@ class Queries(_Section):
         return self
 
 
+class Rm3(_Section):
+    """RM3 (relevance feedback without judgements), with Anserini's defaults."""
+
+    fb_terms: int = Field(10, ge=1, description="expansion terms")
+    fb_docs: int = Field(10, ge=1, description="first hits that they are taken from")
+    original_query_weight: float = Field(0.5, ge=0, le=1, description="of the query as it was, beside the expansion")
+
+
 class Bm25(_Section):
     """Lucene BM25 through Pyserini."""
 
     index: str = Field(description="a prebuilt index by Pyserini's name, a Lucene folder, or `build`")
     k1: float = Field(0.9, ge=0, description="how fast a term's frequency saturates")
     b: float = Field(0.4, ge=0, le=1, description="how far scores are normalised by length")
+    language: str | None = Field(
+        None, description="that of the index, by its code: how texts are split into terms; a prebuilt one's, or en"
+    )
+    fields: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
+        None, description="fields of the index to search, each with its weight; a prebuilt one's, or contents"
+    )
+    rm3: Rm3 | None = Field(None, description="queries expanded by terms of their first hits")
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Bm25:
+        if self.rm3 and self.fields:
+            raise ValueError("give one of fields and rm3: queries are expanded in one field only")
+        if self.fields is not None and not any(self.fields.values()):
+            raise ValueError("fields: give at least one a weight above 0, such as {contents: 1, title: 1}")
+        return self
 
 
 class FirstStage(_Section):
@@ -113,6 +136,10 @@ class FirstStage(_Section):
         "given", description="as retrieved, reversed, or shuffled: sensitivity to the initial ranking"
     )
     seed: int | None = Field(None, description="what the shuffle is drawn with; the config's seed unless given")
+    exclude_same_id: Literal["auto"] | bool = Field(
+        "auto",
+        description="drop a query's own document: where known to be that, wherever ids are equal, never",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> FirstStage:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,36 +14,73 @@ from ..rerankers.errors import InputError
 
 Qrels = Mapping[str, Mapping[str, int]]
 
+TREC_EVAL = re.compile(r"[A-Za-z]+(_[A-Za-z]+)*([._]\d+(\.\d+)?(,\d+(\.\d+)?)*)?")
+"""How trec_eval names a measure: `map`, `ndcg_cut_10`, `P.5,10`; its names for sets of measures are none."""
+
+LARGEST = 2**31 - 1
+"""The evaluators' integers are C's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Each measure's mean over the queries, and its value for each query."""
+    """Each measure's mean over the queries (of counts the sum), and its value for each query."""
 
     mean: dict[str, float]
     per_query: dict[str, dict[str, float]]
 
 
 def parse(names: Iterable[str]) -> list[Any]:
-    """The measures of these names, as ir-measures has them: nDCG@10, AP(rel=2), Judged@10, …
+    """Return the measures of these names: ir-measures' (nDCG@10, AP(rel=2), Judged@10, …) or trec_eval's (ndcg_cut_10).
 
-    Raises `InputError` that names the one that is none.
+    One text may hold several, with blanks between them. Raises `InputError` that names the one that is none.
     """
-    import ir_measures
+    return [measure for name in names for word in _words(name) for measure in _measures(word)]
 
-    measures = []
-    for name in names:
+
+def _words(name: str) -> list[str]:
+    """Return the names in a text: blanks within parentheses separate nothing."""
+    return re.split(r"\s+(?![^(]*\))", name.strip())
+
+
+def _measures(name: str) -> list[Any]:
+    """Return the measures of one name: one of trec_eval's may stand for several cutoffs, as `ndcg_cut.5,10` does."""
+    import ir_measures
+    import pytrec_eval
+
+    try:
         try:
-            measure = ir_measures.parse_measure(name)
+            measures = [ir_measures.parse_measure(name)]
+        except (NameError, ValueError):
+            if not TREC_EVAL.fullmatch(name) or name in pytrec_eval.supported_nicknames:
+                raise
+            measures = ir_measures.parse_trec_measure(name)
+        for measure in measures:
             measure.validate_params()
             if measure.params.get("cutoff", 1) < 1:
                 raise ValueError("the cutoff must be at least 1")
-            measures.append(measure)
-        except (NameError, ValueError, SyntaxError, AssertionError) as error:
-            raise InputError(
-                f"{name} is no measure of ir-measures ({error}); examples: nDCG@10, AP(rel=2), RR@10, R@1000, P@10, "
-                "Judged@10"
-            ) from error
+            if any(isinstance(value, int) and value > LARGEST for value in measure.params.values()):
+                raise ValueError(f"a cutoff or grade is at most {LARGEST}")
+    except (NameError, ValueError, SyntaxError, AssertionError, RecursionError, MemoryError) as error:
+        raise InputError(
+            f"{name[:99]} is no measure of ir-measures ({str(error)[:199]}){_nearest(name[:99])}; examples: nDCG@10, "
+            "AP(rel=2), RR@10, R@1000, P@10, Judged@10"
+        ) from error
     return measures
+
+
+def _nearest(name: str) -> str:
+    """Return the hint for a misspelt name, with the cutoff it was given; empty where no name is near."""
+    import ir_measures
+    import pytrec_eval
+
+    known = {alias.lower(): measure for alias, measure in ir_measures.measures.registry.items()}
+    for trec_name in pytrec_eval.supported_measures:
+        with suppress(ValueError):
+            known[trec_name.lower()] = ir_measures.parse_trec_measure(trec_name)[0]
+    base, cutoff, *_ = [*re.split(r"[._@]?(\d{1,9})$", name), ""]
+    near = [known[close] for close in difflib.get_close_matches(base.lower(), known, n=1, cutoff=0.7)]
+    meant = [f"{m.NAME}@{cutoff}" if cutoff and "cutoff" in m.SUPPORTED_PARAMS else str(m.NAME) for m in near]
+    return f"; did you mean {meant[0]}?" if meant and meant[0] != name else ""
 
 
 def with_judged(names: Sequence[str]) -> list[str]:
@@ -52,12 +92,13 @@ def with_judged(names: Sequence[str]) -> list[str]:
 def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]], queries: Iterable[str]) -> Metrics:
     """Measure rankings (document ids, best first) of the queries that have judgements.
 
-    A query without a ranking counts 0. The scores given to the evaluator follow from the rank, so ties cannot
-    reorder a ranking. Raises `InputError` where no query is judged or a measure's provider is missing.
+    A query without a ranking counts 0. Counts, such as NumRet, are sums, as trec_eval's; all else is a mean. The scores
+    given to the evaluator follow from the rank, so ties cannot reorder a ranking. Raises `InputError` where no query
+    is judged or a measure's provider is missing.
     """
     import ir_measures
 
-    measures = parse(names)
+    measures = list(dict.fromkeys(parse(names)))
     judged = [query for query in queries if qrels.get(query)]
     if not judged:
         raise InputError("none of the queries has relevance judgements; check that qrels and queries belong together")
@@ -69,11 +110,44 @@ def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]]
         for query in judged
         if run.get(query)
     }
-    values: dict[str, dict[str, float]] = {query: {str(m): 0.0 for m in measures} for query in judged}
+    values = {query: {str(m): _without_ranking(m, qrels[query]) for m in measures} for query in judged}
     try:
         for metric in ir_measures.iter_calc(measures, relevance, scores) if scores else ():
-            values[judged[int(metric.query_id) - 1]][str(metric.measure)] = float(metric.value)
+            if metric.query_id in scores:
+                values[judged[int(metric.query_id) - 1]][str(metric.measure)] = float(metric.value)
     except (ValueError, RuntimeError, ImportError, subprocess.CalledProcessError) as error:
         raise InputError(f"cannot measure {', '.join(names)}: {' '.join(str(error).split())}") from error
-    mean = {str(m): sum(values[query][str(m)] for query in judged) / len(judged) for m in measures}
+    mean = {}
+    for m in measures:
+        divisor = 1 if isinstance(m.aggregator(), ir_measures.SumAgg) else len(judged)
+        mean[str(m)] = sum(values[query][str(m)] for query in judged) / divisor
     return Metrics(mean, values)
+
+
+def _without_ranking(measure: Any, grades: Mapping[str, int]) -> float:
+    """Return what a query without a ranking counts: it is a query, and has relevant documents; all else is 0."""
+    if measure.NAME == "NumQ":
+        return 1.0
+    return float(sum(grade >= measure["rel"] for grade in grades.values())) if measure.NAME == "NumRel" else 0.0
+
+
+def notes(names: Sequence[str], qrels: Qrels, run: Mapping[str, object], queries: Iterable[str]) -> list[str]:
+    """Return what is left out of the measures of a run, what counts 0, and what the grades are taken for.
+
+    `queries` are those to average over.
+    """
+    judged = [query for query in queries if qrels.get(query)]
+    chosen = set(judged)
+    missing = sum(not run.get(query) for query in judged)
+    unjudged = sum(query not in chosen for query in run)
+    highest = max((grade for query in judged for grade in qrels[query].values()), default=0)
+    graded = [m for m in parse(names) if "rel" in m.SUPPORTED_PARAMS and "rel" not in m.params]
+    binary = [str(m) for m in graded if m.SUPPORTED_PARAMS["rel"].default == 1]
+    found = []
+    if missing:
+        found.append(f"{missing} of {len(judged)} judged queries have no documents in the run and count 0")
+    if unjudged:
+        found.append(f"{unjudged} of {len(run)} queries of the run are not measured: they have no judgements here")
+    if highest > 1 and binary:
+        found.append(f"judgements go up to {highest}, and {', '.join(binary)} count 1 as relevant; AP(rel=2) would not")
+    return found

@@ -1,4 +1,4 @@
-"""Evaluating a run that is already there: any TREC file, or the last run of a config."""
+"""Evaluating a run that is already there: any TREC file, a run's folder, or the run of a config."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..rerankers.errors import InputError
+from ..rerankers.errors import InputError, R2llmError
 from . import config as configs
-from . import datasets, evaluate, runfile
+from . import datasets, evaluate, experiment, retrieve, runfile
 from .config import Loaded
+from .datasets import Dataset
 from .evaluate import Metrics
 from .progress import Listener
-from .retrieve import chosen_queries, open_dataset
+from .runs.shards import Shard
+
+RANKINGS = ("run.trec", "first_stage.trec")
+"""The last ranking of a run is the first of these that it has."""
 
 
 @dataclass(frozen=True)
@@ -30,24 +35,27 @@ class Source:
 
 
 def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listener: Listener) -> Metrics:
-    """Measure a TREC run, or the config's last run where none is given.
+    """Measure a TREC run, or that of a run's folder; without one, the run whose fingerprint is the config's.
 
-    The mean is over the queries with judgements; a config and `--queries` narrow them down. Raises `InputError` for
-    a malformed run and where judgements are missing.
+    The average is over the queries with judgements; a config and `--queries` narrow them down. A run's folder has
+    judgements of its own. Raises `InputError` for a malformed run and where judgements are missing.
     """
-    if sum(choice is not None for choice in (source.config, source.dataset, source.qrels)) != 1:
-        raise InputError("evaluate needs judgements: give one of --dataset, --qrels and --config")
+    folder = run if run and run.is_dir() else None
+    given = sum(choice is not None for choice in (source.config, source.dataset, source.qrels))
+    if given > 1 or not (given or folder):
+        raise InputError("evaluate needs judgements: give one of --dataset, --qrels and --config, or a run's folder")
     if source.settings and not source.config:
         raise InputError("--set changes a config: give --config too")
-    loaded = None
-    if source.config:
-        loaded = configs.load_noting(source.config, source.settings, source.queries, listener)
+    if folder:
+        run = _ranking(folder)
+    config = source.config or (str((folder / "config.yaml").resolve()) if folder and not given else None)
+    loaded = configs.load_noting(config, source.settings, source.queries, listener) if config else None
     if run is None:
         if loaded is None:
-            raise InputError("evaluate needs a run: give a TREC file, or --config alone for that config's last run")
-        run = _last_run(loaded, source.output)
+            raise InputError("evaluate needs a run: a TREC file, a run's folder, or --config alone for the config's")
+        run = _run_of(loaded, source.output)
         listener.note(f"evaluating {run}")
-    qrels, queries = _judgements(source, loaded, listener)
+    qrels, queries, dataset = _judgements(source, loaded, folder, listener)
     ranking, warnings = runfile.read(run)
     for warning in warnings:
         listener.note(warning)
@@ -55,21 +63,31 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
         raise InputError(
             f"{run}: none of its {len(ranking)} queries has judgements; the first is {next(iter(ranking))}"
         )
-    names = list(measures) or list(loaded.config.evaluate.measures if loaded else ("nDCG@10",))
+    names = evaluate.with_judged(list(measures) or (loaded.config.evaluate.measures if loaded else ("nDCG@10",)))
+    if dataset is not None:
+        rule = loaded.config.first_stage.exclude_same_id if loaded else "auto"
+        ranking = retrieve.without_own_documents(ranking, dataset, rule, listener)
     documents = {query: [doc for doc, _ in found] for query, found in ranking.items()}
-    return evaluate.measure(evaluate.with_judged(names), qrels, documents, queries)
+    metrics = evaluate.measure(names, qrels, documents, queries)
+    for note in evaluate.notes(names, qrels, documents, queries):
+        listener.note(note)
+    return metrics
 
 
-def _judgements(source: Source, loaded: Loaded | None, listener: Listener) -> tuple[evaluate.Qrels, list[str]]:
-    """The judgements, and the queries to average over."""
+def _judgements(
+    source: Source, loaded: Loaded | None, folder: Path | None, listener: Listener
+) -> tuple[evaluate.Qrels, list[str], Dataset | None]:
+    """Return the judgements, the queries to average over, and the dataset, where they are one's."""
     if source.qrels is not None:
         if not source.qrels.is_file():
             raise InputError(f"--qrels: no file {source.qrels}")
         qrels = datasets.read_qrels(source.qrels)
-        return qrels, list(qrels)[: source.queries]
+        return qrels, list(qrels)[: source.queries], None
     if loaded is not None:
-        dataset = open_dataset(loaded)
-        queries = list(chosen_queries(dataset.queries(), loaded.config.queries))
+        dataset = retrieve.dataset_with_index(loaded, listener)
+        chosen = retrieve.chosen_queries(dataset.queries(), loaded.config.queries)
+        part = _manifest(folder).get("shard") if folder else None
+        queries = list(Shard(part["number"], part["of"]).part(chosen) if part else chosen)
     else:
         dataset = datasets.load(source.dataset or "", base=Path.cwd())
         queries = list(dataset.queries())[: source.queries]
@@ -78,21 +96,43 @@ def _judgements(source: Source, loaded: Loaded | None, listener: Listener) -> tu
     found = dataset.qrels()
     if not found:
         raise InputError(f"dataset {dataset.name} has no relevance judgements")
-    return found, queries
+    return found, queries, dataset
 
 
-def _last_run(loaded: Loaded, output: Path | None) -> Path:
-    """The run file that this config wrote last, in `output` or among the folders of its name."""
-    name = loaded.config.name
-    folders = [output] if output else Path("runs").glob(f"{name}-????????")
-    runs = [path for folder in folders if (path := folder / "run.trec").is_file() and _finished(folder)]
-    if not runs:
-        raise InputError(f"no finished run of {name} in {output or Path.cwd() / 'runs'}; r2llm rerank makes one")
-    return max(runs, key=lambda path: path.stat().st_mtime_ns)
-
-
-def _finished(folder: Path) -> bool:
+def _run_of(loaded: Loaded, output: Path | None) -> Path:
+    """Return the run file in `output`, or below `runs/`, whose fingerprint is the config's."""
     try:
-        return bool(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["status"] == "finished")
-    except (OSError, ValueError, KeyError):
-        return False
+        wanted = experiment.fingerprint(loaded)
+    except R2llmError as error:
+        what = "so it is not known which run is the config's; `r2llm evaluate RUN_DIR` measures one without its model"
+        raise InputError(f"{error}; {what}") from error
+    finished = {}
+    for folder in [output] if output else sorted(Path("runs").glob("*")):
+        content = _manifest(folder)
+        if content.get("status") == "finished":
+            finished[folder] = content
+    fitting = [folder for folder, content in finished.items() if content.get("fingerprint") == wanted]
+    if fitting:
+        return _ranking(fitting[0])
+    name = loaded.config.name
+    others = [str(folder) for folder, content in finished.items() if output or content.get("name") == name]
+    raise InputError(
+        f"no finished run of {name} with the config's fingerprint {wanted[:8]} in {output or Path.cwd() / 'runs'}; "
+        f"r2llm rerank makes one (there {'are' if others else 'is'} of that name: {', '.join(others) or 'none'})"
+    )
+
+
+def _ranking(folder: Path) -> Path:
+    """Return the last ranking of a finished run. Raises `InputError` where the folder holds none."""
+    if _manifest(folder).get("status") != "finished":
+        raise InputError(f"{folder}: holds no finished run; r2llm rerank makes one")
+    return next((path for name in RANKINGS if (path := folder / name).is_file()), folder / RANKINGS[0])
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Return what a folder's manifest says; empty where there is none that can be read."""
+    try:
+        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

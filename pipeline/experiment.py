@@ -144,9 +144,7 @@ def rerank(
             about = _rank(plan, folder, finished, listener)
             _record(plan, folder, about | {"notes": [manifest.without_folders(note) for note in listener.notes]})
         else:
-            for backend in _backends(plan.stages):
-                if backend.remembers:  # recorded texts would complain that none was used
-                    backend.close()
+            _close_unused(plan.stages)
             if not _is_measured(finished, folder, plan):
                 config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
                 now_given = _resolved(loaded.config, folder.path)
@@ -162,7 +160,8 @@ def _prepare(loaded: Loaded, listener: Listener, shard: Shard | None) -> _Plan:
     """Do the first stage and open the models."""
     rankers = loaded.rankers
     first_stage = retrieve(loaded, listener, shard)
-    _measure(loaded.config, first_stage, first_stage.documents)  # before anything is asked: can it be measured at all?
+    # Before anything is asked: can it be measured at all?
+    _measure(loaded.config, first_stage, first_stage.documents, listener)
     partner = fusion.partner(loaded.config, first_stage, listener)
     stages = _open_stages(loaded, rankers, first_stage)
     if shard and not all(stage.backend.remembers for stage in stages):
@@ -311,13 +310,32 @@ def _record(plan: _Plan, folder: RunFolder, about: dict[str, Any]) -> None:
     _finish_manifest(folder, about, written)
 
 
+def fingerprint(loaded: Loaded) -> str:
+    """Return the fingerprint that a run of the config has: its first stage is done, and its models are opened.
+
+    Raises `InputError` and `BackendError` as `rerank` does before anything is ranked.
+    """
+    if loaded.config.ranker is None and loaded.config.stages is None:
+        return manifest.fingerprint(retrieve(loaded, Listener()).identity)
+    plan = _prepare(loaded, Listener(), None)
+    _close_unused(plan.stages)
+    return plan.fingerprint
+
+
+def _close_unused(stages: Sequence[Stage]) -> None:
+    """Close models that were asked nothing; recorded texts would complain that none was used."""
+    for backend in _backends(stages):
+        if backend.remembers:
+            backend.close()
+
+
 def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
     """Do the first stage alone, write it as `first_stage.trec`, and evaluate it where there are judgements."""
     config = loaded.config
     listener = Noting(listener, loaded.notes)
     started = now()
     first_stage = retrieve(loaded, listener)
-    metrics = _measure(config, first_stage, first_stage.documents)
+    metrics = _measure(config, first_stage, first_stage.documents, listener)
     fingerprint = manifest.fingerprint(first_stage.identity)
     path = output or Path("runs") / f"{config.name}-first-stage-{fingerprint[:8]}"
     with RunFolder(path, fingerprint) as folder:
@@ -524,11 +542,18 @@ def _finish_manifest(folder: RunFolder, about: dict[str, Any], written: Sequence
     _write_manifest(folder, about | {"files": manifest.file_hashes(folder.path, written)})
 
 
-def _measure(config: Config, first_stage: FirstStage, rankings: Mapping[str, Sequence[str]]) -> Metrics | None:
+def _measure(
+    config: Config, first_stage: FirstStage, rankings: Mapping[str, Sequence[str]], listener: Listener
+) -> Metrics | None:
+    """Return the measures, or None where there are no judgements; the listener hears what they leave out."""
     qrels = first_stage.dataset.qrels()
     if not qrels or _is_judged_elsewhere(first_stage):
         return None
-    return evaluate.measure(evaluate.with_judged(config.evaluate.measures), qrels, rankings, first_stage.own_queries)
+    names = evaluate.with_judged(config.evaluate.measures)
+    metrics = evaluate.measure(names, qrels, rankings, first_stage.own_queries)
+    for note in evaluate.notes(names, qrels, rankings, first_stage.own_queries):
+        listener.note(note)
+    return metrics
 
 
 def _is_judged_elsewhere(first_stage: FirstStage) -> bool:

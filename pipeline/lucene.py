@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,11 +38,49 @@ BODY_FIELDS = ("contents", "text", "passage", "segment", "body")
 """Where a stored JSON document has its text: Anserini's and BEIR's names, then those of MS MARCO v2."""
 
 
+MARKUP = re.compile(r"<[A-Za-z!/][^<>]*>")
+"""A tag."""
+
+PREBUILT_LANGUAGE = re.compile(r"(?:mrtydi-v1\.1|miracl-v1\.0|ciral-v1\.0|hc4-v1\.0|neuclir22)-([a-z]+)|(zh)wiki-.*")
+"""How prebuilt indexes of one language are named; those of translations end in `-en` besides."""
+
+LANGUAGE_NAMES = {
+    "arabic": "ar",
+    "bengali": "bn",
+    "english": "en",
+    "finnish": "fi",
+    "indonesian": "id",
+    "japanese": "ja",
+    "korean": "ko",
+    "russian": "ru",
+    "swahili": "sw",
+    "telugu": "te",
+    "thai": "th",
+}
+
+WHITE_SPACE_LANGUAGES = ("ha", "so", "sw", "yo")
+"""Those of prebuilt indexes that Anserini splits at white space, as it does for every code that it does not know."""
+
+CHECKED_DOCS = 20
+"""Stored documents of an index whose terms are compared with those that the analyzer makes of their texts."""
+
+CHECKED_TERMS = 25
+"""Terms of each of them."""
+
+SHOWN_TERMS = 5
+"""Terms of a query without hits that are named."""
+
+ALIKE = 0.9
+"""The share of the terms that must be in the index: texts may have been cleaned before they were indexed."""
+
+
 # Building
 
 
-def build_index(docs: Iterable[tuple[str, str]], folder: Path, *, on_progress: Progress | None = None) -> None:
-    """Index (docid, text) pairs into a new Lucene index at `folder`, with Anserini's defaults.
+def build_index(
+    docs: Iterable[tuple[str, str]], folder: Path, *, language: str = "en", on_progress: Progress | None = None
+) -> None:
+    """Index (docid, text) pairs of a language into a new Lucene index at `folder`, with Anserini's defaults.
 
     The index appears at `folder` only when whole. Documents stream through files beside it; in memory are
     only the ids (about 100 bytes each). As always with Anserini, a document of white space only is left out.
@@ -58,7 +96,7 @@ def build_index(docs: Iterable[tuple[str, str]], folder: Path, *, on_progress: P
             shards, index = Path(workplace, "shards"), Path(workplace, "index")
             shards.mkdir()
             given = _write_shards(docs, shards, on_progress)
-            _index_shards(shards, index, given)
+            _index_shards(shards, index, given, language)
             index.rename(folder)
     except OSError as error:
         raise InputError(f"cannot build an index at {folder}: {error}") from error
@@ -97,14 +135,14 @@ def _check_id(docid: str, seen: set[str]) -> None:
         raise InputError(f"document id {docid!r} is not valid Unicode: rename the document") from error
 
 
-def _index_shards(shards: Path, index: Path, given: int) -> None:
+def _index_shards(shards: Path, index: Path, given: int, language: str) -> None:
     """Run Anserini's indexer, and see that nothing but empty documents is missing from the index."""
     # The buffer only says how often the indexer writes to disk; Anserini's own 4 GB may exceed Java's memory.
     arguments = (
         "-collection JsonCollection -generator DefaultLuceneDocumentGenerator -storeRaw -optimize"
         f" -memoryBuffer 512 -threads {os.cpu_count() or 1}"
     ).split()
-    arguments += ["-input", str(shards), "-index", str(index)]
+    arguments += ["-input", str(shards), "-index", str(index), "-language", language]
     output = run_java("io.anserini.index.IndexCollection", arguments)
     counts = dict(re.findall(r"- (indexed|empty): +([\d,]+)$", output, re.MULTILINE))
     indexed, empty = (int(counts.get(name, "0").replace(",", "")) for name in ("indexed", "empty"))
@@ -184,6 +222,29 @@ def _prebuilt_folder(name: str, info: dict[str, Any]) -> Path:
     return downloaded
 
 
+def language_of(name: str) -> str:
+    """Return the language of a prebuilt index by its name; `en` for any other name."""
+    found = PREBUILT_LANGUAGE.fullmatch(name)
+    code = (found[1] or found[2]) if found else "en"
+    return LANGUAGE_NAMES.get(code, code)
+
+
+def fields_of(name: str) -> dict[str, float] | None:
+    """Return the weights of the fields that Anserini searches in a prebuilt index; None for `contents` alone."""
+    return {"contents": 1.0, "title": 1.0} if re.fullmatch(r"beir-.*\.multifield", name) else None
+
+
+def check_language(language: str) -> None:
+    """Raise `InputError` for a language whose analyzer is not known."""
+    known = {
+        "en",
+        *WHITE_SPACE_LANGUAGES,
+        *java_class("io.anserini.analysis.AnalyzerMap").analyzerMap.keySet().toArray(),
+    }
+    if language not in known:
+        raise InputError(f"first_stage.bm25.language: no analyzer for {language!r}; known: {', '.join(sorted(known))}")
+
+
 # Searching
 
 
@@ -207,27 +268,133 @@ class Index:
         k1: float,
         b: float,
         depth: int,
+        fields: Mapping[str, float] | None = None,
+        on_note: Callable[[str], object] | None = None,
         on_progress: Progress | None = None,
     ) -> dict[str, list[tuple[str, float]]]:
-        """The `depth` best (docid, BM25 score) of each query by its id, best first; empty where none matches.
+        """Return the `depth` best (docid, BM25 score) of each query by its id, best first; empty where none matches.
 
-        Order, ties and scores are Anserini's: scores are rounded to four decimals; equal ones stand in
-        ascending order of id and are then set a millionth apart. `on_progress` counts queries.
+        A document of the query's own id comes on top of these. Order, ties and scores are Anserini's: scores are
+        rounded to four decimals; equal ones stand in ascending order of id and are then set a millionth apart. Of a
+        docid that the index has twice the later hit is dropped. `on_note` hears of that and of queries whose terms the
+        index lacks; `on_progress` counts queries.
         """
         threads = os.cpu_count() or 1
-        results: dict[str, list[tuple[str, float]]] = {}
+        results: dict[str, list[tuple[str, float]]] = {query.id: [] for query in queries}
+        waiting, fetched, done, repeats = list(queries), depth, 0, []
+        weights = java_class("java.util.HashMap")()
+        for name, weight in (fields or {}).items():
+            weights.put(name, java_class("java.lang.Float")(weight))
         with java_errors(f"search in {self.folder} failed"):
             self._searcher.set_bm25(float(k1), float(b))
-            for batch in _batches(queries, max(threads, FETCHED_DOCS // depth)):
-                positions = java_list([str(i) for i in range(len(batch))])
-                hits = self._searcher.batch_search(
-                    java_list([query.text for query in batch]), positions, depth, threads
-                )
-                for i, query in enumerate(batch):
-                    results[query.id] = [(hit.docid, hit.score) for hit in hits.get(str(i))]
-                if on_progress:
-                    on_progress(len(results))
+            while waiting:
+                short = []
+                for batch in _batches(waiting, max(threads, FETCHED_DOCS // fetched)):
+                    positions = java_list([str(i) for i in range(len(batch))])
+                    texts = java_list([query.text for query in batch])
+                    if fields:
+                        hits = self._searcher.batch_search_fields(texts, positions, fetched, threads, weights)
+                    else:
+                        hits = self._searcher.batch_search(texts, positions, fetched, threads)
+                    for i, query in enumerate(batch):
+                        rows = [(hit.docid, hit.score) for hit in hits.get(str(i))]
+                        once: dict[str, float] = {}
+                        for docid, score in rows:
+                            once.setdefault(docid, score)
+                        wanted = depth + (query.id in once)
+                        if len(once) < wanted and len(rows) == fetched:
+                            short.append(query)
+                            continue
+                        results[query.id] = list(once.items())[:wanted]
+                        repeats += [query] if len(once) < len(rows) else []
+                        done += 1
+                    if on_progress:
+                        on_progress(done)
+                waiting, fetched = short, 2 * fetched
+            empty = [query for query in queries if not results[query.id]]
+            if on_note and empty:
+                terms = ", ".join(self._terms(empty[0].text)[:SHOWN_TERMS])
+                on_note(f"{len(empty)} queries have no term that the index has (the first is {empty[0].id}: {terms})")
+        if on_note and repeats:
+            what = "a document twice among their hits, as the index has it; the later one is dropped"
+            on_note(f"{len(repeats)} of {len(queries)} queries have {what} (the first is {repeats[0].id})")
         return results
+
+    def use(self, language: str, rm3: Mapping[str, float] | None = None, *, prebuilt: str | None = None) -> None:
+        """Set the language of the queries, and how they are expanded.
+
+        `prebuilt` is Pyserini's name of the index. Raises `InputError` for a language without an analyzer, and where
+        the index does not hold what expansion needs.
+        """
+        check_language(language)
+        if language != "en":
+            self._searcher.set_language(language)
+        if rm3 is None:
+            return
+        collection = None
+        reader = java_class("io.anserini.index.IndexReaderUtils").getReader(str(self.folder))
+        if reader.getTermVectors(0) is None:
+            number = 2 if (prebuilt or "").startswith("msmarco-v2-") else 1
+            kind = "Doc" if (prebuilt or "").startswith("msmarco-v2-doc") else "Passage"
+            collection = f"MsMarcoV2{kind}Collection" if number == 2 else "JsonCollection"
+            raw = self._searcher.doc(0).get("raw")
+            if raw is None or _body(_json_fields(raw)) is None:
+                raise InputError(
+                    f"first_stage.bm25.rm3: {self.folder} has neither document vectors (-storeDocvectors) nor its "
+                    "documents as JSON (-storeRaw), of which the terms could be taken"
+                )
+        terms, docs, weight = rm3["fb_terms"], rm3["fb_docs"], rm3["original_query_weight"]
+        self._searcher.set_rm3(collection, int(terms), int(docs), float(weight), False, True)
+
+    def check(self, language: str, fields: Mapping[str, float] | None, *, sure: bool) -> None:
+        """Raise `InputError` where the index is not one of this language, or does not have these fields.
+
+        The terms of some stored documents must be those that the language's analyzer makes of their texts. Where no
+        texts are stored, the caller must be `sure` of the language.
+        """
+        utilities = java_class("io.anserini.index.IndexReaderUtils")
+        with java_errors(f"reading {self.folder} failed"):
+            reader = utilities.getReader(str(self.folder))
+            infos = [entry.getValue() for entry in utilities.getFieldInfo(reader).entrySet().toArray()]
+            texts = [str(i.name) for i in infos if str(i.getIndexOptions().toString()) != "NONE" and not i.omitsNorms()]
+            unknown = [name for name in fields or {} if name not in texts]
+            if unknown or (fields is None and texts != ["contents"]):
+                what = f"has no field {unknown[0]}" if unknown else "has other fields than `contents`"
+                raise InputError(
+                    f"{self.folder} {what}: in first_stage.bm25.fields, give weights to some of {sorted(texts)}"
+                )
+            share = self._share_of_terms(reader)
+        if share is None and not sure:
+            raise InputError(
+                f"{self.folder} stores no texts, so its language cannot be told: say first_stage.bm25.language"
+            )
+        if share is not None and share < ALIKE:
+            raise InputError(
+                f"{self.folder} was not indexed with Anserini's analyzer for {language!r}: it has {share:.0%} of the "
+                "terms that this makes of its texts; set first_stage.bm25.language to the language it was built with"
+            )
+
+    def _share_of_terms(self, reader: Any) -> float | None:
+        """Return which share of the terms of stored texts their documents have in the index; None without texts."""
+        searcher = java_class("org.apache.lucene.search.IndexSearcher")(reader)
+        term, query = java_class("org.apache.lucene.index.Term"), java_class("org.apache.lucene.search.TermQuery")
+        must = java_class("org.apache.lucene.search.BooleanClause$Occur").MUST
+        present: list[bool] = []
+        for number in range(min(reader.maxDoc(), CHECKED_DOCS)):
+            document = self._searcher.doc(number)
+            raw = document.get("raw") or ""
+            text = document.get("contents") or _body(_json_fields(raw)) or _text_of(raw)
+            for token in list(dict.fromkeys(self._terms(text)))[:CHECKED_TERMS]:
+                both = java_class("org.apache.lucene.search.BooleanQuery$Builder")()
+                both.add(query(term("id", document.get("id"))), must)
+                both.add(query(term("contents", token)), must)
+                present.append(searcher.count(both.build()) > 0)
+        return sum(present) / len(present) if present else None
+
+    def _terms(self, text: str) -> list[str]:
+        """Return the terms that the analyzer makes of a text."""
+        analyze = java_class("io.anserini.analysis.AnalyzerUtils").analyze
+        return [str(token) for token in analyze(self._searcher.get_analyzer(), java_string(text)).toArray()]
 
     def texts(self, ids: Sequence[str]) -> dict[str, str]:
         """The texts of documents by id, "title text" where the index has a title; unknown ids are left out.
@@ -237,12 +404,13 @@ class Index:
         texts: dict[str, str] = {}
         for docid, document in self._documents(ids):
             raw = document.get("raw")
-            if raw is None:
+            text = document.get("contents") if raw is None else _text_of(raw)
+            if text is None:
                 raise InputError(
-                    f"{self.folder} was built without its documents' texts (-storeRaw): use another index,"
-                    " or take the texts from the dataset instead of `docs: index`"
+                    f"{self.folder} was built without its documents' texts (-storeRaw, -storeContents): use another"
+                    " index, or take the texts from the dataset instead of `docs: index`"
                 )
-            texts[docid] = _text_of(raw)
+            texts[docid] = text
         return texts
 
     def missing(self, ids: Sequence[str]) -> list[str]:
@@ -280,15 +448,25 @@ def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 
 
 def _text_of(raw: str) -> str:
-    """The text of a stored document: JSON joined as ir_datasets does by default, anything else as it is."""
-    try:
-        fields = json.loads(raw)
-    except ValueError:
-        return raw
-    if not isinstance(fields, dict):
-        return raw
-    body = next((fields[name] for name in BODY_FIELDS if isinstance(fields.get(name), str)), None)
+    """The text of a stored document: JSON joined as ir_datasets does by default, markup without its tags as Anserini
+    parses it, anything else as it is.
+    """
+    fields = _json_fields(raw)
+    body = _body(fields)
     if body is None:
-        return raw
+        return str(java_class("org.jsoup.Jsoup").parse(java_string(raw)).text()) if MARKUP.search(raw) else raw
     parts = (fields.get("title"), fields.get("headings"), body)
     return " ".join(part for part in parts if isinstance(part, str) and part)
+
+
+def _json_fields(raw: str) -> dict[str, Any]:
+    """The fields of a stored JSON document; none where it is anything else."""
+    try:
+        fields = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _body(fields: Mapping[str, Any]) -> str | None:
+    return next((fields[name] for name in BODY_FIELDS if isinstance(fields.get(name), str)), None)

@@ -6,12 +6,13 @@ What Lucene finds is cached under a hash of the index, the parameters and the qu
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import filelock
 
@@ -22,9 +23,16 @@ from . import contents, datasets, lucene, runfile
 from .config import Bm25, CandidateFile, Config, DataFiles, Loaded
 from .config import Queries as QueryChoice
 from .datasets import Dataset, Docs
+from .files import replacing
 from .progress import Listener
 from .runfile import Run
 from .runs.shards import Shard
+
+NOTES = ".notes"
+"""The suffix of the file, beside what was found by a search, that holds what was odd about it."""
+
+TEXTS_AT_A_TIME = 1000
+"""Documents whose texts are in memory at a time, where they are compared with queries."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,11 @@ def retrieve(loaded: Loaded, listener: Listener, shard: Shard | None = None) -> 
     return _Retrieval(loaded, listener, shard).first_stage()
 
 
+def dataset_with_index(loaded: Loaded, listener: Listener) -> Dataset:
+    """The dataset that a config names, which opens the first stage's index where its documents are there."""
+    return _Retrieval(loaded, listener, None).dataset
+
+
 def open_dataset(loaded: Loaded, docs_from_index: Callable[[], Docs] | None = None) -> Dataset:
     """The dataset that a config names."""
     spec = loaded.config.dataset
@@ -107,7 +120,10 @@ class _Retrieval:
         run, source = self._found(queries, own)
         run = {query: run[query] for query in own if query in run}
         docs = self.dataset.docs()
-        self._check_documents(run, docs)
+        absent = self._absent(run, queries, docs)
+        same_id = {id_: query for id_, query in queries.items() if id_ not in absent}
+        themselves = own_documents(self.dataset, config.first_stage.exclude_same_id, same_id)
+        run = without_excluded(run, self.dataset, themselves, self.listener)
         depth = config.first_stage.depth
         run = {query: run[query][:depth] for query in own if run.get(query)}
         if not run and not self.shard:
@@ -121,6 +137,16 @@ class _Retrieval:
             "depth": depth,
             "order": config.first_stage.order,
         }
+        named = self.dataset.identity()
+        beir = "beir" in named or str(named.get("ir_datasets")).startswith("beir/")
+        kept = sum(doc == query for query, found in run.items() for doc, _ in found)
+        if beir and kept:
+            self.listener.note(
+                f"{kept} candidates have their query's id and are kept: they are judged relevant, or nothing says that "
+                "they are the query itself (first_stage.exclude_same_id)"
+            )
+        if themselves != (same_id.keys() if beir else set()):
+            identity["themselves"] = contents.digest(sorted(themselves))
         order = config.first_stage.order
         if order == "shuffle" and config.shuffle_seed != config.seed:
             identity["seed"] = config.shuffle_seed
@@ -139,11 +165,14 @@ class _Retrieval:
             raise InputError("dataset: `docs: index` takes text out of first_stage.bm25.index, which is not given")
         if bm25.index != "build":
             return lucene.Index(lucene.find_index(bm25.index, base=self.folder))
-        folder = cache_folder() / "indexes" / contents.digest(self._corpus_identity)[:32]
+        language = bm25.language or "en"
+        corpus = self._corpus_identity | ({} if language == "en" else {"language": language})
+        folder = cache_folder() / "indexes" / contents.digest(corpus)[:32]
         with _one_process(folder):
             if not folder.exists():
+                lucene.check_language(language)
                 with self.listener.task("indexing", None) as advance:
-                    lucene.build_index(self.dataset.docs(), folder, on_progress=advance)
+                    lucene.build_index(self.dataset.docs(), folder, language=language, on_progress=advance)
         return lucene.Index(folder)
 
     @property
@@ -184,7 +213,11 @@ class _Retrieval:
             index = self.index.identity()
         else:
             index = bm25.index
+        language, fields = _language(bm25), _fields(bm25)
         source: dict[str, object] = {"index": index, "k1": bm25.k1, "b": bm25.b}
+        source |= {} if language == "en" else {"language": language}
+        source |= {"fields": fields} if fields else {}
+        source |= {"rm3": bm25.rm3.model_dump()} if bm25.rm3 else {}
         # A shard takes its part of what was found for all, or else searches for its part alone.
         places = [_cached_search([source, depth], asked) for asked in ((queries, own) if self.shard else (own,))]
         cached = next((place for place in places if place.exists()), places[-1])
@@ -192,14 +225,32 @@ class _Retrieval:
             if cached.exists():
                 run, _ = runfile.read(cached, own.keys())
             else:
-                run = self._search(bm25, depth, own) if own else {}
+                noted: list[str] = []
+                run = self._search(bm25, depth, own, noted) if own else {}
                 if any(run.values()):
+                    if noted:
+                        with replacing(cached.with_suffix(NOTES)) as stream:
+                            stream.write("\n".join(noted))
                     runfile.write_scored(cached, {query: found for query, found in run.items() if found}, "bm25")
+                elif noted:
+                    self.listener.note(noted[0])
+            if cached.with_suffix(NOTES).is_file():
+                for note in cached.with_suffix(NOTES).read_text(encoding="utf-8").splitlines():
+                    self.listener.note(note)
         return self._relevant(run, queries, "BM25"), source
 
-    def _search(self, bm25: Bm25, depth: int, queries: Mapping[str, Query]) -> Run:
-        with self.listener.task("searching", len(queries)) as advance:
-            return self.index.search(list(queries.values()), k1=bm25.k1, b=bm25.b, depth=depth, on_progress=advance)
+    def _search(self, bm25: Bm25, depth: int, queries: Mapping[str, Query], notes: list[str]) -> Run:
+        """Return what Lucene finds; `notes` is added to where that is odd."""
+        language, fields = _language(bm25), _fields(bm25)
+        prebuilt = None if bm25.index == "build" or Path(bm25.index).is_dir() else bm25.index
+        self.index.use(language, bm25.rm3.model_dump() if bm25.rm3 else None, prebuilt=prebuilt)
+        if bm25.index != "build" and not prebuilt:
+            self.index.check(language, fields, sure=bm25.language is not None)
+        asked = list(queries.values())
+        with self.listener.task("searching", len(asked)) as advance:
+            return self.index.search(
+                asked, k1=bm25.k1, b=bm25.b, depth=depth, fields=fields, on_note=notes.append, on_progress=advance
+            )
 
     def _run_file(self, name: str) -> Path:
         path = Path(name)
@@ -208,22 +259,22 @@ class _Retrieval:
         return path
 
     def _relevant(self, run: Run, queries: Mapping[str, Query], source: str) -> Run:
-        """The run of the experiment's queries, in their order, without excluded documents."""
+        """The run of the experiment's queries, in their order."""
         strangers = [query for query in run if query not in queries]
         if strangers and len(strangers) == len(run):
             raise InputError(f"{source}: none of its {len(run)} queries belongs to the experiment ({strangers[:1]})")
         if strangers and self.config.first_stage.run:
             self.listener.note(f"{source}: {len(strangers)} queries outside the experiment are ignored")
-        excluded = self.dataset.exclusions()
-        return {
-            query: [(doc, score) for doc, score in run[query] if doc not in excluded.get(query, ())]
-            for query in queries
-            if query in run
-        }
+        return {query: run[query] for query in queries if query in run}
 
-    def _check_documents(self, run: Run, docs: Docs) -> None:
-        """Refuse a run with documents that the dataset does not have, also below the depth."""
-        missing = docs.missing(doc for found in run.values() for doc, _ in found)
+    def _absent(self, run: Run, queries: Iterable[str], docs: Docs) -> set[str]:
+        """Return which of the queries' identifiers no document has.
+
+        Raises `InputError` for a run with documents that the dataset does not have, also below the depth.
+        """
+        candidates = dict.fromkeys(doc for found in run.values() for doc, _ in found)
+        absent = docs.missing([*candidates, *queries])
+        missing = [doc for doc in absent if doc in candidates]
         if missing:
             query = next(query for query, found in run.items() if any(doc == missing[0] for doc, _ in found))
             source = self.config.first_stage.run or "the first stage"
@@ -232,6 +283,17 @@ class _Retrieval:
                 + (f", and so are {len(missing) - 1} others" if len(missing) > 1 else "")
                 + "; run and dataset must belong together"
             )
+        return set(absent)
+
+
+def _language(bm25: Bm25) -> str:
+    """The language of the index."""
+    return bm25.language or lucene.language_of(bm25.index)
+
+
+def _fields(bm25: Bm25) -> dict[str, float] | None:
+    """The fields to search; None for `contents`. RM3 takes that one alone."""
+    return bm25.fields or (None if bm25.rm3 else lucene.fields_of(bm25.index))
 
 
 class _IndexDocs:
@@ -265,6 +327,56 @@ def chosen_queries(queries: Mapping[str, Query], choice: QueryChoice) -> dict[st
         wanted = set(list(queries)[: choice.limit])
     chosen = (item for item in queries.items() if item[0] in wanted)
     return dict(islice(chosen, choice.first))
+
+
+def own_documents(dataset: Dataset, rule: bool | Literal["auto"], same_id: Mapping[str, Query]) -> set[str]:
+    """Return those queries that a document of their identifier, which each of `same_id` has, is to be dropped from.
+
+    Where the rule is `auto` the document must be known to be the query itself: by the dataset's name, or by its text.
+    One that is judged relevant is never dropped.
+    """
+    qrels = dataset.qrels() or {}
+    unjudged = [query for query in same_id if qrels.get(query, {}).get(query, 0) <= 0]
+    if rule != "auto" or dataset.queries_are_documents is not None:
+        return set(unjudged) if (dataset.queries_are_documents if rule == "auto" else rule) else set()
+    docs = dataset.docs() if unjudged else None
+    return {
+        query
+        for start in range(0, len(unjudged), TEXTS_AT_A_TIME)
+        for query, text in (docs.texts(unjudged[start : start + TEXTS_AT_A_TIME]) if docs else {}).items()
+        if text.split() == same_id[query].text.split()
+    }
+
+
+def without_excluded(run: Run, dataset: Dataset, themselves: Container[str], listener: Listener) -> Run:
+    """Return the run without what the dataset excludes and without the documents that are their query."""
+    listed = dataset.exclusions()
+    kept = {
+        query: [
+            (doc, score)
+            for doc, score in found
+            if doc not in listed.get(query, ()) and not (doc == query and query in themselves)
+        ]
+        for query, found in run.items()
+    }
+    dropped = {query: count for query, found in run.items() if (count := len(found) - len(kept[query]))}
+    if dropped:
+        listener.note(
+            f"{sum(dropped.values())} documents are excluded from the results of {len(dropped)} queries: each is the "
+            "query itself, or the dataset says that it is no result"
+        )
+    return kept
+
+
+def without_own_documents(run: Run, dataset: Dataset, rule: bool | Literal["auto"], listener: Listener) -> Run:
+    """Return a run as the first stage would take it: without excluded documents, whoever made it."""
+    queries = dataset.queries()
+    same_id = [query for query, found in run.items() if query in queries and any(doc == query for doc, _ in found)]
+    if same_id and dataset.queries_are_documents is None and rule == "auto":
+        absent = dataset.docs().missing(same_id)
+        same_id = [query for query in same_id if query not in absent]
+    themselves = own_documents(dataset, rule, {query: queries[query] for query in same_id})
+    return without_excluded(run, dataset, themselves, listener)
 
 
 def _cached_search(search: list[object], queries: Mapping[str, Query]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -36,6 +37,9 @@ class Dataset(ABC):
 
     name: str
     """What the user wrote."""
+
+    queries_are_documents: bool | None = None
+    """Whether a document with a query's identifier is that query, as far as the name tells; None: their texts tell."""
 
     @property
     @abstractmethod
@@ -74,6 +78,6 @@ class Dataset(ABC):
         return {}
 
 
-def same_id_as_query(queries: Iterable[str]) -> dict[str, set[str]]:
-    """BEIR's rule: a document with the query's own identifier is the query itself, and no result."""
-    return {query: {query} for query in queries}
+def takes_queries_from_documents(name: str) -> bool:
+    """Return whether a name is that of a BEIR set whose queries are documents: ArguAna and Quora."""
+    return bool({"arguana", "quora"} & set(re.findall("[a-z]+", name.lower())))

@@ -16,7 +16,7 @@ from typing import Any
 from ...rerankers.errors import InputError
 from ..files import reason
 from ..runfile import Run
-from .base import Dataset, same_id_as_query
+from .base import Dataset, takes_queries_from_documents
 from .corpus import KeptDocs
 from .records import Qrels, QueryList, clean
 
@@ -46,6 +46,7 @@ class IrDataset(Dataset):
     def __init__(self, name: str) -> None:
         self.name = name
         self._dataset = _registered(name)
+        self.queries_are_documents = name.startswith("beir/") and takes_queries_from_documents(name)
 
     def qrels(self) -> Qrels | None:
         """The judgements, without those by which BRIGHT lists exclusions."""
@@ -70,9 +71,7 @@ class IrDataset(Dataset):
         return None
 
     def exclusions(self) -> Mapping[str, set[str]]:
-        """BEIR: a query's own identifier. BRIGHT: what each query excludes."""
-        if self.name.startswith("beir/"):
-            return same_id_as_query(self.queries())
+        """BRIGHT: what each query excludes."""
         excluded = {
             query: {document for document, grade in grades.items() if self._excludes(grade)}
             for query, grades in (self._judgements or {}).items()

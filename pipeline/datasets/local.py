@@ -10,7 +10,7 @@ from ...rerankers.digests import file_digest
 from ...rerankers.errors import InputError
 from ...rerankers.types import Query
 from ..files import SUFFIXES
-from .base import Dataset, Docs, same_id_as_query
+from .base import Dataset, Docs, takes_queries_from_documents
 from .corpus import FileDocs
 from .records import Qrels, QueryList, files_of, read_qrels, read_queries
 
@@ -76,12 +76,8 @@ class BeirFolder(Files):
         """The queries that the split judges, in the order of `queries.jsonl`."""
         return self._judged
 
-    def exclusions(self) -> Mapping[str, set[str]]:
-        """A query's own identifier."""
-        return same_id_as_query(self.queries())
-
     def identity(self) -> dict[str, object]:
-        """The SHA-256 of each file, as a BEIR folder: the same files given one by one exclude nothing."""
+        """The SHA-256 of each file, as a BEIR folder."""
         return {"beir": super().identity()}
 
     @cached_property
@@ -105,7 +101,10 @@ def open_beir_folder(name: str, folder: Path, split: str | None) -> BeirFolder:
     files = {"docs": _required(folder / "corpus.jsonl"), "queries": _required(folder / "queries.jsonl")}
     if split is not None or (folder / "qrels").is_dir():
         files["qrels"] = _split_file(folder / "qrels", split or "test")
-    return BeirFolder(name, files)
+    dataset = BeirFolder(name, files)
+    if takes_queries_from_documents(folder.resolve().name):
+        dataset.queries_are_documents = True
+    return dataset
 
 
 def _split_file(folder: Path, split: str) -> Path:

@@ -34,6 +34,7 @@ def test_rerank_prints_tab_separated_tables_where_nobody_watches(r2llm, toy: Pat
     assert lines[0] == "toy (simulated answers: not a model's result)"
     assert "measure\tfirst stage\treranked" in lines
     assert "nDCG@10\t0.5655\t1.0000" in lines
+    assert "queries\t2\t2" in lines
     assert "cost\tmean\tp50\tp95\ttotal" in lines
     assert any(line.startswith("throughput: ") for line in lines)
     run_file = Path(lines[-1].removeprefix("run file: "))
@@ -146,12 +147,18 @@ def run(toy: Path) -> str:
 
 def test_evaluate_with_qrels(r2llm, run: str) -> None:
     done = r2llm("evaluate", run, "--qrels", "qrels.txt")
-    assert (done.code, done.out, done.err) == (0, "query\tnDCG@10\tJudged@10\nall\t0.5000\t0.2500\n", "")
+    assert (done.code, done.out, done.err) == (0, "query\tnDCG@10\tJudged@10\tqueries\nall\t0.5000\t0.2500\t2\n", "")
 
 
 def test_evaluate_with_measures_and_each_query(r2llm, run: str) -> None:
     words = ("evaluate", run, "--qrels", "qrels.txt", "--measure", "RR@10", "--measure", "AP(rel=2)", "--per-query")
-    assert r2llm(*words).out == "query\tRR@10\tAP(rel=2)\nall\t0.5000\t0.5000\nq1\t1.0000\t1.0000\nq2\t0.0000\t0.0000\n"
+    rows = (
+        "query\tRR@10\tAP(rel=2)\tqueries",
+        "all\t0.5000\t0.5000\t2",
+        "q1\t1.0000\t1.0000\t1",
+        "q2\t0.0000\t0.0000\t1",
+    )
+    assert r2llm(*words).out.splitlines() == list(rows)
     assert r2llm(*words, "--json").json == {
         "metrics": {"RR@10": 0.5, "AP(rel=2)": 0.5},
         "per_query": {"q1": {"RR@10": 1.0, "AP(rel=2)": 1.0}, "q2": {"RR@10": 0.0, "AP(rel=2)": 0.0}},
@@ -162,7 +169,7 @@ def test_evaluate_with_a_dataset_folder(r2llm, toy: Path) -> None:
     first, *_ = (line.split("\t") for line in (SHIPPED / "quickstart/qrels/test.tsv").read_text().splitlines()[1:])
     (toy / "some.trec").write_text(f"{first[0]} Q0 {first[1]} 1 1.0 t\n")
     done = r2llm("evaluate", "some.trec", "--dataset", SHIPPED / "quickstart", "--measure", "RR@10")
-    assert done.out == "query\tRR@10\nall\t0.0417\n"  # 1 of 24
+    assert done.out == "query\tRR@10\tqueries\nall\t0.0417\t24\n"  # 1 of 24
     assert r2llm("evaluate", "some.trec", "--dataset", SHIPPED / "quickstart", "--queries", 1).code == 0
 
 
@@ -181,8 +188,73 @@ def test_evaluate_the_last_run_of_a_config(r2llm, toy: Path) -> None:
 def test_ties_in_an_evaluated_run_are_noted(r2llm, toy: Path) -> None:
     (toy / "tied.trec").write_text("q1 Q0 d2 1 1 t\nq1 Q0 d3 2 1 t\n")
     done = r2llm("evaluate", "tied.trec", "--qrels", "qrels.txt", "--measure", "RR@10")
-    assert done.out.endswith("all\t0.5000\n")  # d3 comes first, as trec_eval has it
+    assert done.out.endswith("all\t0.5000\t2\n")  # d3 comes first, as trec_eval has it
     assert "1 of 1 queries have tied scores" in done.err
+
+
+def test_what_an_evaluation_leaves_out_or_counts_as_0_is_noted(r2llm, toy: Path) -> None:
+    (toy / "one.trec").write_text("q1 Q0 d3 1 2 t\nq9 Q0 d1 1 2 t\n")
+    (toy / "more.txt").write_text("q1 0 d3 2\nq2 0 d1 1\nq3 0 d1 1\n")
+    done = r2llm("evaluate", "one.trec", "--qrels", "more.txt", "--measure", "ndcg_cut_10 map", "--json")
+    assert done.json == {"metrics": {"nDCG@10": pytest.approx(1 / 3), "AP": pytest.approx(1 / 3), "Judged@10": 1 / 3}}
+    assert "note: 2 of 3 judged queries have no documents in the run and count 0\n" in done.err
+    assert "note: 1 of 2 queries of the run are not measured: they have no judgements here\n" in done.err
+    assert "note: judgements go up to 2, and AP count 1 as relevant; AP(rel=2) would not\n" in done.err
+    for command in ("retrieve", "rerank"):
+        done = r2llm(command, "--config", "toy.yaml", "--set", "dataset.qrels=more.txt")
+        assert "left out 1 of 3 judged queries: not in it (the first is q3)\n" in done.err
+
+
+def test_evaluate_takes_the_run_of_the_configs_fingerprint_never_the_last_of_its_name(r2llm, toy: Path) -> None:
+    first = r2llm("rerank", "--config", "toy.yaml", "--json").json
+    last = r2llm("rerank", "--config", "toy.yaml", "--set", "first_stage.depth=1", "--json").json
+    assert first["run_dir"] != last["run_dir"]
+    assert r2llm("evaluate", "--config", "toy.yaml", "--json").json == {"metrics": first["metrics"]}
+    of_last = r2llm("evaluate", "--config", "toy.yaml", "--set", "first_stage.depth=1", "--json")
+    assert of_last.json == {"metrics": last["metrics"]}
+    none = r2llm("evaluate", "--config", "toy.yaml", "--set", "first_stage.depth=2")
+    assert (none.code, none.out) == (2, "")
+    assert "no finished run of toy with the config's fingerprint" in none.err
+    assert all(str(found["run_dir"]) in none.err for found in (first, last))
+    assert r2llm("evaluate", "--config", "toy.yaml", "--output", last["run_dir"]).code == 2
+
+
+def test_evaluate_a_runs_folder(r2llm, toy: Path) -> None:
+    found = r2llm("rerank", "--config", "toy.yaml", "--json").json
+    assert r2llm("evaluate", found["run_dir"], "--json").json == {"metrics": found["metrics"]}
+    assert r2llm("evaluate", found["run_dir"], "--measure", "P@1", "--json").json == {"metrics": {"P@1": 1.0}}
+    other = r2llm("evaluate", found["run_dir"], "--qrels", "qrels.txt", "--measure", "P@1", "--queries", 1, "--json")
+    assert other.json == {"metrics": {"P@1": 1.0}}
+    (toy / "first.yaml").write_text((toy / "toy.yaml").read_text().partition("ranker:")[0])
+    retrieved = r2llm("retrieve", "--config", "first.yaml", "--json").json
+    assert r2llm("evaluate", retrieved["run_dir"], "--json").json == {"metrics": retrieved["metrics"]}
+    assert r2llm("evaluate", "--config", "first.yaml", "--json").json == {"metrics": retrieved["metrics"]}
+    for folder in (".", "runs"):
+        refused = r2llm("evaluate", folder)
+        assert (refused.code, refused.err) == (2, f"error: {folder}: holds no finished run; r2llm rerank makes one\n")
+
+
+def test_evaluate_and_rerank_exclude_the_same_documents(r2llm, toy: Path) -> None:
+    folder = toy / "quora"
+    (folder / "qrels").mkdir(parents=True)
+    texts = {"1": "ants", "2": "bees", "3": "cats"}
+    for name in ("corpus", "queries"):
+        lines = [json.dumps({"_id": id_, "text": text}) + "\n" for id_, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+    (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t2\t1\n2\t3\t1\n")
+    (toy / "r.trec").write_text("1 Q0 1 1 3 t\n1 Q0 2 2 2 t\n2 Q0 2 1 3 t\n2 Q0 3 2 2 t\n")
+    words = ("dataset: quora", "first_stage: {run: r.trec}", "evaluate: {measures: [RR]}")
+    (toy / "q.yaml").write_text("\n".join(words))
+    retrieved = r2llm("retrieve", "--config", "q.yaml")
+    evaluated = r2llm("evaluate", "r.trec", "--dataset", "quora", "--measure", "RR")
+    note = "note: 2 documents are excluded from the results of 2 queries: "
+    assert note in retrieved.err
+    assert note in evaluated.err
+    assert "RR\t1.0000" in retrieved.out
+    assert "all\t1.0000\t2" in evaluated.out
+    kept = ("--config", "q.yaml", "--set", "first_stage.exclude_same_id=false")
+    assert "RR\t0.5000" in r2llm("retrieve", *kept).out
+    assert "all\t0.5000\t2" in r2llm("evaluate", "r.trec", *kept).out
 
 
 # list and the rest

@@ -83,7 +83,7 @@ def test_vaswani(tmp_path: Path) -> None:
     assert answer["first_stage"] is None
 
 
-def test_beir_has_titles_and_drops_the_query_itself(tmp_path: Path) -> None:
+def test_beir_has_titles_and_drops_nothing_for_an_equal_id(tmp_path: Path) -> None:
     corpus = [
         {"_id": "D1", "title": "Reefs", "text": "Corals.", "metadata": {"url": ""}},
         {"_id": "D2", "title": "", "text": "Deserts.", "metadata": {"url": ""}},
@@ -98,7 +98,7 @@ def test_beir_has_titles_and_drops_the_query_itself(tmp_path: Path) -> None:
     answer = ask(tmp_path, "beir/nfcorpus/test", "D1", "D2")
     assert answer["queries"] == [["Q1", "text of Q1"], ["Q3", "text of Q3"]]
     assert answer["qrels"] == {"Q3": {"D1": 2}, "Q1": {"D2": 1}}
-    assert answer["exclusions"] == {"Q1": ["Q1"], "Q3": ["Q3"]}
+    assert answer["exclusions"] == {}
     assert answer["texts"] == {"D1": "Reefs Corals.", "D2": "Deserts."}
 
 

@@ -51,7 +51,7 @@ def test_a_beir_folder_runs_the_queries_of_its_test_split(beir: Path) -> None:
     assert dataset.name == "reefs"
     assert list(dataset.queries().values()) == [Query("q1", "what is a reef"), Query("q2", "dry places")]
     assert dataset.qrels() == {"q2": {"d2": 2}, "q1": {"d1": 1}, "q9": {"d1": 1}}
-    assert dataset.exclusions() == {"q1": {"q1"}, "q2": {"q2"}}
+    assert (dataset.exclusions(), dataset.queries_are_documents) == ({}, None)
     assert dataset.first_stage() is None
 
 

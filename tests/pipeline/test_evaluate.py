@@ -97,6 +97,61 @@ def test_an_unknown_measure_is_named(name: str) -> None:
     assert str(caught.value).startswith(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "measures"),
+    [
+        ("ndcg_cut_10", ["nDCG@10"]),
+        ("ndcg_cut.5,10", ["nDCG@5", "nDCG@10"]),
+        ("map", ["AP"]),
+        ("map_cut_10", ["AP@10"]),
+        ("P_10", ["P@10"]),
+        ("recall_1000", ["R@1000"]),
+        ("recip_rank", ["RR"]),
+        ("num_q", ["NumQ"]),
+        ("nDCG@10 P@5", ["nDCG@10", "P@5"]),
+        ("AP(rel = 2) map", ["AP(rel=2)", "AP"]),
+    ],
+)
+def test_trec_evals_names_are_understood(name: str, measures: list[str]) -> None:
+    assert [str(measure) for measure in evaluate.parse([name])] == measures
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("nDGC@10", "nDCG@10"), ("map@10", "AP@10"), ("map_10", "AP@10"), ("ndcg@5", "nDCG@5"), ("Recal@100", "R@100")],
+)
+def test_the_nearest_measure_is_offered(name: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"; did you mean {meant}\\?"):
+        evaluate.parse([name])
+
+
+@pytest.mark.parametrize("name", ["nDCG@10^20", "P@99999999999999999999", "P_10x", "official", "-" * 100_000])
+def test_what_no_evaluator_takes_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(InputError, match="is no measure") as caught:
+        evaluate.parse([name])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_counts_are_sums_over_all_judged_queries() -> None:
+    """As trec_eval -c has them: a query without a ranking is a query, and its relevant documents are relevant."""
+    counted = measured("NumRet", "NumRel", "num_rel_ret", "NumQ", "AP", run={"q1": ["d1", "d2"]})
+    assert counted.mean == {"NumRet": 2, "NumRel": 4, "NumRet(rel=1)": 1, "NumQ": 3, "AP": pytest.approx(1 / 2 / 3)}
+
+
+def test_what_is_left_out_is_said_with_its_number() -> None:
+    def notes(*names: str, run: dict[str, list[str]] = RUN) -> list[str]:
+        return evaluate.notes(names, QRELS, run, ("q1", "q2", "q3"))
+
+    everything = {"q1": ["d1"], "q2": ["d4"], "q3": ["d5"]}
+    assert notes("nDCG@10", "Judged@10", "AP(rel=2)", run=everything) == []
+    assert notes("nDCG@10") == ["1 of 3 judged queries have no documents in the run and count 0"]
+    unjudged = "1 of 4 queries of the run are not measured: they have no judgements here"
+    assert notes("nDCG@10", run=everything | {"q9": ["d1"]}) == [unjudged]
+    graded = "judgements go up to 3, and AP, R@10 count 1 as relevant; AP(rel=2) would not"
+    assert notes("AP", "R@10", "nDCG@10", run=everything) == [graded]
+
+
 def test_judged_goes_with_ndcg() -> None:
     assert evaluate.with_judged(["nDCG@10", "AP"]) == ["nDCG@10", "AP", "Judged@10"]
     assert evaluate.with_judged(["Judged@10", "nDCG@10", "nDCG@5"]) == ["Judged@10", "nDCG@10", "nDCG@5", "Judged@5"]

@@ -413,7 +413,7 @@ def test_published_figures_go_with_the_published_settings_only(toy: Path, write:
     figure = "expected: {nDCG@10: {value: 0.5, tolerance: 0.1, source: a paper}}\n"
     write("paper.yaml", f"extends: toy.yaml\n{figure}")
     assert rerank(heard, name="paper.yaml").expected["nDCG@10"].value == 0.5
-    assert rerank(heard, "evaluate.measures=[AP]", "name=mine", name="paper.yaml").expected
+    assert rerank(heard, "evaluate.measures=[AP(rel=2)]", "name=mine", name="paper.yaml").expected
     assert heard.notes == []
     assert rerank(heard, "ranker.k=2", name="paper.yaml").expected == {}
     assert heard.notes == [

@@ -72,15 +72,66 @@ def test_no_first_stage_at_all_is_refused(toy: Path, write: Write, heard) -> Non
         stage(heard, name="none.yaml")
 
 
-def test_a_beir_folder_drops_a_hit_that_is_the_query_itself(write: Write, heard) -> None:
-    write("beir/corpus.jsonl", "".join(json.dumps({"_id": d, "text": d}) + "\n" for d in ("a", "b", "c")))
-    write("beir/queries.jsonl", '{"_id": "a", "text": "x"}\n{"_id": "b", "text": "y"}\n')
-    write("beir/qrels/test.tsv", "query-id\tcorpus-id\tscore\na\tb\t1\nb\tc\t1\n")
-    write("r.trec", "a Q0 a 1 3 t\na Q0 b 2 2 t\na Q0 c 3 1 t\nb Q0 b 1 1 t\n")
-    write("a.yaml", "dataset: beir\nfirst_stage: {run: r.trec, depth: 2}")
-    assert stage(heard, name="a.yaml").documents == {"a": ["b", "c"]}  # the depth is filled up again
+@pytest.fixture
+def beir(write: Write) -> Callable[[str], None]:
+    """Write a BEIR folder of some name: two queries have documents of their ids, and that of `b` is the query."""
+
+    def make(name: str) -> None:
+        texts = {"a": "ants build nests", "b": "bees make honey", "c": "cats sleep"}
+        write(f"{name}/corpus.jsonl", "".join(json.dumps({"_id": d, "text": t}) + "\n" for d, t in texts.items()))
+        write(f"{name}/queries.jsonl", '{"_id": "a", "text": "cats"}\n{"_id": "b", "text": "bees make  honey"}\n')
+        write(f"{name}/qrels/test.tsv", "query-id\tcorpus-id\tscore\na\tc\t1\nb\ta\t1\n")
+        write("r.trec", "".join(f"{q} Q0 {d} {n} {9 - n} t\n" for q in "ab" for n, d in enumerate("abc")))
+        write("a.yaml", f"dataset: {name}\nfirst_stage: {{run: r.trec, depth: 2}}")
+
+    return make
+
+
+def test_a_document_of_a_querys_id_is_dropped_only_where_it_is_known_to_be_the_query(beir, heard) -> None:
+    beir("numbered")  # as Cranfield, whose queries and documents are both numbered from 1
+    first = stage(heard, name="a.yaml")
+    assert first.documents == {
+        "a": ["a", "b"],
+        "b": ["a", "c"],
+    }  # only b's text is the query's
+    assert any("1 documents are excluded from the results of 1 queries" in note for note in heard.notes)
+    assert any("1 candidates have their query's id and are kept" in note for note in heard.notes)
+    never = stage(heard, "first_stage.exclude_same_id=false", name="a.yaml")
+    assert never.documents == {"a": ["a", "b"], "b": ["a", "b"]}
+    always = stage(heard, "first_stage.exclude_same_id=true", name="a.yaml")
+    assert always.documents == {"a": ["b", "c"], "b": ["a", "c"]}
+    assert "themselves" not in always.identity  # as every BEIR folder was until now
+    assert len({json.dumps(found.identity) for found in (first, never, always)}) == 3
+
+
+@pytest.mark.parametrize("name", ["arguana", "data/ArguAna", "beir-quora_dev"])
+def test_queries_that_are_documents_by_the_datasets_name_are_dropped(beir, heard, name: str) -> None:
+    beir(name)
+    assert stage(heard, name="a.yaml").documents == {"a": ["b", "c"], "b": ["a", "c"]}
+
+
+def test_a_judged_relevant_document_is_never_dropped(beir, write: Write, heard) -> None:
+    beir("arguana")
+    write("arguana/qrels/test.tsv", "query-id\tcorpus-id\tscore\na\ta\t1\nb\tb\t0\nb\tc\t1\n")
+    expected = {"a": ["a", "b"], "b": ["a", "c"]}
+    assert stage(heard, name="a.yaml").documents == expected
+    assert stage(heard, "first_stage.exclude_same_id=true", name="a.yaml").documents == expected
+
+
+def test_bm25_looks_deeper_where_a_query_is_among_its_hits(beir, heard, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("R2LLM_CACHE", str(tmp_path / "cache"))
+    beir("arguana")
+    bm25 = ("first_stage={bm25: {index: build}, depth: 1}",)
+    assert stage(heard, *bm25, name="a.yaml").documents == {"a": ["c"]}  # for b there is nothing but itself
+    assert stage(heard, *bm25, "first_stage.exclude_same_id=false", name="a.yaml").documents == {"a": ["c"], "b": ["b"]}
+
+
+def test_what_lacks_candidates_is_counted_and_nothing_at_all_is_refused(beir, write: Write, heard) -> None:
+    beir("arguana")
+    write("r.trec", "a Q0 b 1 3 t\nb Q0 b 1 3 t\n")
+    assert stage(heard, name="a.yaml").documents == {"a": ["b"]}
     assert any("1 of 2 queries have no candidates" in note for note in heard.notes)
-    write("r.trec", "a Q0 a 1 3 t\n")
+    write("r.trec", "b Q0 b 1 3 t\n")
     with pytest.raises(InputError, match="none of the queries has candidates"):
         stage(heard, name="a.yaml")
 
