@@ -115,6 +115,8 @@ class Ranker:
                     f"prompt '{found.name}' cannot ask the question of {method.name} ({kind}): "
                     f"it serves {', '.join(found.asks)}"
                 )
+            if kind == "score" and scoring == "likelihood":
+                found.check_values()
         if prompt.most_docs is not None and params.most_docs > prompt.most_docs:
             raise InputError(
                 f"{method.name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "

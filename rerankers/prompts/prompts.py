@@ -119,7 +119,8 @@ class Prompt(_Part):
     asks: Annotated[tuple[AskKind, ...], BeforeValidator(_as_tuple)]
     messages: Annotated[tuple[Message, ...], BeforeValidator(_as_tuple)]
     text: str | None = None
-    """The form for encoder-decoder models, where it differs from the messages, one after the other."""
+    """The form for encoder-decoder models and `chat_template: none`, where it differs from the messages, one after the
+    other."""
 
     notes: dict[str, Literal["cut", "whole"]] = {}
     """The notes that it shows, as further fields: cut to the length of a passage, or whole."""
@@ -165,6 +166,15 @@ class Prompt(_Part):
         """How many passages there are labels for; None where there is no end."""
         return len(self.labels) if isinstance(self.labels, tuple) and self.labels else None
 
+    def check_values(self) -> None:
+        """Raise `InputError` where the labels' mean value, which is a score by likelihood, is always the same."""
+        values = set(self.labels.values()) if isinstance(self.labels, dict) else set[float]()
+        if len(values) < 2:
+            raise InputError(
+                f"prompt '{self.name}': its labels have one value, and with scoring: likelihood so have all documents; "
+                "give it labels of several values, such as {'Yes': 1.0, 'No': 0.0}, or set scoring: generation"
+            )
+
     @cached_property
     def digest(self) -> str:
         """A hash of everything but the name, the source and the asks: prompts of one digest read the same."""
@@ -194,7 +204,7 @@ class Prompt(_Part):
         form: Architecture = "decoder_only",
         notes: Mapping[str, str] | None = None,
     ) -> tuple[Message, ...]:
-        """The conversation that puts an ask, with its texts cut as they are to be shown; one turn for encoder-decoders.
+        """The conversation that puts an ask, with its texts cut as they are to be shown; as text for encoder-decoders.
 
         Raises `InputError` where the ask carries notes other than the prompt's.
         """

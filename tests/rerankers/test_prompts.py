@@ -140,6 +140,35 @@ def test_a_mistake_in_a_prompt_is_named(tmp_path: Path, old: str, new: str, mess
     assert "\n" not in str(raised.value)
 
 
+def test_turns_have_any_role_and_keep_their_last_blank_unless_stripped(tmp_path: Path) -> None:
+    plain = PLAIN.replace("role: user", "role: query").replace("{passages}", "{passages}: ")
+    prompt, stripped = loaded(tmp_path, plain), loaded(tmp_path, plain + "strip: true\n")
+    [message] = prompt.render(asked(1), "moons", ["one"])
+    assert (message.role, message.content) == ("query", "Which fits moons?\nA: one: ")
+    assert stripped.render(asked(1), "moons", ["one"])[0].content == "Which fits moons?\nA: one:"
+    assert loaded(tmp_path, plain + "strip: false\n").digest == prompt.digest != stripped.digest
+
+
+def test_system_turns_are_folded_into_the_first_user_turn() -> None:
+    def turns(*rows: tuple[str, str]) -> list[prompts.Message]:
+        return [prompts.Message(role=role, content=content) for role, content in rows]
+
+    def folded(*rows: tuple[str, str]) -> list[tuple[str, str]]:
+        return [(turn.role, turn.content) for turn in prompts.folded(turns(*rows))]
+
+    assert folded(("system", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")) == [
+        ("user", "a\n\nb"),
+        ("assistant", "c"),
+        ("user", "d"),
+    ]
+    assert folded(("system", "a"), ("system", "b"), ("assistant", "c"), ("user", "d")) == [
+        ("assistant", "c"),
+        ("user", "a\n\nb\n\nd"),
+    ]
+    assert folded(("system", "a"), ("document", "b")) == [("user", "a"), ("document", "b")]
+    assert folded(("user", "b")) == [("user", "b")]
+
+
 @pytest.mark.parametrize("text", ["", "a list\n", "- a\n- b\n", "messages: [\n", "a: b: c\n", "\t- x"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(InputError, match="not a YAML mapping") as raised:

@@ -205,6 +205,17 @@ def test_answers_are_read_strictly_unless_the_older_toolkits_way_is_asked_for(ru
     assert words.read(score("a"), Reply(text=" yes."), backend).scores == (1.0,)
 
 
+@pytest.mark.parametrize("labels", ["{good: 1.0}", "{good: 1.0, fine: 1.0}"])
+def test_labels_of_one_value_are_no_scores_by_likelihood(tmp_path: Path, labels: str) -> None:
+    path = tmp_path / "one.yaml"
+    messages = "[{role: user, content: '{query} {passages}'}]"
+    path.write_text(f"source: a test\nasks: [score]\nmessages: {messages}\nlabels: {labels}\n", encoding="utf-8")
+    options = {"method": "pointwise.yes_no", "prompt": str(path)}
+    with pytest.raises(InputError, match=r"prompt 'one': its labels have one value.* labels of several values"):
+        Ranker.create(options | {"scoring": "likelihood"})
+    assert Ranker.create(options | {"scoring": "generation"}).prompt.name == "one"
+
+
 def test_the_identity_of_a_ranker_is_what_can_change_its_rankings(tmp_path: Path) -> None:
     def identity(**options):
         return Ranker.create({"method": "setwise.heapsort"} | options).identity

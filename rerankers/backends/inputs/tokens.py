@@ -56,12 +56,16 @@ class Tokens:
         return chat_template(self.tokenizer, self._options) if self.architecture == "decoder_only" else None
 
     @property
+    def _as_text(self) -> bool:
+        """Whether a decoder-only model is to read a prompt's text form, whether it has a chat template or not."""
+        return self.architecture == "decoder_only" and self._options.chat_template == "none"
+
+    @property
     def identity(self) -> dict[str, object]:
         """What makes prompts what they are besides the model's files; empty where no chat template has a part in it."""
         if self.template is not None:
             return {"chat_template": self.template.digest}
-        unused = self.architecture == "decoder_only" and self.tokenizer.chat_template
-        return {"chat_template": "none"} if unused else {}
+        return {"chat_template": "none"} if self._as_text else {}
 
     @property
     def details(self) -> dict[str, object]:
@@ -90,7 +94,7 @@ class Tokens:
             request.ask,
             self._shield(self.cut(request.query.text, terms.query_tokens)),
             [self._shield(self.cut(text, terms.passage_tokens)) for text in request.passages],
-            self.architecture,
+            "encoder_decoder" if self._as_text else self.architecture,
             {name: self._shield(self.cut(note, lengths.get(name))) for name, note in request.ask.notes},
         )
         if self.template is not None:

@@ -1,5 +1,7 @@
 """A tokenizer at work: cutting, framing, label ids, and passages that try to be control tokens."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -96,6 +98,28 @@ def test_a_model_without_a_chat_template_reads_the_message(backends, posed) -> N
     assert without.prompt(posed("tiny_llama", ["red moon", "a planet"])) == (text, ids)
     assert without.identity == {"chat_template": "none"}
     assert Tokens(backends["tiny_t5"].tokens.tokenizer, "encoder_decoder").identity == {}
+
+
+def test_without_its_template_a_chat_model_reads_the_text_form_to_its_last_blank(
+    backends, make_candidates, tmp_path: Path
+) -> None:
+    tokenizer, candidates = backends["tiny_llama"].tokens.tokenizer, make_candidates(["red moon"], query="moons")
+    tokens = Tokens(tokenizer, "decoder_only", TemplateOptions(chat_template="none"))
+
+    def shown(more: str = "") -> str:
+        content = "Q: {query}\\nD: {passages}\\nAnswer: "
+        messages = f'[{{role: system, content: "Judge. "}}, {{role: user, content: "{content}"}}]'
+        labels = "labels: {good: 1.0, bad: 0.0}"
+        (tmp_path / "own.yaml").write_text(f"source: a test\nasks: [score]\nmessages: {messages}\n{labels}\n{more}")
+        ranker = Ranker.create({"method": "pointwise.yes_no", "prompt": str(tmp_path / "own.yaml")})
+        request = Requests(ranker, backends["tiny_llama"], candidates).request(score("d00"))
+        text, ids = tokens.prompt(request)
+        assert ids == tokenizer(text)["input_ids"]
+        return text
+
+    assert shown() == "Judge. \n\nQ: moons\nD: red moon\nAnswer: "
+    assert shown("strip: true") == "Judge.\n\nQ: moons\nD: red moon\nAnswer:"
+    assert shown('text: "{query} {passages} = "') == "moons red moon = "
 
 
 # Labels
