@@ -40,6 +40,8 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
     The average is over the queries with judgements; a config and `--queries` narrow them down. A run's folder has
     judgements of its own. Raises `InputError` for a malformed run and where judgements are missing.
     """
+    if run and not run.exists():
+        raise InputError(f"no file or folder {run}")
     folder = run if run and run.is_dir() else None
     given = sum(choice is not None for choice in (source.config, source.dataset, source.qrels))
     if given > 1 or not (given or folder):

@@ -75,6 +75,11 @@ CASES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...], tuple[str, ...]]] 
         ("evaluate", "bm25.trec", "--config", "toy.yaml"),
         ("no relevance judgements",),
     ),
+    "evaluate: folder that is not there": (
+        {},
+        ("evaluate", "runs/toy-1a2b3c4d"),
+        ("no file or folder", "toy-1a2b3c4d"),
+    ),
     "evaluate: run that is not there": ({}, ("evaluate", "no.trec", "--qrels", "qrels.txt"), ("no.trec",)),
     "evaluate: run of other queries": (
         {"other.trec": "q9 Q0 d1 1 1.0 t\n"},
