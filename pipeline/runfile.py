@@ -1,7 +1,7 @@
 """TREC run files: the one reader and the one writer.
 
 A run file has six columns, `query Q0 document rank score tag`. trec_eval ignores the rank: it orders by
-score, read as a single-precision number, and puts the greater document identifier first where two are equal.
+score, up to 9.0.4 in single precision, and puts the greater document identifier first where two are equal.
 So a run is read in that order, and written with scores that say the order even in single precision.
 """
 
@@ -27,69 +27,124 @@ _Columns = tuple[list[bytes], list[bytes], list[bytes]]
 """The document, rank and score columns of a query, as they stand in the file."""
 
 
+TIED = (
+    "{} have tied scores (the first is {}); ties are ordered by document identifier, descending, as trec_eval does: "
+    "9.0.4 and ir-measures compare in single precision, 9.0.8 in double"
+)
+DOUBLE = (
+    "{} have scores that differ only in double precision (the first is {}); their order, which the ranks have too, is "
+    "kept: trec_eval 9.0.8 has it so, 9.0.4 and ir-measures take the scores for ties"
+)
+DISAGREEING = "the rank column disagrees with the scores in {} (the first is {}); the scores decide, as in trec_eval"
+UNRANKED = "{} have ranks that are no integers (the first is {}); the scores decide, as in trec_eval"
+"""What can be odd about a query's lines."""
+
+MSMARCO = ("query", "document", "rank")
+"""The columns of a run as MS MARCO has them."""
+
+
 class _FaultyError(ValueError):
     """Something in the file is wrong; where is looked for afterwards."""
 
 
 def read(path: Path, queries: Container[str] | None = None) -> tuple[Run, list[str]]:
-    """A run in trec_eval's order, and warnings about tied scores and disagreeing ranks; `.gz` is read too.
+    """Return a run in trec_eval's order, and notes about what is odd in it; `.gz` is read too.
 
-    With `queries` only theirs: of other lines no more is looked at than the number of columns. Raises InputError with
-    file and line for anything but six columns, an integer rank and a finite score, for a document given twice to a
-    query, for blank and `#` lines, and for an empty file.
+    What trec_eval reads is read, the rank column not being needed; of an MS MARCO run, which has three columns and goes
+    by its name, the rank is all there is. With `queries` only theirs: of other lines no more is looked at than the
+    number of columns. Raises InputError with file and line for anything that would change the ranking: another number
+    of columns, a score that is not finite, a document given twice to a query, and for `#` lines and an empty file.
     """
     run: Run = {}
-    tied, disagreeing = [], []
+    odd: dict[str, list[str]] = {}
     try:
         with _collection_paused():
-            columns = _columns(path, queries)
+            columns, notes = _columns(path, queries)
             for raw in list(columns):
-                documents, ranks, scores = _values(columns.pop(raw))
+                written = columns.pop(raw)
+                documents, ranks, scores = _values(written)
                 query = raw.decode()
+                if not all(map(bytes.isdigit, written[1])):
+                    odd.setdefault(UNRANKED, []).append(query)
                 if not _decreasing(array("f", scores)):
-                    order = _trec_eval_order(documents, scores)
+                    order, kind = _trec_eval_order(documents, ranks, scores)
                     documents, ranks = [documents[i] for i in order], [ranks[i] for i in order]
                     scores = [scores[i] for i in order]
-                    if _tied(scores):
-                        tied.append(query)
+                    if kind:
+                        odd.setdefault(kind, []).append(query)
                 if _disagree(ranks, scores):
-                    disagreeing.append(query)
+                    odd.setdefault(DISAGREEING, []).append(query)
                 run[query] = list(zip(documents, scores, strict=True))
     except ValueError:
         _find_fault(path)
         raise
     if not run and queries is None:
         raise InputError(f"{path}: the run file is empty")
-    return run, _warnings(path, len(run), tied, disagreeing)
+    notes += [what.format(f"{len(ids)} of {len(run)} queries", ids[0]) for what, ids in odd.items()]
+    return run, [f"{path}: {note}" for note in notes]
 
 
-def _columns(path: Path, queries: Container[str] | None) -> dict[bytes, _Columns]:
-    """Each query's columns. Bytes, unread: this loop decides how long a large file takes."""
+def _columns(path: Path, queries: Container[str] | None) -> tuple[dict[bytes, _Columns], list[str]]:
+    """Each query's columns, and notes. Bytes, unread: this loop decides how long a large file takes."""
     columns: dict[bytes, _Columns] = {}
     skipped: _Columns
-    current = None
+    current, tag, tags, blank = None, b"", set(), False
+    msmarco = _is_msmarco(path)
     with open_bytes(path) as stream:
-        for line in stream:
-            query, _, document, rank, score, _ = line.split()
-            if query != current:
-                current = query
-                documents, ranks, scores = skipped = ([], [], [])
-                if queries is None or query.decode() in queries:
-                    documents, ranks, scores = columns.setdefault(query, skipped)
-            documents.append(document)
-            ranks.append(rank)
-            scores.append(score)
+        try:
+            for line in stream:
+                if msmarco:
+                    query, document, rank = line.split()
+                    score = b"%.17g" % (1 / int(rank))
+                else:
+                    query, _, document, rank, score, tag = line.split(None, 5)
+                if query != current:
+                    current = query
+                    documents, ranks, scores = skipped = ([], [], [])
+                    if queries is None or query.decode() in queries:
+                        documents, ranks, scores = columns.setdefault(query, skipped)
+                documents.append(document)
+                ranks.append(rank)
+                scores.append(score)
+                tags.add(tag)
+        except (ValueError, ZeroDivisionError) as error:
+            blank = not line.strip() and not any(map(bytes.strip, stream))
+            if not blank:
+                raise _FaultyError from error
     if any(query.startswith(b"#") for query in columns):
         raise _FaultyError
-    return columns
+    notes = {
+        "an MS MARCO run: a document's score is 1 / rank": msmarco,
+        "blank lines at the end": blank,
+        "words after the sixth column are not looked at": any(len(words.split()) > 1 for words in tags),
+    }
+    return columns, [note for note, applies in notes.items() if applies]
 
 
-def _values(columns: _Columns) -> tuple[list[str], list[int], list[float]]:
+def _is_msmarco(path: Path) -> bool:
+    """Whether a file is a run as MS MARCO has them, by its name and first line: query, document and rank."""
+    if not (path.name.removesuffix(".gz").endswith(".tsv") or "msmarco" in path.name):
+        return False
+    with open_bytes(path) as stream:
+        return len(stream.readline().split()) == len(MSMARCO)
+
+
+def _rank(text: bytes) -> float:
+    """The rank, which some tools write as 1.0; not a number where it is none."""
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        return math.nan
+
+
+def _values(columns: _Columns) -> tuple[list[str], list[float], list[float]]:
     """A query's columns as text and numbers, checked."""
     documents = b"\n".join(columns[0]).decode().split("\n")
-    ranks = list(map(int, columns[1]))
+    ranks = list(map(_rank, columns[1]))
     scores = list(map(float, columns[2]))
     if len(set(documents)) < len(documents) or not all(map(math.isfinite, array("f", scores))):
+        raise _FaultyError
+    if any(b"_" in score for score in columns[2]):  # Python's digits may be grouped, C's may not
         raise _FaultyError
     return documents, ranks, scores
 
@@ -98,13 +153,21 @@ def _decreasing(scores: Sequence[float]) -> bool:
     return all(map(operator.gt, scores, islice(scores, 1, None)))
 
 
-def _trec_eval_order(documents: Sequence[str], scores: Sequence[float]) -> list[int]:
-    """Positions by descending score, then by descending identifier.
+def _trec_eval_order(
+    documents: Sequence[str], ranks: Sequence[float], scores: Sequence[float]
+) -> tuple[list[int], str]:
+    """Positions by descending score, then by descending identifier, and what is odd about it; empty where nothing is.
 
-    trec_eval compares identifiers byte by byte, which in UTF-8 is the order of code points, Python's.
+    trec_eval compares identifiers byte by byte, which in UTF-8 is the order of code points, Python's. Where ranks and
+    scores in double precision agree on an order, that is taken, though scores are equal in single precision.
     """
     single = array("f", scores)
-    return sorted(range(len(documents)), key=lambda i: (single[i], documents[i]), reverse=True)
+    places = range(len(documents))
+    by_single = sorted(places, key=lambda i: (single[i], documents[i]), reverse=True)
+    by_double = sorted(places, key=lambda i: (scores[i], documents[i]), reverse=True)
+    if by_double != by_single and _increasing([ranks[i] for i in by_double]):
+        return by_double, DOUBLE
+    return by_single, TIED if _tied([scores[i] for i in by_single]) else ""
 
 
 def _tied(scores: Sequence[float]) -> bool:
@@ -112,38 +175,28 @@ def _tied(scores: Sequence[float]) -> bool:
     return any(map(operator.eq, single, islice(single, 1, None)))
 
 
-def _disagree(ranks: Sequence[int], scores: Sequence[float]) -> bool:
+def _increasing(ranks: Sequence[float]) -> bool:
+    return all(map(operator.lt, ranks, islice(ranks, 1, None)))
+
+
+def _disagree(ranks: Sequence[float], scores: Sequence[float]) -> bool:
     """Whether a document with a lower score has the better rank. Ties may be ranked either way."""
-    if all(map(operator.lt, ranks, islice(ranks, 1, None))):
+    if _increasing(ranks) or any(map(math.isnan, ranks)):
         return False
     single = array("f", scores)
     by_score = sorted(range(len(ranks)), key=lambda i: (-single[i], ranks[i]))
     return any(ranks[a] > ranks[b] for a, b in pairwise(by_score))
 
 
-def _warnings(path: Path, queries: int, tied: Sequence[str], disagreeing: Sequence[str]) -> list[str]:
-    warnings = []
-    if tied:
-        warnings.append(
-            f"{path}: {len(tied)} of {queries} queries have tied scores (the first is {tied[0]}); "
-            "ties are ordered by document identifier, descending, as trec_eval does"
-        )
-    if disagreeing:
-        warnings.append(
-            f"{path}: the rank column disagrees with the scores in {len(disagreeing)} of {queries} queries "
-            f"(the first is {disagreeing[0]}); the scores decide, as in trec_eval"
-        )
-    return warnings
-
-
 def _find_fault(path: Path) -> None:
     """Raise InputError for the first line that is wrong. Slow, and only called when one is known to be."""
     first_seen: dict[tuple[bytes, bytes], int] = {}
+    msmarco = _is_msmarco(path)
     with open_bytes(path) as stream:
         for number, line in enumerate(stream, 1):
-            wrong = _fault_of(line)
+            wrong = _fault_of(line, msmarco=msmarco)
             if wrong is None:
-                query, _, document, *_ = line.split()
+                query, document = operator.itemgetter(0, 1 if msmarco else 2)(line.split())
                 before = first_seen.setdefault((query, document), number)
                 if before != number:
                     wrong = f"query {query.decode()} has document {document.decode()} on line {before} too"
@@ -151,7 +204,7 @@ def _find_fault(path: Path) -> None:
                 raise fault(path, number, wrong)
 
 
-def _fault_of(line: bytes) -> str | None:
+def _fault_of(line: bytes, *, msmarco: bool) -> str | None:
     """What is wrong with one line by itself."""
     try:
         text = line.decode().rstrip("\r\n")
@@ -159,24 +212,27 @@ def _fault_of(line: bytes) -> str | None:
         return "not UTF-8; convert it"
     columns = line.split()
     if not columns:
-        return "a blank line; a run file has none"
+        return "a blank line; a run file has none but at its end"
     if text.lstrip().startswith("#"):
         return "a comment; evaluators stumble over it, so keep metadata in a file beside the run"
-    if len(columns) != 6:
-        return f"{len(columns)} columns, not the six of `query Q0 document rank score tag`"
-    rank, score = columns[3], columns[4]
-    if not _is_number(int, rank):
-        return f"the rank {rank.decode()} is not an integer"
-    if not _is_number(float, score):
+    if msmarco:
+        if len(columns) != len(MSMARCO):
+            return f"{len(columns)} columns, not the three of an MS MARCO run: {', '.join(MSMARCO)}"
+        return None if columns[2].isdigit() and int(columns[2]) else f"the rank {columns[2].decode()} is not 1 or more"
+    if len(columns) < 6:
+        hint = "; a run of MS MARCO's three columns has a name that ends in .tsv" if len(columns) == 3 else ""
+        return f"{len(columns)} columns, not the six of `query Q0 document rank score tag`{hint}"
+    score = columns[4]
+    if b"_" in score or not _is_number(score):
         return f"the score {score.decode()} is not a number"
     if not math.isfinite(_single(float(score))):
         return f"the score {score.decode()} is not finite in single precision, in which trec_eval compares"
     return None
 
 
-def _is_number(kind: type[int] | type[float], text: bytes) -> bool:
+def _is_number(text: bytes) -> bool:
     try:
-        kind(text)
+        float(text)
     except ValueError:
         return False
     return True

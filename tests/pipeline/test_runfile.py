@@ -85,14 +85,12 @@ def test_the_order_is_that_of_trec_eval(tmp_path_factory: pytest.TempPathFactory
     ("text", "line", "what"),
     [
         ("q Q0 a 1 2 t\nq Q0 b 2 1\n", 2, "5 columns"),
-        ("q Q0 a 1 2 t more\n", 1, "7 columns"),
         ("q Q0 a 1 2 t\n\nq Q0 b 2 1 t\n", 2, "blank line"),
-        ("q Q0 a 1 2 t\n\n", 2, "blank line"),
         ("# made by hand\nq Q0 a 1 2 t\n", 1, "beside the run"),
         ("q Q0 a 1 2 t\n # five 5 6.0 seven\n", 2, "beside the run"),
         ("q Q0 a 1 2 t\n# q 3 4 5.0 t\n", 2, "beside the run"),
-        ("q Q0 a one 2 t\n", 1, "rank one is not an integer"),
-        ("q Q0 a 1.5 2 t\n", 1, "rank 1.5 is not an integer"),
+        ("q Q0 a 1 1_0 t\n", 1, "score 1_0 is not a number"),
+        ("q a 1\n", 1, "a run of MS MARCO's three columns has a name that ends in .tsv"),
         ("q Q0 a 1 high t\n", 1, "score high is not a number"),
         ("q Q0 a 1 nan t\n", 1, "not finite"),
         ("q Q0 a 1 -inf t\n", 1, "not finite"),
@@ -106,6 +104,57 @@ def test_a_faulty_line_is_named(tmp_path: Path, text: str, line: int, what: str)
         runfile.read(path)
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert what in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("q Q0 a 1.0 2 t\nq Q0 b 2.0 1 t\n", "1 of 1 queries have ranks that are no integers (the first is q)"),
+        ("q Q0 b - 1 t\nq Q0 a - 2 t\n", "1 of 1 queries have ranks that are no integers (the first is q)"),
+        ("q Q0 a one 2 t\nq Q0 b 1 1 t\n", "1 of 1 queries have ranks that are no integers (the first is q)"),
+        ("q Q0 a 1 2 t\nq Q0 b 2 1 t\n\n \n", "blank lines at the end"),
+        ("q Q0 a 1 2 my own run\nq Q0 b 2 1 t\n", "words after the sixth column are not looked at"),
+    ],
+)
+def test_what_trec_eval_reads_is_read_with_a_note(tmp_path: Path, text: str, note: str) -> None:
+    path = written(tmp_path, text)
+    run, notes = runfile.read(path)
+    assert run == {"q": [("a", 2.0), ("b", 1.0)]}
+    assert [one for one in notes if one.startswith(f"{path}: {note}")] == notes != []
+
+
+@pytest.mark.parametrize("name", ["run.dev.small.tsv", "run.msmarco-passage.txt", "run.tsv.gz"])
+def test_a_run_as_ms_marco_has_them_goes_by_its_name(tmp_path: Path, name: str) -> None:
+    text = "q1\tb\t2\nq1\ta\t1\nq2\ta\t1\n"
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    run, notes = runfile.read(path)
+    assert run == {"q1": [("a", 1.0), ("b", 0.5)], "q2": [("a", 1.0)]}
+    assert notes == [f"{path}: an MS MARCO run: a document's score is 1 / rank"]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"), [("q\tb\t0", "rank 0 is not 1 or more"), ("q\tb", "2 columns, not the three")]
+)
+def test_a_faulty_line_of_an_ms_marco_run_is_named(tmp_path: Path, line: str, what: str) -> None:
+    path = written(tmp_path, f"q\ta\t1\n{line}\n", "run.tsv")
+    with pytest.raises(InputError, match=f":2: .*{what}"):
+        runfile.read(path)
+
+
+def test_six_columns_are_six_whatever_the_name(tmp_path: Path) -> None:
+    assert runfile.read(written(tmp_path, "q Q0 a 1 2 t\n", "msmarco.tsv")) == ({"q": [("a", 2.0)]}, [])
+
+
+def test_where_ranks_and_double_precision_agree_that_order_is_kept(tmp_path: Path) -> None:
+    scores = ("0.98765432100001", "0.98765432100000")
+    agreeing = f"q Q0 a 1 {scores[0]} t\nq Q0 b 2 {scores[1]} t\n"
+    run, (note,) = runfile.read(written(tmp_path, agreeing))
+    assert ids(run) == {"q": ["a", "b"]}
+    assert "trec_eval 9.0.8 has it so, 9.0.4 and ir-measures take the scores for ties" in note
+    run, notes = runfile.read(written(tmp_path, f"q Q0 a 2 {scores[0]} t\nq Q0 b 1 {scores[1]} t\n"))
+    assert ids(run) == {"q": ["b", "a"]}
+    assert "9.0.4 and ir-measures compare in single precision, 9.0.8 in double" in notes[0]
 
 
 PIECES = [
@@ -138,7 +187,7 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPa
         lines = sum(map(len, runfile.read(path)[0].values()))
     except InputError as error:
         message = str(error)
-    assert message or lines == len(path.read_bytes().removesuffix(b"\n").split(b"\n"))
+    assert message or lines == len(path.read_bytes().rstrip().split(b"\n"))
     assert "\n" not in message
 
 
