@@ -224,7 +224,9 @@ class Config(_Section):
     """
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="names the run's folder and is its tag; the file's stem"
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
+        description="names the run's folder and is its tag; the file's stem",
     )
     dataset: DatasetForm = Field(description="an ir_datasets id, a BEIR folder, or files")
     queries: Queries = Queries()
@@ -259,11 +261,6 @@ class Config(_Section):
         return stages
 
 
-def _anything(path: Path) -> bool:  # noqa: ARG001 - the form of all that say what a path must lead to
-    """What can be made where it is not there yet."""
-    return True
-
-
 def _is_named_file(path: Path) -> bool:
     """Whether it is a file that a plain name, such as that of a prompt, cannot mean."""
     return bool(path.suffix) and path.is_file()
@@ -277,7 +274,7 @@ PATHS: dict[Key, Callable[[Path], bool]] = {
     ("first_stage", "run"): Path.is_file,
     ("first_stage", "bm25", "index"): Path.is_dir,
     ("fuse", "with"): Path.is_file,
-    ("shared_ledger",): _anything,
+    ("shared_ledger",): lambda _: True,  # it is made where it is not there yet
 }
 """Keys that may hold a path, and what it must lead to: an ir_datasets id is none."""
 
@@ -304,14 +301,7 @@ WORDS: dict[Key, str] = {
 SELECTORS = {"ranker": "method", "model": "backend"}
 """The key of an open section whose value says which further keys there are."""
 
-HARMLESS = (
-    "schedule=",
-    "shared_ledger=",
-    "max_unparsed=",
-    "name=",
-    "evaluate.",
-    "expected.",
-)
+HARMLESS = ("schedule=", "shared_ledger=", "max_unparsed=", "name=", "evaluate.", "expected.")
 """How settings begin that do not change a ranking, besides those of a model that its backend names."""
 
 STAGE = re.compile(r"^stages\.\d+\.")
@@ -436,7 +426,7 @@ def sections(values: Mapping[str, Any]) -> list[Key]:
     stages = values.get("stages")
     count = len(stages) if isinstance(stages, list) else 0
     before: list[Key] = [(), *(("stages", str(number)) for number in range(count))]
-    return [(*key, name) for key in before for name in ("ranker", "model")]
+    return [(*key, name) for key in before for name in SELECTORS]
 
 
 def paths(values: Mapping[str, Any]) -> dict[Key, Callable[[Path], bool]]:
@@ -546,9 +536,7 @@ def _typed(document: Document, value: Any, allowed: Sequence[Any], key: Key) -> 
         if str in [*allowed, *below(allowed, "0", value)] or place.text in words:
             return place.text
     if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(
-            f"{place.words}: {'.'.join(key)}: {place.text[:40]} is too large: integers have 64 bits, others are finite"
-        )
+        raise InputError(f"{place.words}: {'.'.join(key)}: {place.text[:40]} is beyond 64 bits or no number")
     return value
 
 
@@ -615,5 +603,7 @@ def _known_keys(document: Document, section: Key) -> set[str]:
 
 
 def _plain(message: str) -> str:
-    message = message.removeprefix("Value error, ").replace("Input should be", "should be")
+    message = (
+        message.removeprefix("Value error, ").replace("Input should be", "should be").replace("valid tuple", "list")
+    )
     return "should be a mapping of keys to values" if "valid dictionary" in message else message

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -35,18 +35,6 @@ WHOLE = "An experiment, or a part of one for others to extend."
 Schema = dict[str, Any]
 
 
-class _About(NamedTuple):
-    """A section whose keys depend on what one of them names."""
-
-    selector: str
-    choice: str
-    section: str
-
-
-RANKER = _About("method", "r2llm list methods says more", "what is asked, how often, and how answers make a ranking")
-MODEL = _About("backend", "r2llm list backends says more", "who answers")
-
-
 def text() -> str:
     """The schema as the shipped file has it."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
@@ -64,9 +52,9 @@ def schema() -> Schema:
     for name, keys in (methods | backends).items():
         definitions[name] = {"description": about[name], "properties": _properties(keys, name, definitions)}
     whole["properties"] = {"extends": EXTENDS} | whole["properties"]
-    whole["properties"]["ranker"] = _section(RANKER, common, {name: definitions[name] for name in methods})
-    whole["properties"]["model"] = _section(MODEL, {}, {name: definitions[name] for name in backends})
-    for name in ("ranker", "model"):
+    for name, keys_of, shared in (("ranker", methods, common), ("model", backends, {})):
+        section = _section(config.SELECTORS[name], shared, {taker: definitions[taker] for taker in keys_of})
+        whole["properties"][name] = {"description": whole["properties"][name]["description"]} | section
         definitions["Stage"]["properties"][name] = {"$ref": f"#/properties/{name}"}
     return {"$schema": DIALECT} | whole | {"title": "r2llm config", "description": WHOLE, "$defs": definitions}
 
@@ -109,21 +97,20 @@ def _properties(model: type[BaseModel], owner: str, definitions: Schema) -> Sche
     return dict(found.get("properties", {}))
 
 
-def _section(about: _About, common: Schema, own: Mapping[str, Schema]) -> Schema:
+def _section(selector: str, common: Schema, own: Mapping[str, Schema]) -> Schema:
     """A mapping in which one key, the selector, names whose own keys it holds; all others' are known too."""
     keys = dict.fromkeys(key for taker in own.values() for key in taker["properties"])
     every = {
         key: _any_of(taker["properties"][key] for taker in own.values() if key in taker["properties"]) for key in keys
     }
-    names = {"description": about.choice, "type": "string", "enum": list(own)}
+    names = {"description": f"r2llm list {selector}s says more", "type": "string", "enum": list(own)}
     return {
-        "description": about.section,
         "type": ["object", "null"],
-        "properties": common | {about.selector: names} | every,
+        "properties": common | {selector: names} | every,
         "additionalProperties": False,
         "allOf": [
             {
-                "if": {"properties": {about.selector: {"const": name}}, "required": [about.selector]},
+                "if": {"properties": {selector: {"const": name}}, "required": [selector]},
                 "then": {"$ref": f"#/$defs/{name}"},
             }
             for name in own

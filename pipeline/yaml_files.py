@@ -252,8 +252,10 @@ def _extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, in
             below.append(_extent(value, known))
     elif isinstance(node, yaml.SequenceNode):
         below = [_extent(value, known) for value in node.value]
-    elif re.search("[\ud800-\udfff]", node.value):
-        raise _UnfitError(problem="half a character: a surrogate without its other half", problem_mark=node.start_mark)
+    elif re.search("[\0\ud800-\udfff]", node.value):
+        raise _UnfitError(
+            problem="half a character, or one that ends texts: a lone surrogate or NUL", problem_mark=node.start_mark
+        )
     count, depth = 1 + sum(count for count, _ in below), 1 + max((depth for _, depth in below), default=0)
     if depth > DEEPEST:
         raise yaml.MarkedYAMLError(problem="it is nested without end", problem_mark=node.start_mark)

@@ -148,17 +148,23 @@ stages:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"seed: {'9' * 400}", r"line 2: seed: 9{40} is too large: integers have 64 bits, others are finite"),
-        (f"first_stage: {{depth: {'9' * 5000}}}", r"line 2: first_stage\.depth: 9{40} is too large"),
-        (f"seed: {2**63}", r"line 2: seed: 9223372036854775808 is too large"),
-        ("fuse: {method: rrf, k: .inf}", r"line 2: fuse\.k: \.inf is too large"),
-        ("model: {backend: openai, name: x, extra_body: {a: [.nan]}}", r"model\.extra_body\.a\.0: \.nan is too large"),
-        ("ranker: {method: setwise.heapsort, temperature: .nan}", r"line 2: ranker\.temperature: \.nan is too large"),
+        (f"seed: {'9' * 400}", r"line 2: seed: 9{40} is beyond 64 bits or no number"),
+        (f"first_stage: {{depth: {'9' * 5000}}}", r"line 2: first_stage\.depth: 9{40} is beyond 64 bits or no number"),
+        (f"seed: {2**63}", r"line 2: seed: 9223372036854775808 is beyond 64 bits or no number"),
+        ("fuse: {method: rrf, k: .inf}", r"line 2: fuse\.k: \.inf is beyond 64 bits or no number"),
+        (
+            "model: {backend: openai, name: x, extra_body: {a: [.nan]}}",
+            r"model\.extra_body\.a\.0: \.nan is beyond 64 bits or no number",
+        ),
+        (
+            "ranker: {method: setwise.heapsort, temperature: .nan}",
+            r"line 2: ranker\.temperature: \.nan is beyond 64 bits or no number",
+        ),
         (
             "ranker: {method: setwise.heapsort, num_permutation: " + "9" * 400 + "}",
             r"line 2: ranker\.num_permutation: 9",
         ),
-        (f"dataset2: {'9' * 5000}", r"line 2: dataset2: 9{40} is too large"),
+        (f"dataset2: {'9' * 5000}", r"line 2: dataset2: 9{40} is beyond 64 bits or no number"),
     ],
 )
 def test_numbers_that_no_number_holds_are_refused(write: Write, text: str, message: str) -> None:
@@ -167,10 +173,9 @@ def test_numbers_that_no_number_holds_are_refused(write: Write, text: str, messa
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/x", "a\0b"])
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/x"])
 def test_what_cannot_be_a_path_is_none(write: Write, name: str) -> None:
-    escaped = name.replace("\0", "\\0")
-    write("a.yaml", f'dataset: "{escaped}"\nfirst_stage: {{run: "{escaped}"}}')
+    write("a.yaml", f"dataset: {name}\nfirst_stage: {{run: {name}}}")
     assert config.load("a.yaml").config.dataset == name
 
 
@@ -355,6 +360,8 @@ model: {backend: simulated, answers: oracle}
         ("name:", r"name: should be a valid string, not None"),
         ("name: [5]", r"name: should be a valid string, not \[5\]"),
         ("name: a b", r"name: String should match pattern .*, not 'a b'"),
+        ("name: " + "x" * 201, r"name: String should have at most 200 characters"),
+        ("queries: {ids: {a: b}}", r"queries\.ids: should be a list"),
         ("name: ../up", r"name: String should match pattern"),
         ("ranker: {method: setwise.heapsort, k: two}", r"ranker\.k: should be a valid integer, not 'two'"),
         ("ranker: setwise.heapsort", r"line 2: ranker: should be a mapping of keys to values"),
