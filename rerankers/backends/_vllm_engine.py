@@ -59,7 +59,7 @@ class Engine:
         before = set(multiprocessing.active_children())
         try:
             self.llm: Any = vllm.LLM(**arguments)
-        except (OSError, ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        except Exception as error:
             raise InputError(
                 f"model: vLLM cannot start with {arguments['model']} ({one_line(error)}); what it wrote above tells "
                 "more, and VLLM_LOGGING_LEVEL=INFO all of it"
@@ -89,7 +89,9 @@ class Engine:
         """
         try:
             outputs = watched(self._engine.step, self._processes) if self._processes else self._engine.step()
-        except RuntimeError as error:  # vLLM's own errors are of this kind
+        except BackendError:
+            raise
+        except Exception as error:
             raise BackendError(f"the vLLM engine failed ({one_line(error)}); {REMEDY}") from error
         return [output for output in outputs if output.finished]
 

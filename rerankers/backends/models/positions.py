@@ -42,7 +42,7 @@ def start_token(model: Any) -> int:
     """What an encoder-decoder's decoder begins with. Raises `InputError` where nothing says it."""
     holders = [model.config, model.generation_config]
     decoder = model.config.get_text_config(decoder=True)
-    named = [getattr(holder, "decoder_start_token_id", None) for holder in [*holders, decoder]]
+    named = [getattr(holder, "decoder_start_token_id", None) for holder in holders]
     named += [getattr(holder, "bos_token_id", None) for holder in [decoder, *reversed(holders)]]
     for token in named:
         if isinstance(token, int):

@@ -385,6 +385,11 @@ def test_identity_is_what_the_answers_depend_on(tiny_llama: Path) -> None:
     assert tokenizer["api"] == "completions"
     assert len(str(tokenizer["tokenizer"])) == 64
     assert identity(extra_body={"chat_template_kwargs": {"enable_thinking": False}}) != plain
+    thinking = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert identity(**thinking) == identity(extra_body=thinking)
+    assert len(str(tokenizer["chat_template"])) == 64
+    assert identity(tokenizer=str(tiny_llama), **thinking)["chat_template"] != tokenizer["chat_template"]
+    assert identity(tokenizer=str(tiny_llama), chat_template="none")["chat_template"] == "none"
     assert identity(reasoning_effort="low") != plain
     assert identity(omit=["temperature"]) != plain
 
@@ -395,6 +400,8 @@ def test_identity_is_what_the_answers_depend_on(tiny_llama: Path) -> None:
         ({"base_url": "localhost:8000"}, "no address of a server"),
         ({"base_url": "http://me:secret@localhost:8000/v1"}, "secrets come from the environment"),
         ({"base_url": []}, "an empty list"),
+        ({"chat_template": "none"}, "model.chat_template: the server renders prompts; set model.tokenizer"),
+        ({"chat_template_kwargs": {"a": 1}, "api": "completions"}, "api completions has no chat template"),
         ({"tokenizer": "./nowhere"}, "model.tokenizer: no folder"),
         ({"budget": Limits(usd=1.0)}, "no price of stub is known"),
     ],
