@@ -149,8 +149,9 @@ def block(text: str) -> None:
 
 
 def as_json(value: object) -> None:
-    """Print a value as one line of JSON on stdout."""
-    _print(json.dumps(value).replace("\x7f", "\\u007f"))
+    """Print a value as one line of JSON on stdout; JSON has no infinite numbers and no NaN, so they become null."""
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    _print(json.dumps(finite).replace("\x7f", "\\u007f"))
 
 
 def error(text: str) -> None:

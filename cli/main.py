@@ -40,7 +40,9 @@ INTERRUPTED = 130
 STDERR = 2
 """The file descriptor of standard error."""
 
-OUTER = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES"))
+FILES = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EISDIR")
+
+OUTER = frozenset(getattr(errno, name) for name in FILES)
 """Errors of files that are this machine's and no fault of r2llm, wherever they come up: a full disk, say."""
 
 app = typer.Typer(

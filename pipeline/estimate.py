@@ -10,6 +10,7 @@ some queries are ranked for real, all figures are theirs, scaled up.
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,8 +69,8 @@ class Effort:
     """So many queries are ranked for real instead."""
 
     def __post_init__(self) -> None:
-        if (self.probe_seconds or 0) < 0:
-            raise InputError(f"--probe-seconds {self.probe_seconds:g}: a time is 0 or more")
+        if not 0 <= (self.probe_seconds or 0) < math.inf:
+            raise InputError(f"--probe-seconds {self.probe_seconds:g}: a time is 0 or more, and ends")
         if self.probe_queries < 0:
             raise InputError(f"--probe-queries {self.probe_queries}: a number of queries is 0 or more")
 

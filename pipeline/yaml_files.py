@@ -141,7 +141,7 @@ def setting(text: str) -> Document:
     """The document that `--set ranker.num_child=4` stands for; `stages.0.depth=50` is of a list's first item."""
     name, equals, value = text.partition("=")
     keys = tuple(name.strip().split("."))
-    if not equals or not all(keys):
+    if not equals or not all(keys) or len(keys) > DEEPEST:
         raise InputError(f"--set {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
     place = Place(f"--set {text}", Path.cwd())
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
@@ -52,3 +53,11 @@ def test_identifiers_are_never_cut_and_texts_stand_at_the_left(
     assert f"d2{' ' * (len(ID) - 2)}" in second
     assert " 0.25 " in second
     assert " ".join(printed.split()).count("answer") >= 20
+
+
+def test_json_is_valid_json_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    console.as_json({"scores": [float("nan"), float("-inf"), 0.5], "text": "\x1b\x7f\u2028\ud800"})
+    printed = capsys.readouterr().out
+    assert printed.isascii()
+    assert json.loads(printed) == {"scores": [None, None, 0.5], "text": "\x1b\x7f\u2028\ud800"}
+    assert "\x7f" not in printed

@@ -48,6 +48,25 @@ def test_what_is_no_fault_of_r2llm(r2llm, monkeypatch: pytest.MonkeyPatch, error
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show", "x" * 5000),
+        ("rerank", "--config", "x" * 5000),
+        ("rerank", "--config", "quickstart.yaml", "--set", f"{'a.' * 3000}a=1"),
+        ("rerank", "--config", "quickstart.yaml", "--set", f"seed={'9' * 5000}"),
+        ("rerank", "--config", "quickstart.yaml", "--set", f"ranker={'[' * 3000}{']' * 3000}"),
+        ("rerank", "--config", "quickstart.yaml", "--queries", "9" * 400),
+        ("rerank", "--config", "quickstart.yaml", "--set", "name=\udcff"),
+        ("rerank", "--config", "quickstart.yaml", "--output", "x" * 5000),
+        ("evaluate", "\udcff", "--qrels", "\udcff"),
+    ],
+)
+def test_odd_words_are_the_users_mistake(r2llm, words: tuple[str, ...]) -> None:
+    done = r2llm(*words)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
+
+
 def shell(line: str, **more: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "R2LLM": f"{sys.executable} -m r2llm.cli.main", **more}
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=environment)

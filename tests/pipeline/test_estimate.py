@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -237,6 +238,9 @@ def test_prices_of_a_server_whose_tokens_are_counted_here(toy: Path, tiny_llama:
 
 
 def test_less_than_nothing_is_refused() -> None:
+    for seconds in (math.nan, math.inf):
+        with pytest.raises(InputError, match=r"--probe-seconds (nan|inf): a time is 0 or more, and ends"):
+            Effort(probe_seconds=seconds)
     with pytest.raises(InputError, match=r"--probe-seconds -1: a time is 0 or more"):
         Effort(probe_seconds=-1)
     with pytest.raises(InputError, match=r"--probe-queries -1: a number of queries is 0 or more"):
