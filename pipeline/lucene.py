@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from ..rerankers.errors import BackendError, InputError
 from ..rerankers.types import Query
+from .datasets.records import DOC_TEXTS
 from .java import java_class, java_errors, java_list, java_string, last_complaint, run_java
 
 Item = TypeVar("Item")
@@ -33,9 +34,6 @@ SHARD_DOCS = 50_000
 
 FETCHED_DOCS = 16_384
 """Documents that Java holds at a time: Anserini fetches the stored text of every hit."""
-
-BODY_FIELDS = ("contents", "text", "passage", "segment", "body")
-"""Where a stored JSON document has its text: Anserini's and BEIR's names, then those of MS MARCO v2."""
 
 
 MARKUP = re.compile(r"<[A-Za-z!/][^<>]*>")
@@ -469,4 +467,4 @@ def _json_fields(raw: str) -> dict[str, Any]:
 
 
 def _body(fields: Mapping[str, Any]) -> str | None:
-    return next((fields[name] for name in BODY_FIELDS if isinstance(fields.get(name), str)), None)
+    return next((fields[name] for name in DOC_TEXTS if isinstance(fields.get(name), str)), None)

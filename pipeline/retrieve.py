@@ -177,7 +177,8 @@ class _Retrieval:
 
     @property
     def _corpus_identity(self) -> dict[str, object]:
-        return {key: value for key, value in _flat(self.dataset.identity()).items() if key not in ("qrels", "queries")}
+        of_queries = ("qrels", "queries", "field")
+        return {key: value for key, value in _flat(self.dataset.identity()).items() if key not in of_queries}
 
     def _found(self, queries: Mapping[str, Query], own: Mapping[str, Query]) -> tuple[Run, dict[str, object]]:
         """What the first stage found for each of its own queries, best first, and a specification of all of it."""
