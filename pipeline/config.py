@@ -450,20 +450,18 @@ def _keep_used_keys(document: Document, key: Key) -> list[str]:
         return []
     section, name = key[-1], ".".join(key)
     selector = SELECTORS[section]
-    chosen = values.get(selector)
+    chosen, where = values.get(selector), yaml_files.first_line(document, (*key, selector))
     if not isinstance(chosen, str):
-        raise InputError(
-            f"{_where(document, (*key, selector))}: {name}.{selector} must be one of {', '.join(choices(section))}"
-        )
+        raise InputError(f"{where}: {name}.{selector} must be one of {', '.join(choices(section))}")
     try:
         own = _own_keys(section, chosen)
     except InputError as error:
-        raise InputError(f"{_where(document, (*key, selector))}: {name}.{selector}: {error}") from error
+        raise InputError(f"{where}: {name}.{selector}: {error}") from error
     elsewhere = {each for other in choices(section) for each in _own_keys(section, other)} - own
     for each in values:
         if each not in own | elsewhere:
             raise InputError(
-                f"{_where(document, (*key, each))}: unknown key {name}.{each}"
+                f"{yaml_files.first_line(document, (*key, each))}: unknown key {name}.{each}"
                 f"{catalog.nearest(str(each), own | elsewhere)}"
             )
     document.value(key[:-1])[section] = {each: value for each, value in values.items() if each in own}
@@ -563,17 +561,13 @@ def _make_absolute(document: Document, key: Key, leads_there: Callable[[Path], b
                 return
 
 
-def _where(document: Document, key: Sequence[str | int]) -> str:
-    return yaml_files.first_line(document, key) or "config"
-
-
 @contextmanager
 def _placed(document: Document, path: Path, before: Key = ()) -> Iterator[None]:
     """Say of whatever is wrong where it was written; `before` is the key of the section that is looked at."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{_where(document, before)}: {error}") from error
+        raise InputError(f"{yaml_files.first_line(document, before) or path}: {error}") from error
     except ValidationError as error:
         errors = error.errors()
         # A misspelt key is often a missing one too: the spelling is what to mend.
@@ -583,7 +577,7 @@ def _placed(document: Document, path: Path, before: Key = ()) -> Iterator[None]:
         if key[0] == "dataset" and len(key) > 1 and key[1] in forms:
             key = (key[0], *key[2:])
         name = ".".join(key)
-        where = _where(document, key) if document.place(key) else str(path)
+        where = yaml_files.first_line(document, key) or path
         if first["type"] == "extra_forbidden":
             known = _known_keys(document, key[:-1])
             raise InputError(f"{where}: unknown key {name}{catalog.nearest(key[-1], known, 0.6)}") from error

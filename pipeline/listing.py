@@ -44,10 +44,10 @@ def rows(what: str) -> list[Row]:
 
 def grouped(configs: Sequence[Row]) -> list[Row]:
     """Return the rows of configs, those of a folder with many as one."""
-    folders = Counter(str(Path(name).parent) for name, _ in configs)
-    many = [(f"{name}/", f"{count} configs: r2llm list configs {name}") for name, count in folders.items()]
-    return [row for row in configs if folders[str(Path(row[0]).parent)] <= MOST] + [
-        row for row, count in zip(many, folders.values(), strict=True) if count > MOST
+    sizes = Counter(str(Path(name).parent) for name, _ in configs)
+    few = [row for row in configs if sizes[str(Path(row[0]).parent)] <= MOST]
+    return few + [
+        (f"{name}/", f"{size} configs (r2llm list configs NAME)") for name, size in sizes.items() if size > MOST
     ]
 
 

@@ -52,7 +52,7 @@ def test_configs_of_a_folder_and_grouped() -> None:
     assert len(inside) == 27
     assert len(listing.about("configs", "setwise-paper")) == 246
     grouped = listing.grouped(rows)
-    assert ("setwise-paper/dl19/", "27 configs: r2llm list configs setwise-paper/dl19") in grouped
+    assert ("setwise-paper/dl19/", "27 configs (r2llm list configs NAME)") in grouped
     assert len(grouped) == len([name for name, _ in rows if "/" not in name]) + 10
 
 
