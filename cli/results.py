@@ -101,6 +101,7 @@ def show_costs(costs: Summary, schedule: str) -> None:
         for name, figures in costs.items()
         if _is_told(name, [costs])
     ]
+    rows.append(["queries", "", "", "", _number("queries", costs["asks"]["queries"])])
     console.table("cost of a query", ["cost", *FIGURES], rows)
 
 
@@ -127,6 +128,7 @@ def show_stages(stages: Sequence[Summary], schedule: str) -> None:
         for name in stages[0]
         if _is_told(name, stages)
     ]
+    rows.append(["queries", *(_number("queries", stage["asks"]["queries"]) for stage in stages)])
     header = ["cost", *(f"stage {number}" for number in range(1, len(stages) + 1))]
     console.table("mean cost of a query, stage by stage", header, rows)
 

@@ -50,7 +50,7 @@ def test_json_is_one_object_with_the_promised_keys(r2llm, toy: Path) -> None:
     costs = found["costs"]
     assert isinstance(costs, dict)
     assert costs.keys() == COSTS
-    assert all(figures.keys() == {"mean", "p50", "p95", "total"} for figures in costs.values())
+    assert all(figures.keys() == {"mean", "p50", "p95", "total", "queries"} for figures in costs.values())
     assert costs["prompt_tokens"]["total"] is None
 
 

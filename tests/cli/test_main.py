@@ -58,7 +58,7 @@ def test_what_is_no_fault_of_r2llm(r2llm, monkeypatch: pytest.MonkeyPatch, error
         ("rerank", "--config", "quickstart.yaml", "--set", f"ranker={'[' * 3000}{']' * 3000}"),
         ("rerank", "--config", "quickstart.yaml", "--queries", "9" * 400),
         ("rerank", "--config", "quickstart.yaml", "--set", "name=\udcff"),
-        ("rerank", "--config", "quickstart.yaml", "--output", "x" * 5000),
+        ("rerank", "--config", "quickstart.yaml", "--output", "x" * 5000, "--quiet"),
         ("evaluate", "\udcff", "--qrels", "\udcff"),
     ],
 )

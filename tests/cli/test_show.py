@@ -49,9 +49,10 @@ def test_which_run_it_was_comes_before_how_it_went(r2llm, toy: Path) -> None:
         ]
         facts = dict(line.split("\t") for line in lines[begin : begin + 8])
         assert facts["dataset"] == "docs docs.jsonl, queries queries.tsv, qrels qrels.txt"
-        assert facts["first stage"] == "run bm25.trec, depth 100, order given"
+        assert facts["first stage"] == "run bm25.trec, depth 100, order given, exclude_same_id auto"
         assert facts["model"] == "oracle (simulated)"
         assert facts["queries"] == "2 (limit 2)"
+        assert {"queries\t2\t2", "queries\t\t\t\t2"} <= set(lines)
         assert facts["nDCG@10"] == "0.5655 → 1.0000 (+0.4345)"
 
 
