@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..rerankers.errors import InputError
 from . import completion
 
 Config = Annotated[
@@ -20,9 +21,17 @@ Settings = Annotated[
 QueryLimit = Annotated[
     int | None, typer.Option("--queries", metavar="N", help="Only the first N queries; all by default.")
 ]
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise InputError("--output is empty: name a folder, or leave it out for runs/NAME-FINGERPRINT")
+    return Path(text)
+
+
 Output = Annotated[
     Path | None,
-    typer.Option("--output", metavar="DIR", help="The run's folder; runs/NAME-FINGERPRINT by default."),
+    typer.Option("--output", metavar="DIR", parser=_folder, help="The run's folder; runs/NAME-FINGERPRINT by default."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]

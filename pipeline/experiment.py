@@ -178,13 +178,13 @@ def _stopping(path: Path, shard: Shard | None) -> Iterator[None]:
         kept = "nothing was answered yet"
         if (path / LEDGER).is_file():
             with closing(Ledger(path / LEDGER, read_only=True)) as ledger:
-                kept = f"{len(ledger):,} answers, of {len(ledger.finished()):,} queries all, are kept in {path}"
+                kept = f"{len(ledger):,} answers are kept in {path}; queries finished: {len(ledger.finished()):,}"
         words = ["r2llm", "rerank", "--config", str(path / "config.yaml"), "--output", str(path)]
         if shard:
             words = [*words[:-1], str(path.parent), "--shard", str(shard)]
         if not (path / "config.yaml").is_file():
-            raise StoppedError(f"stopped; {kept}: run the same command again") from None
-        raise StoppedError(f"stopped; {kept}: to go on, run {shlex.join(words)}") from None
+            raise StoppedError(f"stopped; {kept}; to go on, run the same command again") from None
+        raise StoppedError(f"stopped; {kept}; to go on, run {shlex.join(words)}") from None
 
 
 def _finished(folder: RunFolder) -> dict[str, Any]:

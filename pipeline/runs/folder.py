@@ -104,6 +104,6 @@ def check_is_free(path: Path) -> None:
     if strange:
         some = ", ".join(sorted(strange)[:3]) + (", …" if len(strange) > 3 else "")
         raise InputError(
-            f"{path}: is not empty, and {some} no file of a run in it: nothing is written over that no {manifest.NAME} "
-            "lists; name a new folder with --output, or move what is there"
+            f"{path}: is not empty, and no {manifest.NAME} says that {some} there came from a run: nothing is written "
+            "over; name a new folder with --output, or move what is there"
         )

@@ -311,3 +311,35 @@ def test_list_of_keys_and_of_one_name(r2llm) -> None:
 @pytest.mark.parametrize("words", [["rerank"], ["rerank", "--confg", "x"], ["list", "colours"], ["polish"], []])
 def test_a_wrong_command_line_is_the_users_mistake(r2llm, words: list[str]) -> None:
     assert r2llm(*words).code == 2
+
+
+@pytest.mark.parametrize("command", ["rerank", "retrieve", "merge", "check"])
+@pytest.mark.parametrize(
+    ("output", "told"), [("", "--output is empty"), ("mine", "mine: is not empty, and no manifest")]
+)
+def test_no_command_writes_into_a_folder_of_others(r2llm, toy: Path, command: str, output: str, told: str) -> None:
+    (toy / "mine").mkdir()
+    (toy / "mine" / "run.trec").write_text("mine")
+    r2llm("rerank", "--config", "toy.yaml", "--shard", "1/1", "--output", "parts")
+    words = ("--update", "--baseline", "b.json") if command == "check" else ()
+    place = ("parts",) if command == "merge" else ("--config", "toy.yaml")
+    done = r2llm(command, *place, *words, "--output", output)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert told in done.err
+    assert [path.read_text() for path in (toy / "mine").iterdir()] == ["mine"]
+
+
+def test_more_unread_answers_than_allowed_are_exit_3_after_the_result(r2llm, toy: Path) -> None:
+    (toy / "texts.jsonl").write_text("".join(f'{{"query_id": "q{q}", "text": "hm"}}\n' for q in (1, 1, 1, 2, 2)))
+    settings = ("--set", "model={backend: replay, answers: texts.jsonl}")
+    settings += ("--set", "ranker={method: pointwise.yes_no, scoring: generation}")
+    done = r2llm("rerank", "--config", "toy.yaml", *settings, "--set", "max_unparsed=0.2", "--output", "out")
+    assert done.code == 3
+    assert "WARNING: 5 of 5 answers (100%) could not be read" in done.out
+    assert "run file: out/run.trec" in done.out
+    assert "5 of 5 answers could not be read, 100.0% where max_unparsed allows 20.0%" in done.err
+    shown = r2llm("show", "out")
+    assert (shown.code, "WARNING: 5 of 5 answers (100%)" in shown.out) == (0, True)
+    assert len(r2llm("show", "out", "--json").json["manifest"]["warnings"]) == 2
+    again = r2llm("rerank", "--config", "toy.yaml", *settings, "--output", "out", "--json")
+    assert (again.code, len(again.json["warnings"]), again.err.count("warning: ")) == (0, 2, 2)

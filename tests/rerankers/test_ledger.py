@@ -1,11 +1,13 @@
 """The ledger: replies come back as they were, the first is kept, and a process that dies leaves whole batches."""
 
+import hashlib
 import math
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -238,3 +240,118 @@ def test_a_ledger_is_read_from_a_folder_that_cannot_be_written(tmp_path: Path) -
     assert ledger.get(b"k") == Reply(text="A")
     ledger.close()
     tmp_path.chmod(0o755)
+
+
+# What was changed, or cannot be used
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["text = 'No'", "query_id = 'q9'", "prompt_tokens = 3", "scores = '[0.5]'", "checksum = NULL", "key = x'00ff'"],
+)
+def test_a_changed_row_is_refused_whenever_it_is_read(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(Ledger(path)) as ledger:
+        ledger.add([(b"k", "q", Reply(text="Yes", prompt_tokens=2)), (b"l", "q", Reply(text="Yes"))])
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"UPDATE replies SET {change} WHERE key = x'6b'")
+        database.commit()
+    for read_only in (True, False):
+        with closing(Ledger(path, read_only=read_only)) as ledger:
+            assert ledger.get(b"l") == Reply(text="Yes")
+            for read in (
+                lambda: ledger.get_many([b"k", b"\0\xff"]),
+                lambda: list(ledger.rows()),
+                lambda: list(ledger.lines()),
+            ):
+                with pytest.raises(
+                    InputError, match=r"damaged: the answer to query q9?, key \w+, was changed after it was"
+                ):
+                    read()
+
+
+def test_a_ledger_of_an_earlier_version_is_read_and_is_given_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("CREATE TABLE model (identity TEXT PRIMARY KEY) WITHOUT ROWID")
+        old.execute(
+            "CREATE TABLE replies (key BLOB PRIMARY KEY, query_id TEXT NOT NULL, text TEXT, scores TEXT, "
+            "prompt_tokens INTEGER, completion_tokens INTEGER) WITHOUT ROWID"
+        )
+        old.execute("INSERT INTO replies VALUES (x'6b', 'q', NULL, '[-0.5]', 7, 0)")
+        old.commit()
+    reply = Reply(scores=(-0.5,), prompt_tokens=7, completion_tokens=0)
+    with closing(Ledger(path, read_only=True)) as ledger:
+        content = ledger.digest()
+        assert ledger.get(b"k") == reply
+    with closing(Ledger(path)) as ledger:
+        assert ledger.recall([b"k"]) == {b"k": (reply, None)}
+        assert ledger.digest() == content
+        ledger.add([(b"l", "q", reply)])
+        assert ledger.recall([b"l"]) == {b"l": (reply, 1)}
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE replies SET prompt_tokens = 8")
+        database.commit()
+    with closing(Ledger(path)) as ledger, pytest.raises(InputError, match="was changed after it was written"):
+        ledger.get(b"k")
+
+
+def test_replies_tell_which_execution_asked_and_which_came_from_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    for number in (1, 2):
+        with closing(Ledger(path)) as ledger:
+            assert ledger.execution == number
+            ledger.add([(bytes([number]), "q", Reply(text="A"))])
+            ledger.add([(bytes([number, 0]), "q", Reply(text="A"))], elsewhere=True)
+    with closing(Ledger(path, read_only=True)) as ledger:
+        recalled = ledger.recall([b"\1", b"\1\0", b"\2", b"\2\0"])
+        assert [execution for _, execution in recalled.values()] == [1, 0, 2, 0]
+
+
+def test_the_write_ahead_log_stays_below_16_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(Ledger(path)) as ledger:
+        for batch in range(3):
+            rows = (
+                (hashlib.sha256(f"{batch} {i}".encode()).digest(), "q", Reply(text="é" * 300)) for i in range(20_000)
+            )
+            ledger.add(rows)
+            assert path.with_name("ledger.sqlite-wal").stat().st_size < 16 << 20
+        assert len(ledger) == 60_000
+
+
+def test_a_locked_ledger_is_one_line_that_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "ledger.sqlite"
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *words, **more: connect(*words, **{"timeout": 0.1} | more))
+    with closing(Ledger(path)) as ledger, closing(connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(
+            R2llmError, match=r"database is locked; another program is using it; close that and run again"
+        ):
+            ledger.add([(b"k", "q", Reply(text="A"))])
+        with pytest.raises(InputError, match="cannot be opened: database is locked; another program is using it"):
+            Ledger(path)
+        other.execute("ROLLBACK")
+        ledger.add([(b"k", "q", Reply(text="A"))])
+        assert len(ledger) == 1
+
+
+@pytest.mark.parametrize("reply", [Reply(text="\ud800"), Reply(text="A", prompt_tokens=10**40)])
+def test_what_no_database_can_hold_is_one_line_and_the_ledger_goes_on(reply: Reply) -> None:
+    with closing(Ledger(None)) as ledger:
+        with pytest.raises(R2llmError, match="ledger None: "):
+            ledger.add([(b"k", "q", reply)])
+        ledger.add([(b"k", "q", Reply(text="A"))])
+        assert ledger.get(b"k") == Reply(text="A")
+
+
+def test_another_programs_database_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "songs.sqlite"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE songs (name)")
+        other.commit()
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="cannot be opened: it is another program's database"):
+        Ledger(path)
+    assert path.read_bytes() == before
