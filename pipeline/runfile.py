@@ -39,6 +39,9 @@ DISAGREEING = "the rank column disagrees with the scores in {} (the first is {})
 UNRANKED = "{} have ranks that are no integers (the first is {}); the scores decide, as in trec_eval"
 """What can be odd about a query's lines."""
 
+COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
+"""The columns of a run."""
+
 MSMARCO = ("query", "document", "rank")
 """The columns of a run as MS MARCO has them."""
 
@@ -219,9 +222,9 @@ def _fault_of(line: bytes, *, msmarco: bool) -> str | None:
         if len(columns) != len(MSMARCO):
             return f"{len(columns)} columns, not the three of an MS MARCO run: {', '.join(MSMARCO)}"
         return None if columns[2].isdigit() and int(columns[2]) else f"the rank {columns[2].decode()} is not 1 or more"
-    if len(columns) < 6:
+    if len(columns) < len(COLUMNS):
         hint = "; a run of MS MARCO's three columns has a name that ends in .tsv" if len(columns) == 3 else ""
-        return f"{len(columns)} columns, not the six of `query Q0 document rank score tag`{hint}"
+        return f"{len(columns)} columns, not the six of `{' '.join(COLUMNS)}`{hint}"
     score = columns[4]
     if b"_" in score or not _is_number(score):
         return f"the score {score.decode()} is not a number"

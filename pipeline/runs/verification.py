@@ -250,7 +250,11 @@ def _lines_of(name: str) -> Callable[[_Run], Iterator[str]]:
         runfile.read(path)  # refuses what is no run file at all
         before: tuple[str, int, float] = ("", 0, math.inf)
         for number, line in lines(path):
-            query, _, _, rank, score, tag = line.split()
+            columns = line.split()
+            if len(columns) != len(runfile.COLUMNS) or not columns[3].isdecimal():
+                yield str(fault(path, number, "is not as r2llm writes it"))
+                continue
+            query, _, _, rank, score, tag = columns
             last_query, last_rank, last_score = before if before[0] == query else (query, 0, math.inf)
             before = (query, int(rank), array("f", [float(score)])[0])
             if tag != run.manifest["name"]:
