@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS replies (
     execution INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS finished (query_id TEXT PRIMARY KEY, costs TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS findings (model TEXT, name TEXT, value TEXT, PRIMARY KEY (model, name)) WITHOUT ROWID;
 """
 
 UPGRADE = f"""
@@ -273,6 +274,24 @@ class Ledger:
         """Note the identity of a model whose replies will be written. Raises `R2llmError` as `add` does."""
         with self._writing():
             self._db.execute("INSERT OR IGNORE INTO model VALUES (?)", (json.dumps(identity, sort_keys=True),))
+
+    def agree(self, identity: Mapping[str, object], findings: Mapping[str, object]) -> None:
+        """Note what was found out about a model's server that its answers depend on.
+
+        Raises `InputError` where answers that are here were given otherwise.
+        """
+        model = json.dumps(identity, sort_keys=True)
+        with self._writing():
+            rows = [(model, name, json.dumps(value)) for name, value in findings.items()]
+            self._db.executemany("INSERT OR IGNORE INTO findings VALUES (?, ?, ?)", rows)
+        with self._reading():
+            known = dict(self._db.execute("SELECT name, value FROM findings WHERE model = ?", (model,)))
+        for _, name, value in rows:
+            if known[name] != value:
+                raise InputError(
+                    f"ledger {self.path}: its answers were given with {name} {known[name]}, and the server now answers "
+                    f"with {value}; go on with the server as it was, or begin anew with another --output"
+                )
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

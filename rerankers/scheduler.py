@@ -94,6 +94,7 @@ class Scheduler:
     """Whether the query that runs alone is a finished one."""
     _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
     _new: list[Request] = field(default_factory=list, init=False)
+    _findings: object = field(default=None, init=False)
 
     def rank(self, queries: Iterable[Candidates]) -> Iterator[tuple[Ranking, Cost]]:
         """Yield each query's ranking and cost as it is done; queries that are done together in the order given.
@@ -178,12 +179,20 @@ class Scheduler:
             return
         replies = self.backend.collect()
         if self.backend.remembers:
+            self._agree()
             rows = [(request.key, request.query.id, reply) for request, reply in replies]
             self.ledger.add(rows)
             if self.shared:
                 self.shared.add(rows, self.backend.identity)
         self.calls += len(replies)
         self._hand_over((request.key, reply) for request, reply in replies)
+
+    def _agree(self) -> None:
+        """Note on what new answers depend besides their keys; see `Ledger.agree`."""
+        findings = getattr(self.backend, "findings", None)
+        if findings and findings != self._findings:
+            self.ledger.agree(self.backend.identity, findings)
+            self._findings = findings
 
     def _known(self) -> dict[bytes, Reply]:
         """The replies to new asks that are there already; those of other runs are copied into this one's ledger.

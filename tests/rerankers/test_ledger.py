@@ -355,3 +355,15 @@ def test_another_programs_database_is_not_written_to(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be opened: it is another program's database"):
         Ledger(path)
     assert path.read_bytes() == before
+
+
+def test_answers_that_were_given_otherwise_are_not_gone_on_with(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    model = {"backend": "openai", "model": "m"}
+    ledger.agree(model, {"chat.answer_prefix": "sent"})
+    ledger.agree(model, {"chat.answer_prefix": "sent", "chat.top_logprobs": 20})
+    ledger.agree({"backend": "openai", "model": "other"}, {"chat.answer_prefix": "left out"})
+    with pytest.raises(InputError, match=r'answer_prefix "sent", and the server now answers with "left out"'):
+        ledger.agree(model, {"chat.answer_prefix": "left out"})
+    assert list(ledger.lines()) == []
+    ledger.close()

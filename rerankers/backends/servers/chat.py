@@ -102,9 +102,12 @@ class Chat:
         reason = ""
         for count in dict.fromkeys((self.fields.top_logprobs, FEWER_LOGPROBS)):
             fields = {"logprobs": True, "top_logprobs": count, "temperature": 0.0}
-            rows, reason = await self._try(TRIED, fields, lambda reply: dict(_rows(reply)))
-            if rows and not are_log_probabilities(rows):  # one odd reply shows nothing
-                rows, reason = await self._try(TRIED, fields, lambda reply: dict(_rows(reply)))
+            for _ in range(2):  # one odd reply shows nothing
+                rows, reason = await self._try(
+                    TRIED, fields, lambda reply: dict(_rows(reply)), needed=count == FEWER_LOGPROBS
+                )
+                if not rows or are_log_probabilities(rows):
+                    break
             if not rows:
                 continue
             if not are_log_probabilities(rows):
@@ -175,7 +178,7 @@ class Chat:
                 if self._takes_system or not await self._probes.once("system", self._refuses_system):
                     raise
             else:
-                self._takes_system = True
+                self._takes_system, self.found["system_turn"] = True, "sent"
                 return [reply]
         return [await self._answer(request, folded(turns) if has_system else turns, group.way)]
 
@@ -236,11 +239,13 @@ class Chat:
         most = Spending(1, sum(at_most_tokens(turn["content"]) for turn in turns), length)
         return await self._post(turns, length, fields, _read_text, most)
 
-    async def _try(self, turns: Turns, fields: Mapping[str, Any], extract: Callable[[Any], T]) -> tuple[T | None, str]:
+    async def _try(
+        self, turns: Turns, fields: Mapping[str, Any], extract: Callable[[Any], T], *, needed: bool = False
+    ) -> tuple[T | None, str]:
         """What a trial's reply shows; see `tried`."""
         for name in dict.fromkeys((self._length_field, "max_completion_tokens")):
             body = self.fields.body(messages=turns, **{name: 1}, **fields)
-            value, reason = await tried(self.server, PATH, body, extract, TRIAL_COST)
+            value, reason = await tried(self.server, PATH, body, extract, TRIAL_COST, needed=needed)
             if "max_completion_tokens" not in reason:
                 break
             self._length_field = "max_completion_tokens"

@@ -130,10 +130,10 @@ class Completions:
         """A short prompt."""
         return self.tokens.tokenizer(TRIED, add_special_tokens=False)["input_ids"] if self.tokens else TRIED
 
-    async def _try(self, prompt: Any, extract: Callable[[Any], T], **fields: Any) -> T | None:
+    async def _try(self, prompt: Any, extract: Callable[[Any], T], *, needed: bool = False, **fields: Any) -> T | None:
         """What a trial's reply shows, or None where the server cannot do it; see `tried`."""
         body = self.fields.body(prompt=prompt, **{"max_tokens": 1, "temperature": 0.0, **fields})
-        value, _ = await tried(self.server, PATH, body, extract, Spending(0, 4 * len(TRIED), 2))
+        value, _ = await tried(self.server, PATH, body, extract, Spending(0, 4 * len(TRIED), 2), needed=needed)
         return value
 
     async def _takes_many(self) -> None:
@@ -159,7 +159,8 @@ class Completions:
         for count in dict.fromkeys((self.fields.top_logprobs, FEWER_LOGPROBS)):
             as_ids = [{"return_tokens_as_token_ids": True}] if self.tokens else []
             for more in (*as_ids, {}):
-                listed = await self._raw(_top, lambda _: -1.0, logprobs=count, **more)
+                needed = count == FEWER_LOGPROBS and not more
+                listed = await self._raw(_top, lambda _: -1.0, needed=needed, logprobs=count, **more)
                 if listed:
                     self._listed, self._more, self._least = count, more, min(count, len(listed)) / 2
                     self.found |= {"label_scores": "logprobs", "top_logprobs": count}

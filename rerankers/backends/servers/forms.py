@@ -140,13 +140,19 @@ class Probes:
 
 
 async def tried(
-    server: Server, path: str, body: Mapping[str, Any], extract: Callable[[Any], T], most: Spending
+    server: Server,
+    path: str,
+    body: Mapping[str, Any],
+    extract: Callable[[Any], T],
+    most: Spending,
+    *,
+    needed: bool = False,
 ) -> tuple[T | None, str]:
     """What a trial's reply shows of a server, or None where it cannot do what the trial asks for, and its words then.
 
     It cannot where it refuses and names one of the body's fields, or twice refuses or shows nothing true, or where it
     fails after all attempts. A reply that is no completion at all is repeated as any ask's is. Raises `RefusedError`
-    where there is no such path or model.
+    where there is no such path or model, and `FailedError` where it fails in what is `needed`.
     """
 
     def read(reply: Any) -> T | None:
@@ -174,6 +180,9 @@ async def tried(
         except DeclinedError as error:
             reason = str(error)
         except FailedError as error:
+            if needed:
+                remedy = "where it gives no log-probabilities, set ranker.scoring: generation"
+                raise FailedError(f"{error}; {remedy}") from None
             return None, str(error)
     return None, reason
 

@@ -69,5 +69,5 @@ def are_log_probabilities(values: Mapping[str, object]) -> bool:
     """Whether these can be log-probabilities of different tokens, and are not, say, logits."""
     numbers = [log_probability(value) for value in values.values()]
     known = [number for number in numbers if number is not None]
-    logits = any(isinstance(value, (int, float)) and ROUNDING < value < math.inf for value in values.values())
+    logits = any(type(value) in (int, float) and ROUNDING < value < math.inf for value in values.values())  # type: ignore[operator]
     return bool(known) and not logits and math.fsum(map(math.exp, known)) <= 1.001

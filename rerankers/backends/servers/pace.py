@@ -54,7 +54,7 @@ class Pace:
         self._open = 0
         self._most = math.inf
         self._streak = 0
-        self._streak_began = 0.0
+        self._refused_since: float | None = None
         self._left = asyncio.Event()
 
     async def enter(self, tokens: float) -> None:
@@ -80,21 +80,21 @@ class Pace:
 
     def answered(self) -> None:
         """Let a little more through."""
-        self._streak = 0
+        self._streak, self._refused_since = 0, None
         self._most += 1 / self._most
 
     def limited(self, replica: Limited, named: float | None, message: str) -> bool:
         """Slow down after a refusal that names so many seconds to wait, or none; False where it is time to give up."""
         now = time.monotonic()
         self.refusals += 1
+        self._refused_since = now if self._refused_since is None else self._refused_since
         if now >= replica.resumes:  # else the request went out before the pause began
-            self._streak_began = self._streak_began if self._streak else now
             self._streak += 1
             self._most = max(1.0, min(self._most, self._open) / 2)
-        wait = min(FIRST_WAIT * 2.0 ** (self._streak - 1), MOST_WAIT) * random.uniform(0.75, 1)  # noqa: S311
-        wait = wait if named is None else named
-        if now - self._streak_began > max(PATIENCE, 2 * wait):
+        if now - self._refused_since > max(PATIENCE, 2 * (named or 0.0)):
             return False
+        wait = min(FIRST_WAIT * 2.0 ** max(self._streak - 1, 0), MOST_WAIT) * random.uniform(0.75, 1)  # noqa: S311
+        wait = wait if named is None else named
         if now + wait > replica.resumes:
             self.paused += now + wait - max(now, replica.resumes)
             replica.resumes = now + wait
@@ -105,9 +105,8 @@ class Pace:
 
 def say_wait(url: str, wait: float, message: str) -> None:
     """Note a long wait."""
-    logging.getLogger(__name__).warning(
-        "%s asks to wait %.0f s (%s); the run goes on then", url, wait, visible(message)
-    )
+    text = f"{url} asks to wait {wait:,.0f} s ({message}); the run goes on then"
+    logging.getLogger(__name__).warning("%s", visible(text))
 
 
 def named_wait(headers: Mapping[str, str]) -> float | None:

@@ -19,8 +19,9 @@ from r2llm.rerankers.backends.servers.chat import Chat, _read_text
 from r2llm.rerankers.backends.servers.completions import Completions
 from r2llm.rerankers.backends.servers.conversation import Conversation
 from r2llm.rerankers.backends.servers.forms import Fields, MalformedError, RefusedError
-from r2llm.rerankers.backends.servers.listed_labels import bounded, by_text, shifted
+from r2llm.rerankers.backends.servers.listed_labels import bounded, by_text, log_probability, shifted
 from r2llm.rerankers.backends.servers.rerank_endpoints import RerankEndpoints, _scores
+from r2llm.rerankers.backends.servers.server import Access
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests
@@ -263,6 +264,17 @@ def test_labels_are_found_by_their_text() -> None:
     assert by_text(listed, ["Highly Relevant", "Highly Irrelevant"]) == [None, None]
 
 
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, 0.5, -9999.0, -1e300, None, "-1", True, 10**400, [-1]]
+)
+def test_what_is_no_log_probability_is_not_listed(value: object) -> None:
+    assert log_probability(value) is None
+
+
+def test_a_log_probability_is_at_most_zero() -> None:
+    assert [log_probability(value) for value in (-1.5, 0, 1e-7, -9998)] == [-1.5, 0.0, 0.0, -9998.0]
+
+
 def test_what_is_not_listed_is_bounded_by_what_is() -> None:
     assert bounded([-1.0, None], [-1.0, -2.0]) == [-1.0, -2.0]
     nearly_all = [-0.01, -9.0]
@@ -289,6 +301,50 @@ def test_cross_encoders_are_asked_about_several_passages_of_a_query_at_once(
         (stub_module.chance(query, f"passage number {i} about moons"),) for i in range(5)
     ]
     assert [len(body.get("documents", body.get("text_2"))) for body in server.bodies[-2:]] == [4, 1]
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_tokens_are_counted_the_same_however_many_asks_share_a_request(
+    stub_module: ModuleType, ask_of: Callable[..., list[Request]], together: int
+) -> None:
+    requests = ask_of({"method": "pointwise.yes_no"}, [score(f"d0{i}") for i in range(4)])
+    fields = Fields("stub", {}, frozenset(), top_logprobs=20, group_size=together, replicas=1, seed=0)
+    server = StubInProcess(stub_module, set())
+    replies = answers(Completions(server, fields, None, neutral=False), requests)
+    assert [reply.prompt_tokens for reply in replies] == [
+        len(str(body["prompt"]).split()) for body in server.bodies if "moons" in str(body["prompt"])
+    ]
+
+
+class Listwise:
+    """A rerank endpoint that scores passages beside each other."""
+
+    def __init__(self) -> None:
+        self.bodies: list[Mapping[str, Any]] = []
+
+    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], **_: Any) -> Any:
+        self.bodies.append(body)
+        count = len(body["documents"])
+        return read({"results": [{"index": i, "relevance_score": i / count} for i in range(count)]})
+
+
+def test_scores_that_depend_on_the_group_are_refused_unless_reckoned_with(
+    ask_of: Callable[..., list[Request]], make_candidates: Callable[..., Any]
+) -> None:
+    asks = [relevance(f"d0{i}") for i in (3, 1)]
+    requests = ask_of({"method": "pointwise.cross_encoder"}, asks)
+    fields = Fields("jina-reranker-v3", {}, frozenset(), top_logprobs=20, group_size=1, replicas=1, seed=0)
+    with pytest.raises(InputError, match=r"set model\.group_scores: true"):
+        answers(RerankEndpoints(Listwise(), fields, None, "rerank"), requests)
+    server = Listwise()
+    replies = answers(RerankEndpoints(server, FIELDS, None, "rerank", group_scores=True), requests)
+    assert [reply.scores for reply in replies] == [(3 / 5,), (1 / 5,)]
+    assert [len(body["documents"]) for body in server.bodies] == [2, 5]  # the probe, and all candidates once
+    backend = openai.open(options("http://localhost:1/v1", group_scores=True), Setting())
+    assert backend.identity["group_scores"] is True
+    ranker = Ranker.create({"method": "pointwise.cross_encoder"})
+    keys = {Requests(ranker, backend, make_candidates(docs)).request(asks[0]).key for docs in (4, 5)}
+    assert len(keys) == 2
 
 
 def test_tei_is_asked_in_its_own_words(ask_of: Callable[..., list[Request]]) -> None:
@@ -397,7 +453,24 @@ def test_identity_is_what_the_answers_depend_on(tiny_llama: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"base_url": "localhost:8000"}, "no address of a server"),
+        *(
+            ({"base_url": url}, "no address of a server")
+            for url in (
+                "localhost:8000",
+                "http://",
+                "http:///v1",
+                "http://localhost:99999/v1",
+                "http://localhost:0/v1",
+                "http://localhost:http/v1",
+                "http://[::1/v1",
+                "http://::1:8000/v1",
+                "http://a b/v1",
+                "http://localhost/v1?key=1",
+                "http://me:secret@localhost:99999",
+                "ftp://localhost",
+                "",
+            )
+        ),
         ({"base_url": "http://me:secret@localhost:8000/v1"}, "secrets come from the environment"),
         ({"base_url": []}, "an empty list"),
         ({"chat_template": "none"}, "model.chat_template: the server renders prompts; set model.tokenizer"),
@@ -411,6 +484,27 @@ def test_wrong_options_are_errors_before_the_server_is_reached(given: dict[str, 
         openai.open(openai.Options(**({"name": "stub", "base_url": "http://localhost:1/v1"} | given)), Setting())
     assert said in str(raised.value)
     assert "secret@" not in str(raised.value)
+
+
+def test_an_address_of_six_parts_is_one() -> None:
+    assert openai.open(options("http://[::1]:8000/v1"), Setting())
+
+
+@pytest.mark.parametrize("key", ["sk-one\nsk-two", "sk-sch\u00f6n", "sk-\x1b[31m"])
+def test_a_key_that_no_request_can_carry_is_the_user_s_error(
+    ask_of: Callable[..., list[Request]], monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("ODD_KEY", key)
+    backend = openai.open(options("http://localhost:1/v1", api_key_env="ODD_KEY"), Setting())
+    with pytest.raises(InputError, match="ODD_KEY holds line breaks") as raised:
+        backend.submit(ask_of({"method": "pointwise.yes_no"}, [score("d00")]))
+    assert "sk-" not in str(raised.value)
+
+
+def test_a_key_is_masked_before_a_text_is_cut() -> None:
+    access = Access(["http://localhost"], "sk-" + "0123456789" * 3, "KEY", 1.0, 0)
+    for before in range(260, 310):
+        assert "0123" not in access.without_key("x" * before + f" {access.key} and more")
 
 
 def test_spending_adds_up() -> None:
