@@ -170,6 +170,7 @@ class QueryList:
         self.queries: dict[str, Query] = {}
         self.empty: list[str] = []
         self.nameless: list[str] = []
+        self.repeated: list[str] = []
         self.faults: dict[str, InputError] = {}
         self._places: dict[str, Place] = {}
 
@@ -177,7 +178,9 @@ class QueryList:
         """Take a query: the same one again is one; another text or an impossible identifier is kept as a fault."""
         query = Query(id_, clean(text))
         if id_ in self._places:
-            if self.queries.get(id_, Query(id_, "")) != query:
+            if self.queries.get(id_, Query(id_, "")) == query:
+                self.repeated.append(id_)
+            else:
                 what = f"query {id_} is there already, {at(self._places[id_])}, with another text"
                 self.faults.setdefault(id_, fault(*spot, what))
             return
@@ -201,6 +204,7 @@ class QueryList:
         left_out = {
             f"{total}: no text": self.empty,
             f"{total}: neither candidates nor an identifier": self.nameless,
+            f"{len(self._places) + len(self.repeated)} entries: the same query again": self.repeated,
             f"{total}: faulty, and not asked for": list(self.faults),
             f"{len(wanted)} judged queries: not in it": absent,
         }

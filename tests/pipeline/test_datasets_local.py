@@ -538,6 +538,7 @@ def test_what_is_left_out_of_a_beir_folder_is_counted(tmp_path: Path) -> None:
     assert list(dataset.queries()) == ["q1", "q2"]
     assert dataset.notes(dataset.queries()) == [
         f"{tmp_path / 'queries.jsonl'}: left out 2 of 6 queries: no text (the first is t1)",
+        f"{tmp_path / 'queries.jsonl'}: left out 1 of 7 entries: the same query again (the first is t3)",
         f"{tmp_path / 'queries.jsonl'}: left out 1 of 6 queries: faulty, and not asked for (the first is t3)",
         f"{tmp_path / 'queries.jsonl'}: left out 1 of 3 judged queries: not in it (the first is q9)",
     ]
