@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -131,7 +131,8 @@ class Answer:
     read, and the value is the neutral one: the first document, the order as presented, no relevance. `scores` also
     holds the labels' log-probabilities where `choose`, `compare` and `permute` were answered by likelihood. `peak` is
     the log-probability of the label that means the most relevance, over the whole vocabulary, where a `score` was
-    answered by likelihood; else it is that score. `form` names how the text was read, or why it was not.
+    answered by likelihood; else it is that score. `form` names how the text was read, or why it was not; `outside` is
+    the index, among the prompt's labels, of one that an older toolkit's rule reads and that no document shown has.
     """
 
     choice: int = 0
@@ -144,6 +145,7 @@ class Answer:
     completion_tokens: int | None = None
     parsed: bool = True
     form: str = ""
+    outside: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,11 @@ class Params(BaseModel):
     def prompt_for(self, scoring: Scoring) -> str:  # noqa: ARG002
         """The prompt that is used with a scoring, unless the config names another."""
         return self.prompt
+
+
+def added(default: str, description: str) -> Any:
+    """Return the field of a parameter that came later: at its default it is no part of what a ranker is."""
+    return Field(default, exclude_if=lambda value: value == default, description=description)
 
 
 class TopK(Params):

@@ -66,7 +66,7 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
         return _by_scores(ask, prompt, reply, reply.scores)
     missing = NO_ANSWER.match(reply.text or "")
     text, docs = "" if missing else reply.text or "", len(ask.docs)
-    choice, order, scores, peak, note = 0, tuple[int, ...](), tuple[float, ...](), 0.0, ""
+    choice, order, scores, peak, note, outside = 0, tuple[int, ...](), tuple[float, ...](), 0.0, "", None
     found: Found[Any]
     if ask.kind == "permute":
         found = parsing.read_permutation(text, labels, reading.permutation)
@@ -86,6 +86,8 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
     else:
         found = parsing.read_label(text, labels, reading.label)
         choice = found.value or 0
+        if found.value is None and reading.label != "strict" and isinstance(prompt.labels, tuple):
+            outside = parsing.read_label(text, prompt.labels, reading.label).value
         if isinstance(prompt.labels, dict):
             peak = 0.0 if found.value is None else prompt.labels[labels[choice]]
             scores = (peak,)
@@ -100,6 +102,7 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
         completion_tokens=reply.completion_tokens,
         parsed=found.value is not None and not missing,
         form=missing[1] if missing else found.form,
+        outside=outside,
     )
 
 

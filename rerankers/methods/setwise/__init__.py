@@ -40,8 +40,12 @@ class Params(TopK, Seeded):
         return self.num_child + 1
 
 
-def best_of(docs: Sequence[str], params: Params, dice: Random) -> Generator[list[Ask], list[Answer], int]:
-    """The index of the most relevant document: one ask or, with `num_permutation`, a round of so many shuffled ones.
+def best_of(
+    docs: Sequence[str], params: Params, dice: Random, *, outside: bool = False
+) -> Generator[list[Ask], list[Answer], int]:
+    """Return the index of the most relevant document: one ask or, with `num_permutation`, a round of shuffled ones.
+
+    With `outside`, the answer to one ask may be a label that no document has: its index, beyond the documents.
 
     As ielab/llm-rankers at b36517b does where T5 generates, and there alone: the document with the most votes wins, of
     several with the most one at random. What cannot be read is no vote; without any the first document is kept. Every
@@ -49,7 +53,7 @@ def best_of(docs: Sequence[str], params: Params, dice: Random) -> Generator[list
     """
     if params.num_permutation == 1:
         [answer] = yield [choose(docs)]
-        return answer.choice
+        return answer.outside if outside and answer.outside is not None else answer.choice
     places = range(len(docs))
     shuffles = [(dice.sample(places, len(docs)), dice.sample(places, len(docs))) for _ in range(params.num_permutation)]
     answers = yield [Ask("choose", tuple(docs[i] for i in order), labels=tuple(labels)) for order, labels in shuffles]

@@ -1,8 +1,10 @@
 """Setwise heapsort, bubblesort and insertion: what they ask, in which order, and what they make of the answers."""
 
 import itertools
+import json
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from r2llm.rerankers import catalog
-from r2llm.rerankers.backends import Setting, simulated
+from r2llm.rerankers.backends import Setting, replay, simulated
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.methods.setwise import Params, best_of
 from r2llm.rerankers.ranker import Ranker
@@ -194,6 +196,30 @@ def test_bubblesort_sees_a_window_again_once_the_ranks_have_passed_its_head() ->
 def test_compat_skips_as_the_authors_code_does() -> None:
     assert Ranker.create({"method": "setwise.bubblesort"}).params.skip == "exact"
     assert Ranker.create({"method": "setwise.bubblesort", "compat": "llm-rankers"}).params.skip == "reference"
+
+
+@pytest.mark.parametrize("compat", [None, "llm-rankers"])
+def test_a_label_outside_a_window_moves_up_the_document_that_far_below_in_compat_alone(
+    rank, tmp_path: Path, compat: str | None
+) -> None:
+    # Windows 2-5, then 0-2, cut short at the top: D is 3 there. Beyond the list's end (2-5: F, 7) there is no document.
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("".join(json.dumps({"query_id": "q", "text": text}) + "\n" for text in ("F", "D")))
+    docs = tuple(Doc(str(i), str(i)) for i in range(6))
+    options = {"method": "setwise.bubblesort", "k": 1, "num_child": 3, "scoring": "generation"}
+    options |= {"compat": compat, "parse": "digits"}
+    backend = replay.open(replay.Options(answers=str(answers)), Setting())
+    [(ranking, cost)] = rank(options, backend, [Candidates(Query("q", "q"), docs, tuple(-float(i) for i in range(6)))])
+    assert ranking.docs == (("3", "0", "1", "2", "4", "5") if compat else ("0", "1", "2", "3", "4", "5"))
+    assert cost.unparsed == 2
+
+
+def test_what_came_later_changes_no_fingerprint_of_before() -> None:
+    params = {name: Ranker.create({"method": name}).identity["params"] for name in catalog.methods()}
+    assert "outside" not in params["setwise.bubblesort"]
+    assert "partition" not in params["pairwise.quicksort"]
+    swapped = Ranker.create({"method": "pairwise.quicksort", "partition": "in_place"})
+    assert swapped.identity["params"] == params["pairwise.quicksort"] | {"partition": "in_place"}
 
 
 def test_insertion_shows_the_rest_after_the_last_of_the_top_k() -> None:
