@@ -245,7 +245,7 @@ class _Retrieval:
         language, fields = _language(bm25), _fields(bm25)
         prebuilt = None if bm25.index == "build" or Path(bm25.index).is_dir() else bm25.index
         self.index.use(language, bm25.rm3.model_dump() if bm25.rm3 else None, prebuilt=prebuilt)
-        if bm25.index != "build" and not prebuilt:
+        if not prebuilt or bm25.language or bm25.fields:
             self.index.check(language, fields, sure=bm25.language is not None)
         asked = list(queries.values())
         with self.listener.task("searching", len(asked)) as advance:

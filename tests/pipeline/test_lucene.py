@@ -382,3 +382,143 @@ def test_cacm_gives_anserinis_figures(tmp_path: Path) -> None:
         anserini[query].append((docid, score))
     ours = {query: [(docid, f"{score:.6f}") for docid, score in hits] for query, hits in run.items() if hits}
     assert ours == anserini
+
+
+# Languages, fields, feedback
+
+
+GERMAN = [("g1", "Die Häuser am Fluss wurden überschwemmt"), ("g2", "Ein Haus steht am Flüsse"), ("g3", "Der Hund")]
+
+
+@pytest.fixture(scope="module")
+def german(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("german") / "index"
+    lucene.build_index(GERMAN, folder, language="de")
+    return folder
+
+
+def anserini(folder: Path, documents: list[dict[str, str]], *options: str) -> Path:
+    """Index JSON documents as a user of Anserini would."""
+    (folder / "docs").mkdir()
+    (folder / "docs/d.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
+    arguments = ["-collection", "JsonCollection", "-generator", "DefaultLuceneDocumentGenerator", "-threads", "1"]
+    java.run_java(
+        "io.anserini.index.IndexCollection",
+        [*arguments, "-input", str(folder / "docs"), "-index", str(folder / "index"), *options],
+    )
+    return folder / "index"
+
+
+def test_queries_are_analysed_as_the_index_was(german: Path) -> None:
+    index = Index(german)
+    index.use("de")
+    index.check("de", None, sure=True)
+    found = index.search([Query("1", "Haus Fluss"), Query("2", "überschwemmte Häuser")], k1=0.9, b=0.4, depth=9)
+    assert {query: [docid for docid, _ in hits] for query, hits in found.items()} == {
+        "1": ["g2", "g1"],
+        "2": ["g1", "g2"],
+    }
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "fr", "yo"])
+def test_an_index_of_another_language_is_refused(german: Path, language: str) -> None:
+    index = Index(german)
+    index.use(language)
+    with pytest.raises(InputError, match=f"was not indexed with Anserini's analyzer for '{language}'"):
+        index.check(language, None, sure=True)
+
+
+def test_an_unknown_language_is_refused(index: Index) -> None:
+    with pytest.raises(InputError, match=r"bm25\.language: no analyzer for 'xx'; known: ar, bn"):
+        index.use("xx")
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        ("miracl-v1.0-zh", "zh"),
+        ("mrtydi-v1.1-arabic", "ar"),
+        ("mrtydi-v1.1-en", "en"),
+        ("ciral-v1.0-yo", "yo"),
+        ("ciral-v1.0-yo-en", "en"),
+        ("neuclir22-fa-en", "en"),
+        ("hc4-v1.0-ru", "ru"),
+        ("zhwiki-paragraphs", "zh"),
+        ("msmarco-v1-passage", "en"),
+        ("build", "en"),
+    ],
+)
+def test_a_prebuilt_indexs_name_says_its_language(name: str, language: str) -> None:
+    assert lucene.language_of(name) == language
+
+
+def test_fields_are_searched_with_their_weights_and_unknown_ones_refused(tmp_path: Path) -> None:
+    documents = [{"id": "a", "contents": "bees", "title": "honey"}, {"id": "b", "contents": "honey", "title": "cats"}]
+    index = Index(anserini(tmp_path, documents, "-storeRaw", "-fields", "title"))
+    asked = [Query("1", "honey")]
+
+    def hits(fields: dict[str, float]) -> list[str]:
+        index.check("en", fields, sure=False)
+        return [docid for docid, _ in index.search(asked, k1=0.9, b=0.4, depth=9, fields=fields)["1"]]
+
+    assert hits({"contents": 1}) == ["b"]
+    assert hits({"contents": 1, "title": 2}) == ["a", "b"]
+    assert hits({"contents": 2, "title": 1}) == ["b", "a"]
+    with pytest.raises(InputError, match=r"has other fields than `contents`: in first_stage\.bm25\.fields"):
+        index.check("en", None, sure=True)
+    with pytest.raises(InputError, match="has no field headline"):
+        index.check("en", {"headline": 1}, sure=True)
+
+
+def test_of_a_docid_that_is_there_twice_the_later_hit_is_dropped_and_the_depth_filled(tmp_path: Path) -> None:
+    texts = [
+        ("d1", "bees bees honey"),
+        ("d1", "bees honey"),
+        ("d2", "bees and other insects"),
+        ("d3", "bees or wasps here"),
+    ]
+    index = Index(anserini(tmp_path, [{"id": d, "contents": text} for d, text in texts], "-storeRaw"))
+    notes: list[str] = []
+    found = index.search([Query("1", "bees"), Query("2", "wasps")], k1=0.9, b=0.4, depth=2, on_note=notes.append)
+    assert [docid for docid, _ in found["1"]] == ["d1", "d2"]
+    assert [docid for docid, _ in found["2"]] == ["d3"]
+    assert notes == [
+        "1 of 2 queries have a document twice among their hits, as the index has it; the later one is dropped "
+        "(the first is 1)"
+    ]
+
+
+def test_terms_that_the_index_lacks_are_said(index: Index) -> None:
+    notes: list[str] = []
+    index.search([Query("7", "zorblax frumious")], k1=0.9, b=0.4, depth=2, on_note=notes.append)
+    assert notes == ["1 queries have no term that the index has (the first is 7: zorblax, frumiou)"]
+
+
+def test_stored_contents_are_the_text_where_there_is_no_raw(tmp_path: Path) -> None:
+    index = Index(anserini(tmp_path, [{"id": "a", "contents": "bees make honey"}], "-storeContents"))
+    assert index.texts(["a"]) == {"a": "bees make honey"}
+    index.check("en", None, sure=False)
+
+
+def test_an_index_without_texts_needs_its_language(tmp_path: Path) -> None:
+    index = Index(anserini(tmp_path, [{"id": "a", "contents": "bees make honey"}]))
+    with pytest.raises(InputError, match=r"its language cannot be told: say first_stage\.bm25\.language"):
+        index.check("en", None, sure=False)
+    index.check("en", None, sure=True)
+
+
+@pytest.mark.parametrize("options", [("-storeRaw",), ("-storeDocvectors",)])
+def test_rm3_expands_queries_as_pyserini_does(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """`nectar` comes out of the first hit, and finds a document without `bees`: a term of few enough documents."""
+    texts = {"a": "bees nectar", "b": "nectar flowers"} | {f"f{number}": "stones" for number in range(30)}
+    index = Index(anserini(tmp_path, [{"id": d, "contents": text} for d, text in texts.items()], *options))
+    asked = [Query("1", "bees")]
+    assert [docid for docid, _ in index.search(asked, k1=0.9, b=0.4, depth=9)["1"]] == ["a"]
+    index.use("en", {"fb_terms": 10, "fb_docs": 1, "original_query_weight": 0.5})
+    assert [docid for docid, _ in index.search(asked, k1=0.9, b=0.4, depth=9)["1"]] == ["a", "b"]
+
+
+def test_rm3_needs_the_terms_of_documents(tmp_path: Path) -> None:
+    index = Index(anserini(tmp_path, [{"id": "a", "contents": "bees"}]))
+    with pytest.raises(InputError, match="neither document vectors"):
+        index.use("en", {"fb_terms": 10, "fb_docs": 10, "original_query_weight": 0.5})
