@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import BaseModel, ValidationError
 
 from . import catalog
 from .backends import Backend, Grades, Setting, closed_after
 from .errors import InputError
 from .ledger import Ledger
-from .ranker import Ranker
+from .ranker import Ranker, RankerOptions
 from .scheduler import Scheduler
 from .types import Candidates, Cost, Doc, Query
 
@@ -38,12 +41,13 @@ def open_model(options: Mapping[str, Any], *, grades: Grades | None = None, seed
     """A model to rank with, several times if need be, from the keys of a config's `model` section.
 
     `grades` (query id → document id → grade) are what an oracle answers from. Raises `InputError` where the backend
-    is unknown or cannot be opened, and pydantic's `ValidationError` for a bad key.
+    is unknown or cannot be opened, or a key is.
     """
     if "backend" not in options:
         raise InputError(f"model: backend is missing; one of {', '.join(catalog.backends())}")
     module = catalog.backend(options["backend"])
-    own = module.Options.model_validate({key: value for key, value in options.items() if key != "backend"})
+    with _input_errors("model", module.Options):
+        own = module.Options.model_validate({key: value for key, value in options.items() if key != "backend"})
     return cast("Backend", module.open(own, Setting(seed=seed, grades=grades)))
 
 
@@ -59,7 +63,7 @@ def rerank(
 
     `ranker` and `model` hold the keys of a config's sections of these names; a model may also be one that
     `open_model` opened. With a `ledger`, answers are kept in that file and never asked for twice. Raises `InputError`
-    for a query without text or a document given twice, and `BackendError` where the model fails.
+    for an unknown key, a text that is none or a document given twice, and `BackendError` where the model fails.
 
     >>> import r2llm
     >>> found = r2llm.rerank(
@@ -71,14 +75,16 @@ def rerank(
     >>> found["q"].docs
     ('d2', 'd1')
     """
+    if "method" not in ranker:
+        raise InputError("ranker: method is missing, such as setwise.heapsort")
+    with _input_errors("ranker", RankerOptions, catalog.method(ranker["method"]).params):
+        chosen = Ranker.create(ranker)
+    given = list(_candidates(queries, candidates))
     backend = open_model(model) if isinstance(model, Mapping) else model
     book = Ledger(Path(ledger) if ledger is not None else None)
     with closed_after([backend] if isinstance(model, Mapping) else []), contextlib.closing(book):
-        scheduler = Scheduler(Ranker.create(ranker), backend, book)
-        found = {
-            cost.query_id: Reranked(ranking.docs, cost)
-            for ranking, cost in scheduler.rank(_candidates(queries, candidates))
-        }
+        scheduler = Scheduler(chosen, backend, book)
+        found = {cost.query_id: Reranked(ranking.docs, cost) for ranking, cost in scheduler.rank(iter(given))}
     return {query_id: found[query_id] for query_id in candidates}
 
 
@@ -96,7 +102,7 @@ def rerank_frame(frame: pd.DataFrame, ranker: Mapping[str, Any], model: Mapping[
     if "score" in ordered.columns:
         ordered = ordered.sort_values("score", ascending=False, kind="stable")
     groups = {str(qid): rows for qid, rows in ordered.groupby("qid", sort=False)}
-    queries = {qid: str(rows["query"].iloc[0]) for qid, rows in groups.items()}
+    queries = {qid: rows["query"].iloc[0] for qid, rows in groups.items()}
     columns = ["docno", "text", *(["score"] if "score" in ordered.columns else [])]
     candidates = {qid: list(zip(*(rows[column] for column in columns), strict=True)) for qid, rows in groups.items()}
     ranked = rerank(queries, candidates, ranker, model)
@@ -113,13 +119,41 @@ def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> 
     for query_id, found in candidates.items():
         if query_id not in queries:
             raise InputError(f"query {query_id} has candidates but no text")
+        _check_text(queries[query_id], f"query {query_id}")
         rows = list(found.items()) if isinstance(found, Mapping) else list(found)
-        ids = [row[0] for row in rows]
+        for row in rows:
+            if isinstance(row, str) or len(row) < 2:
+                raise InputError(f"query {query_id}: a candidate is an id and a text, not {row!r:.100}")
+            _check_text(row[1], f"query {query_id}: document {row[0]}")
+            if len(row) > 2 and not isinstance(row[2], Real):
+                raise InputError(f"query {query_id}: document {row[0]}: the score is {row[2]!r:.100}, not a number")
+        ids = [str(row[0]) for row in rows]
         if len(set(ids)) < len(ids):
             twice = next(doc for doc in ids if ids.count(doc) > 1)
             raise InputError(f"query {query_id}: document {twice} is given twice")
         yield Candidates(
             query=Query(query_id, queries[query_id]),
-            docs=tuple(Doc(str(row[0]), str(row[1])) for row in rows),
+            docs=tuple(Doc(str(row[0]), row[1]) for row in rows),
             scores=tuple(float(row[2]) if len(row) > 2 else float(-rank) for rank, row in enumerate(rows)),
         )
+
+
+def _check_text(text: object, name: str) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"{name}: its text is {text!r:.100}, which is no text; leave it out or give a string")
+
+
+@contextlib.contextmanager
+def _input_errors(section: str, *models: type[BaseModel]) -> Iterator[None]:
+    """Raise `InputError`, with the nearest key of these models, where options of a section are wrong."""
+    try:
+        yield
+    except ValidationError as error:
+        errors = error.errors()
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = {name for model in models for name in model.model_fields}
+            raise InputError(f"{section}: unknown key {key}{catalog.nearest(key, known, 0.6)}") from error
+        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        raise InputError(f"{section}: {key + ': ' if key else ''}{message}") from error

@@ -75,6 +75,40 @@ def test_mistakes_are_named(queries: dict, candidates: dict, model: dict, compla
         r2llm.rerank(queries, candidates, RANKER, model)
 
 
+@pytest.mark.parametrize("text", [None, float("nan"), 7, b"x", pd.NA], ids=repr)
+def test_what_is_no_text_is_refused_by_name(text: object) -> None:
+    rows = {"qid": ["q1", "q1"], "query": ["tides"] * 2, "docno": ["a", "b"], "text": ["one", text]}
+    with pytest.raises(r2llm.R2llmError, match="query q1: document b: its text is"):
+        r2llm.rerank(QUERIES, {"q1": {"a": "one", "b": text}}, RANKER, oracle())  # type: ignore[dict-item]
+    with pytest.raises(r2llm.R2llmError, match="query q1: document b: its text is"):
+        r2llm.rerank_frame(pd.DataFrame(rows), RANKER, oracle())
+    with pytest.raises(r2llm.InputError, match="query q1: its text is"):
+        r2llm.rerank({"q1": text}, {"q1": {"a": "one"}}, RANKER, oracle())  # type: ignore[dict-item]
+    with pytest.raises(r2llm.InputError, match="query q1: its text is"):
+        r2llm.rerank_frame(pd.DataFrame(rows | {"query": [text] * 2, "text": ["one", "two"]}), RANKER, oracle())
+
+
+@pytest.mark.parametrize(
+    ("ranker", "model", "complaint"),
+    [
+        ({"method": "setwise.heapsrt"}, {"backend": "simulated"}, "did you mean 'setwise.heapsort'"),
+        (RANKER | {"num_chld": 2}, {"backend": "simulated"}, "unknown key num_chld; did you mean 'num_child'"),
+        (RANKER | {"k": "ten"}, {"backend": "simulated"}, "ranker: k: should be a valid integer"),
+        ({}, {"backend": "simulated"}, "ranker: method is missing"),
+        (RANKER, {"backend": "simulatd"}, "did you mean 'simulated'"),
+        (RANKER, {"backend": "simulated", "answer": "rel"}, "unknown key answer; did you mean 'answers'"),
+    ],
+)
+def test_errors_are_those_of_the_command_line(ranker: dict, model: dict, complaint: str) -> None:
+    with pytest.raises(r2llm.R2llmError, match=complaint):
+        r2llm.rerank({"q": "x"}, {"q": {"a": "x"}}, ranker, model)
+
+
+def test_what_there_is_is_listed() -> None:
+    assert {"rerank", "rerank_frame", "open_model", "Reranked", "R2llmError", "InputError"} <= set(dir(r2llm))
+    assert all(getattr(r2llm, name) for name in dir(r2llm))
+
+
 def test_a_frame_without_text_is_refused() -> None:
     with pytest.raises(InputError, match="no column docno, text"):
         r2llm.rerank_frame(pd.DataFrame({"qid": ["1"], "query": ["x"]}), RANKER, oracle())
