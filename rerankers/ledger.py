@@ -11,11 +11,10 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from zlib import crc32
 
 from .errors import InputError, R2llmError
 from .prompts.answers import Reply
@@ -175,16 +174,13 @@ class Ledger:
         checked = checked and self._about != NO_CHECKSUMS
         with self._reading():
             sql = f"SELECT {COLUMNS}, {self._about} FROM replies {which}"  # noqa: S608
-            for *columns, checksum, execution in self._db.execute(sql, parameters):
-                if tuple(map(type, columns)) not in ROWS:
-                    key, query_id, *_ = columns
-                    raise TypeError(f"the row of key {key!r} and query {query_id!r} has columns of a wrong kind")
-                row = cast("Stored", tuple(columns))
-                if checked and checksum != _checksum(*row):
-                    raise ValueError(
-                        f"the answer to query {row[1]}, key {row[0].hex()}, was changed after it was written"
-                    )
-                yield row, execution
+            for whole in self._db.execute(sql, parameters):
+                row: Stored = whole[:6]
+                if tuple(map(type, row)) not in ROWS:
+                    raise TypeError(f"the row of key {row[0]!r} and query {row[1]!r} has columns of a wrong kind")
+                if checked and whole[6] != _checksum(*row):
+                    raise ValueError(f"the answer to query {row[1]}, key {row[0]!r}, was changed after it was written")
+                yield row, whole[7]
 
     def lines(self, *, checked: bool = True) -> Iterator[str]:
         """The whole ledger as JSON lines: the models' identities, then every reply by ascending key.
@@ -334,11 +330,17 @@ ROWS = {
 """The kinds that the columns of a row may have."""
 
 
-def _checksum(*columns: object) -> int:
+def _checksum(
+    key: bytes,
+    query_id: str,
+    text: str | None,
+    scores: str | None,
+    prompt_tokens: int | None,
+    completion_tokens: int | None,
+) -> int:
     """The CRC-32 of a row's content."""
-    key, query_id, text, scores, prompt_tokens, completion_tokens = columns
-    content = f"{key!r}\0{query_id}\0{text}\0{scores}\0{prompt_tokens}\0{completion_tokens}"
-    return zlib.crc32(content.encode("utf-8", "surrogatepass"))
+    content = f"{query_id}\0{text}\0{scores}\0{prompt_tokens}\0{completion_tokens}"
+    return crc32(content.encode("utf-8", "surrogatepass"), crc32(key))
 
 
 def _remedy(error: Exception) -> str:
