@@ -120,7 +120,7 @@ def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> 
         if query_id not in queries:
             raise InputError(f"query {query_id} has candidates but no text")
         _check_text(queries[query_id], f"query {query_id}")
-        rows = list(found.items()) if isinstance(found, Mapping) else list(found)
+        rows: list[Any] = list(found.items()) if isinstance(found, Mapping) else list(found)
         for row in rows:
             if isinstance(row, str) or len(row) < 2:
                 raise InputError(f"query {query_id}: a candidate is an id and a text, not {row!r:.100}")

@@ -83,8 +83,8 @@ def _partition(
     right = [doc for doc, better in zip(others, wins, strict=True) if not better]
     if params.partition == "in_place":
         for place, doc in enumerate(left):
-            won = others.index(doc)
-            others[place], others[won] = doc, others[place]
+            loser = others[place]
+            others[others.index(doc)], others[place] = loser, doc
         right = others[len(left) + 1 :] + others[len(left) : len(left) + 1]
     docs[low:high] = [*left, pivot, *right]
     return low + len(left)
