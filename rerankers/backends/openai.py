@@ -39,18 +39,8 @@ class Options(TemplateOptions):
     """Keys of the `model` section."""
 
     speed: ClassVar[frozenset[str]] = frozenset(
-        {
-            "base_url",
-            "max_concurrency",
-            "prompts_per_request",
-            "timeout",
-            "retries",
-            "requests_per_minute",
-            "tokens_per_minute",
-            "budget",
-            "prices",
-            "api_key_env",
-        }
+        {"base_url", "max_concurrency", "prompts_per_request", "timeout", "retries", "budget", "prices", "api_key_env"}
+        | {"requests_per_minute", "tokens_per_minute"}
     )
 
     name: str = Field(description="the model's name at the server")

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from ...errors import InputError
 from ...prompts.answers import NO_PROBABILITY, Reply, no_answer
 from ...prompts.parsing import TAG
+from ...prompts.prompts import Message, folded
 from .. import Request
 from ..inputs.tokens import Tokens
 from .budget import Spending
@@ -76,10 +77,7 @@ class Chat:
 
     def prepare(self, requests: Sequence[Request]) -> list[Group]:
         """Each ask alone: a conversation is a request."""
-        return [Group(self._way(request), (request,), (self._turns(request),)) for request in requests]
-
-    def _turns(self, request: Request) -> list[dict[str, str]]:
-        return [{"role": turn.role, "content": turn.content} for turn in rendered(request, self.tokens)]
+        return [Group(self._way(request), (request,), (rendered(request, self.tokens),)) for request in requests]
 
     def _way(self, request: Request) -> str:
         if request.scoring == "generation" and not request.prompt.target:
@@ -169,20 +167,21 @@ class Chat:
 
     async def answer(self, group: Group) -> list[Reply]:
         """The reply to the ask."""
-        [request], [turns] = group.requests, group.prepared
-        has_system = any(turn["role"] == "system" for turn in turns)
+        [request], [messages] = group.requests, group.prepared
+        has_system = any(message.role == "system" for message in messages)
         if has_system and self._takes_system is not False:
             try:
-                reply = await self._answer(request, turns, group.way)
+                reply = await self._answer(request, messages, group.way)
             except (RefusedError, FailedError):
                 if self._takes_system or not await self._probes.once("system", self._refuses_system):
                     raise
             else:
                 self._takes_system, self.found["system_turn"] = True, "sent"
                 return [reply]
-        return [await self._answer(request, folded(turns) if has_system else turns, group.way)]
+        return [await self._answer(request, folded(messages), group.way)]
 
-    async def _answer(self, request: Request, turns: Turns, way: str) -> Reply:
+    async def _answer(self, request: Request, messages: Sequence[Message], way: str) -> Reply:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
         prefix, fields = request.prompt.answer.prefix.decoder_only, dict[str, Any]()
         continues = await self._probes.once("prefix", self._continues) if prefix else False
         if continues:
@@ -273,17 +272,6 @@ class Chat:
 
     def _count(self, name: str, more: int) -> None:
         self.found[name] = int(str(self.found.get(name, 0))) + more
-
-
-def folded(turns: Turns) -> list[dict[str, str]]:
-    """A conversation with the text of its system turns before the first user turn's."""
-    system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
-    others = [dict(turn) for turn in turns if turn["role"] != "system"]
-    first = next((turn for turn in others if turn["role"] == "user"), None)
-    if first is None:
-        return [{"role": "user", "content": system}, *others]
-    first["content"] = f"{system}\n\n{first['content']}"
-    return others
 
 
 def _rows(reply: Any) -> list[tuple[str, Any]]:

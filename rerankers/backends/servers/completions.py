@@ -78,8 +78,7 @@ class Completions:
         groups = []
         for (way, _), some in groupby(requests, lambda request: (self._way(request), request.terms)):
             alike = list(some)
-            # Without a tokenizer the server counts a prompt's tokens, and only where it is alone.
-            size = 1 if way == "text" or self.tokens is None else self.fields.share(len(alike))
+            size = 1 if way == "text" else self.fields.share(len(alike))
             for start in range(0, len(alike), size):
                 part = tuple(alike[start : start + size])
                 groups.append(Group(way, part, tuple(self._prepared(request, way) for request in part)))
@@ -138,7 +137,7 @@ class Completions:
 
     async def _takes_many(self) -> None:
         """Find out whether a request may hold several prompts."""
-        if self.fields.group_size > 1 and self.tokens:
+        if self.fields.group_size > 1:
             several = await self._try([self._trial, self._trial], lambda reply: len(reply["choices"]) == 2)
             self.found["several_prompts_a_request"] = bool(several)
         self._several = bool(self.found.get("several_prompts_a_request"))
@@ -229,9 +228,8 @@ class Completions:
         body = self.fields.body(prompt=_input(prompts), max_tokens=1, temperature=0.0, **fields)
 
         def read(reply: Any) -> list[_Listing]:
-            counted = usage(reply, "prompt_tokens") if len(prompts) == 1 else None
             return [
-                self._listing(choice, prompt, tokens, counted)
+                self._listing(choice, prompt, tokens)
                 for choice, (prompt, tokens) in zip(_choices(reply, len(prompts)), group.prepared, strict=True)
             ]
 
@@ -248,14 +246,15 @@ class Completions:
                 await self._score_missing(listing, prompt, tokens)
         return [self._scored_labels(listing) for listing in listings]
 
-    def _listing(self, choice: Any, prompt: Prepared, tokens: Sequence[int] | None, counted: int | None) -> _Listing:
+    def _listing(self, choice: Any, prompt: Prepared, tokens: Sequence[int] | None) -> _Listing:
         """What a choice lists. Raises `MalformedError` where that is not what was asked for."""
         rows, labels = _top({"choices": [choice]}), prompt.request.labels
         listed = {token: p for token, value in rows.items() if (p := log_probability(value)) is not None}
         scores, text = _own(listed, tokens, labels), str(choice.get("text", ""))
         if scores.count(None) == len(scores) > _own(dict.fromkeys(rows, 0.0), tokens, labels).count(None):
             text = no_answer(NO_PROBABILITY, "the labels are listed without a log-probability")
-        return _Listing(scores, listed, text, len(prompt.ids) or counted)
+        # Without a tokenizer there is no count: the server's is of all the prompts that share a request.
+        return _Listing(scores, listed, text, len(prompt.ids) or None)
 
     async def _score_missing(self, listing: _Listing, prompt: Prepared, tokens: Sequence[int]) -> None:
         """Score the labels that are not listed as continuations of the prompt."""

@@ -30,7 +30,7 @@ IN_REQUESTS = 16
 OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "reasoning_effort")
 """Fields that a server may refuse and a request can do without."""
 
-CHANGE_ANSWERS = (
+CHANGE_ANSWERS = [
     "answer_prefix",
     "continuations",
     "label_scores",
@@ -38,7 +38,7 @@ CHANGE_ANSWERS = (
     "structured_outputs",
     "system_turn",
     "top_logprobs",
-)
+]
 """What probes find that changes answers: those of one ledger must have been given alike."""
 
 PATHS = {"chat": "chat/completions", "completions": "completions"}

@@ -57,13 +57,7 @@ class RerankEndpoints:
     """
 
     def __init__(
-        self,
-        server: Server,
-        fields: Fields,
-        tokens: Tokens | None,
-        endpoint: Endpoint,
-        *,
-        group_scores: bool = False,
+        self, server: Server, fields: Fields, tokens: Tokens | None, endpoint: Endpoint, *, group_scores: bool = False
     ) -> None:
         self.group_scores = group_scores
         self.server = server
