@@ -26,7 +26,7 @@ def show(
 ) -> None:
     """Show a run: what was run, with what, when, at what cost, and how it measured. `verify` checks it."""
     from ..pipeline.runs import record
-    from . import console, results
+    from . import console
 
     found = record.read(run_dir)
     if as_json:
@@ -34,6 +34,13 @@ def show(
         stages = {"stages": list(found.stages)} if found.stages else {}
         console.as_json(content | {"costs": found.costs} | stages)
         return
+    with record.shown(run_dir):
+        _show(found)
+
+
+def _show(found: Record) -> None:
+    from . import console, results
+
     for text in _title(found):
         console.line(text)
     console.table("which", heading.COLUMNS, list(heading.rows(found.manifest, found.metrics)))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from ...rerankers.digests import file_digest
 from ...rerankers.errors import InputError
 from ..files import reason
 from . import costs, manifest
 from .costs import Summary
+
+METRICS = "metrics.json"
 
 
 class _Values(BaseModel):
@@ -60,10 +64,26 @@ def read(path: Path) -> Record:
     return Record(
         path=path,
         manifest=manifest.read(path / manifest.NAME),
-        metrics=metrics(path / "metrics.json"),
+        metrics=metrics(path / METRICS),
         costs=costs.summary(costs.read(spent)) if ranked else {},
         stages=costs.stage_summaries(spent) if ranked else (),
     )
+
+
+@contextmanager
+def shown(path: Path) -> Iterator[None]:
+    """Raise `InputError` where a run's manifest or metrics cannot be shown because they were changed."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        content = manifest.read(path / manifest.NAME)
+        hashed = content.get("files", {}).get(METRICS)
+        if content.get(manifest.SEAL) == manifest.seal(content) and (
+            hashed is None or hashed == file_digest(path / METRICS, remember=False)
+        ):
+            raise
+        found = f"{manifest.NAME} or {METRICS} is not as it was written ({type(error).__name__}: {error})"
+        raise InputError(f"{path}: {found}; r2llm verify says more") from error
 
 
 def metrics(path: Path) -> Mapping[str, Any]:

@@ -100,13 +100,14 @@ def worst(run_dir: Path, count: int) -> list[Verdict]:
 
 def _measures(run_dir: Path) -> dict[str, dict[str, tuple[float, float]]]:
     """The measures of each query before and after."""
-    found = record.read(run_dir).metrics if (run_dir / "manifest.json").is_file() else {}
-    before = found.get("first_stage", {}).get("per_query", {})
-    return {
-        query: {name: (before[query][name], value) for name, value in values.items()}
-        for query, values in found.get("per_query", {}).items()
-        if query in before
-    }
+    with record.shown(run_dir):
+        found = record.metrics(run_dir / record.METRICS)
+        before = found.get("first_stage", {}).get("per_query", {})
+        return {
+            query: {name: (float(before[query][name]), float(value)) for name, value in values.items()}
+            for query, values in found.get("per_query", {}).items()
+            if values and query in before
+        }
 
 
 def _first(values: Mapping[str, tuple[float, float]]) -> tuple[float, float]:

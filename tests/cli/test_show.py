@@ -207,3 +207,31 @@ def test_unknown_operations_are_not_shown(r2llm, toy: Path) -> None:
     shown = r2llm("show", "out").out
     assert "FLOPs" not in shown
     assert "RPP" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("manifest.json", ("schedule",), None),
+        ("manifest.json", ("environment", "hardware", "memory"), "much"),
+        ("manifest.json", ("config", "model"), "x"),
+        ("metrics.json", ("all", "nDCG@10"), None),
+        ("metrics.json", ("first_stage", "per_query", "q1", "nDCG@10"), None),
+    ],
+)
+def test_a_manifest_that_was_changed_is_one_line(r2llm, toy: Path, name: str, key: tuple, value: object) -> None:
+    r2llm("rerank", "--config", "toy.yaml", "--output", "out")
+    content = json.loads(Path("out", name).read_text())
+    part = content
+    for step in key[:-1]:
+        part = part[step]
+    if value is None:
+        del part[key[-1]]
+    else:
+        part[key[-1]] = value
+    Path("out", name).write_text(json.dumps(content))
+    words = ("inspect", "out", "--worst", 1) if "per_query" in key else ("show", "out")
+    done = r2llm(*words)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert done.err.startswith("error: out")
+    assert "verify" in done.err
