@@ -87,15 +87,12 @@ def worst(run_dir: Path, count: int) -> list[Verdict]:
     dataset = open_dataset(loaded)
     queries, qrels = dataset.queries(), dataset.qrels() or {}
     before, after = (runfile.read(run_dir / name)[0] for name in ("first_stage.trec", "run.trec"))
-    return [
-        verdict(
-            queries.get(query, Query(query, "")),
-            *([doc for doc, _ in run.get(query, ())] for run in (before, after)),
-            qrels.get(query, {}),
-            run_dir,
-        )
-        for query in sorted(losses, key=lambda query: losses[query])[:count]
-    ]
+    verdicts = []
+    for query in sorted(losses, key=lambda query: losses[query])[:count]:
+        orders = [[doc for doc, _ in run.get(query, ())] for run in (before, after)]
+        asked = queries.get(query, Query(query, ""))
+        verdicts.append(verdict(asked, orders[0], orders[1], qrels.get(query, {}), run_dir))
+    return verdicts
 
 
 def _measures(run_dir: Path) -> dict[str, dict[str, tuple[float, float]]]:
