@@ -30,7 +30,8 @@ def rows(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tu
     for number, (found, section) in enumerate(zip(ranked, settings, strict=False), 1):
         which, ranker = stage(number, ranked), found["ranker"]
         depth = f", the first {found['depth']}" if found.get("depth") else ""
-        yield f"{which}method", f"{ranker['method']} ({words(ranker['params'])}; {ranker['scoring']}){depth}"
+        said = "; ".join(filter(None, [words(ranker["params"]), str(ranker["scoring"])]))
+        yield f"{which}method", f"{ranker['method']} ({said}){depth}"
         yield f"{which}model", model(section.get("model") or config.get("model") or {})
     for name, prompt in manifest.get("prompts", {}).items():
         yield "prompt", f"{name}, {prompt['digest'][:SHORT]}"

@@ -94,6 +94,7 @@ def test_a_run_of_every_backend_is_shown(r2llm, toy: Path, tiny_t5: Path, stub: 
     shown = r2llm("show", "out")
     assert (shown.code, shown.err) == (0, "")
     facts = dict(line.split("\t") for line in shown.out.splitlines() if line.count("\t") == 1)
+    assert facts["method"].startswith(("setwise.heapsort (k 10, ", "pointwise.cross_encoder (l"))
     assert facts["model"].split(" (")[1].startswith(model[1:].split(", ")[0].removeprefix("backend: "))
     assert str(toy.parent) not in shown.out
     assert ("tokenizer sha256" in facts) == ("T5" in model)
