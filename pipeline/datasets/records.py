@@ -200,6 +200,8 @@ class QueryList:
                 raise self.faults[id_]
         wanted = list(judged)
         absent = [id_ for id_ in wanted if id_ not in self._places]
+        if len(absent) == len(wanted):  # then nothing can be measured, which is an error of its own
+            absent = []
         total = f"{len(self._places) + len(self.nameless)} queries"
         left_out = {
             f"{total}: no text": self.empty,

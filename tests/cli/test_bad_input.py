@@ -54,7 +54,7 @@ CASES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...], tuple[str, ...]]] 
     "qrels of other queries": ({"qrels.txt": "q9 0 d1 1\n"}, RERANK, ("judgements",)),
     "malformed qrels": ({"qrels.txt": "q1 0 d3 1\nq2 0 d1\n"}, RERANK, ("qrels.txt:2", "3 columns")),
     "documents that are not there": ({"toy.yaml": "docs.jsonl>no-docs.jsonl"}, RERANK, ("no-docs.jsonl",)),
-    "malformed documents": ({"docs.jsonl": '{"_id": "d1", "text": 5}\n'}, RERANK, ("docs.jsonl:1", "number")),
+    "malformed documents": ({"docs.jsonl": '{"_id": "d1", "text": {}}\n'}, RERANK, ("docs.jsonl:1", "text")),
     "unknown dataset": ({}, (*RERANK, "--set", "dataset=vaswanii"), ("vaswanii", "vaswani")),
     "dataset folder that is not there": ({}, (*RERANK, "--set", "dataset=./no-data"), ("./no-data",)),
     "index that is no index": (

@@ -83,9 +83,11 @@ def test_shards_of_other_settings_are_not_taken_for_these(r2llm, sharded: Path) 
     assert "2 folders hold shards of it" in done.err
 
 
-def test_shards_that_were_moved_are_merged_with_their_config(r2llm, sharded: Path) -> None:
-    """Their own config says where the dataset is from where they were."""
-    moved = Path("scratch/of/some/node")
+def test_shards_that_were_moved_are_merged_with_their_config(r2llm, sharded: Path, tmp_path_factory) -> None:
+    """Their own config says where the dataset is from where they were, or lies in a folder around them."""
+    shutil.copytree(sharded, "scratch/of/some/node")
+    assert r2llm("merge", "scratch/of/some/node").code == 0
+    moved = tmp_path_factory.mktemp("elsewhere") / "node"
     shutil.copytree(sharded, moved)
     lost = r2llm("merge", moved)
     assert (lost.code, lost.err.count("\n")) == (2, 1)

@@ -67,6 +67,8 @@ class Call:
     """What was wrong with the last reply, if it was none."""
     avoid: Replica | None = None
     """Where that was."""
+    hidden: bool = False
+    """Whether the last reply was an error although its status says success."""
     tokens: int = 0
     """What the answer cost."""
 
@@ -165,6 +167,7 @@ class Replicas(httpx2.AsyncBaseTransport):
                 raise httpx2.ReadTimeout(f"no reply within {self.timeout:g} s") from None
             if self._secret and self._secret in response.content:  # what is shown or kept of it has no key in it
                 response = _with(response, response.content.replace(self._secret, b"..."), response.status_code)
+            hidden = None
             if response.is_success:
                 body = _json(response.content)
                 hidden = hidden_status(body)
@@ -178,6 +181,7 @@ class Replicas(httpx2.AsyncBaseTransport):
                 response = _with(response, response.content, hidden)
             # What is refused is not paid for.
             call.trouble, call.malformed, call.avoid = f"status {response.status_code}", None, replica
+            call.hidden = hidden is not None
             if response.status_code >= 500:
                 self._failed(call, replica, request)
             elif self.stopped:

@@ -66,6 +66,7 @@ class Server:
         self.access = access
         self.replicas = Replicas(access.urls, access.timeout, budget, access.key)
         self.pace = Pace(self.replicas.replicas, access.requests_per_minute, access.tokens_per_minute)
+        self._answers = 0
         self._client = openai.AsyncOpenAI(
             base_url="http://replicas",
             api_key=access.key or "none",
@@ -123,13 +124,15 @@ class Server:
         """Send a request of about so many tokens until it is answered."""
         CALL.set(call)
         attempts = failures = 0
+        answers_before = self._answers
         while True:
             await self.pace.enter(tokens)
             attempts += 1
-            wait = None
+            wait, said = None, None
             try:
                 await send()
                 self.pace.answered()
+                self._answers += 1
                 return
             except openai.APIStatusError as error:
                 said = refusal(error.status_code, error.response.content, self.access.without_key)
@@ -146,6 +149,9 @@ class Server:
                 self.pace.leave(call.tokens - tokens if call.tokens else 0.0)
             failures += 1
             if failures > retries:
+                # A provider that reports a failure as success, while others are answered, fails at this prompt.
+                if isinstance(failure, FailedError) and said and call.hidden and self._answers > answers_before:
+                    raise DeclinedError(said.message)
                 raise failure
             if wait is None:
                 wait = min(FIRST_PAUSE * 2.0 ** (failures - 1), MOST_PAUSE) * random.uniform(0.75, 1)  # noqa: S311

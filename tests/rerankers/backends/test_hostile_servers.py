@@ -257,6 +257,7 @@ TABLE: list[Row] = [
     *((name, "chat", "first", fault, SAME) for name, fault in ONCE + CHAT_ONCE),
     *((name, "rerank", "first", fault, SAME) for name, fault in ONCE[::4]),
     *((name, "chat", "one", fault, 2) for name, fault in DECLINED),
+    ("a failure in a reply of success at one prompt", "chat", "one", says(200, error("Provider", code=502)), 2),
     *((name, "completions", "one", fault, 2) for name, fault in DECLINED[:11]),
     *((name, "rerank", "one", fault, 2) for name, fault in DECLINED[:10]),
     *(
