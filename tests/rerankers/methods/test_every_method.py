@@ -59,7 +59,7 @@ def test_a_ranking_is_a_permutation_and_its_costs_add_up(
     assert cost.unparsed == 0
     assert cost.rounds <= cost.asks
     assert cost.prompt_tokens is None if cost.asks else cost.prompt_tokens == 0
-    assert (cost.seconds is None) == (cost.cached > 0)
+    assert cost.seconds is not None  # an equal ask was answered in this execution too
     if issubclass(catalog.method(method).params, TopK):
         below = ranking.docs[options["k"] :]
         assert list(below) == sorted(below)
