@@ -155,7 +155,9 @@ class Replicas(httpx2.AsyncBaseTransport):
         self, call: Call, replica: Replica, url: yarl.URL, request: httpx2.Request
     ) -> tuple[httpx2.Response, Spending]:
         """A replica's response, checked where it is one of success, and what it cost."""
-        connection = replica.idle.pop() if replica.idle else self._connection(replica)
+        # After a reply that is none, a connection of its own: on a kept one another reply may be waiting.
+        keeps = replica.idle and call.malformed is None
+        connection = replica.idle.pop() if keeps else self._connection(replica)
         replica.asks += call.asks
         replica.used = self.attempts = self.attempts + 1
         sound = False
