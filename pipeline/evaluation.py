@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from .config import Loaded
 from .datasets import Dataset
 from .evaluate import Metrics
 from .progress import Listener
+from .runs import manifest
 from .runs.shards import Shard
 
 RANKINGS = ("run.trec", "first_stage.trec")
@@ -134,7 +134,6 @@ def _ranking(folder: Path) -> Path:
 def _manifest(folder: Path) -> dict[str, Any]:
     """Return what a folder's manifest says; empty where there is none that can be read."""
     try:
-        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return manifest.read(folder / manifest.NAME)
+    except InputError:
         return {}
-    return content if isinstance(content, dict) else {}
