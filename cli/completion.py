@@ -11,7 +11,7 @@ from pathlib import Path
 
 def configs(incomplete: str) -> list[str]:
     """Shipped experiments by name, and YAML files by path."""
-    from ..pipeline import config
+    from ..pipeline.configs import load as config
 
     return [*config.names(), *(path for path in _paths(incomplete) if path.endswith((".yaml", ".yml")))]
 

@@ -48,8 +48,8 @@ def estimate(
     Simulated answers stand in for the model's; the model itself is only asked to see how fast it is, and for some
     queries where you say so.
     """
-    from ..pipeline import config as configs
     from ..pipeline import estimate as estimates
+    from ..pipeline.configs import load as configs
     from . import console
 
     listener = console.listener(quiet)

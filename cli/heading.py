@@ -19,7 +19,7 @@ UNSAID = ("backend", "name", "answers")
 
 def rows(manifest: Mapping[str, Any], metrics: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield names and values out of a manifest and a `metrics.json`; what they do not know is left out."""
-    from ..pipeline.runs.manifest import stages
+    from ..pipeline.run.manifest import stages
 
     config, experiment = manifest.get("config", {}), manifest.get("experiment", {})
     for name in ("dataset", "first_stage"):

@@ -12,8 +12,8 @@ from ..rerankers.errors import InputError
 from . import console, heading, options
 
 if TYPE_CHECKING:
-    from ..pipeline.runs.inspection import Asked, StageTold, Story
-    from ..pipeline.runs.verdicts import Verdict
+    from ..pipeline.inspect import Asked, StageTold, Story
+    from ..pipeline.run.verdicts import Verdict
     from ..rerankers.types import Cost
 
 SHOWN = 20
@@ -37,7 +37,8 @@ def inspect(
 
     Answers come from the run's ledger: no model is needed.
     """
-    from ..pipeline.runs import inspection, verdicts
+    from ..pipeline import inspect as inspection
+    from ..pipeline.run import verdicts
 
     if (query is None) == (worst is None):
         raise InputError("inspect needs one of --query ID and --worst N")
@@ -57,7 +58,7 @@ def inspect(
 
 
 def _show_verdict(verdict: Verdict) -> None:
-    from ..pipeline.runs.verdicts import FATES, TOP
+    from ..pipeline.run.verdicts import FATES, TOP
 
     console.line(f"query {verdict.query.id}: {verdict.query.text}")
     for name, (before, after) in verdict.measures.items():

@@ -21,7 +21,7 @@ def export(
 
     A replay is `model: {backend: replay, answers: OUT.sqlite}` in the config of the recording.
     """
-    from ..pipeline.runs import ledgers
+    from ..pipeline.run import ledgers
     from . import console
 
     answers = ledgers.export(ledger, out)
@@ -34,7 +34,7 @@ def info(ledger: LedgerFile, as_json: options.Json = False) -> None:
     import dataclasses
     import json
 
-    from ..pipeline.runs import ledgers
+    from ..pipeline.run import ledgers
     from . import console
 
     found = dataclasses.asdict(ledgers.info(ledger))
@@ -50,7 +50,7 @@ def info(ledger: LedgerFile, as_json: options.Json = False) -> None:
 @app.command("verify")
 def verify(ledger: LedgerFile, as_json: options.Json = False) -> None:
     """Check a ledger: SQLite's integrity check, and every row read. Exit 1 where something is wrong."""
-    from ..pipeline.runs import ledgers
+    from ..pipeline.run import ledgers
     from . import console
 
     faults = ledgers.faults(ledger)

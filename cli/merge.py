@@ -32,9 +32,9 @@ def merge(
     Each shard is verified first. The files are joined, the measures are computed over all queries, and the manifest
     says which shards it was. Needs the dataset's queries and judgements, and no model.
     """
-    from ..pipeline import config as configs
     from ..pipeline import experiment
-    from ..pipeline.runs import merging
+    from ..pipeline import shards as merging
+    from ..pipeline.configs import load as configs
     from ..rerankers.errors import InputError
     from . import console, results
 

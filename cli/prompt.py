@@ -7,7 +7,7 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..pipeline.prompt_preview import Preview
+    from ..pipeline.preview import Preview
 
 
 def prompt(
@@ -24,7 +24,7 @@ def prompt(
     """
     import dataclasses
 
-    from ..pipeline import prompt_preview
+    from ..pipeline import preview as prompt_preview
     from . import console
 
     found = prompt_preview.preview(config, settings or (), query, console.listener(quiet), stage)

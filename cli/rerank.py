@@ -24,9 +24,9 @@ def rerank(
     With --shard each of several processes, such as the tasks of a job array, ranks its part of the queries in a folder
     of its own; `r2llm merge` makes one run of them.
     """
-    from ..pipeline import config as configs
     from ..pipeline import experiment
-    from ..pipeline.runs.shards import Shard
+    from ..pipeline.configs import load as configs
+    from ..pipeline.run.shards import Shard
     from . import console, results
 
     listener = console.listener(quiet)

@@ -11,7 +11,7 @@ from . import console, heading
 if TYPE_CHECKING:
     from ..pipeline.evaluate import Metrics
     from ..pipeline.experiment import Outcome
-    from ..pipeline.runs.costs import Summary
+    from ..pipeline.run.costs import Summary
 
 
 FIGURES = ("mean", "p50", "p95", "total")
@@ -33,7 +33,7 @@ def show(outcome: Outcome, *, as_json: bool) -> None:
 
 
 def _show(outcome: Outcome) -> None:
-    from ..pipeline.runs import record
+    from ..pipeline.run import read as record
 
     kind = " (simulated answers: not a model's result)" if outcome.simulated else ""
     part = f", shard {outcome.shard}" if outcome.shard else ""

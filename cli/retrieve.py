@@ -12,8 +12,8 @@ def retrieve(
     quiet: options.Quiet = False,
 ) -> None:
     """Do the first stage alone, and evaluate it where there are relevance judgements."""
-    from ..pipeline import config as configs
     from ..pipeline import experiment
+    from ..pipeline.configs import load as configs
     from . import console, results
 
     listener = console.listener(quiet)

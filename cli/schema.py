@@ -3,7 +3,7 @@
 
 def schema() -> None:
     """Print the JSON Schema by which editors complete and check a config; it ships as configs/schema.json."""
-    from ..pipeline import schema as schemas
+    from ..pipeline.configs import json_schema as schemas
     from . import console
 
     console.block(schemas.text().rstrip("\n"))

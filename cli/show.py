@@ -12,7 +12,7 @@ from . import heading, options
 from .heading import SHORT
 
 if TYPE_CHECKING:
-    from ..pipeline.runs.record import Record
+    from ..pipeline.run.read import Record
 
 GIB = 2**30
 
@@ -25,7 +25,7 @@ def show(
     as_json: options.Json = False,
 ) -> None:
     """Show a run: what was run, with what, when, at what cost, and how it measured. `verify` checks it."""
-    from ..pipeline.runs import record
+    from ..pipeline.run import read as record
     from . import console
 
     found = record.read(run_dir)
@@ -87,7 +87,7 @@ def _facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _ranking(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    from ..pipeline.runs.manifest import stages
+    from ..pipeline.run.manifest import stages
 
     found = stages(manifest.get("experiment", {}))
     for number, stage in enumerate(found, 1):
@@ -98,7 +98,7 @@ def _ranking(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _model(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    from ..pipeline.runs.manifest import models
+    from ..pipeline.run.manifest import models
 
     config = manifest.get("config", {})
     stages = config.get("stages") or [config]

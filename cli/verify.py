@@ -20,7 +20,7 @@ def verify(
     """
     import dataclasses
 
-    from ..pipeline.runs import verification
+    from ..pipeline import verify as verification
     from . import console
 
     checks = verification.verify(run_dir, console.listener(quiet))

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from ..rerankers.errors import BackendError, InputError, R2llmError
 from . import baseline as baselines
-from . import config as configs
 from . import evaluate, experiment
 from .baseline import EXACT, TOP, Baseline, QueryResult
-from .config import Expected, Loaded
+from .configs import load as configs
+from .configs.load import Expected, Loaded
 from .experiment import Outcome
+from .first_stage.retrieve import chosen_queries, open_dataset
 from .progress import Listener
-from .retrieve import chosen_queries, open_dataset
 
 Figure = float | None
 """A measure or a count; null where it was not taken, as tokens without a tokenizer."""

@@ -15,11 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from ..rerankers.digests import cache_folder
 from ..rerankers.errors import R2llmError
+from ..rerankers.hashing import cache_folder
 from ..rerankers.types import Query
-from . import java, lucene
 from .files import reason
+from .first_stage import java, lucene
 
 GB = 10**9
 

@@ -20,7 +20,7 @@ from functools import reduce
 from itertools import islice
 
 from ..rerankers import api
-from ..rerankers.backends import Backend, Grades, usd_of
+from ..rerankers.backends.base import Backend, Grades, usd_of
 from ..rerankers.cascade import Cascade
 from ..rerankers.cascade import Stage as CascadeStage
 from ..rerankers.errors import InputError
@@ -28,12 +28,12 @@ from ..rerankers.ledger import Ledger
 from ..rerankers.scheduler import IN_FLIGHT
 from ..rerankers.types import Candidates, Cost, plus
 from . import request_sizes, trial
-from .config import Loaded, Stage, model_options
+from .configs.load import Loaded, Stage, model_options
+from .first_stage.retrieve import FirstStage, retrieve
 from .judges import OTHER_RULES, Judge, Rule, Stratum, open_rule
+from .preview import open_without_weights
 from .progress import Advance, Listener
-from .prompt_preview import open_without_weights
 from .request_sizes import Answered, Sizes
-from .retrieve import FirstStage, retrieve
 from .trial import UNKNOWN, Figure, Trial
 
 COMPARED = 10

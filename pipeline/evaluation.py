@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ..rerankers.errors import InputError, R2llmError
-from . import config as configs
-from . import datasets, evaluate, experiment, retrieve, runfile
-from .config import Loaded
+from . import datasets, evaluate, experiment
+from .configs import load as configs
+from .configs.load import Loaded
 from .datasets import Dataset
 from .evaluate import Metrics
+from .first_stage import retrieve
 from .progress import Listener
-from .runs import manifest
-from .runs.shards import Shard
+from .run import manifest, runfile
+from .run.shards import Shard
 
 RANKINGS = ("run.trec", "first_stage.trec")
 """The last ranking of a run is the first of these that it has."""

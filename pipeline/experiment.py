@@ -16,30 +16,32 @@ from typing import Any, cast
 import yaml
 
 from ..rerankers import catalog
-from ..rerankers.backends import Backend, ModelOptions, Setting, closed_after
+from ..rerankers.backends.base import Backend, ModelOptions, Setting, closed_after
 from ..rerankers.backends.replay import LedgerReplay
 from ..rerankers.cascade import Cascade, Ranked, Stage
-from ..rerankers.digests import file_digest
 from ..rerankers.errors import InputError, StoppedError
+from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
 from ..rerankers.ranker import Ranker
 from ..rerankers.shared_ledger import SharedLedger
 from ..rerankers.types import Cost, Query
-from . import config as configs
-from . import contents, evaluate, fusion, runfile
-from .config import DATASETS, SHIPPED, Config, Expected, Loaded, paths
+from . import contents, evaluate, fusion
+from . import shards as merging
+from .configs import load as configs
+from .configs.load import DATASETS, SHIPPED, Config, Expected, Loaded, paths
+from .configs.yaml_files import value_at
 from .datasets import Dataset, Docs
 from .evaluate import Metrics, Qrels
 from .files import json_lines
+from .first_stage.retrieve import FirstStage, chosen_queries, open_dataset, retrieve
 from .fusion import RERANKED
 from .progress import Listener, Noting
-from .retrieve import FirstStage, chosen_queries, open_dataset, retrieve
-from .runs import costs, environment, ir_metadata, manifest, merging, record, unread
-from .runs.efficiency import Efficiency, efficiency
-from .runs.executions import Executions, last_change, now
-from .runs.folder import RunFolder, check_is_free
-from .runs.shards import Shard
-from .yaml_files import value_at
+from .run import costs, environment, ir_metadata, manifest, runfile, unread
+from .run import read as record
+from .run.efficiency import Efficiency, efficiency
+from .run.executions import Executions, last_change, now
+from .run.folder import RunFolder, check_is_free
+from .run.shards import Shard
 
 LEDGER = "ledger.sqlite"
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..rerankers import fusion
-from ..rerankers.digests import file_digest
 from ..rerankers.errors import InputError
+from ..rerankers.hashing import file_digest
 from ..rerankers.types import Ranking
-from . import runfile
-from .config import FIRST_STAGE, Config, Fuse
+from .configs.load import FIRST_STAGE, Config, Fuse
+from .first_stage.retrieve import FirstStage
 from .progress import Listener
-from .retrieve import FirstStage
-from .runfile import Run
+from .run import runfile
+from .run.runfile import Run
 
 RERANKED = "reranked.trec"
 """The file that holds the order before it was fused, with the scores that were fused."""

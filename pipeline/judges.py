@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ..rerankers import api
-from ..rerankers.backends import Backend, Grades, Request
-from ..rerankers.backends.inputs.tokens import Tokens
-from ..rerankers.prompts.answers import Reply
+from ..rerankers.answers.reading import Reply
+from ..rerankers.backends._tokens.tokens import Tokens
+from ..rerankers.backends.base import Backend, Grades, Request
 from ..rerankers.types import AskKind
-from .runfile import Run
+from .run.runfile import Run
 
 Rule = Literal["likely", "first", "inverse", "random"]
 """Who answers: a model as models are, one that always names the document presented first, one for whom the last

@@ -15,8 +15,9 @@ from pydantic_core import to_jsonable_python
 
 from ..rerankers import catalog
 from ..rerankers.errors import InputError
-from ..rerankers.prompts import prompts
-from . import config, yaml_files
+from ..rerankers.prompts import template as prompts
+from .configs import load as config
+from .configs import yaml_files
 
 Row = tuple[str, ...]
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..rerankers.backends import Backend, Request, shape_of
-from ..rerankers.backends.inputs.tokens import Tokens
+from ..rerankers.answers.reading import Reading, Reply, read
+from ..rerankers.backends._tokens.tokens import Tokens
+from ..rerankers.backends.base import Backend, Request, shape_of
 from ..rerankers.flops import Shape, corrections, of_answer, readings
-from ..rerankers.prompts.answers import Reading, Reply, read
 from .progress import Advance
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..rerankers import api
-from ..rerankers.backends import Backend, Grades, Request
+from ..rerankers.answers.reading import Reply
+from ..rerankers.backends.base import Backend, Grades, Request
 from ..rerankers.cascade import Cascade, Stage
 from ..rerankers.ledger import Ledger
-from ..rerankers.prompts.answers import Reply
 from ..rerankers.types import Candidates, Cost
-from .config import Loaded
+from .configs.load import Loaded
 
 
 @dataclass(frozen=True, slots=True)

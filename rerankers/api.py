@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, ValidationError
 
 from . import catalog
-from .backends import Backend, Grades, Setting, closed_after
+from .backends.base import Backend, Grades, Setting, closed_after
 from .errors import InputError
 from .ledger import Ledger
 from .ranker import Ranker, RankerOptions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
 
-from .backends import Backend
+from .backends.base import Backend
 from .ledger import Ledger
 from .passages import PassageRanking
 from .ranker import Ranker

@@ -43,7 +43,7 @@ def prompts() -> list[str]:
 
 def backends() -> list[str]:
     """The names of all backends."""
-    return _names(path.stem for path in (HERE / "backends").glob("*.py"))
+    return _names(path.stem for path in (HERE / "backends").glob("*.py") if path.stem != "base")
 
 
 def method(name: str) -> Method:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .prompts.prompts import Architecture, Prompt
+from .prompts.template import Architecture, Prompt
 from .types import Ask
 
 PETA = 1e15

@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from zlib import crc32
 
+from .answers.reading import Reply
 from .errors import InputError, R2llmError
-from .prompts.answers import Reply
 
 COLUMNS = "key, query_id, text, scores, prompt_tokens, completion_tokens"
 """Those of the content; `checksum` and `execution` are about it."""

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import catalog
-from .backends import Backend, Decoding, Request, Terms
+from .answers.parsing import LabelRule
+from .answers.reading import Reading, Reply, read
+from .backends.base import Backend, Decoding, Request, Terms
 from .errors import InputError
 from .passages import Passages, ranked_by_passages, scores_documents, split
-from .prompts import prompts
-from .prompts.answers import Reading, Reply, read
-from .prompts.parsing import LabelRule
-from .prompts.prompts import Architecture, Prompt, Stops
+from .prompts import template as prompts
+from .prompts.template import Architecture, Prompt, Stops
 from .types import Answer, Ask, AskKind, Candidates, Params, Scoring, Seeded, Steps
 
 RETRIES = 3

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .backends import Backend, Request, shape_of, usd_of
+from .answers.reading import Reply
+from .backends.base import Backend, Request, shape_of, usd_of
 from .errors import BackendError, R2llmError
 from .flops import Shape, of_answer, readings
 from .ledger import ELSEWHERE, Ledger
-from .prompts.answers import Reply
 from .ranker import RETRIES, Ranker, Requests
 from .shared_ledger import SharedLedger
 from .types import Answer, Ask, AskKind, Candidates, Cost, Ranking, Steps, plus

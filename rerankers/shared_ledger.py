@@ -26,10 +26,10 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 
-from .digests import file_digest
+from .answers.reading import Reply
 from .errors import InputError, R2llmError
+from .hashing import file_digest
 from .ledger import Ledger, Stored
-from .prompts.answers import Reply
 
 Row = tuple[bytes, str, Reply]
 """A key, the query that asked first, and the reply."""

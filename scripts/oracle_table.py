@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from statistics import fmean
 
-from r2llm.pipeline import config, evaluate
+from r2llm.pipeline import evaluate
+from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.first_stage.retrieve import FirstStage, retrieve
 from r2llm.pipeline.progress import Listener
-from r2llm.pipeline.retrieve import FirstStage, retrieve
 from r2llm.rerankers import api, catalog
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker

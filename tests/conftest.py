@@ -13,10 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
-from r2llm.rerankers.backends import Backend, Queue, Request
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends.base import Backend, Queue, Request
 from r2llm.rerankers.ledger import Ledger
-from r2llm.rerankers.prompts.answers import Reply
-from r2llm.rerankers.prompts.prompts import Architecture
+from r2llm.rerankers.prompts.template import Architecture
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
 from r2llm.rerankers.types import Candidates, Cost, Doc, Query, Ranking

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
-from r2llm.pipeline.config import Fuse, Stage
+from r2llm.pipeline.configs.load import Fuse, Stage
 from r2llm.rerankers import catalog
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.passages import Passages
-from r2llm.rerankers.prompts import prompts
+from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker, RankerOptions
 from r2llm.rerankers.scheduler import comparisons
 from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query, Ranking, Steps

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ...rerankers.types import Query
-from ..runfile import Run
+from ..run.runfile import Run
 from .records import Qrels, QueryList
 
 

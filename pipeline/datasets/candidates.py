@@ -20,22 +20,11 @@ from typing import Any
 
 from ...rerankers.types import Query
 from ..files import fault, json_kind
-from ..runfile import Run
+from ..run.runfile import Run
 from .base import Docs
 from .corpus import TextStore
 from .local import Files
-from .records import (
-    DOC_IDS,
-    QUERY_IDS,
-    QueryList,
-    Spot,
-    document_text,
-    identifier,
-    numeric,
-    plain_text,
-    records,
-    unfit,
-)
+from .records import DOC_IDS, QUERY_IDS, QueryList, Spot, document_text, identifier, numeric, plain_text, records, unfit
 
 _LISTS = ("hits", "candidates", "docs")
 

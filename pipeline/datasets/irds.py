@@ -15,7 +15,7 @@ from typing import Any
 
 from ...rerankers.errors import InputError
 from ..files import reason
-from ..runfile import Run
+from ..run.runfile import Run
 from .base import Dataset, takes_queries_from_documents
 from .corpus import KeptDocs
 from .records import Qrels, QueryList, clean

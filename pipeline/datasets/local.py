@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from ...rerankers.digests import file_digest
 from ...rerankers.errors import InputError
+from ...rerankers.hashing import file_digest
 from ...rerankers.types import Query
 from ..files import SUFFIXES
 from .base import Dataset, Docs, takes_queries_from_documents

@@ -20,17 +20,17 @@ from urllib.parse import urlsplit
 import yarl
 from pydantic import Field
 
-from ..digests import file_digest
 from ..errors import InputError
+from ..hashing import file_digest
 from ..prices import Price, price_of
-from ..prompts.prompts import Architecture
-from . import Answered, Backend, Request, Setting
-from .inputs.chat_templates import TemplateOptions
-from .inputs.tokens import Tokens
-from .models.loading import TOKENIZER_FILES, Source, combined, load, locate
-from .servers.budget import Limits
-from .servers.conversation import Conversation
-from .servers.dispatch import Dispatch
+from ..prompts.template import Architecture
+from ._local.loading import TOKENIZER_FILES, Source, combined, load, locate
+from ._server.budget import Limits
+from ._server.conversation import Conversation
+from ._server.dispatch import Dispatch
+from ._tokens.chat_templates import TemplateOptions
+from ._tokens.tokens import Tokens
+from .base import Answered, Backend, Request, Setting
 
 EXAMPLE = "such as http://localhost:8000/v1"
 

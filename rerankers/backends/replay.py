@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import Field
 
+from ..answers.reading import Reply
 from ..errors import InputError
 from ..ledger import Ledger
-from ..prompts.answers import Reply
-from ..prompts.prompts import Architecture
-from . import Backend, ModelOptions, Queue, Request, Setting
+from ..prompts.template import Architecture
+from .base import Backend, ModelOptions, Queue, Request, Setting
 
 SHOWN = 16
 """How many characters of a model's values are told: enough of a hash to tell models apart."""

@@ -20,10 +20,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from ..answers.reading import Reply
 from ..errors import InputError
-from ..prompts.answers import Reply
-from ..prompts.prompts import Architecture
-from . import Backend, Grades, ModelOptions, Queue, Request, Setting
+from ..prompts.template import Architecture
+from .base import Backend, Grades, ModelOptions, Queue, Request, Setting
 
 SURELY_NOT = -1000.0
 """The log-probability of what is not answered: finite, so that it can be written as JSON."""

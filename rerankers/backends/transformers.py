@@ -20,17 +20,17 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ..errors import BackendError, InputError, R2llmError
-from ..prompts.prompts import Architecture
-from . import Answered, Backend, Queue, Request, Setting, Terms
-from .engine.cross_encoders import CrossEncoder
-from .engine.generation import Writer
-from .engine.passes import Passes, compile_error, compiled
-from .engine.scores import first_token_scores, target_scores, whole_label_scores
-from .inputs.batches import Batch, Prepared, planned
-from .inputs.tokens import Tokens
-from .models.devices import out_of_memory, slow_in_software
-from .models.loading import one_line
-from .models.weights import WeightOptions, Weights
+from ..prompts.template import Architecture
+from ._local.cross_encoders import CrossEncoder
+from ._local.devices import out_of_memory, slow_in_software
+from ._local.generation import Writer
+from ._local.loading import one_line
+from ._local.passes import Passes, compile_error, compiled
+from ._local.scores import first_token_scores, target_scores, whole_label_scores
+from ._local.weights import WeightOptions, Weights
+from ._tokens.batches import Batch, Prepared, planned
+from ._tokens.tokens import Tokens
+from .base import Answered, Backend, Queue, Request, Setting, Terms
 
 WINDOW = 512
 """So many of the waiting requests are tokenised at once, and batched by length among themselves."""

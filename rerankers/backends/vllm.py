@@ -17,16 +17,16 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from ..answers.reading import Reply
 from ..errors import BackendError, InputError
-from ..prompts.answers import Reply
-from ..prompts.prompts import Architecture
-from . import Backend, Queue, Request, Setting
-from ._vllm_engine import Engine, require, version
-from .inputs.batches import Prepared
-from .inputs.chat_templates import TemplateOptions
-from .inputs.tokens import Tokens
-from .models.devices import device_of, dtype_of
-from .models.loading import described, load, locate
+from ..prompts.template import Architecture
+from ._local.devices import device_of, dtype_of
+from ._local.loading import described, load, locate
+from ._local.vllm_engine import Engine, require, version
+from ._tokens.batches import Prepared
+from ._tokens.chat_templates import TemplateOptions
+from ._tokens.tokens import Tokens
+from .base import Backend, Queue, Request, Setting
 
 OPEN = 1024
 """So many requests the engine holds at most: enough for its batches, and while it computes, the next are tokenised."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 from plain import METHODS, options_of, parser_of
-from r2llm.pipeline import runfile
+from r2llm.pipeline.run import runfile
 
 GIB = 2**30
 

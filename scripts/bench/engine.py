@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 from plain import METHODS, Plain, StandIn, asked, candidates, opened, options_of, parser_of, ranked
-from r2llm.rerankers.backends import Answered, Backend
-from r2llm.rerankers.prompts.prompts import Prompt
+from r2llm.rerankers.backends.base import Answered, Backend
+from r2llm.rerankers.prompts.template import Prompt
 
 TOGETHER = 64
 """So many asks are put to one after the other."""

@@ -21,9 +21,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from r2llm.rerankers.backends import Setting, simulated
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends import simulated
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.ledger import Ledger
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
 from r2llm.rerankers.types import Answer, Candidates, Doc, Query

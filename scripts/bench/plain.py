@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from r2llm.pipeline import config, runfile
+from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.first_stage.retrieve import retrieve
 from r2llm.pipeline.progress import Listener
-from r2llm.pipeline.retrieve import retrieve
-from r2llm.rerankers.backends import Answered, Backend, Queue, Request, Setting, transformers
+from r2llm.pipeline.run import runfile
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends import transformers
+from r2llm.rerankers.backends.base import Answered, Backend, Queue, Request, Setting
 from r2llm.rerankers.ledger import Ledger
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
 from r2llm.rerankers.types import Candidates, Cost

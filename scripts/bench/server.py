@@ -25,8 +25,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from r2llm.rerankers.backends import Setting, openai
-from r2llm.rerankers.backends.servers.dispatch import Dispatch
+from r2llm.rerankers.backends import openai
+from r2llm.rerankers.backends._server.dispatch import Dispatch
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler

@@ -21,11 +21,12 @@ from itertools import islice
 from typing import Any
 
 import yaml
-from r2llm.pipeline import config
+from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.first_stage.retrieve import retrieve
 from r2llm.pipeline.progress import Listener
-from r2llm.pipeline.retrieve import retrieve
-from r2llm.rerankers.backends import Backend, Request, Setting, openai, vllm
-from r2llm.rerankers.backends.inputs.batches import Prepared
+from r2llm.rerankers.backends import openai, vllm
+from r2llm.rerankers.backends._tokens.batches import Prepared
+from r2llm.rerankers.backends.base import Backend, Request, Setting
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.scheduler import Scheduler

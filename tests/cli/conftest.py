@@ -100,7 +100,7 @@ def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tokenizers
     import torch
     import transformers
-    from r2llm.pipeline.config import SHIPPED
+    from r2llm.pipeline.configs.load import SHIPPED
 
     folder = tmp_path_factory.mktemp("models") / "tiny-t5"
     passages = (SHIPPED / "quickstart" / "corpus.jsonl").read_text(encoding="utf-8").splitlines()

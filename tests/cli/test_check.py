@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from r2llm.cli import main
-from r2llm.pipeline.config import SHIPPED
+from r2llm.pipeline.configs.load import SHIPPED
 
 ROOT = SHIPPED.parent
 BASELINE = ROOT / "runs" / "baselines" / "quickstart.json"

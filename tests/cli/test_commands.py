@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.cli.main import app
-from r2llm.pipeline.config import SHIPPED
+from r2llm.pipeline.configs.load import SHIPPED
 from r2llm.rerankers import catalog
 
 QUICKSTART_RUN_FILES = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.cli.listing import What
-from r2llm.pipeline import config
+from r2llm.pipeline.configs import load as config
 
 COMMAND = "import sys; sys.argv[0] = 'r2llm'; from r2llm.cli.main import main; main()"
 """What the installed command does."""

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline.runs import record
+from r2llm.pipeline.run import read as record
 
 HOSTILE = "\x1b]0;title\x07\x1b[31m\x9b2J\x7f\u202e\u2028[red]:smile:"
 """What would set a terminal's title, clear it, turn it right to left, and end a line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from r2llm.pipeline import schema
+from r2llm.pipeline.configs import json_schema as schema
 
 
 def test_it_prints_the_shipped_file(r2llm) -> None:

@@ -9,9 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import check, config, experiment
+from r2llm.pipeline import check, experiment
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.progress import Listener
-from r2llm.pipeline.runs import ledgers
+from r2llm.pipeline.run import ledgers
 from r2llm.rerankers.ledger import Ledger
 
 FOLDER = Path(__file__).parents[2] / "runs" / "baselines" / "tiny-t5"

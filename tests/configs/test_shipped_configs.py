@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import config, experiment, listing
+from r2llm.pipeline import experiment, listing
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.progress import Listener
 
 

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import check, config, experiment, prompt_preview, runfile
+from r2llm.pipeline import check, experiment
+from r2llm.pipeline import inspect as inspection
+from r2llm.pipeline import preview as prompt_preview
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.experiment import Outcome
-from r2llm.pipeline.runs import costs, inspection, record
-from r2llm.pipeline.runs.verification import verify
+from r2llm.pipeline.run import costs, runfile
+from r2llm.pipeline.run import read as record
+from r2llm.pipeline.verify import verify
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.ledger import Ledger
 

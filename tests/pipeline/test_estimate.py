@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import config, experiment
+from r2llm.pipeline import experiment
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.estimate import COUNTS, Effort, Estimate, estimate
 from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.progress import Listener

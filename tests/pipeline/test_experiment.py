@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 import yaml
-from r2llm.pipeline import config, experiment
+from r2llm.pipeline import experiment
+from r2llm.pipeline import inspect as inspection
+from r2llm.pipeline import verify as verification
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.experiment import Outcome
-from r2llm.pipeline.runs import inspection, record, verification
-from r2llm.pipeline.runs import manifest as manifests
-from r2llm.pipeline.runs.folder import RunFolder
-from r2llm.pipeline.runs.shards import Shard
+from r2llm.pipeline.run import manifest as manifests
+from r2llm.pipeline.run import read as record
+from r2llm.pipeline.run.folder import RunFolder
+from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.errors import InputError, StoppedError
 
@@ -147,7 +150,7 @@ def test_the_manifest_says_what_and_with_what(toy: Path, heard) -> None:
 
 
 def test_a_run_file_with_a_lost_document_cannot_be_written(toy: Path) -> None:
-    from r2llm.pipeline import runfile
+    from r2llm.pipeline.run import runfile
 
     with pytest.raises(InputError, match="candidate d2 is lost"):
         runfile.write(toy / "r.trec", {"q": ["d1"]}, {"q": ["d1", "d2"]}, "t")

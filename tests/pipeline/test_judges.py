@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from r2llm.pipeline import judges
 from r2llm.pipeline.judges import Judge, open_rule
-from r2llm.rerankers.backends import Request, simulated
+from r2llm.rerankers.backends import simulated
+from r2llm.rerankers.backends.base import Request
 from r2llm.rerankers.types import Candidates
 
 HEAPSORT = {"method": "setwise.heapsort", "k": 3}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from r2llm.pipeline import config, listing
+from r2llm.pipeline import listing
+from r2llm.pipeline.configs import load as config
 from r2llm.rerankers import catalog
 from r2llm.rerankers.errors import InputError
 

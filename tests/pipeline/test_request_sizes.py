@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from r2llm.pipeline import request_sizes
 from r2llm.pipeline.request_sizes import ask
-from r2llm.rerankers.backends import Queue, Request
-from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends.base import Queue, Request
 from r2llm.rerankers.ranker import Ranker, Requests
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import config, experiment
+from r2llm.pipeline import experiment
+from r2llm.pipeline import verify as verification
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.experiment import Outcome
-from r2llm.pipeline.runs import executions, verification
-from r2llm.pipeline.runs.shards import Shard
+from r2llm.pipeline.run import executions
+from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers import shared_ledger
 from r2llm.rerankers.errors import InputError
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from r2llm.rerankers import cascade as cascades
-from r2llm.rerankers.backends import Setting, simulated
+from r2llm.rerankers.backends import simulated
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.cascade import Cascade, Ranked, Stage
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
@@ -110,7 +111,7 @@ def test_scores_are_those_of_a_last_stage_that_scored_all(make_candidates) -> No
 
 
 def test_documents_go_on_as_their_best_passages_with_their_first_stage_scores(rule_backend) -> None:
-    from r2llm.rerankers.prompts.answers import Reply
+    from r2llm.rerankers.answers.reading import Reply
 
     def judge(request: Any) -> Reply:
         if request.ask.kind == "score":

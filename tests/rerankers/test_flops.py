@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from r2llm.rerankers.flops import Shape, corrections, flops, of_answer, qpp, readings, rpp
-from r2llm.rerankers.prompts import prompts
+from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.types import likelihood, score
 
 QWEN_7B = Shape("decoder_only", layers=28, width=3584, ffn=18944, group=7, gated=True, vocabulary=152_064)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.errors import InputError, R2llmError
 from r2llm.rerankers.ledger import Ledger
-from r2llm.rerankers.prompts.answers import Reply
 
 COUNTS = st.none() | st.integers(0, 2**40)
 REPLIES = st.builds(
@@ -33,7 +33,7 @@ import hashlib, sys
 from pathlib import Path
 from r2llm.rerankers.errors import R2llmError
 from r2llm.rerankers.ledger import Ledger
-from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.answers.reading import Reply
 
 ledger = Ledger(Path(sys.argv[1]))
 number = 0
@@ -185,7 +185,7 @@ def test_a_process_that_ends_inside_a_transaction_leaves_the_batches_before(tmp_
     path = tmp_path / "ledger.sqlite"
     script = (
         "import os, sys\nfrom pathlib import Path\n"
-        "from r2llm.rerankers.ledger import Ledger\nfrom r2llm.rerankers.prompts.answers import Reply\n"
+        "from r2llm.rerankers.ledger import Ledger\nfrom r2llm.rerankers.answers.reading import Reply\n"
         "ledger = Ledger(Path(sys.argv[1]))\n"
         "ledger.add([(b'a', 'q', Reply(text='A')), (b'b', 'q', Reply(text='B'))])\n"
         # SQLite reports each statement before it is run: this dies when the second batch is about to be committed.

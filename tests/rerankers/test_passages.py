@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from r2llm.rerankers import passages
-from r2llm.rerankers.backends import Backend, Request
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends.base import Backend, Request
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.passages import Passages
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.types import Candidates, Cost, Doc, Query, Ranking
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from r2llm.rerankers import catalog
+from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.errors import InputError
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import Ask, Candidates, Doc, Query, choose, score
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from r2llm.rerankers import scheduler
-from r2llm.rerankers.backends import Queue, Request, Setting, simulated
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends import simulated
+from r2llm.rerankers.backends.base import Queue, Request, Setting
 from r2llm.rerankers.errors import BackendError, R2llmError
 from r2llm.rerankers.flops import Shape, of_answer
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.prices import Price
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import RETRIES
 from r2llm.rerankers.types import Ask, choose, compare, permute, rate, score, select, write
 

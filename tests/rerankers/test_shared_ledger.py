@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from r2llm.rerankers import shared_ledger
-from r2llm.rerankers.backends import Request
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends.base import Request
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ledger import Ledger
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.scheduler import Scheduler
 from r2llm.rerankers.shared_ledger import SharedLedger
 
@@ -28,7 +28,7 @@ HAMMER = """
 import random, sys
 from pathlib import Path
 from r2llm.rerankers import shared_ledger
-from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.answers.reading import Reply
 
 shared_ledger.BATCH, shared_ledger.FAN_IN, shared_ledger.REFRESH = 15, 3, 0.0
 folder, seed, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -16,9 +16,11 @@ from math import log2
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import config, evaluation, experiment, runfile
+from r2llm.pipeline import evaluation, experiment
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.evaluation import Source, metrics_of
 from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.run import runfile
 from r2llm.rerankers.errors import InputError
 
 SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"))

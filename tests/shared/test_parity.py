@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.rerankers.backends import Setting, simulated, transformers
+from r2llm.rerankers.backends import simulated, transformers
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.types import Candidates, Doc, Query
 
 SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"))

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import config, experiment, runfile
+from r2llm.pipeline import experiment
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.evaluation import Source, metrics_of
 from r2llm.pipeline.progress import Listener
-from r2llm.rerankers.prompts.parsing import read_permutation
+from r2llm.pipeline.run import runfile
+from r2llm.rerankers.answers.parsing import read_permutation
 
 SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"))
 DL19 = SHARED / "data" / "dl19"

@@ -10,20 +10,21 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from r2llm.rerankers.backends import Backend, Request, Setting, openai
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends import openai
 from r2llm.rerankers.backends import transformers as transformers_backend
-from r2llm.rerankers.backends.inputs.control_tokens import disarmed
-from r2llm.rerankers.backends.inputs.tokens import Tokens
-from r2llm.rerankers.backends.servers.budget import Limits, Spending
-from r2llm.rerankers.backends.servers.chat import Chat, _read_text
-from r2llm.rerankers.backends.servers.completions import Completions
-from r2llm.rerankers.backends.servers.conversation import Conversation
-from r2llm.rerankers.backends.servers.forms import Fields, MalformedError, RefusedError
-from r2llm.rerankers.backends.servers.listed_labels import bounded, by_text, log_probability, shifted
-from r2llm.rerankers.backends.servers.rerank_endpoints import RerankEndpoints, _scores
-from r2llm.rerankers.backends.servers.server import Access
+from r2llm.rerankers.backends._server.budget import Limits, Spending
+from r2llm.rerankers.backends._server.chat import Chat, _read_text
+from r2llm.rerankers.backends._server.completions import Completions
+from r2llm.rerankers.backends._server.conversation import Conversation
+from r2llm.rerankers.backends._server.forms import Fields, MalformedError, RefusedError
+from r2llm.rerankers.backends._server.listed_labels import bounded, by_text, log_probability, shifted
+from r2llm.rerankers.backends._server.rerank_endpoints import RerankEndpoints, _scores
+from r2llm.rerankers.backends._server.server import Access
+from r2llm.rerankers.backends._tokens.control_tokens import disarmed
+from r2llm.rerankers.backends._tokens.tokens import Tokens
+from r2llm.rerankers.backends.base import Backend, Request, Setting
 from r2llm.rerankers.errors import InputError
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import Ask, choose, likelihood, relevance, score
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.rerankers.backends import Backend, Setting, openai
-from r2llm.rerankers.backends.servers import replicas
-from r2llm.rerankers.backends.servers.budget import Limits
+from r2llm.rerankers.backends import openai
+from r2llm.rerankers.backends._server import replicas
+from r2llm.rerankers.backends._server.budget import Limits
+from r2llm.rerankers.backends.base import Backend, Setting
 from r2llm.rerankers.errors import BackendError
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.types import Candidates, Cost, Ranking

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from r2llm.rerankers.backends import Setting, replay, simulated, transformers
+from r2llm.rerankers.backends import replay, simulated, transformers
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ledger import Ledger
 

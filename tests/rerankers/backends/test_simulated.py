@@ -6,9 +6,10 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from r2llm.rerankers.backends import Setting, simulated
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends import simulated
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import Ask, Candidates, choose, score
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from r2llm.rerankers import catalog
-from r2llm.rerankers.backends import Decoding, Request, Setting, Terms
+from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import transformers as backend_module
-from r2llm.rerankers.backends.engine.prefixes import Prefixes
-from r2llm.rerankers.backends.inputs.batches import Prepared, planned
-from r2llm.rerankers.backends.inputs.tokens import LEAST
+from r2llm.rerankers.backends._local.prefixes import Prefixes
+from r2llm.rerankers.backends._tokens.batches import Prepared, planned
+from r2llm.rerankers.backends._tokens.tokens import LEAST
+from r2llm.rerankers.backends.base import Decoding, Request, Setting, Terms
 from r2llm.rerankers.errors import BackendError, InputError
-from r2llm.rerankers.prompts import prompts
-from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import Query, choose, score
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from r2llm.rerankers.backends import Setting, _vllm_engine, transformers, vllm
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends import transformers, vllm
+from r2llm.rerankers.backends._local import vllm_engine as _vllm_engine
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import BackendError, InputError
-from r2llm.rerankers.prompts.answers import Reply
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import choose, likelihood, relevance, score
 
@@ -320,7 +322,7 @@ def test_work_that_is_watched_gives_what_it_gives(monkeypatch: pytest.MonkeyPatc
 
 STARTS = """
 import subprocess, sys, time
-from r2llm.rerankers.backends._vllm_engine import guard
+from r2llm.rerankers.backends._local.vllm_engine import guard
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 guard([child.pid])
 print(child.pid, flush=True)

@@ -5,9 +5,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from r2llm.rerankers.backends import Setting, simulated
-from r2llm.rerankers.prompts import prompts
-from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends import simulated
+from r2llm.rerankers.backends.base import Setting
+from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.types import rate, write
 
 REBEL = {"method": "groupwise.rebel"}

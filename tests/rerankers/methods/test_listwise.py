@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from r2llm.rerankers import catalog
-from r2llm.rerankers.backends import Setting, simulated
+from r2llm.rerankers.answers.reading import Reading, Reply, read
+from r2llm.rerankers.backends import simulated
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.methods.listwise import windows
-from r2llm.rerankers.prompts import prompts
-from r2llm.rerankers.prompts.answers import Reading, Reply, read
+from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query, permute
 

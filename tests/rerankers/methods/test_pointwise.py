@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from r2llm.rerankers.backends import Setting, simulated
+from r2llm.rerankers.answers.reading import Reply
+from r2llm.rerankers.backends import simulated
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.notes.spectral_summary import spectral_summary
-from r2llm.rerankers.prompts import prompts
-from r2llm.rerankers.prompts.answers import Reply
+from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.types import compare, minmax, score, write
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from r2llm.rerankers import catalog
-from r2llm.rerankers.backends import Setting, replay, simulated
+from r2llm.rerankers.backends import replay, simulated
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.methods.setwise import Params, best_of
 from r2llm.rerankers.ranker import Ranker

@@ -1,0 +1,1 @@
+"""Configs: what a YAML file may say, checked and laid over each other."""

@@ -1,0 +1,1 @@
+"""The first stage: BM25 through Lucene, or a given run."""

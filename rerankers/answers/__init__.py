@@ -1,0 +1,1 @@
+"""Answers: how replies are read."""

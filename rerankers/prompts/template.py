@@ -1,0 +1,296 @@
+"""Prompts: what a YAML file says, and how it is filled in with a query and passages.
+
+A passage is data. Templates are filled in one pass, so that braces in a passage stay braces; that a text cannot turn
+into a control token is the business of whoever tokenises it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
+from itertools import groupby, zip_longest
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from .. import catalog
+from ..errors import InputError
+from ..types import Ask, AskKind
+from . import composition as components
+
+Architecture = Literal["encoder_decoder", "decoder_only"]
+"""The two forms of language model, which begin and count their answers differently."""
+
+FIELDS = {"query", "num", "limit", "names", "passages"}
+PASSAGE_FIELDS = {"label", "text", "signal"}
+
+
+BRACKETED_NUMBER = re.compile(r"\[(\d+)\]")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Message(_Part):
+    """One turn of the conversation.
+
+    `content` may use {query}, {num} (of passages), {limit} (how many to select), {names} (of all passages, as an answer
+    gives them), {passages}, and the prompt's notes.
+    Neighbouring turns with `each` are repeated for every passage, and use {label}, {text} and {signal} instead.
+    """
+
+    role: Annotated[str, Field(pattern=r"^\w[\w-]*$")]
+    """system, user, assistant, or another that the model's chat template reads."""
+
+    content: str
+    each: bool = False
+
+
+class Prefixes(_Part):
+    """What an answer is made to begin with: the decoder's first words, or the start of the assistant's turn."""
+
+    encoder_decoder: str = ""
+    decoder_only: str = ""
+
+
+Length = Annotated[int, Field(ge=1)] | Literal["ideal"]
+"""So many tokens, or just as many as an answer takes that names every passage once."""
+
+
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
+Stops = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_more)]
+"""Texts that end an answer, or one of them."""
+
+
+class Lengths(_Part):
+    """How many tokens a written answer may have."""
+
+    encoder_decoder: Length = 16
+    decoder_only: Length = 16
+
+
+class AnswerForm(_Part):
+    """What an answer looks like, and how it is generated."""
+
+    prefix: Prefixes = Prefixes()
+    max_new_tokens: Lengths = Lengths()
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+
+    stop: Stops = ()
+    """Texts that end a written answer; they are not part of it."""
+
+    item: str = "[{label}]"
+    """How an answer names one passage of several."""
+
+    joiner: str = " > "
+    """What stands between the passages that an answer names."""
+
+    scored: Literal["first_token", "whole"] = "first_token"
+    """Whether a label's log-probability is that of its first token, or the sum over all of them."""
+
+    def naming(self, labels: Sequence[str]) -> str:
+        """An answer that names those labels."""
+        return self.joiner.join(self.item.format(label=label) for label in labels)
+
+
+class Prompt(_Part):
+    """A prompt: the kinds of ask it serves, its wording, its labels, and what an answer looks like.
+
+    `labels` are given to the passages in order of presentation or, where they are a mapping, are the possible answers
+    about one passage, with the relevance each one means. `numbers` are labels 1, 2, 3 … without end.
+    """
+
+    name: str
+    source: str
+    asks: Annotated[tuple[AskKind, ...], BeforeValidator(_as_tuple)]
+    messages: Annotated[tuple[Message, ...], BeforeValidator(_as_tuple)]
+    text: str | None = None
+    """The form for encoder-decoder models and `chat_template: none`, where it differs from the messages, one after the
+    other."""
+
+    notes: dict[str, Literal["cut", "whole"]] = {}
+    """The notes that it shows, as further fields: cut to the length of a passage, or whole."""
+
+    target: str | None = None
+    """What the model is to continue with, where the answer is the log-probability of a given text."""
+
+    words: int | None = Field(None, ge=1)
+    """How many of a passage's words are shown, with single blanks between them."""
+
+    bracketed_numbers: Literal["keep", "round"] = "keep"
+    """What becomes of [3] in a query or passage; round: (3), so that it is not taken for a passage's identifier."""
+
+    strip: bool = False
+    """Whether each turn loses the white space that it begins and ends with."""
+
+    passage: str = "{text}"
+    separator: str = "\n\n"
+    labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
+    answer: AnswerForm = AnswerForm()
+
+    @model_validator(mode="after")
+    def _templates_use_known_fields(self) -> Prompt:
+        fields = FIELDS | set(self.notes)
+        for message in self.messages:
+            _check_fields(message.content, PASSAGE_FIELDS if message.each else fields)
+        _check_fields(self.text or "", fields)
+        _check_fields(self.answer.item, {"label"})
+        _check_fields(self.target or "", {"query"})
+        _check_fields(self.passage, PASSAGE_FIELDS)
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit_the_asks(self) -> Prompt:
+        if "score" in self.asks and not isinstance(self.labels, dict):
+            raise ValueError("asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}")
+        if {"choose", "compare"} & set(self.asks) and isinstance(self.labels, dict):
+            raise ValueError("asks about several passages need a list of labels, one a passage")
+        return self
+
+    @property
+    def most_docs(self) -> int | None:
+        """How many passages there are labels for; None where there is no end."""
+        return len(self.labels) if isinstance(self.labels, tuple) and self.labels else None
+
+    def check_values(self) -> None:
+        """Raise `InputError` where the labels' mean value, which is a score by likelihood, is always the same."""
+        values = set(self.labels.values()) if isinstance(self.labels, dict) else set[float]()
+        if len(values) < 2:
+            raise InputError(
+                f"prompt '{self.name}': its labels have one value, and with scoring: likelihood so have all documents; "
+                "give it labels of several values, such as {'Yes': 1.0, 'No': 0.0}, or set scoring: generation"
+            )
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything but the name, the source and the asks: prompts of one digest read the same."""
+        return hashlib.sha256(
+            self.model_dump_json(exclude={"name", "source", "asks"}, exclude_defaults=True).encode()
+        ).hexdigest()
+
+    def labels_of(self, ask: Ask) -> tuple[str, ...]:
+        """The labels that an ask can be answered with: one a document, in their order, or all of a mapping's."""
+        labels = self._labels(len(ask.docs))
+        return tuple(labels[i] for i in ask.labels) if ask.labels else labels
+
+    @cached_property
+    def _labels(self) -> Callable[[int], tuple[str, ...]]:
+        return cache(self._find_labels)
+
+    def _find_labels(self, docs: int) -> tuple[str, ...]:
+        if self.labels == "numbers":
+            return tuple(str(number) for number in range(1, docs + 1))
+        return tuple(self.labels)[: None if isinstance(self.labels, dict) else docs]
+
+    def render(
+        self,
+        ask: Ask,
+        query: str,
+        passages: Sequence[str],
+        form: Architecture = "decoder_only",
+        notes: Mapping[str, str] | None = None,
+    ) -> tuple[Message, ...]:
+        """The conversation that puts an ask, with its texts cut as they are to be shown; as text for encoder-decoders.
+
+        Raises `InputError` where the ask carries notes other than the prompt's.
+        """
+        notes = dict(ask.notes) if notes is None else notes
+        if set(notes) != set(self.notes):
+            raise InputError(f"prompt '{self.name}' shows the notes {sorted(self.notes)}, not {sorted(notes)}")
+        if self.bracketed_numbers == "round":
+            query, *passages = [BRACKETED_NUMBER.sub(r"(\1)", text) for text in (query, *passages)]
+        if self.words is not None:
+            passages = [" ".join(text.split()[: self.words]) for text in passages]
+        labels = ("",) * len(passages) if isinstance(self.labels, dict) else self.labels_of(ask)
+        rows = zip_longest(labels, passages, ask.signals, fillvalue="")
+        each = [{"label": label, "text": text, "signal": signal} for label, text, signal in rows]
+        shown = self.separator.join(self.passage.format(**passage) for passage in each)
+        whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, **notes}
+        whole["names"] = self.answer.naming(labels)
+        if form == "encoder_decoder" and self.text is not None:
+            return (self._turn("user", self.text.format(**whole)),)
+        turns: list[Message] = []
+        for repeated, group in groupby(self.messages, key=lambda message: message.each):
+            block = list(group)
+            for fields in each if repeated else [whole]:
+                turns += [self._turn(turn.role, turn.content.format(**fields)) for turn in block]
+        return tuple(turns)
+
+    def _turn(self, role: str, content: str) -> Message:
+        return Message(role=role, content=content.strip() if self.strip else content)
+
+
+def folded(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The conversation without system turns: what they say stands before the first user turn, on lines of its own."""
+    system = [message.content for message in messages if message.role == "system"]
+    others = [message for message in messages if message.role != "system"]
+    first = next((i for i, message in enumerate(others) if message.role == "user"), None)
+    if first is None:
+        return (Message(role="user", content="\n\n".join(system)), *others) if system else tuple(others)
+    others[first] = Message(role="user", content="\n\n".join([*system, others[first].content]))
+    return tuple(others)
+
+
+def load(name: str) -> Prompt:
+    """The prompt of that name, or of the YAML file at that path; `components` says how a name chooses among a file's.
+
+    Raises `InputError` where there is none or where the file is no prompt.
+    """
+    base, choices = components.split(name)
+    path = _file(base)
+    offered = _content(path)
+    try:
+        content = components.compose(offered, choices)
+        return Prompt.model_validate({"name": "/".join([path.stem, *name.split("/")[base.count("/") + 1 :]])} | content)
+    except InputError as error:
+        raise InputError(f"prompt {path}: {error}") from error
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"prompt {path}: malformed: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}." for part in first["loc"])[:-1]
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"prompt {path}: {place}{': ' if place else ''}{message}") from error
+
+
+def variations(name: str) -> list[str]:
+    """The names of all prompts that the components of a file can make; its own name alone where it has none."""
+    return list(components.variations(name, _content(_file(name))))
+
+
+def _file(name: str) -> Path:
+    return Path(name) if name.endswith((".yaml", ".yml")) else catalog.prompt_file(name)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What a prompt's file says. Raises `InputError` where it cannot be read or is no YAML mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"prompt {path}: cannot be read: {error}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"prompt {path}: not a YAML mapping: {content!r}")
+    return content
+
+
+def _check_fields(template: str, known: set[str]) -> None:
+    for _, name, form, conversion in string.Formatter().parse(template):
+        written = "".join((name or "", f"!{conversion}" if conversion else "", f":{form}" if form else ""))
+        if name is not None and written not in known:
+            raise ValueError(f"{{{written}}} is no field here; write {' or '.join(f'{{{f}}}' for f in sorted(known))}")
