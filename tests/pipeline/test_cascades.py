@@ -288,7 +288,8 @@ def test_it_goes_on_whichever_stage_was_cut_off(cascade: Path, heard, monkeypatc
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from r2llm.pipeline import config, experiment
+from r2llm.pipeline import experiment
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.progress import Listener
 from r2llm.rerankers.ledger import Ledger
 

@@ -99,8 +99,8 @@ labels: {"Yes": 1.0, "No": 0.0}
 BACKEND = '''\
 """Says Yes."""
 
-from ..prompts.answers import Reply
-from . import ModelOptions, Queue
+from ..answers.reading import Reply
+from .base import ModelOptions, Queue
 
 
 class Options(ModelOptions):
@@ -135,7 +135,7 @@ import json
 from pathlib import Path
 import r2llm
 from r2llm.rerankers import catalog
-from r2llm.rerankers.backends import Setting
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler

@@ -243,7 +243,7 @@ def test_bm25_over_the_quickstart_collection(quickstart: FirstStage) -> None:
 def test_what_was_searched_once_is_read_without_java(quickstart: FirstStage) -> None:
     program = """
 import sys
-from r2llm.pipeline import config
+from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.progress import Listener
 from r2llm.pipeline.first_stage.retrieve import retrieve
 first = retrieve(config.load("quickstart.yaml"), Listener())
