@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from . import catalog
+from . import catalog, compat
 from .answers.parsing import LabelRule
 from .answers.reading import Reading, Reply, read
-from .backends.base import Backend, Decoding, Request, Terms
+from .backends.base import Backend, Decoding, Request, RequestSettings
+from .compat import Toolkit
 from .errors import InputError
 from .passages import Passages, ranked_by_passages, scores_documents, split
 from .prompts import template as prompts
@@ -59,7 +60,23 @@ class RankerOptions(BaseModel):
         None,
         description="strict, or as the older toolkits read answers (by digits, or by the last character)",
     )
-    compat: Literal["llm-rankers"] | None = Field(None, description="behave as that toolkit does, its quirks included")
+    compat: Toolkit | None = Field(None, description=compat.DESCRIPTION)
+    lengths: Literal["prompt", "library"] | None = Field(
+        None,
+        description="of orders of numbered passages: the prompt's, or 20 new tokens, as transformers' default was, and "
+        "T5 prompts cut to 512; prompt unless given",
+    )
+    generation_settings: Literal["plain", "model"] | None = Field(
+        None, description="model: follow the model's own, such as a penalty for repetitions; plain unless given"
+    )
+    special_tokens: Literal["once", "twice"] | None = Field(
+        None,
+        description="twice: the tokenizer adds those that the chat template wrote, where the prompt begins the answer; "
+        "once unless given",
+    )
+    target_start: Literal["text", "pad"] | None = Field(
+        None, description="pad: query likelihood counts the padding token that T5's text begins with; text unless given"
+    )
     max_new_tokens: int | None = Field(None, ge=1, description="length of a generated answer; the prompt's")
     temperature: float | None = Field(None, ge=0, description="0: the most probable token; the prompt's")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling's share; the prompt's")
@@ -83,7 +100,7 @@ class Ranker:
 
     scoring: Scoring
     options: RankerOptions
-    _terms: dict[tuple[AskKind, str | None, int, Architecture], Terms] = field(
+    _terms: dict[tuple[AskKind, str | None, int, Architecture], RequestSettings] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
@@ -100,7 +117,7 @@ class Ranker:
         method = catalog.method(chosen.method)
         own = {key: value for key, value in options.items() if key not in RankerOptions.model_fields}
         defaults: dict[str, object] = {"seed": seed} if issubclass(method.params, Seeded) else {}
-        defaults |= method.params.compat_defaults if chosen.compat else {}
+        defaults |= compat.parameters(chosen.compat, method.params)
         params = method.params.model_validate(defaults | own)
         scoring = chosen.scoring or params.scoring
         if scoring not in params.scorings:
@@ -149,6 +166,10 @@ class Ranker:
             "options": self.options.model_dump(mode="json", exclude={"method", "prompt", "scoring"}, exclude_none=True),
         }
 
+    @cached_property
+    def _completed(self) -> RankerOptions:
+        return compat.completed(self.options)
+
     def steps(self, candidates: Candidates) -> Steps:
         """The method at work on one query's candidates, or on their passages."""
         if self.options.passages is None:
@@ -172,7 +193,7 @@ class Ranker:
         """The prompt that puts an ask."""
         return self.templates[ask.template] if ask.template else self.prompt
 
-    def terms(self, ask: Ask, attempt: int, architecture: Architecture) -> Terms:
+    def terms(self, ask: Ask, attempt: int, architecture: Architecture) -> RequestSettings:
         """On which terms an ask is put, on the given attempt at it."""
         key = (ask.kind, ask.template, attempt, architecture)
         found = self._terms.get(key)
@@ -180,23 +201,25 @@ class Ranker:
             found = self._terms[key] = self._make_terms(ask, attempt, architecture)
         return found
 
-    def _make_terms(self, ask: Ask, attempt: int, architecture: Architecture) -> Terms:
-        return Terms(
+    def _make_terms(self, ask: Ask, attempt: int, architecture: Architecture) -> RequestSettings:
+        options = self._completed
+        return RequestSettings(
             prompt=self.prompt_of(ask),
             # Notes and ratings have no labels whose probabilities could be read; a likelihood is nothing but one.
             scoring=FIXED_SCORING.get(ask.kind, self.scoring),
             decoding=self._decoding(self.prompt_of(ask), attempt, architecture),
-            query_tokens=self.options.query_tokens,
-            passage_tokens=self.options.passage_tokens,
-            compat=self.options.compat,
+            query_tokens=options.query_tokens,
+            passage_tokens=options.passage_tokens,
             attempt=attempt,
+            generation_settings=options.generation_settings or "plain",
+            special_tokens=options.special_tokens or "once",
+            target_start=options.target_start or "text",
         )
 
     def _decoding(self, prompt: Prompt, attempt: int, architecture: Architecture) -> Decoding:
-        options, form = self.options, prompt.answer
+        options, form = self._completed, prompt.answer
         length, prompt_tokens = getattr(form.max_new_tokens, architecture), None
-        if options.compat == "llm-rankers" and prompt.labels == "numbers":
-            # That toolkit's listwise ranker leaves generation at the library's default, and T5 at its 512 tokens.
+        if options.lengths == "library" and prompt.labels == "numbers":
             length, prompt_tokens = 20, 512 if architecture == "encoder_decoder" else None
         length = options.max_new_tokens or length
         temperature = form.temperature if options.temperature is None else options.temperature
@@ -211,7 +234,7 @@ class Ranker:
 
     def reading(self, ask: Ask, backend: Backend) -> Reading:
         """How the text of an answer is read."""
-        if (self.options.parse or ("digits" if self.options.compat else "strict")) == "strict":
+        if self._completed.parse != "digits":
             return Reading()
         rule: LabelRule = "whole"
         if not all(len(label) == 1 for label in self.prompt_of(ask).labels):
@@ -234,7 +257,7 @@ class Requests:
     candidates: Candidates
     _texts: dict[str, str] = field(init=False)
     _digests: dict[str, bytes] = field(init=False)
-    _begun: dict[Terms, Any] = field(default_factory=dict, init=False)
+    _begun: dict[RequestSettings, Any] = field(default_factory=dict, init=False)
     """The hash of what an ask's terms and query are: where the hash of each such ask begins."""
 
     def __post_init__(self) -> None:
@@ -253,7 +276,7 @@ class Requests:
         note = catalog.note(ask.template or "")
         return note(self.candidates.query.text, [self._texts[doc] for doc in ask.docs], **dict(ask.options))
 
-    def _key(self, ask: Ask, terms: Terms) -> bytes:
+    def _key(self, ask: Ask, terms: RequestSettings) -> bytes:
         begun = self._begun.get(terms)
         if begun is None:
             begun = self._begun[terms] = hashlib.sha256(self._beginning(ask, terms))
@@ -267,20 +290,23 @@ class Requests:
         found: bytes = digest.digest()[:KEY_BYTES]
         return found
 
-    def _beginning(self, ask: Ask, terms: Terms) -> bytes:
+    def _beginning(self, ask: Ask, terms: RequestSettings) -> bytes:
         query = self.candidates.query
         decoding = asdict(terms.decoding)
         if not terms.decoding.stop:  # a decoding without it has the key that it had before there was one
             del decoding["stop"]
-        rendering = decoding | {
-            "prompt": terms.prompt.digest,
-            "kind": ask.kind,
-            "scoring": terms.scoring,
-            "query_tokens": terms.query_tokens,
-            "passage_tokens": terms.passage_tokens,
-            "compat": terms.compat,
-            "attempt": terms.attempt,
-        }
+        rendering: dict[str, object] = (
+            decoding
+            | {
+                "prompt": terms.prompt.digest,
+                "kind": ask.kind,
+                "scoring": terms.scoring,
+                "query_tokens": terms.query_tokens,
+                "passage_tokens": terms.passage_tokens,
+                "attempt": terms.attempt,
+            }
+            | compat.key(terms)
+        )
         return _digest(
             json.dumps([self.backend.identity, rendering], sort_keys=True),
             query.id if self.backend.simulated else "",

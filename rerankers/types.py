@@ -178,9 +178,6 @@ class Params(BaseModel):
     scoring: ClassVar[Scoring] = "likelihood"
     """The scoring that is used unless the config names another."""
 
-    compat_defaults: ClassVar[dict[str, object]] = {}
-    """The parameters' defaults under `compat: llm-rankers`, where they differ."""
-
     @property
     def most_docs(self) -> int:
         """The most documents that one ask shows."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from r2llm.pipeline import listing
 from r2llm.pipeline.configs.load import Fuse, Stage
-from r2llm.rerankers import catalog
+from r2llm.rerankers import catalog, compat
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.passages import Passages
 from r2llm.rerankers.ranker import Ranker, RankerOptions
@@ -79,8 +79,8 @@ def part(name: str) -> str:
     except InputError:
         otherwise = f"Not for `scoring: {other}`."
     said += [] if otherwise.endswith(f": {prompts_of(ranker)}.") else [otherwise]
-    compat = method.params.compat_defaults
-    said += [f"Under `compat: llm-rankers`: {', '.join(f'`{k}: {v}`' for k, v in compat.items())}."] if compat else []
+    changed = compat.parameters("llm-rankers", method.params)
+    said += [f"Under `compat: llm-rankers`: {', '.join(f'`{k}: {v}`' for k, v in changed.items())}."] if changed else []
     return " ".join(said) + "\n\n" + table(method.params)
 
 

@@ -57,11 +57,11 @@ class Decoding:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Terms:
-    """On which terms asks of one kind are put: what their requests have in common. Equal only to itself.
+class RequestSettings:
+    """Prompt, scoring and decoding shared by all requests of one kind of ask. Compared by identity.
 
     A backend with a tokenizer cuts query and passages to `query_tokens` and `passage_tokens` of its own tokens.
-    `attempt` counts how often an answer could not be read before.
+    `attempt` counts the answers before this one that could not be read. The last three are the ranker's options.
     """
 
     prompt: Prompt
@@ -69,8 +69,10 @@ class Terms:
     decoding: Decoding
     query_tokens: int | None
     passage_tokens: int | None
-    compat: Literal["llm-rankers"] | None
     attempt: int = 0
+    generation_settings: Literal["plain", "model"] = "plain"
+    special_tokens: Literal["once", "twice"] = "once"
+    target_start: Literal["text", "pad"] = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Request:
     ask: Ask
     query: Query
     texts: Mapping[str, str]
-    terms: Terms
+    terms: RequestSettings
     key: bytes
 
     @property

@@ -30,7 +30,7 @@ from ._local.scores import first_token_scores, target_scores, whole_label_scores
 from ._local.weights import WeightOptions, Weights
 from ._tokens.batches import Batch, Prepared, planned
 from ._tokens.tokens import Tokens
-from .base import Answered, Backend, Queue, Request, Setting, Terms
+from .base import Answered, Backend, Queue, Request, RequestSettings, Setting
 
 WINDOW = 512
 """So many of the waiting requests are tokenised at once, and batched by length among themselves."""
@@ -292,7 +292,7 @@ class Transformers(Queue):
         """Wait for what is being computed; nothing else is held that Python would not let go of."""
         self._computers.shutdown(cancel_futures=True)
 
-    def _answer(self, terms: Terms, batch: Batch) -> Answered:
+    def _answer(self, terms: RequestSettings, batch: Batch) -> Answered:
         """Answer a batch of requests of the same terms."""
         if batch[0].request.ask.kind == "relevance":
             return self._cross_encoder.scores(batch)

@@ -270,8 +270,7 @@ class Vllm(Queue):
             given |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed}
         if decoding.stop:
             given |= {"stop": list(decoding.stop), "detokenize": True}
-        if request.terms.compat:
-            # The older toolkits follow the settings that come with the model.
+        if request.terms.generation_settings == "model":
             given["repetition_penalty"] = self.engine.llm.get_default_sampling_params().repetition_penalty
         return given
 

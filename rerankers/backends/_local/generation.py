@@ -121,12 +121,12 @@ class Writer:
         """How `generate` is to go on: as far as the longest answer may.
 
         The most probable token is what the model says: a penalty for repetitions that its settings ask for would change
-        orders such as [1] > [10]. With `compat` they are followed, as in the older toolkits.
+        orders such as [1] > [10]. They are followed only with `generation_settings: model`.
         """
         import transformers
 
-        compat = answers[0].request.terms.compat
-        settings = copy.deepcopy(self._own) if compat else transformers.GenerationConfig()
+        follows = answers[0].request.terms.generation_settings == "model"
+        settings = copy.deepcopy(self._own) if follows else transformers.GenerationConfig()
         settings.update(
             max_new_tokens=max(answer.most - len(answer.ids) for answer in answers),
             do_sample=False,  # chance has its part in what is chosen, see `_Run.choose`

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..base import Request, Terms
+from ..base import Request, RequestSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ def planned(prompts: Sequence[Prepared], most: int, tokens: int) -> Iterator[Bat
     Longest first, so that a batch too large for the memory is met at once. A prompt that is longer than `tokens` is a
     batch of its own.
     """
-    on_terms: dict[Terms, Batch] = {}
+    on_terms: dict[RequestSettings, Batch] = {}
     for prompt in prompts:
         on_terms.setdefault(prompt.request.terms, []).append(prompt)
     for alike in on_terms.values():

@@ -99,9 +99,8 @@ class Tokens:
         )
         if self.template is not None:
             text = self.template.render(messages)
-            # The template writes the special tokens; where llm-rankers appends to its text, the tokenizer adds them
-            # once more.
-            special = terms.compat == "llm-rankers" and bool(terms.prompt.answer.prefix.decoder_only)
+            # The template has written the special tokens already.
+            special = terms.special_tokens == "twice" and bool(terms.prompt.answer.prefix.decoder_only)
         else:
             text = "\n\n".join(message.content for message in messages)
             special = True
@@ -150,10 +149,10 @@ class Tokens:
         return len(shared) if tuple(ids[: len(shared)]) == shared else 0
 
     def target(self, request: Request) -> list[int]:
-        """The text whose probability is asked for; llm-rankers counts the padding token that begins it (T5)."""
+        """Return the tokens whose probability is asked for; T5's may begin with the padding token."""
         query = self._shield(self.cut(request.query.text, request.terms.query_tokens))
         ids = self._ids((request.prompt.target or "").format(query=query), special=False)
-        if request.terms.compat == "llm-rankers" and self.architecture == "encoder_decoder":
+        if request.terms.target_start == "pad" and self.architecture == "encoder_decoder":
             return [self.tokenizer.pad_token_id, *ids]
         return ids
 

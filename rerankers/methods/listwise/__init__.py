@@ -30,8 +30,6 @@ class Params(BaseParams):
 class Sliding(Params):
     """Parameters of sliding windows."""
 
-    compat_defaults: ClassVar[dict[str, object]] = {"tail": "drop"}
-
     window: int = Field(20, ge=2, description="documents a window")
     stride: int = Field(10, ge=1, description="documents from one window to the next")
     repeats: int = Field(1, ge=1, description="passes over the whole list")

@@ -1,12 +1,12 @@
 """Pairwise all-pairs: every pair in both orders; a win counts 1, a tie ½ for each.
 
 Qin et al., arXiv:2306.17563 (PRP-Allpair): n(n - 1) prompts, one round. The top k by the sum are ranked; of equal
-sums the earlier in the first stage wins, or with `ties: first_scored`, which `compat: llm-rankers` implies, the one
-that got a share of a pair first.
+sums the earlier in the first stage wins or, with `ties: first_scored`, the one that got a share of a pair first, as in
+ielab/llm-rankers.
 """
 
 from itertools import combinations
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -17,8 +17,6 @@ from . import first_wins
 
 class Params(PairwiseParams):
     """Parameters of all-pairs."""
-
-    compat_defaults: ClassVar[dict[str, object]] = {"ties": "first_scored"}
 
     ties: Literal["first_stage", "first_scored"] = Field("first_stage", description="who wins of equal sums")
 

@@ -4,15 +4,13 @@ Zhuang et al., SIGIR 2024, arXiv:2310.09497, Section 3. Pass r fixes rank r; the
 the one before first changed something, as in ielab/llm-rankers at b36517b, since what lies below is in order still:
 the paper's counts depend on it. Windows of fewer than two documents, which that code would ask about, are passed over.
 
-`compat: llm-rankers` implies `outside: swap`: a label that no document of a window has, such as D where a window cut
-short at the top shows three, moves up the document that far below the first, as in that code.
-
-It also implies `skip: reference`, which starts as high as that code does. With more than one child it can miss
-documents of the top k however good the answers are: after a first change in a window that is cut short at the top, it
-starts too high, and a window that the ranks have passed by is never seen again.
+Two options repeat that code. `outside: swap`: a label that no document of a window has, such as D where a window cut
+short at the top shows three, moves up the document that far below the first. `skip: reference` starts as high as it
+does, and with more than one child can miss documents of the top k however good the answers are: after a first change
+in a window that is cut short at the top it starts too high, and a window that the ranks have passed is not seen again.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -23,8 +21,6 @@ from . import best_of
 
 class Params(SetwiseParams):
     """Parameters of setwise bubblesort."""
-
-    compat_defaults: ClassVar[dict[str, object]] = {"skip": "reference", "outside": "swap"}
 
     skip: Literal["exact", "reference"] = Field(
         "exact", description="windows at the bottom that a pass leaves out: those in order still, or as the authors do"

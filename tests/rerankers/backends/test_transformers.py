@@ -17,7 +17,7 @@ from r2llm.rerankers.backends import transformers as backend_module
 from r2llm.rerankers.backends._local.prefixes import Prefixes
 from r2llm.rerankers.backends._tokens.batches import Prepared, planned
 from r2llm.rerankers.backends._tokens.tokens import LEAST
-from r2llm.rerankers.backends.base import Decoding, Request, Setting, Terms
+from r2llm.rerankers.backends.base import Decoding, Request, RequestSettings, Setting
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker, Requests
@@ -227,10 +227,10 @@ def test_prompts_computed_alone_are_answered_in_order(folder: Path, posed) -> No
 
 
 def test_a_batch_holds_no_more_tokens_than_it_may() -> None:
-    terms = Terms(prompts.load("setwise"), "likelihood", Decoding(1), None, None, None)
+    terms = RequestSettings(prompts.load("setwise"), "likelihood", Decoding(1), None, None)
     other = dataclasses.replace(terms, attempt=1)
 
-    def prepared(length: int, on: Terms = terms) -> Prepared:
+    def prepared(length: int, on: RequestSettings = terms) -> Prepared:
         return Prepared(Request(choose(["d"]), Query("q", ""), {}, on, b""), "", [0] * length)
 
     def shape(batches) -> list[list[int]]:
