@@ -563,7 +563,8 @@ def test_a_folder_that_is_not_there_or_holds_no_model(tmp_path: Path) -> None:
 def run(tmp_path: Path, script: str) -> list[str]:
     """The lines that a script prints, in a process of its own with an empty cache of the hub, off the network."""
     heading = (
-        "import json\nfrom r2llm.rerankers.backends import transformers\nfrom r2llm.rerankers.backends.base import Setting\n"
+        "import json\nfrom r2llm.rerankers.backends import transformers\n"
+        "from r2llm.rerankers.backends.base import Setting\n"
         "from r2llm.rerankers.errors import InputError\n"
         "def opened(name):\n    return transformers.open(transformers.Options(name=name, device='cpu'), Setting())\n"
     )
