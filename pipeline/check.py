@@ -437,7 +437,7 @@ def _published(loaded: Loaded) -> dict[str, Expected]:
             f"config {config.name}: `queries` selects some of the queries, and the published figures are of all; "
             "leave that section out"
         )
-    if any(stage.model and stage.model["backend"] == "simulated" for stage in loaded.stages):
+    if any(options.simulated for options in loaded.models):
         raise InputError(_simulated(loaded))
     figures = {str(evaluate.parse([name])[0]): expected for name, expected in config.expected.items()}
     missing = [name for name in figures if name not in _measures(loaded)]

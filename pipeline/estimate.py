@@ -20,7 +20,7 @@ from functools import reduce
 from itertools import islice
 
 from ..rerankers import api
-from ..rerankers.backends.base import Backend, Grades, usd_of
+from ..rerankers.backends.base import Backend, Grades, ModelOptions
 from ..rerankers.cascade import Cascade
 from ..rerankers.cascade import Stage as CascadeStage
 from ..rerankers.errors import InputError
@@ -28,7 +28,7 @@ from ..rerankers.ledger import Ledger
 from ..rerankers.scheduler import IN_FLIGHT
 from ..rerankers.types import Candidates, Cost, plus
 from . import request_sizes, trial
-from .configs.load import Loaded, Stage, model_options
+from .configs.load import Loaded
 from .first_stage.retrieve import FirstStage, retrieve
 from .judges import OTHER_RULES, Judge, Rule, Stratum, open_rule
 from .preview import open_without_weights
@@ -50,9 +50,6 @@ FIGURES = (*COUNTS, "prompt_tokens", "completion_tokens", "flops", "usd", "secon
 
 GOES_BY = {"calls": "calls", "rounds": "rounds", "seconds": "calls"}
 """The count that a figure grows with; the others grow with the asks."""
-
-NO_MODEL = ("simulated", "replay")
-"""Backends that have no tokens, operations and time to measure."""
 
 Figures = Mapping[str, Figure]
 """Each of `FIGURES`: null where it is not known, without a tokenizer, a model's shape, a price, or a probe."""
@@ -126,7 +123,7 @@ def estimate(loaded: Loaded, effort: Effort, listener: Listener) -> Estimate:
     Raises `InputError` where the config, its data or a model's tokenizer is missing, and `BackendError` where a model
     fails.
     """
-    if effort.probe_queries and any((given.model or {})["backend"] == "replay" for given in loaded.stages):
+    if effort.probe_queries and any(options.recorded for options in loaded.models):
         raise InputError("--probe-queries: recorded answers are for one whole run; a replay costs nothing to try")
     first_stage = retrieve(loaded, listener)
     with closing(_Simulation(loaded, first_stage)) as simulation:
@@ -135,8 +132,8 @@ def estimate(loaded: Loaded, effort: Effort, listener: Listener) -> Estimate:
         spans = simulation.spans(judged)
         tried = _tried(loaded, first_stage, judged, effort.probe_queries, listener) if effort.probe_queries else None
         stages = []
-        for number, given in enumerate(loaded.stages):
-            seconds = 0.0 if tried else _probe_seconds(given, effort)
+        for number, options in enumerate(loaded.models):
+            seconds = 0.0 if tried else _probe_seconds(options, effort)
             stage = _Stage(loaded, number, judged, spans[number], simulation.models[number])
             answered = stage.asked(seconds, simulation.grades, listener) if seconds else {}
             stages.append(stage.estimate(answered, tried))
@@ -144,14 +141,13 @@ def estimate(loaded: Loaded, effort: Effort, listener: Listener) -> Estimate:
         return Estimate(loaded.config.name, queries, count, simulation.judged_by, tuple(stages))
 
 
-def _probe_seconds(given: Stage, effort: Effort) -> float:
+def _probe_seconds(options: ModelOptions, effort: Effort) -> float:
     """How long the model of a stage is to be asked."""
-    section = given.model or {}
-    if section["backend"] in NO_MODEL:
+    if not options.asks_model:
         return 0.0
     if effort.probe_seconds is not None:
         return effort.probe_seconds
-    return 0.0 if "base_url" in type(model_options(section)).model_fields else PROBE_SECONDS
+    return 0.0 if options.remote else PROBE_SECONDS
 
 
 def _counted(queries: Iterable[Candidates], advance: Advance) -> Iterable[Candidates]:
@@ -182,7 +178,7 @@ class _Simulation:
         self.grades: Grades | None = first_stage.dataset.qrels() or None
         self.models = [open_without_weights(stage, self.grades, loaded.config.seed) for stage in loaded.stages]
         self.pooled = loaded.config.schedule == "throughput"
-        self.simulated = all((given.model or {})["backend"] == "simulated" for given in loaded.stages)
+        self.simulated = all(options.simulated for options in loaded.models)
         self.judged_by = "model" if self.simulated else "qrels" if self.grades else "first_stage"
 
     def close(self) -> None:
@@ -196,8 +192,8 @@ class _Simulation:
         begun, seed = time.perf_counter(), self.loaded.config.seed
         seen: set[bytes] = set()
         judges = []
-        for model, given in zip(self.models, self.loaded.stages, strict=True):
-            itself = rule == "likely" and (given.model or {})["backend"] == "simulated"
+        for model, options in zip(self.models, self.loaded.models, strict=True):
+            itself = rule == "likely" and options.simulated
             answering = model if itself else open_rule(rule, self.first_stage.run, self.grades, seed)
             judges.append(Judge(answering, model, seen if self.pooled and model.remembers else None, seed))
         rankers = zip(self.loaded.rankers, judges, self.loaded.stages, strict=True)
@@ -244,6 +240,7 @@ class _Stage:
     ) -> None:
         self.ranker = loaded.rankers[number]
         self.given = loaded.stages[number]
+        self.options = loaded.models[number]
         self.seed = loaded.config.seed
         self.in_flight = min(IN_FLIGHT, len(judged.counts)) if loaded.config.schedule == "throughput" else 1
         self.number = number
@@ -300,7 +297,7 @@ class _Stage:
         return () if again else tuple(name for name in COUNTS if name not in self.spans)
 
     def _sizes(self, answered: Mapping[int, Answered]) -> list[Sizes | None]:
-        if (self.given.model or {})["backend"] in NO_MODEL:
+        if not self.options.asks_model:
             return [None] * len(self.strata)
         numbered = enumerate(self.strata)
         return [request_sizes.sizes(stratum.sample, self.model, answered.get(number)) for number, stratum in numbered]
@@ -315,7 +312,7 @@ class _Stage:
         for name, each in means.items():
             parts = [None if mean is None else mean * own.asks for mean, own in zip(each, self.strata, strict=True)]
             totals[name] = reduce(plus, parts) if parts else None
-        totals["usd"] = usd_of(self.model, _whole(totals["prompt_tokens"]), _whole(totals["completion_tokens"]))
+        totals["usd"] = self.model.usd(_whole(totals["prompt_tokens"]), _whole(totals["completion_tokens"]))
         if answered:
             besides = self.judged.seconds * self.totals["asks"] / max(self._all_asks, 1)
             asking = sum(self.strata[n].calls * each.seconds for n, each in answered.items())

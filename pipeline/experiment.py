@@ -17,7 +17,6 @@ import yaml
 
 from ..rerankers import catalog
 from ..rerankers.backends.base import Backend, ModelOptions, Setting, closed_after
-from ..rerankers.backends.replay import LedgerReplay
 from ..rerankers.cascade import Cascade, Ranked, Stage
 from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.hashing import file_digest
@@ -468,7 +467,7 @@ def _sharing(plan: _Plan, schedule: str, ledger: Ledger, listener: Listener) -> 
     A replay has none: it answers from its recording alone. Where latency is measured it comes by them at the end only.
     """
     folder = plan.config.shared_ledger
-    if folder is None or any(isinstance(stage.backend, LedgerReplay) for stage in plan.stages):
+    if folder is None or any(stage.backend.recorded for stage in plan.stages):
         yield None
         return
     with closing(SharedLedger(Path(folder), listener.note)) as shared:

@@ -196,8 +196,7 @@ def _asked(
     run_dir: Path, loaded: Loaded, candidates: Candidates, notes: list[str]
 ) -> tuple[list[Asked], tuple[str, ...] | None]:
     """The query's asks in order, and the ranking that they come to; None where the ledger does not lead there."""
-    models = [stage.model or {} for stage in loaded.stages]
-    if any(model.get("backend") == "replay" and Path(model["answers"]).suffix != ".sqlite" for model in models):
+    if not all(options.remembers for options in loaded.models):
         notes.append(REPLAYED_TEXTS)
         return [], None
     ledger = run_dir / LEDGER
@@ -208,7 +207,8 @@ def _asked(
     with ExitStack() as stack:
         unused = stack.enter_context(closing(Ledger(None)))
         replays = [
-            stack.enter_context(closing(_Recording(ledger, identity))) for identity in _identities(run_dir, len(models))
+            stack.enter_context(closing(_Recording(ledger, identity)))
+            for identity in _identities(run_dir, len(loaded.stages))
         ]
         stages = [
             Stage(ranker, replay, stage.depth)

@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from ..rerankers import api
 from ..rerankers.answers.reading import Reply
-from ..rerankers.backends._tokens.tokens import Tokens
 from ..rerankers.backends.base import Backend, Grades, Request
 from ..rerankers.types import AskKind
 from .run.runfile import Run
@@ -84,21 +83,22 @@ class Stratum:
     sample: list[Request] = field(default_factory=list)
 
 
-class Judge:
+class Judge(Backend):
     """A rule that answers in a model's place, on the model's terms, and keeps count of what it is asked.
 
     Requests with a key that is in `seen` are no calls to the model; with None all are.
     """
 
-    details: Mapping[str, object] = {}
     remembers = False  # so that it hears of every ask, and not of calls alone
 
     def __init__(self, rule: Backend, model: Backend, seen: set[bytes] | None, seed: int) -> None:
+        super().__init__()
         self.rule = rule
         self.model = model
         # Keys are the model's: what is one call to it is one here.
         self.architecture, self.identity, self.simulated = model.architecture, model.identity, model.simulated
         self.strata: dict[tuple[AskKind, str | None], Stratum] = {}
+        self.group_scores = model.group_scores
         self.calls: Counter[str] = Counter()
         """Calls of each query."""
         self._seen = seen
@@ -128,9 +128,9 @@ class Judge:
         """A note as long as the model may write it."""
         if request.ask.kind != "write" or self.simulated:
             return ""
-        tokens: Any = getattr(self.model, "tokens", None)
+        tokens = self.model.tokens
         most = request.terms.decoding.max_new_tokens
-        length = tokens.answer_tokens(request) if isinstance(tokens, Tokens) else most or 0
+        length = tokens.answer_tokens(request) if tokens else most or 0
         return f"{request.prompt.name} {FILLER * length}".strip()
 
     def collect(self) -> list[tuple[Request, Reply]]:
@@ -140,6 +140,3 @@ class Judge:
     def _noted(self, request: Request, reply: Reply) -> Reply:
         filler = self.strata[request.ask.kind, request.ask.template].filler
         return Reply(text=filler) if filler else reply
-
-    def close(self) -> None:
-        """Nothing is held."""

@@ -101,14 +101,12 @@ def open_without_weights(stage: Stage, grades: Grades | None, seed: int) -> Back
 
     Raises `InputError` where the model's tokenizer or config cannot be found.
     """
-    model = stage.model or {}
-    elsewhere = {"device": "cpu"} if "device" in type(configs.model_options(model)).model_fields else {}
-    return api.open_model(model | elsewhere, grades=grades, seed=seed)
+    return api.open_model(stage.model or {}, grades=grades, seed=seed, weights=False)
 
 
 def shown(request: Request, backend: Backend) -> Shown:
     """A request as the backend's model would read it, without the seams that keep control tokens of texts apart."""
-    tokens = _tokens(backend)
+    tokens = backend.tokens
     if tokens is None:
         messages = request.prompt.render(request.ask, request.query.text, request.passages, backend.architecture)
         return Shown("\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), None)
@@ -116,14 +114,8 @@ def shown(request: Request, backend: Backend) -> Shown:
     return Shown(text.replace(SEAM, ""), tuple(ids))
 
 
-def _tokens(backend: Backend) -> Tokens | None:
-    """The backend's tokenizer, where it has one of its own."""
-    found = getattr(backend, "tokens", None)
-    return found if isinstance(found, Tokens) else None
-
-
 def _preview(request: Request, ranker: Ranker, backend: Backend, asks_in_round: int) -> Preview:
-    tokens, prefix = _tokens(backend), request.prompt.answer.prefix
+    tokens, prefix = backend.tokens, request.prompt.answer.prefix
     generates = request.scoring == "generation" and request.prompt.target is None
     encoder_decoder = backend.architecture == "encoder_decoder"
     return Preview(
@@ -166,7 +158,7 @@ def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
     if request.ask.kind == "relevance":
         return "the number that a cross-encoder's head gives; of two labels the second's log-probability"
     if request.prompt.target is not None:
-        tokens = _tokens(backend)
+        tokens = backend.tokens
         over = f" over its {len(tokens.target(request))} tokens" if tokens else ""
         return f"the log-probability of {request.prompt.target.format(query='the query')} as the answer, summed{over}"
     if request.scoring == "likelihood":

@@ -7,11 +7,10 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..rerankers.answers.reading import Reading, Reply, read
 from ..rerankers.backends._tokens.tokens import Tokens
-from ..rerankers.backends.base import Backend, Request, shape_of
+from ..rerankers.backends.base import Backend, Request
 from ..rerankers.flops import Shape, corrections, of_answer, readings
 from .progress import Advance
 
@@ -63,7 +62,7 @@ def sizes(sample: Sequence[Request], model: Backend, answered: Answered | None) 
 
     How much is written is known from replies, else it is the most there can be. None where nothing counts tokens.
     """
-    tokens, shape = _tokens(model), shape_of(model)
+    tokens, shape = model.tokens, model.shape
     rows = [row for reply in answered.replies if (row := _reported(*reply, shape))] if answered else []
     written = answered.completion_tokens if answered else None
     if tokens is not None:
@@ -78,11 +77,6 @@ def sizes(sample: Sequence[Request], model: Backend, answered: Answered | None) 
         bounded=any(row.bounded for row in rows),
         requests=len(rows),
     )
-
-
-def _tokens(model: Backend) -> Tokens | None:
-    found: Any = getattr(model, "tokens", None)
-    return found if isinstance(found, Tokens) else None
 
 
 def _counted(request: Request, tokens: Tokens, shape: Shape | None, written: float | None) -> Sizes:

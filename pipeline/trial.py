@@ -86,16 +86,17 @@ def _opened(loaded: Loaded, grades: Grades | None, stack: ExitStack) -> list[_Cl
     return clocks
 
 
-class _Clock:
+class _Clock(Backend):
     """A backend, and the seconds that were spent waiting for it."""
 
     def __init__(self, backend: Backend) -> None:
+        super().__init__()
         self.backend = backend
         self.seconds = 0.0
         self.architecture, self.identity = backend.architecture, backend.identity
         self.simulated, self.remembers = backend.simulated, backend.remembers
-        self.config: Any = getattr(backend, "config", None)
-        self.usd: Any = getattr(backend, "usd", None)
+        self.config, self.price = backend.config, backend.price
+        self.group_scores = backend.group_scores
 
     def answering(self, requests: Sequence[Request]) -> float:
         """How long requests take that are asked beforehand; their time is not counted again."""

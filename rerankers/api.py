@@ -37,10 +37,13 @@ class Reranked:
     cost: Cost
 
 
-def open_model(options: Mapping[str, Any], *, grades: Grades | None = None, seed: int = 0) -> Backend:
+def open_model(
+    options: Mapping[str, Any], *, grades: Grades | None = None, seed: int = 0, weights: bool = True
+) -> Backend:
     """A model to rank with, several times if need be, from the keys of a config's `model` section.
 
-    `grades` (query id → document id → grade) are what an oracle answers from. Raises `InputError` where the backend
+    `grades` (query id → document id → grade) are what an oracle answers from. Without `weights` it renders and counts
+    prompts only, and its device need not be here. Raises `InputError` where the backend
     is unknown or cannot be opened, or a key is.
     """
     if "backend" not in options:
@@ -48,7 +51,7 @@ def open_model(options: Mapping[str, Any], *, grades: Grades | None = None, seed
     module = catalog.backend(options["backend"])
     with _input_errors("model", module.Options):
         own = module.Options.model_validate({key: value for key, value in options.items() if key != "backend"})
-    return cast("Backend", module.open(own, Setting(seed=seed, grades=grades)))
+    return cast("Backend", module.open(own, Setting(seed, grades, weights)))
 
 
 def rerank(

@@ -282,7 +282,7 @@ class Requests:
             begun = self._begun[terms] = hashlib.sha256(self._beginning(ask, terms))
         digest = begun.copy()
         digest.update(b"".join([self._digests[doc] for doc in ask.docs]))
-        if ask.kind == "relevance" and getattr(self.backend, "group_scores", False):
+        if ask.kind == "relevance" and self.backend.group_scores:
             digest.update(b"".join(self._digests.values()))
         if ask.limit or ask.notes or ask.signals or ask.labels or ask.sample:
             more = json.dumps([ask.limit, ask.notes, ask.signals, ask.labels, ask.sample])

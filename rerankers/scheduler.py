@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from .answers.reading import Reply
-from .backends.base import Backend, Request, shape_of, usd_of
+from .backends.base import Backend, Request
 from .errors import BackendError, R2llmError
 from .flops import Shape, of_answer, readings
 from .ledger import ELSEWHERE, Ledger
@@ -189,7 +189,7 @@ class Scheduler:
 
     def _agree(self) -> None:
         """Note on what new answers depend besides their keys; see `Ledger.agree`."""
-        findings = getattr(self.backend, "findings", None)
+        findings = self.backend.findings
         if findings and findings != self._findings:
             self.ledger.agree(self.backend.identity, findings)
             self._findings = findings
@@ -266,7 +266,7 @@ class Scheduler:
 
     @cached_property
     def _shape(self) -> Shape | None:
-        return shape_of(self.backend)
+        return self.backend.shape
 
     def _flops(self, ask: Ask, reply: Reply) -> int | None:
         """The operations of a reply, whenever it was given: they follow from what the ledger keeps of it."""
@@ -283,7 +283,7 @@ class Scheduler:
             raise R2llmError(
                 f"query {job.cost.query_id}: {self.ranker.method.name} lost or invented documents, a fault in it"
             )
-        job.cost.usd = usd_of(self.backend, job.cost.prompt_tokens, job.cost.completion_tokens)
+        job.cost.usd = self.backend.usd(job.cost.prompt_tokens, job.cost.completion_tokens)
         return ranking, job.cost
 
 

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from ...rerankers.catalog import backend
 from .manifest import models
 from .manifest import stages as reranked
 
@@ -112,7 +113,7 @@ def _reranker(manifest: Mapping[str, Any], stage: int) -> dict[str, Any]:
         "revision": model.get("revision"),
         "dtype": model.get("dtype"),
     }
-    return _known(found) | ({"simulated": True} if identity["model"]["backend"] == "simulated" else {})
+    return _known(found) | ({"simulated": True} if backend(identity["model"]["backend"]).Options.simulated else {})
 
 
 def _data(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,17 +7,24 @@ which starts it. Nothing heavy is imported before `open` is called.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ..answers.reading import Reply
 from ..errors import InputError
 from ..flops import Shape
+from ..marks import SpeedMark, marks
+from ..prices import Price
 from ..prompts.template import Architecture, Prompt
 from ..types import Ask, Query, Scoring
+
+if TYPE_CHECKING:
+    from ._tokens.tokens import Tokens
 
 Grades = Mapping[str, Mapping[str, int]]
 """Relevance judgements: query id → document id → grade."""
@@ -28,8 +35,30 @@ class ModelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    simulated: ClassVar[bool] = False
+    """Whether answers come from a rule and not from a model."""
+
+    recorded: ClassVar[bool] = False
+    """Whether answers come from a recording alone."""
+
+    remote: ClassVar[bool] = False
+    """Whether a model elsewhere answers, perhaps for money."""
+
     speed: ClassVar[frozenset[str]] = frozenset()
-    """The keys that change how fast and at what cost it answers, and not what."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls.speed = frozenset(marks(cls, SpeedMark))
+
+    @property
+    def asks_model(self) -> bool:
+        """Return whether answering takes a model: one that has tokens, operations and time to measure."""
+        return not (self.simulated or self.recorded)
+
+    @property
+    def remembers(self) -> bool:
+        """Return whether answers are kept in the ledger."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +67,8 @@ class Setting:
 
     seed: int = 0
     grades: Grades | None = None
+    weights: bool = True
+    """Whether the model will answer; if not, prompts are only rendered and counted, and its device need not be here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,68 +149,100 @@ Answered = list[tuple[Request, Reply]]
 """Requests with what they were answered."""
 
 
-class Backend(Protocol):
-    """Answers requests: they are submitted as they arise, and collected as they are answered.
+class Backend(ABC):
+    """Whatever answers requests: they are submitted as they arise, and collected as they are answered.
 
-    It may also have a `config` (as transformers has it: operations are counted by it, see `shape_of`), `usd` (what
-    prompt, completion and cached prompt tokens cost, see `usd_of`) and `tokens` (a tokenizer, by which prompts are
-    shown and counted).
+    A backend sets `identity` and writes `collect`; the rest are defaults. Subclasses that keep the queue of waiting
+    requests call `super().__init__()`.
     """
 
-    architecture: Architecture
+    architecture: Architecture = "decoder_only"
     """Which of a prompt's two forms fits the model."""
 
-    simulated: bool
-    """Whether answers come from a rule and not from a model: the ledger's keys then hold document ids too."""
+    simulated: bool = False
+    """Whether answers come from a rule and not from a model: ledger keys then hold document ids too."""
 
-    remembers: bool
+    recorded: bool = False
+    """Whether answers come from a recording alone, so that nothing else may answer in its place."""
+
+    remembers: bool = True
     """Whether its answers are kept in the ledger, and equal asks answered once."""
 
-    @property
+    group_scores: bool = False
+    """Whether the relevance of a document depends on the query's other candidates."""
+
+    price: Price | None = None
+    """What tokens cost."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Request] = []
+
+    @cached_property
     def identity(self) -> Mapping[str, object]:
-        """What makes this backend's answers what they are: part of the fingerprint and of every ledger key."""
+        """Return everything that can change its answers: part of the fingerprint and of every ledger key."""
+        raise NotImplementedError
+
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """Return the tokenizer by which prompts are shown and counted, or None if the model's is not at hand."""
+        return None
+
+    @cached_property
+    def config(self) -> Any:
+        """Return the model's config as transformers has it, which tells the shape, or None if it is not at hand."""
+        return None
 
     @property
     def details(self) -> Mapping[str, object]:
-        """What else the manifest tells of it: content hashes, precision, batching, device.
+        """Return what else the manifest records: content hashes, precision, batching, device.
 
-        JSON, without paths, names of people and secrets. Asked for when all requests are answered, before
-        `close`; it changes neither the fingerprint nor a ledger key.
+        JSON, without paths, names of people and secrets. Read once all requests are answered, before `close`; changes
+        neither the fingerprint nor a ledger key.
         """
+        return {}
+
+    @property
+    def findings(self) -> Mapping[str, object]:
+        """Return what was found out, while asking, that answers depend on besides their keys."""
+        return {}
+
+    @cached_property
+    def shape(self) -> Shape | None:
+        """Return the shape of the model, by which operations are counted, or None if its config is not known."""
+        return Shape.of(self.config)
+
+    def usd(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+        """Return the price of the tokens in US dollars, without discounts for cached prompts, or None if unknown."""
+        if self.price is None or prompt_tokens is None or completion_tokens is None:
+            return None
+        return self.price.usd(prompt_tokens, completion_tokens)
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Take requests to answer, in order."""
+        """Add requests to the queue, in order."""
+        self.waiting.extend(requests)
 
-    def collect(self) -> list[tuple[Request, Reply]]:
-        """Wait until some of the submitted requests are answered, and hand those over.
+    def take(self, count: int | None = None) -> list[Request]:
+        """Remove and return the first `count` requests of the queue, or all."""
+        taken, self.waiting = (self.waiting, []) if count is None else (self.waiting[:count], self.waiting[count:])
+        return taken
 
-        Raises `BackendError` where the model or server fails.
+    @abstractmethod
+    def collect(self) -> Answered:
+        """Wait until some of the submitted requests are answered, and return those with their replies.
+
+        Raises `BackendError` if the model or server fails.
         """
 
-    def close(self) -> None:
-        """Let go of all resources. Raises `InputError` where recorded answers were left unused."""
+    def close(self) -> None:  # noqa: B027 - most hold nothing
+        """Release all resources. Raises `InputError` if recorded answers were left unused."""
 
 
-def shape_of(backend: Backend) -> Shape | None:
-    """The shape of a backend's model, by which its operations are counted; None where its config is not known."""
-    config: Any = getattr(backend, "config", None)
-    return Shape.of(config)
-
-
-def usd_of(backend: Backend, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
-    """What so many tokens cost at a backend, in US dollars, without discounts for prompts that a server had cached.
-
-    None where they or its prices are not known.
-    """
-    usd = getattr(backend, "usd", None)
-    if usd is None or prompt_tokens is None or completion_tokens is None:
-        return None
-    return float(usd(prompt_tokens, completion_tokens, 0))
+Queue = Backend
 
 
 @contextlib.contextmanager
 def closed_after(backends: Iterable[Backend]) -> Iterator[None]:
-    """Close backends when the work with them is done; where it failed, what closing then finds is not told."""
+    """Close the backends at the end; after an error, what closing raises is dropped."""
     try:
         yield
     except BaseException:
@@ -189,19 +252,3 @@ def closed_after(backends: Iterable[Backend]) -> Iterator[None]:
         raise
     for backend in backends:
         backend.close()
-
-
-class Queue:
-    """Requests that wait for a backend that answers one batch at a time."""
-
-    def __init__(self) -> None:
-        self.waiting: list[Request] = []
-
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Add requests at the end."""
-        self.waiting.extend(requests)
-
-    def take(self, count: int | None = None) -> list[Request]:
-        """Remove and return the first `count` requests, or all."""
-        taken, self.waiting = (self.waiting, []) if count is None else (self.waiting[:count], self.waiting[count:])
-        return taken

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yarl
@@ -22,8 +22,8 @@ from pydantic import Field
 
 from ..errors import InputError
 from ..hashing import file_digest
+from ..marks import PathMark, Speed
 from ..prices import Price, price_of
-from ..prompts.template import Architecture
 from ._local.loading import TOKENIZER_FILES, Source, combined, load, locate
 from ._server.budget import Limits
 from ._server.conversation import Conversation
@@ -38,13 +38,10 @@ EXAMPLE = "such as http://localhost:8000/v1"
 class Options(TemplateOptions):
     """Keys of the `model` section."""
 
-    speed: ClassVar[frozenset[str]] = frozenset(
-        {"base_url", "max_concurrency", "prompts_per_request", "timeout", "retries", "budget", "prices", "api_key_env"}
-        | {"requests_per_minute", "tokens_per_minute"}
-    )
+    remote = True
 
-    name: str = Field(description="the model's name at the server")
-    base_url: str | list[str] = Field(
+    name: Annotated[str, PathMark("folder")] = Field(description="the model's name at the server")
+    base_url: Speed[str | list[str]] = Field(
         "https://api.openai.com/v1",
         description="where the server is, or several replicas of it; with /v1 where it has it",
     )
@@ -52,31 +49,33 @@ class Options(TemplateOptions):
         "auto",
         description="how asks are put; auto: completions with a tokenizer, else chat; cross-encoders: rerank or score",
     )
-    tokenizer: str | None = Field(
+    tokenizer: Annotated[str | None, PathMark("folder")] = Field(
         None,
         description="the model's tokenizer, a folder or hub id: texts are cut to length and prompts tokenised here",
     )
-    max_concurrency: int = Field(64, ge=1, description="asks open at once, at all replicas together")
-    prompts_per_request: int | None = Field(
+    max_concurrency: Speed[int] = Field(64, ge=1, description="asks open at once, at all replicas together")
+    prompts_per_request: Speed[int | None] = Field(
         None,
         ge=1,
         description="asks that share a request, where the server takes several and no text is written; a sixteenth of "
         "max_concurrency unless given",
     )
     top_logprobs: int = Field(20, ge=1, description="of so many most probable tokens labels are scored")
-    timeout: float = Field(120.0, gt=0, description="seconds an attempt may take")
-    retries: int = Field(6, ge=0, description="further attempts at a request that failed")
-    requests_per_minute: float | None = Field(None, gt=0, description="so many requests are sent a minute at most")
-    tokens_per_minute: float | None = Field(
+    timeout: Speed[float] = Field(120.0, gt=0, description="seconds an attempt may take")
+    retries: Speed[int] = Field(6, ge=0, description="further attempts at a request that failed")
+    requests_per_minute: Speed[float | None] = Field(
+        None, gt=0, description="so many requests are sent a minute at most"
+    )
+    tokens_per_minute: Speed[float | None] = Field(
         None, gt=0, description="so many tokens, of prompts and completions, as the server counts them"
     )
-    budget: Limits = Field(Limits(), description="what one execution may spend: usd, tokens, calls")
-    prices: str | dict[str, Any] | None = Field(
+    budget: Speed[Limits] = Field(Limits(), description="what one execution may spend: usd, tokens, calls")
+    prices: Annotated[Speed[str | dict[str, Any] | None], PathMark("named file")] = Field(
         None,
         description="{prompt, completion} in US dollars per million tokens, or a file of prices by model name; "
         "the user's own file of prices unless given",
     )
-    api_key_env: str = Field(
+    api_key_env: Speed[str] = Field(
         "OPENAI_API_KEY", description="the environment variable that holds the key, if one is needed"
     )
     group_scores: bool = Field(
@@ -99,16 +98,14 @@ def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the nam
     return OpenAI(options, setting.seed)
 
 
-class OpenAI:
+class OpenAI(Backend):
     """A server, its model, and the asks that are open there."""
 
-    architecture: Architecture = "decoder_only"
-    simulated = False
-    remembers = True
-
     def __init__(self, options: Options, seed: int) -> None:
+        super().__init__()
         self.options = options
         self.seed = seed
+        self.group_scores = options.group_scores
         self.urls = [options.base_url] if isinstance(options.base_url, str) else list(options.base_url)
         for url in self.urls:
             _check_url(url)
@@ -124,7 +121,6 @@ class OpenAI:
         if options.chat_template_kwargs and not self.renders and self.api != "chat":
             raise InputError(f"model.chat_template_kwargs: api {self.api} has no chat template; set model.tokenizer")
         self.price = _price(options)
-        self.usd = self.price.usd if self.price else None
         self._dispatch: Dispatch | None = None
         self._conversation: Conversation | None = None
 
@@ -165,11 +161,6 @@ class OpenAI:
         if self.price:
             found["usd_per_million_tokens"] = self.price.model_dump(exclude_none=True)
         return found | (self._conversation.details if self._conversation else {})
-
-    @property
-    def group_scores(self) -> bool:
-        """Whether the score of a document depends on the query's other candidates."""
-        return self.options.group_scores
 
     @property
     def findings(self) -> Mapping[str, object]:

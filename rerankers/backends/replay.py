@@ -12,15 +12,15 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ..answers.reading import Reply
 from ..errors import InputError
 from ..ledger import Ledger
-from ..prompts.template import Architecture
-from .base import Backend, ModelOptions, Queue, Request, Setting
+from ..marks import PathMark
+from .base import Answered, Backend, ModelOptions, Request, Setting
 
 SHOWN = 16
 """How many characters of a model's values are told: enough of a hash to tell models apart."""
@@ -29,11 +29,20 @@ SHOWN = 16
 class Options(ModelOptions):
     """Keys of the `model` section."""
 
-    answers: str = Field(description="a JSONL file of recorded answers, or a run's ledger.sqlite")
+    recorded = True
+
+    answers: Annotated[str, PathMark("named file")] = Field(
+        description="a JSONL file of recorded answers, or a run's ledger.sqlite"
+    )
     of: dict[str, Any] | None = Field(
         None,
         description="which model, where the ledger has several: keys of its identity, and how each value begins",
     )
+
+    @property
+    def remembers(self) -> bool:
+        """Return whether the recording is a ledger, whose answers a ledger can keep."""
+        return Path(self.answers).suffix == ".sqlite"
 
 
 def open(options: Options, setting: Setting) -> Backend:  # noqa: A001, ARG001 - every backend's entry
@@ -41,21 +50,20 @@ def open(options: Options, setting: Setting) -> Backend:  # noqa: A001, ARG001 -
     path = Path(options.answers)
     if not path.is_file():
         raise InputError(f"model.answers: no file {path}")
-    return LedgerReplay(path, options.of) if path.suffix == ".sqlite" else TextReplay(path)
+    return LedgerReplay(path, options.of) if options.remembers else TextReplay(path)
 
 
-class TextReplay(Queue):
+class TextReplay(Backend):
     """Answers each query's asks with its recorded texts, in order."""
 
-    architecture: Architecture = "decoder_only"
-    simulated = False
+    recorded = True
     remembers = False
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
         content = path.read_bytes()
-        self.identity: Mapping[str, object] = {"backend": "replay", "answers": hashlib.sha256(content).hexdigest()}
+        self.identity = {"backend": "replay", "answers": hashlib.sha256(content).hexdigest()}
         self.texts: dict[str, deque[str]] = {}
         for number, line in enumerate(content.splitlines(), 1):
             try:
@@ -74,7 +82,7 @@ class TextReplay(Queue):
         """The file's name; its hash is the identity."""
         return {"answers": self.path.name}
 
-    def collect(self) -> list[tuple[Request, Reply]]:
+    def collect(self) -> Answered:
         """Answer everything that waits. Raises `InputError` where a query has no recorded answer left."""
         return [(request, Reply(text=self._next(request.query.id))) for request in self.take()]
 
@@ -98,27 +106,26 @@ class TextReplay(Queue):
             )
 
 
-class LedgerReplay(Queue):
+class LedgerReplay(Backend):
     """Answers from the ledger of an earlier run, as the model that wrote it, or as the one of several that is meant."""
 
-    simulated = False
-    remembers = True
+    recorded = True
 
     def __init__(self, path: Path, of: Mapping[str, object] | None = None) -> None:
         super().__init__()
         self.path = path
         self.ledger = Ledger(path, read_only=True)
-        self.identity: Mapping[str, object] = _meant(path, self.ledger.models(), of or {})
+        self.identity = _meant(path, self.ledger.models(), of or {})
         self.simulated = self.identity["backend"] == "simulated"
         architecture = self.identity.get("architecture")
-        self.architecture: Architecture = "encoder_decoder" if architecture == "encoder_decoder" else "decoder_only"
+        self.architecture = "encoder_decoder" if architecture == "encoder_decoder" else "decoder_only"
 
     @property
     def details(self) -> Mapping[str, object]:
         """The ledger's name and content hash: the identity is that of the model that was recorded."""
         return {"answers": self.path.name, "content": self.ledger.digest()}
 
-    def collect(self) -> list[tuple[Request, Reply]]:
+    def collect(self) -> Answered:
         """Look up everything that waits. Raises `InputError` for an ask that the ledger does not answer."""
         return [(request, self._look_up(request)) for request in self.take()]
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -22,8 +22,7 @@ from pydantic import Field
 
 from ..answers.reading import Reply
 from ..errors import InputError
-from ..prompts.template import Architecture
-from .base import Backend, Grades, ModelOptions, Queue, Request, Setting
+from .base import Answered, Backend, Grades, ModelOptions, Request, Setting
 
 SURELY_NOT = -1000.0
 """The log-probability of what is not answered: finite, so that it can be written as JSON."""
@@ -34,6 +33,8 @@ TINY = 1e-300
 
 class Options(ModelOptions):
     """Keys of the `model` section."""
+
+    simulated = True
 
     answers: Literal["oracle", "noisy", "inverse", "hash", "rel"] = Field("oracle", description="the rule that answers")
     noise: float = Field(0.1, ge=0.0, le=1.0, description="how often a noisy oracle answers wrongly")
@@ -48,19 +49,17 @@ def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the nam
     return Simulated(options, setting.seed, setting.grades or {})
 
 
-class Simulated(Queue):
+class Simulated(Backend):
     """The simulated model: a relevance for every document, and one way of answering each kind of ask with it."""
 
-    architecture: Architecture = "decoder_only"
     simulated = True
-    remembers = True
 
     def __init__(self, options: Options, seed: int, grades: Grades) -> None:
         super().__init__()
         self.options = options
         self.seed = seed
         self.grades = grades
-        self.identity: Mapping[str, object] = self._identity()
+        self.identity = self._identity()
         self._hashed = lru_cache(maxsize=100_000)(self._hash)
 
     def _identity(self) -> dict[str, object]:
@@ -74,17 +73,9 @@ class Simulated(Queue):
             rule["grades"] = hashlib.sha256(judged).hexdigest()
         return rule
 
-    @property
-    def details(self) -> Mapping[str, object]:
-        """Nothing: a rule has no files, precision or batches."""
-        return {}
-
-    def collect(self) -> list[tuple[Request, Reply]]:
+    def collect(self) -> Answered:
         """Answer everything that waits."""
         return [(request, self._reply(request)) for request in self.take()]
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def _reply(self, request: Request) -> Reply:
         kind = request.ask.kind

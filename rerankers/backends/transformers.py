@@ -15,12 +15,12 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
 from ..errors import BackendError, InputError, R2llmError
-from ..prompts.template import Architecture
+from ..marks import Speed
 from ._local.cross_encoders import CrossEncoder
 from ._local.devices import out_of_memory, slow_in_software
 from ._local.generation import Writer
@@ -30,7 +30,7 @@ from ._local.scores import first_token_scores, target_scores, whole_label_scores
 from ._local.weights import WeightOptions, Weights
 from ._tokens.batches import Batch, Prepared, planned
 from ._tokens.tokens import Tokens
-from .base import Answered, Backend, Queue, Request, RequestSettings, Setting
+from .base import Answered, Backend, Request, RequestSettings, Setting
 
 WINDOW = 512
 """So many of the waiting requests are tokenised at once, and batched by length among themselves."""
@@ -45,23 +45,19 @@ WORKERS = 4
 class Options(WeightOptions):
     """Keys of the `model` section."""
 
-    speed: ClassVar[frozenset[str]] = frozenset(
-        {"device", "device_map", "batch_size", "batch_tokens", "exact", "compile", "workers"}
-    )
-
-    batch_size: int = Field(32, ge=1, description="the most prompts a batch")
-    batch_tokens: int = Field(16_384, ge=1, description="the most tokens of prompts a batch, padding included")
-    exact: bool | None = Field(
+    batch_size: Speed[int] = Field(32, ge=1, description="the most prompts a batch")
+    batch_tokens: Speed[int] = Field(16_384, ge=1, description="the most tokens of prompts a batch, padding included")
+    exact: Speed[bool | None] = Field(
         None,
         description="compute each prompt alone, so that nothing depends on its batch; default: float32 on CPU",
     )
-    workers: int | None = Field(
+    workers: Speed[int | None] = Field(
         None,
         ge=1,
         description="prompts computed at the same time, each by its share of the threads; default: up to four, where "
         "each is computed alone",
     )
-    compile: bool = Field(
+    compile: Speed[bool] = Field(
         False, description="compile the model when it first reads a prompt: some 30 s, then faster where it pays"
     )
 
@@ -71,14 +67,13 @@ def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the nam
 
     Raises `InputError` where they cannot be found or loaded, or where the device is not there.
     """
+    if not setting.weights:
+        options = options.model_copy(update={"device": "cpu"})
     return Transformers(options, setting.seed)
 
 
-class Transformers(Queue):
+class Transformers(Backend):
     """A model and its tokenizer, answering a batch at a time or, each alone, several prompts."""
-
-    simulated = False
-    remembers = True
 
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
@@ -99,7 +94,7 @@ class Transformers(Queue):
             logging.getLogger(__name__).warning(
                 "dtype %s: this CPU computes it in software, far slower than float32", str(self.dtype)[6:]
             )
-        self.architecture: Architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
+        self.architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
         exact = options.exact
         if exact is None:
             exact = self.device.type == "cpu" and self.dtype == torch.float32

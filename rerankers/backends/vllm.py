@@ -13,20 +13,20 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ..answers.reading import Reply
 from ..errors import BackendError, InputError
-from ..prompts.template import Architecture
+from ..marks import PathMark, Speed
 from ._local.devices import device_of, dtype_of
 from ._local.loading import described, load, locate
 from ._local.vllm_engine import Engine, require, version
 from ._tokens.batches import Prepared
 from ._tokens.chat_templates import TemplateOptions
 from ._tokens.tokens import Tokens
-from .base import Backend, Queue, Request, Setting
+from .base import Backend, Request, Setting
 
 OPEN = 1024
 """So many requests the engine holds at most: enough for its batches, and while it computes, the next are tokenised."""
@@ -35,14 +35,9 @@ OPEN = 1024
 class Options(TemplateOptions):
     """Keys of the `model` section."""
 
-    speed: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization", "kv_cache_gib"),
-            *("max_model_len", "max_num_seqs", "enforce_eager", "deterministic"),
-        }
+    name: Annotated[str, PathMark("folder")] = Field(
+        description="a hub id such as Qwen/Qwen2.5-7B-Instruct, or a folder"
     )
-
-    name: str = Field(description="a hub id such as Qwen/Qwen2.5-7B-Instruct, or a folder")
     revision: str | None = Field(None, description="the hub's branch, tag or commit")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="number format; auto: bfloat16 on CUDA, else float32"
@@ -51,20 +46,22 @@ class Options(TemplateOptions):
         None,
         description="how vLLM is to quantise the weights, such as fp8; those of a quantised model say it themselves",
     )
-    tensor_parallel_size: int = Field(1, ge=1, description="over how many GPUs each layer is split")
-    pipeline_parallel_size: int = Field(1, ge=1, description="over how many groups of GPUs the layers are dealt out")
-    gpu_memory_utilization: float = Field(
+    tensor_parallel_size: Speed[int] = Field(1, ge=1, description="over how many GPUs each layer is split")
+    pipeline_parallel_size: Speed[int] = Field(
+        1, ge=1, description="over how many groups of GPUs the layers are dealt out"
+    )
+    gpu_memory_utilization: Speed[float] = Field(
         0.9, gt=0, le=1, description="the share of the memory that is taken: weights, and keys and values of prompts"
     )
-    kv_cache_gib: float | None = Field(
+    kv_cache_gib: Speed[float | None] = Field(
         None, gt=0, description="memory for keys and values, in GiB, instead of what that share leaves"
     )
-    max_model_len: int | None = Field(
+    max_model_len: Speed[int | None] = Field(
         None, ge=1, description="the most tokens of a prompt and its answer; the model's own limit unless given"
     )
-    max_num_seqs: int | None = Field(None, ge=1, description="the most prompts computed at once; vLLM's choice")
-    enforce_eager: bool = Field(False, description="compile nothing: starts sooner, answers more slowly on GPUs")
-    deterministic: bool | None = Field(
+    max_num_seqs: Speed[int | None] = Field(None, ge=1, description="the most prompts computed at once; vLLM's choice")
+    enforce_eager: Speed[bool] = Field(False, description="compile nothing: starts sooner, answers more slowly on GPUs")
+    deterministic: Speed[bool | None] = Field(
         None,
         description="let no timing decide what is computed together: the same run makes the same batches, but the "
         "engine rests while prompts are tokenised; default: without CUDA",
@@ -89,12 +86,8 @@ class _Asked:
     found: dict[int, Any] = field(default_factory=dict)
 
 
-class Vllm(Queue):
+class Vllm(Backend):
     """A model in vLLM's engine: requests stream through it, a bounded number of them at a time."""
-
-    architecture: Architecture = "decoder_only"
-    simulated = False
-    remembers = True
 
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
@@ -105,7 +98,7 @@ class Vllm(Queue):
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self.config: Any = load(transformers.AutoConfig, self.source)
+        self.config = load(transformers.AutoConfig, self.source)
         if self.config.is_encoder_decoder:
             raise InputError(
                 f"model.name: {options.name} is an encoder-decoder model, which vLLM does not run; "

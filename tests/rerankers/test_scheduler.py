@@ -197,7 +197,7 @@ def priced(rule_backend, tokens: tuple[int | None, int | None] = (100, 2)):
     backend = rule_backend(lambda request: Reply("Yes", None, *tokens))
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     backend.config = SimpleNamespace(num_hidden_layers=2, hidden_size=8, intermediate_size=16, **heads)
-    backend.usd = Price(prompt=1.0, completion=4.0).usd
+    backend.price = Price(prompt=1.0, completion=4.0)
     return backend
 
 

@@ -6,11 +6,12 @@ import importlib.util
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from ...errors import InputError
+from ...marks import PathMark, Speed
 from .._tokens.chat_templates import TemplateOptions
 from .adapters import adapted, base_of, head_labels, names_of_weights
 from .devices import device_of, dtype_of
@@ -38,9 +39,11 @@ EXTRAS = {"accelerate", "peft"}
 class WeightOptions(TemplateOptions):
     """Keys of the `model` section that say which weights are loaded, and how."""
 
-    name: str = Field(description="a hub id such as google/flan-t5-large, or a folder; also of an adapter")
+    name: Annotated[str, PathMark("folder")] = Field(
+        description="a hub id such as google/flan-t5-large, or a folder; also of an adapter"
+    )
     revision: str | None = Field(None, description="the hub's branch, tag or commit")
-    adapter: str | None = Field(
+    adapter: Annotated[str | None, PathMark("folder")] = Field(
         None, description="a LoRA or other adapter of peft, a hub id or a folder; merged into the weights"
     )
     adapter_revision: str | None = Field(None, description="the hub's branch, tag or commit of the adapter")
@@ -50,11 +53,13 @@ class WeightOptions(TemplateOptions):
     quantization: Literal["bitsandbytes-4bit", "bitsandbytes-8bit"] | None = Field(
         None, description="quantise the weights while they are loaded; those of a quantised model say it themselves"
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str] | None = Field(
-        None,
-        description="over several GPUs: how accelerate lays the layers out, or the device of each module by name, "
-        "instead of device",
+    device: Speed[str] = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device_map: Speed[Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str] | None] = (
+        Field(
+            None,
+            description="over several GPUs: how accelerate lays the layers out, or the device of each module by name, "
+            "instead of device",
+        )
     )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 

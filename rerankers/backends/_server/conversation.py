@@ -54,7 +54,7 @@ class Conversation:
         self.backend = backend
         self.key = key
         self.takes_long = backend.source is not None
-        self.budget = Budget(backend.options.budget, backend.usd)
+        self.budget = Budget(backend.options.budget, backend.price.usd if backend.price else None)
         self._server: Server | None = None
         self._forms: dict[str, Form] = {}
         self._served: list[str] = []

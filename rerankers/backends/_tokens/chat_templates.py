@@ -17,11 +17,12 @@ from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
 from ...errors import InputError
+from ...marks import PathMark
 from ...prompts.template import Message, folded
 from ..base import ModelOptions
 
@@ -48,7 +49,7 @@ SECONDS = 20.0
 class TemplateOptions(ModelOptions):
     """Keys of the `model` section that say how a conversation becomes a prompt."""
 
-    chat_template: str | None = Field(
+    chat_template: Annotated[str | None, PathMark("named file")] = Field(
         None,
         description="a Jinja file, the name of one of the model's several templates, or none: the prompt's turns one "
         "after the other; the model's own unless given",
