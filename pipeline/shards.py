@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import reduce
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ..rerankers.errors import InputError
-from ..rerankers.ledger import Ledger, Stored
+from ..rerankers.ledger import Ledger
 from ..rerankers.types import plus
 from .configs.load import Loaded
 from .files import replacing
@@ -25,9 +23,6 @@ from .run import manifest, unread
 from .run.manifest import NAME as MANIFEST
 from .run.shards import Shard, folders
 from .verify import verify
-
-BATCH = 5_000
-"""How many answers are written to a merged ledger at once."""
 
 SPARE_FILES = 64
 """How many files may be open besides one of each shard."""
@@ -196,26 +191,11 @@ def _join_ledgers(paths: Sequence[Path], target: Path, queries: Iterable[str]) -
         with ExitStack() as stack:
             sources = [stack.enter_context(closing(Ledger(path, read_only=True))) for path in paths]
             ledger = stack.enter_context(closing(Ledger(temporary)))
-            for model in [model for source in sources for model in source.models()]:
-                ledger.add_model(model)
-            differing = 0
-            answers = _first_answers(sources, {query: position for position, query in enumerate(queries)})
-            while some := list(islice(answers, BATCH)):
-                ledger.add_stored(row for row, _ in some)
-                differing += sum(differs for _, differs in some)
+            differing = ledger.join(sources, {query: position for position, query in enumerate(queries)})
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     return differing
-
-
-def _first_answers(sources: Sequence[Ledger], positions: Mapping[str, int]) -> Iterator[tuple[Stored, bool]]:
-    """Each key's answer, by ascending key, and whether the sources differ about it."""
-    merged = heapq.merge(*(source.stored() for source in sources), key=itemgetter(0))
-    for _, group in groupby(merged, key=itemgetter(0)):
-        rows = list(group)
-        first = min(rows, key=lambda row: positions.get(row[1], len(positions))) if len(rows) > 1 else rows[0]
-        yield first, any(row[2:] != first[2:] for row in rows)
 
 
 def joined_manifest(parts: Sequence[Part]) -> dict[str, Any]:

@@ -183,7 +183,7 @@ class Scheduler:
             rows = [(request.key, request.query.id, reply) for request, reply in replies]
             self.ledger.add(rows)
             if self.shared:
-                self.shared.add(rows, self.backend.identity)
+                self.shared.add(rows, self.backend.identity, getattr(self.backend, "findings", None))
         self.calls += len(replies)
         self._hand_over((request.key, reply) for request, reply in replies)
 
@@ -205,6 +205,7 @@ class Scheduler:
             taken = self.shared.get_many([key for key in keys if key not in recalled])
             if taken:
                 rows = [(each.key, each.query.id, taken[each.key]) for each in self._new if each.key in taken]
+                self.ledger.adopt(self.shared.findings)
                 self.ledger.add(rows, elsewhere=True)
                 recalled |= {key: (reply, ELSEWHERE) for key, reply in taken.items()}
         for key, (_, execution) in recalled.items():

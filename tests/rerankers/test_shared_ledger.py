@@ -249,22 +249,24 @@ def test_what_dead_processes_left_half_done_is_cleared_away(joining, tmp_path: P
     assert not (tmp_path / "shared" / ".half.tmp").exists()
 
 
-def test_one_process_merges_at_a_time_and_a_dead_one_does_not_stop_the_others(
-    joining, tmp_path: Path, monkeypatch
+def test_answers_of_servers_that_did_other_things_are_neither_mixed_nor_merged(
+    joining, tmp_path: Path, monkeypatch, notes
 ) -> None:
     monkeypatch.setattr(shared_ledger, "FAN_IN", 2)
-    sign = tmp_path / "shared" / ".merging"
-    sign.parent.mkdir()
-    sign.write_text("")
-    for number in range(3):
-        published(joining, [number])
-    assert len(segments(tmp_path / "shared")) == 3
-    monkeypatch.setattr(shared_ledger, "TURN", -1.0)
-    for number in (3, 4):
-        published(joining, [number])
-    assert not sign.exists()
-    assert len(segments(tmp_path / "shared")) == 1
-    assert held(tmp_path / "shared") == set(range(5))
+    for number, prefix in enumerate(("sent", "left out", "sent")):
+        with closing(joining()) as shared:
+            shared.add(rows([number]), MODEL, {"chat.answer_prefix": prefix})
+    assert len(segments(tmp_path / "shared")) == 2
+    assert held(tmp_path / "shared") == {0, 1, 2}
+    with closing(joining()) as shared, closing(Ledger(None)) as own:
+        shared.add(rows([3]), MODEL, {"chat.answer_prefix": "sent"})
+        assert shared.get_many([key(0), key(1)]).keys() == {key(0)}
+        assert [note.split(": ", 2)[2] for note in notes] == [
+            'it was answered with chat.answer_prefix "left out", and this run with "sent"'
+        ]
+        own.adopt(shared.findings)
+        with pytest.raises(InputError, match="the server now answers with"):
+            own.agree(MODEL, {"chat.answer_prefix": "left out"})
 
 
 # Through the scheduler

@@ -135,8 +135,8 @@ def test_reading_leaves_nothing_beside_a_ledger(tmp_path: Path) -> None:
     ("change", "fault"),
     [
         ("UPDATE replies SET scores = '[0.5, ' WHERE query_id = 'q1'", "damaged"),
-        ("UPDATE replies SET query_id = x'00'", "columns of a wrong kind"),
-        ("UPDATE replies SET key = 'text' WHERE key = x'" + "01" * 32 + "'", "columns of a wrong kind"),
+        ("UPDATE replies SET query_id = x'00'", "was changed after it was written"),
+        ("UPDATE replies SET key = 'text' WHERE key = x'" + "01" * 32 + "'", "damaged"),
         ("UPDATE model SET identity = '{'", "damaged"),
     ],
 )
