@@ -263,7 +263,7 @@ def _rank(plan: _Plan, folder: RunFolder, finished: Mapping[str, Any], listener:
         cascade = Cascade(stages, ledger, pooled=pooled, shared=sharing, finished=spent.keys())
         begun = time.perf_counter()
         ranked = _rank_queries(plan, cascade, spent, schedule, listener)
-        executions.finish(cascade.calls, time.perf_counter() - begun)
+        executions.finish(cascade.tally.calls, time.perf_counter() - begun)
     rankings: Mapping[str, Sequence[str]] = {query: each.ranking.docs for query, each in ranked.queries.items()}
     if partner is not None:
         unfused = fusion.scored({query: each.ranking for query, each in ranked.queries.items()})
@@ -275,8 +275,9 @@ def _rank(plan: _Plan, folder: RunFolder, finished: Mapping[str, Any], listener:
     )
     about |= {"executions": executions.listed(), "wall_seconds": executions.seconds}
     about |= {"shared_ledger": {"taken": shared.taken, "published": shared.published}} if shared else {}
-    about |= {"unparsed": sum(cascade.unparsed.values()), "unparsed_by_kind": dict(sorted(cascade.unparsed.items()))}
-    about |= {"answer_forms": dict(sorted(cascade.forms.items())), "unread": unread.unread(cascade)}
+    tally = cascade.tally
+    about |= {"unparsed": tally.unread.total(), "unparsed_by_kind": tally.unread_by_kind}
+    about |= {"answer_forms": dict(sorted(tally.forms.items())), "unread": unread.unread(tally)}
     about |= {"equal_scores": sum(_are_equal(each.ranking.scores) for each in ranked.queries.values())}
     about |= {"models": ranked.models} if manifest.is_cascade(stages) else {"model": ranked.models[0]}
     return about | {"data": plan.data | {"candidates": ranked.candidates}, "ledger": _ledger(folder / LEDGER)}

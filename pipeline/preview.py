@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..rerankers import api
 from ..rerankers.answers.reading import describe
+from ..rerankers.asks import KINDS
 from ..rerankers.backends._tokens.tokens import SEAM, Tokens
 from ..rerankers.backends.base import Backend, Grades, Request
 from ..rerankers.cascade import first
@@ -162,12 +163,6 @@ def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
         over = f" over its {len(tokens.target(request))} tokens" if tokens else ""
         return f"the log-probability of {request.prompt.target.format(query='the query')} as the answer, summed{over}"
     if request.scoring == "likelihood":
-        outcome = {
-            "choose": "the most probable one is the choice",
-            "compare": "the most probable one is the choice",
-            "permute": "the order is that of their probabilities",
-            "select": "the most probable ones are selected",
-        }.get(request.ask.kind, "the score is the mean of their values, weighted by their probabilities")
         how = "the sum over all a label's tokens" if request.prompt.answer.scored == "whole" else "in one forward pass"
-        return f"the labels' log-probabilities where the answer begins, {how}; {outcome}"
+        return f"the labels' log-probabilities where the answer begins, {how}; {KINDS[request.ask.kind].outcome}"
     return f"generated text{describe(request.ask.kind, ranker.reading(request.ask, backend))}"

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ..rerankers.cascade import total
+from ..rerankers.accounting import total
 from ..rerankers.errors import InputError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger

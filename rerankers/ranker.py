@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import catalog, compat
 from .answers.parsing import LabelRule
 from .answers.reading import Reading, Reply, read
+from .asks import KINDS
 from .backends.base import Backend, Decoding, Request, RequestSettings
 from .compat import Toolkit
 from .errors import InputError
@@ -28,14 +29,6 @@ RETRIES = 3
 KEY_BYTES = 16
 """The length of a ledger key: 128 bits of a SHA-256, so that two asks of a billion do not meet in one key."""
 
-
-FIXED_SCORING: Mapping[AskKind, Scoring] = {
-    "write": "generation",
-    "rate": "generation",
-    "likelihood": "likelihood",
-    "relevance": "likelihood",
-}
-"""The kinds of ask that are answered one way whatever the ranker's scoring is."""
 
 DIGITS = 9
 """So many passages can be numbered with one digit, and so one token, each."""
@@ -132,14 +125,14 @@ class Ranker:
                     f"prompt '{found.name}' cannot ask the question of {method.name} ({kind}): "
                     f"it serves {', '.join(found.asks)}"
                 )
-            if kind == "score" and scoring == "likelihood":
+            if KINDS[kind].labels == "values" and scoring == "likelihood":
                 found.check_values()
         if prompt.most_docs is not None and params.most_docs > prompt.most_docs:
             raise InputError(
                 f"{method.name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
                 f"{prompt.most_docs}; show fewer at a time or name another prompt"
             )
-        ordered = bool({"permute", "select", "choose"} & set(params.asks))
+        ordered = any(KINDS[kind].orders for kind in params.asks)
         if scoring == "likelihood" and ordered and prompt.labels == "numbers" and params.most_docs > DIGITS:
             raise InputError(
                 f"prompt '{prompt.name}' numbers its passages, and numbers of several digits have no token whose "
@@ -205,8 +198,7 @@ class Ranker:
         options = self._completed
         return RequestSettings(
             prompt=self.prompt_of(ask),
-            # Notes and ratings have no labels whose probabilities could be read; a likelihood is nothing but one.
-            scoring=FIXED_SCORING.get(ask.kind, self.scoring),
+            scoring=KINDS[ask.kind].scoring or self.scoring,
             decoding=self._decoding(self.prompt_of(ask), attempt, architecture),
             query_tokens=options.query_tokens,
             passage_tokens=options.passage_tokens,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...rerankers.cascade import total
+from ...rerankers.accounting import total
 from ...rerankers.types import Cost
 from ..files import fault, json_lines
 

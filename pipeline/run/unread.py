@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...rerankers.cascade import Cascade
+from ...rerankers.accounting import Tally
 
 MOST = 0.05
 """Above this share of unread answers a run is warned of."""
@@ -21,11 +21,11 @@ HINTS = {
 """What helps, by the form of an unread answer."""
 
 
-def unread(cascade: Cascade) -> dict[str, dict[str, Any]]:
+def unread(tally: Tally) -> dict[str, dict[str, Any]]:
     """For a manifest: how many answers could not be read for which reason, the commonest first, with an example."""
     return {
-        form: {"answers": count, "example": cascade.examples[form][:SHOWN]}
-        for form, count in sorted(cascade.unread.items(), key=lambda item: (-item[1], item[0]))
+        form: {"answers": count, "example": tally.examples[form][:SHOWN]}
+        for form, count in sorted(tally.unread.items(), key=lambda item: (-item[1], item[0]))
     }
 
 

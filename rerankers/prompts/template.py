@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .. import catalog
+from ..asks import KINDS
 from ..errors import InputError
 from ..types import Ask, AskKind
 from . import composition as components
@@ -155,9 +156,10 @@ class Prompt(_Part):
 
     @model_validator(mode="after")
     def _labels_fit_the_asks(self) -> Prompt:
-        if "score" in self.asks and not isinstance(self.labels, dict):
+        wanted = {KINDS[kind].labels for kind in self.asks}
+        if "values" in wanted and not isinstance(self.labels, dict):
             raise ValueError("asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}")
-        if {"choose", "compare"} & set(self.asks) and isinstance(self.labels, dict):
+        if "documents" in wanted and isinstance(self.labels, dict):
             raise ValueError("asks about several passages need a list of labels, one a passage")
         return self
 

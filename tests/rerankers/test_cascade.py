@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from r2llm.rerankers import accounting
 from r2llm.rerankers import cascade as cascades
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.backends.base import Setting
@@ -65,9 +66,9 @@ def test_the_costs_of_all_stages_add_up(make_candidates, pooled: bool) -> None:
 
 def test_what_is_unknown_in_one_stage_is_unknown_in_all() -> None:
     known, unknown = Cost("q", asks=2, calls=2, seconds=1.5), Cost("q", prompt_tokens=None, seconds=None)
-    total = cascades.total([known, unknown])
+    total = accounting.total([known, unknown])
     assert (total.asks, total.prompt_tokens, total.completion_tokens, total.seconds) == (2, None, 0, None)
-    assert cascades.total([known]) == known
+    assert accounting.total([known]) == known
 
 
 def test_queries_are_ranked_as_if_each_was_alone(make_candidates, monkeypatch) -> None:

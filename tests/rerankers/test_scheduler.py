@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from r2llm.rerankers import scheduler
+from r2llm.rerankers import accounting, scheduler
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.backends.base import Queue, Request, Setting
@@ -170,7 +170,7 @@ def test_what_is_in_the_ledger_is_not_asked_again(make_candidates, rank, rule_ba
     ],
 )
 def test_comparisons_are_counted_as_the_papers_do(asks: list[Ask], count: int) -> None:
-    assert scheduler.comparisons(asks) == count
+    assert accounting.comparisons(asks) == count
 
 
 def test_rounds_and_comparisons_of_a_sort_are_its_asks(make_candidates, rank) -> None:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from r2llm.rerankers import catalog
+from r2llm.rerankers.accounting import comparisons
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.methods.pairwise import probabilities
 from r2llm.rerankers.ranker import Ranker
-from r2llm.rerankers.scheduler import comparisons
 from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query
 
 EXACT = ["pairwise.allpair", "pairwise.bubblesort", "pairwise.heapsort", "pairwise.quicksort", "pairwise.sliding"]
