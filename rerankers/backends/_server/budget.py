@@ -1,7 +1,7 @@
-"""What a run may spend at a server: money, tokens, calls. It stops before more is spent.
+"""Spending at a server, in money, tokens and calls, which stops before a limit is exceeded.
 
 An attempt to send a request reserves the most that it can cost, and waits while that does not fit beside the attempts
-under way; what it really cost then takes the reservation's place.
+under way; its real cost then replaces the reservation.
 """
 
 from __future__ import annotations
@@ -27,34 +27,31 @@ class Limits(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What requests cost: asks answered, and tokens read and written."""
+    """The cost of requests: asks answered, tokens read and written, and those of the prompt that were cached."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_prompt_tokens: int = 0
-    """Those of the prompt tokens that the server had in its cache."""
 
-    def __add__(self, other: Spending) -> Spending:
-        return Spending(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.cached_prompt_tokens + other.cached_prompt_tokens,
-        )
-
-    def __sub__(self, other: Spending) -> Spending:
-        return Spending(
-            self.calls - other.calls,
-            self.prompt_tokens - other.prompt_tokens,
-            self.completion_tokens - other.completion_tokens,
-            self.cached_prompt_tokens - other.cached_prompt_tokens,
-        )
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The four counts."""
+        return self.calls, self.prompt_tokens, self.completion_tokens, self.cached_prompt_tokens
 
     @property
     def tokens(self) -> int:
         """Tokens read and written."""
         return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Spending) -> Spending:
+        return Spending(*(mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)))
+
+    def __sub__(self, other: Spending) -> Spending:
+        return Spending(*(mine - theirs for mine, theirs in zip(self.counts, other.counts, strict=True)))
+
+
+NOTHING = Spending()
 
 
 class BudgetSpentError(BackendError):
@@ -62,63 +59,48 @@ class BudgetSpentError(BackendError):
 
 
 class Budget:
-    """What is spent, what is reserved, and the limits of both together.
-
-    `usd` is the price of so many prompt, completion and cached prompt tokens; None where it is not known.
-    """
+    """Costs spent and reserved, and the limits of both together."""
 
     def __init__(self, limits: Limits, usd: Callable[[int, int, int], float] | None) -> None:
         self.limits = limits
         self.usd = usd
-        self.spent = Spending()
-        self._reserved = Spending()
+        self.spent = NOTHING
+        self._reserved = NOTHING
         self._under_way = 0
         self._settled = asyncio.Event()
 
     async def reserve(self, most: Spending) -> None:
-        """Set aside what an attempt can cost at most.
+        """Set aside the most that an attempt can cost.
 
         Raises `BudgetSpentError` where that is more than is left and nothing is under way that could cost less.
         """
-        while (limit := self._exceeded(most)) is not None:
+        while limit := self._exceeded(self.spent + self._reserved + most):
             if not self._under_way:
-                raise BudgetSpentError(self._message(limit))
+                used, cap = self._used(self.spent)[limit], getattr(self.limits, limit)
+                words = f"{used:.4f} of {cap:g} US dollars" if limit == "usd" else f"{used:,} of {cap:,} {limit}"
+                raise BudgetSpentError(
+                    f"model.budget.{limit}: {words} are spent and the next request could exceed it; "
+                    f"all answers are kept: set a larger model.budget.{limit} and run again"
+                )
             self._settled.clear()
             await self._settled.wait()
         self._reserved += most
         self._under_way += 1
 
     def settle(self, most: Spending, actual: Spending) -> None:
-        """Put what an attempt really cost in the place of what was set aside for it."""
+        """Replace an attempt's reservation by its real cost."""
         self._reserved -= most
         self._under_way -= 1
         self.spent += actual
         self._settled.set()
 
     def price(self, spending: Spending) -> float | None:
-        """What that costs, in US dollars; None where prices are not known."""
-        if self.usd is None:
-            return None
-        return self.usd(spending.prompt_tokens, spending.completion_tokens, spending.cached_prompt_tokens)
+        """Return the cost in US dollars, or None if prices are not known."""
+        return self.usd(*spending.counts[1:]) if self.usd else None
 
-    def _exceeded(self, most: Spending) -> str | None:
-        """The limit that another attempt could exceed, or None."""
-        total, limits = self.spent + self._reserved + most, self.limits
-        if limits.calls is not None and total.calls > limits.calls:
-            return "calls"
-        if limits.tokens is not None and total.tokens > limits.tokens:
-            return "tokens"
-        if limits.usd is not None and (self.price(total) or 0.0) > limits.usd:
-            return "usd"
-        return None
+    def _used(self, spending: Spending) -> dict[str, float]:
+        return {"calls": spending.calls, "tokens": spending.tokens, "usd": self.price(spending) or 0.0}
 
-    def _message(self, limit: str) -> str:
-        spent = {
-            "calls": f"{self.spent.calls:,} of {self.limits.calls or 0:,} calls are",
-            "tokens": f"{self.spent.tokens:,} of {self.limits.tokens or 0:,} tokens are",
-            "usd": f"{self.price(self.spent) or 0.0:.4f} of {self.limits.usd or 0.0:g} US dollars are",
-        }
-        return (
-            f"model.budget.{limit}: {spent[limit]} spent and the next request could exceed it; "
-            f"all answers are kept: set a larger model.budget.{limit} and run again"
-        )
+    def _exceeded(self, total: Spending) -> str | None:
+        caps = ((name, used, getattr(self.limits, name)) for name, used in self._used(total).items())
+        return next((name for name, used, cap in caps if cap is not None and used > cap), None)

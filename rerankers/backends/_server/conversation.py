@@ -1,136 +1,104 @@
-"""What is said to a server: who it is, in which form each ask is put, and what its refusals mean to the user."""
+"""A conversation with a server: who it is, in which form each ask is put, and what its refusals mean to the user."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
 
 from ...answers.reading import REFUSED, Reply, no_answer
 from ...errors import InputError
+from .._tokens.tokens import Tokens
 from ..base import Request
 from .budget import Budget
 from .chat import Chat
+from .client import Client
 from .completions import Completions
-from .dispatch import Group
-from .forms import DeclinedError, FailedError, Fields, Form, Probes, RefusedError
-from .refusals import LENGTH
-from .rerank_endpoints import Endpoint, RerankEndpoints
+from .forms import Form, Group
+from .refusals import LENGTH, DeclinedError, FailedError, RefusedError
+from .rerank import Rerank
+from .spec import ServerSpec
 
-if TYPE_CHECKING:
-    from ..openai import OpenAI
-    from .server import Server
+NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
+"""vLLM and SGLang take these from the model's generation config by default, and then text is no longer greedy."""
 
 NEUTRAL_SERVERS = {"vllm", "sglang"}
-"""As /models names them: those that take sampling parameters from the model's own config unless told."""
-
-IN_REQUESTS = 16
-"""In so many requests the open asks are put unless told: enough that one that ends leaves no gap at the server."""
+"""Their names in /models."""
 
 OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "reasoning_effort")
 """Fields that a server may refuse and a request can do without."""
 
-CHANGE_ANSWERS = [
-    "answer_prefix",
-    "continuations",
-    "label_scores",
-    "relevance",
-    "structured_outputs",
-    "system_turn",
+CHANGE_ANSWERS = (
+    *("answer_prefix", "continuations", "label_scores", "relevance", "structured_outputs", "system_turn"),
     "top_logprobs",
-]
-"""What probes find that changes answers: those of one ledger must have been given alike."""
-
-PATHS = {"chat": "chat/completions", "completions": "completions"}
+)
+"""Capabilities on which answers depend: those of one ledger must have been given alike."""
 
 FIRST_RETRIES = 3
-"""So often the first question is repeated at most: that a server is not there is to be known soon."""
+"""Most repetitions of the first question: that a server is not there is to be known soon."""
 
 
 class Conversation:
-    """What is said to the server, in the event loop of the dispatch."""
+    """A conversation in the event loop of the dispatch; `tokens` loads the tokenizer, or returns None without one."""
 
-    def __init__(self, backend: OpenAI, key: str | None) -> None:
-        self.backend = backend
-        self.key = key
-        self.takes_long = backend.source is not None
-        self.budget = Budget(backend.options.budget, backend.price.usd if backend.price else None)
-        self._server: Server | None = None
+    def __init__(self, spec: ServerSpec, tokens: Callable[[], Tokens | None]) -> None:
+        self.spec = spec
+        self.tokens = tokens
+        self.tokenises = spec.options.tokenizer is not None
+        self.budget = Budget(spec.options.budget, spec.usd)
+        self.client = Client(spec, self.budget)
         self._forms: dict[str, Form] = {}
         self._served: list[str] = []
         self._kind: str | None = None
-        """What kind of server it says it is."""
-        self._checked = Probes()
+        """The kind of server that it says it is."""
 
     @property
     def details(self) -> dict[str, object]:
         """What was found out, and what was spent."""
-        spent, price = self.budget.spent, self.budget.price(self.budget.spent)
-        found: dict[str, object] = {"server": self._kind, "capabilities": {}}
-        for form in self._forms.values():
-            found["capabilities"] = {**_mapping(found["capabilities"]), **form.found}
-        if self._server is not None:
-            found |= {f"{name}s_seen": sorted(values) for name, values in self._server.seen.items() if values}
-            if self._server.pace.refusals:
-                paused = round(self._server.pace.paused, 1)
-                found["rate_limits"] = {"refusals": self._server.pace.refusals, "seconds_paused": paused}
-        counts = {
-            "calls": spent.calls,
-            "prompt_tokens": spent.prompt_tokens,
-            "completion_tokens": spent.completion_tokens,
+        spent, price, pace = self.budget.spent, self.budget.price(self.budget.spent), self.client.pace
+        capabilities = {name: value for form in self._forms.values() for name, value in form.found.items()}
+        seen = {f"{name}s_seen": sorted(values) for name, values in self.client.seen.items() if values}
+        limits = {"refusals": pace.refusals, "seconds_paused": round(pace.paused, 1)} if pace.refusals else None
+        counts = {name: getattr(spent, name) for name in ("calls", "prompt_tokens", "completion_tokens")}
+        return {
+            "server": self._kind,
+            "capabilities": capabilities,
+            **seen,
+            **({"rate_limits": limits} if limits else {}),
+            "spent": counts | ({} if price is None else {"usd": round(price, 6)}),
         }
-        return found | {"spent": counts | ({} if price is None else {"usd": round(price, 6)})}
 
     @property
     def findings(self) -> dict[str, object]:
-        """What was found out on which answers depend."""
+        """The capabilities on which answers depend."""
         forms = self._forms.items()
-        return {
-            f"{form}.{name}": each.found[name] for form, each in forms for name in CHANGE_ANSWERS if name in each.found
-        }
+        return {f"{name}.{key}": form.found[key] for name, form in forms for key in CHANGE_ANSWERS if key in form.found}
 
     async def begin(self) -> None:
         """Reach the server and read which models it serves.
 
         Raises `BackendError` where it does not answer or takes no request without a valid key.
         """
-        from .server import Access, Server
-
-        options = self.backend.options
-        access = Access(
-            self.backend.urls,
-            self.key,
-            options.api_key_env,
-            options.timeout,
-            options.retries,
-            options.requests_per_minute,
-            options.tokens_per_minute,
-        )
-        self._server = Server(access, self.budget)
         try:
-            models = (await self._server.get("/models", FIRST_RETRIES))["data"]
+            models = (await self.client.get("/models", FIRST_RETRIES))["data"]
             self._served = [str(model["id"]) for model in models]
-            self._kind = next((str(model["owned_by"]) for model in models if model["id"] == options.name), None)
+            name = self.spec.options.name
+            self._kind = next((str(model["owned_by"]) for model in models if model["id"] == name), None)
         except (RefusedError, FailedError, LookupError, TypeError):
             pass  # not every server lists its models; the first request tells whether it has this one
 
     def prepare(self, requests: Sequence[Request]) -> list[Group]:
-        """Groups of requests, ready to be sent."""
-        groups: list[Group] = []
-        some: list[Request] = []
-        for request in requests:
-            if some and self._form_name(some[0]) != self._form_name(request):
-                groups += self._form(some[0]).prepare(some)
-                some = []
-            some.append(request)
-        return groups + (self._form(some[0]).prepare(some) if some else [])
+        """Return groups of requests, ready to be sent."""
+        runs = groupby(requests, self._form_name)
+        return [group for name, run in runs for group in self._form(name).prepare(list(run))]
 
     async def answer(self, group: Group) -> list[Reply]:
-        """The replies to a group, in order."""
-        request = group.requests[0]
-        form = self._form(request)
+        """Return the replies to a group, in order."""
+        name = self._form_name(group.requests[0])
+        form = self._form(name)
         try:
-            await self._checked.once(f"{self._form_name(request)} {group.way}", lambda: form.check(group.way))
+            await form.once(f"check {group.way}", lambda: form.check(group.way))
             return await form.answer(group)
         except DeclinedError as error:
             if len(group.requests) > 1:  # it is one of them
@@ -138,58 +106,41 @@ class Conversation:
             reason = no_answer(REFUSED, str(error))
             return [Reply(reason, None, error.prompt_tokens, error.completion_tokens)]
         except RefusedError as error:
-            raise self._refused(error, request) from None
+            raise self._refused(error, group.requests[0]) from None
 
     def _form_name(self, request: Request) -> str:
-        api = self.backend.api
-        if request.ask.kind == "relevance":
-            if self.backend.options.api in ("chat", "completions"):
-                raise InputError(
-                    f"model.api: {api} does not serve cross-encoders' asks; set model.api to auto, rerank or score"
-                )
-            return "relevance"
-        if api in ("rerank", "score"):
+        api, relevance = self.spec.options.api, request.ask.kind == "relevance"
+        if relevance and api in ("chat", "completions"):
+            raise InputError(
+                f"model.api: {api} does not serve cross-encoders' asks; set model.api to auto, rerank or score"
+            )
+        if not relevance and api in ("rerank", "score"):
             raise InputError(
                 f"model.api: {api} serves cross-encoders' asks alone, such as those of pointwise.cross_encoder; set "
                 "model.api to auto, chat or completions"
             )
-        return api
+        return "relevance" if relevance else self.spec.api
 
-    def _form(self, request: Request) -> Form:
-        name = self._form_name(request)
+    def _form(self, name: str) -> Form:
         if name not in self._forms:
-            self._forms[name] = self._make_form(name)
+            tokens = self.tokens()
+            if name == "relevance":
+                self._forms[name] = Rerank(self.client, self.spec, tokens)
+            else:
+                kind = Completions if name == "completions" else Chat
+                extra = NEUTRAL if self._kind in NEUTRAL_SERVERS else {}
+                self._forms[name] = kind(self.client, self.spec, tokens, extra)
         return self._forms[name]
 
-    def _make_form(self, name: str) -> Form:
-        options, tokens = self.backend.options, self.backend.tokens
-        assert self._server is not None
-        fields = Fields(
-            name=options.name,
-            extra_body=self.backend.extra_body,
-            omit=frozenset(options.omit),
-            top_logprobs=options.top_logprobs,
-            group_size=options.prompts_per_request or max(1, options.max_concurrency // IN_REQUESTS),
-            replicas=len(self.backend.urls),
-            seed=self.backend.seed,
-        )
-        if name == "relevance":
-            endpoint: Endpoint = options.api if options.api in ("rerank", "score") else "auto"
-            return RerankEndpoints(self._server, fields, tokens, endpoint, group_scores=options.group_scores)
-        neutral = self._kind in NEUTRAL_SERVERS
-        if name == "completions":
-            return Completions(self._server, fields, tokens, neutral=neutral)
-        return Chat(self._server, fields, tokens, options.reasoning_effort, neutral=neutral)
-
     def _refused(self, error: RefusedError, request: Request) -> InputError:
-        """The user's error that a refusal is, with its remedy."""
-        options, where = self.backend.options, ", ".join(self.backend.urls)
+        """Return the user's error that a refusal is, with its remedy."""
+        name, where = self.spec.options.name, self.spec.where
         if error.status == 404:
-            if self._served and options.name not in self._served:
+            if self._served and name not in self._served:
                 return InputError(
-                    f"model.name: {where} does not serve '{options.name}'; it serves {', '.join(self._served[:20])}"
+                    f"model.name: {where} does not serve '{name}'; it serves {', '.join(self._served[:20])}"
                 )
-            path = PATHS.get(self._form_name(request), "rerank")
+            path = {"chat": "chat/completions", "relevance": "rerank"}.get(form := self._form_name(request), form)
             return InputError(f"model.api: {where} has no /{path} ({error.message}); set another model.api")
         blamed = next((name for name in OPTIONAL if name == error.blamed or f"'{name}'" in error.message), None)
         remedy = f"if it takes no `{blamed}`, set model.omit: [{blamed}]"
@@ -200,17 +151,10 @@ class Conversation:
         return InputError(f"query {request.query.id}: {where} refuses the request: {error.message}; {remedy}")
 
     def halt(self) -> set[asyncio.Task[Any] | None]:
-        """Repeat nothing from now on; returns the tasks that a reply is on its way to."""
-        if self._server is None:
-            return set()
-        self._server.replicas.stopped = True
-        return set(self._server.replicas.attempting)
+        """Repeat nothing from now on; return the tasks that a reply is on its way to."""
+        self.client.stopped = True
+        return set(self.client.under_way)
 
     async def end(self) -> None:
         """Close all connections."""
-        if self._server is not None:
-            await self._server.close()
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
+        await self.client.close()

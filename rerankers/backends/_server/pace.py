@@ -1,7 +1,7 @@
-"""How fast requests go out: the user's limits a minute, pauses that a server asks for, and fewer requests at once.
+"""The pace of requests: the user's limits a minute, pauses that a server asks for, and fewer requests at once.
 
-A server that says it is asked too much (429) is waited for, and half as many requests are open from then on; each
-answer lets a little more through again, as TCP does it.
+A server that is asked too much (429) is waited for, and half as many requests are open from then on; each answer lets
+a little more through again, as TCP does it.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from typing import Protocol
 from ...visible import visible
 
 PATIENCE = 75.0
-"""Seconds: a server that answers nothing else for so long, and twice the wait it names, is given up."""
+"""Seconds after which a server that says nothing but 429 is given up, or twice the wait it names if that is longer."""
 
-FIRST_WAIT, MOST_WAIT = 0.5, 30.0
-"""Seconds that are waited where the server names none: twice as long each time."""
+FIRST_WAIT, MAX_WAIT = 0.5, 30.0
+"""Seconds to wait where the server names none, doubled each time."""
 
-SAID = 5.0
-"""Waits of so many seconds are noted."""
+LONG_WAIT = 5.0
+"""Seconds: waits from here on are logged."""
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class Limited(Protocol):
-    """A server that may ask for a pause."""
+    """A server that may ask for a pause, which ends at `resumes` by the monotonic clock."""
 
     url: str
     resumes: float
 
 
 class Pace:
-    """When the next request may go out, to one of several replicas; used in one event loop."""
+    """The moment at which the next request may go out, to one of several replicas; used in one event loop."""
 
     def __init__(
         self, replicas: Sequence[Limited], requests_per_minute: float | None, tokens_per_minute: float | None
@@ -52,19 +52,19 @@ class Pace:
         self._token_seconds = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
         self._next = 0.0
         self._open = 0
-        self._most = math.inf
+        self._max_open = math.inf
         self._streak = 0
         self._refused_since: float | None = None
         self._left = asyncio.Event()
 
     async def enter(self, tokens: float) -> None:
-        """Wait until a request of about so many tokens may go out; `leave` when its reply is there."""
+        """Wait until a request of about so many tokens may go out; call `leave` when its reply is there."""
         while True:
             now = time.monotonic()
             start = max(self._next, min(replica.resumes for replica in self.replicas))
             if start > now:
                 await asyncio.sleep(start - now)
-            elif self._open >= self._most:
+            elif self._open >= self._max_open:
                 self._left.clear()
                 await self._left.wait()
             else:
@@ -81,36 +81,40 @@ class Pace:
     def answered(self) -> None:
         """Let a little more through."""
         self._streak, self._refused_since = 0, None
-        self._most += 1 / self._most
+        self._max_open += 1 / self._max_open
 
     def limited(self, replica: Limited, named: float | None, message: str) -> bool:
-        """Slow down after a refusal that names so many seconds to wait, or none; False where it is time to give up."""
+        """Slow down after a 429 that names so many seconds to wait, or None; False if it is time to give up."""
         now = time.monotonic()
         self.refusals += 1
         self._refused_since = now if self._refused_since is None else self._refused_since
         if now >= replica.resumes:  # else the request went out before the pause began
             self._streak += 1
-            self._most = max(1.0, min(self._most, self._open) / 2)
+            self._max_open = max(1.0, min(self._max_open, self._open) / 2)
         if now - self._refused_since > max(PATIENCE, 2 * (named or 0.0)):
             return False
-        wait = min(FIRST_WAIT * 2.0 ** max(self._streak - 1, 0), MOST_WAIT) * random.uniform(0.75, 1)  # noqa: S311
-        wait = wait if named is None else named
+        wait = backoff(self._streak - 1, FIRST_WAIT, MAX_WAIT) if named is None else named
         if now + wait > replica.resumes:
             self.paused += now + wait - max(now, replica.resumes)
             replica.resumes = now + wait
-            if wait >= SAID:
-                say_wait(replica.url, wait, message)
+            log_wait(replica.url, wait, message)
         return True
 
 
-def say_wait(url: str, wait: float, message: str) -> None:
-    """Note a long wait."""
-    text = f"{url} asks to wait {wait:,.0f} s ({message}); the run goes on then"
-    logging.getLogger(__name__).warning("%s", visible(text))
+def backoff(failures: int, first: float, most: float) -> float:
+    """Return the seconds to wait after earlier failures: doubled each time, up to a quarter left out by chance."""
+    return min(first * 2.0 ** max(failures, 0), most) * random.uniform(0.75, 1)  # noqa: S311
+
+
+def log_wait(url: str, wait: float, message: str) -> None:
+    """Log a wait if it is long."""
+    if wait >= LONG_WAIT:
+        text = f"{url} asks to wait {wait:,.0f} s ({message}); the run goes on then"
+        logging.getLogger(__name__).warning("%s", visible(text))
 
 
 def named_wait(headers: Mapping[str, str]) -> float | None:
-    """The seconds to wait that a reply's headers name, or None.
+    """Return the seconds to wait that a reply's headers name, or None.
 
     `retry-after-ms`; `Retry-After` in seconds or as a date; else when the limit that is used up is renewed
     (`x-ratelimit-reset…`): in seconds, as "1m30s", or as a time since 1970 in seconds or milliseconds.
@@ -124,7 +128,6 @@ def named_wait(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds(text: str, unit: float = 1.0) -> float | None:
-    """The seconds from now that a header's value stands for, or None."""
     text = text.strip()
     try:
         number = float(text) * unit

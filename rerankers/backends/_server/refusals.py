@@ -1,14 +1,15 @@
-"""Errors as servers word them: what a reply that is no answer says, and which kind of trouble that is."""
+"""Errors as servers word them: what a reply without an answer says, and which kind of trouble that is."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MESSAGES = ("message", "detail", "msg", "error", "raw")
+from ...errors import BackendError
+
+MESSAGES = ("message", "detail", "msg", "error", "raw", "metadata")
 """Where servers put the words of an error."""
 
 CODES = ("error", "innererror", "metadata", "code", "type", "status", "reason", "reasons", "error_type")
@@ -42,18 +43,48 @@ LENGTH = re.compile(
 """A refusal about the length of a prompt."""
 
 
+class RefusedError(Exception):
+    """The server finds a request wrong (4xx): its status, its message in one line, and the field it blames."""
+
+    def __init__(self, status: int, message: str, blamed: str | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.blamed = blamed
+
+
+class DeclinedError(Exception):
+    """The provider declines a prompt's content, which is the outcome of one ask: the reason, and its tokens."""
+
+    def __init__(self, reason: str, prompt_tokens: int | None = 0, completion_tokens: int | None = 0) -> None:
+        super().__init__(reason)
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+
+
+class FailedError(BackendError):
+    """All attempts at a request ended in errors of the server's own (5xx) or in malformed replies."""
+
+
+class MalformedError(Exception):
+    """A reply is not of the form that was asked for; the request is repeated."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What a server says instead of an answer: its words in one line, its codes, and the field it blames."""
+    """An error that a server sent: its words in one line, its codes, the field it blames, the seconds it asks for."""
 
     status: int
     message: str
     codes: str
     field: str | None
+    wait: float | None = None
+    hidden: bool = False
+    """Whether it came with the status of success."""
 
     @property
     def declines(self) -> bool:
-        """Whether the provider will not have this prompt's content."""
+        """Whether the provider declines this prompt's content."""
         return self.status in (400, 403, 422, 451) and bool(
             DECLINED.search(self.codes) or DECLINED_WORDS.search(self.message)
         )
@@ -66,27 +97,30 @@ class Refusal:
         )
 
     @property
+    def limits(self) -> bool:
+        """Whether the server is asked too much."""
+        return self.status == 429 and not self.lacks_credit
+
+    @property
     def passes(self) -> bool:
         """Whether the same request may be answered later."""
         return self.status in (408, 409, 425) or self.status >= 500
 
 
-def refusal(status: int, content: bytes, shown: Callable[[str], str]) -> Refusal:
-    """What a reply that is no answer says, its words made fit to be shown."""
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = content.decode("utf-8", "replace")
+def refusal(
+    status: int, body: Any, shown: Callable[[str], str], *, wait: float | None = None, hidden: bool = False
+) -> Refusal:
+    """Return the error that a reply's JSON, or else its text, tells of; `shown` makes its words fit for a message."""
     if isinstance(body, list) and len(body) == 1:  # Gemini's
         [body] = body
     error = body.get("error") if isinstance(body, Mapping) else None
     field = error.get("param") if isinstance(error, Mapping) else None
     message = shown(": ".join(dict.fromkeys(_words(body)))) or f"status {status}"
-    return Refusal(status, message, " ".join(_codes(body)), field if isinstance(field, str) else None)
+    return Refusal(status, message, " ".join(_codes(body)), field if isinstance(field, str) else None, wait, hidden)
 
 
 def hidden_status(body: Any) -> int | None:
-    """The status that an error inside a reply of success stands for, or None where there is no error in it."""
+    """Return the status that an error inside a reply of success stands for, or None if there is no error in it."""
     if not isinstance(body, Mapping):
         return None
     error = body.get("error")
@@ -108,7 +142,7 @@ def hidden_status(body: Any) -> int | None:
 
 
 def reason_declined(body: Any) -> str | None:
-    """Why a reply of success has no answer in it, where the provider declined or withheld one, else None."""
+    """Return why the provider withheld the answer in a reply of success, or None if it did not."""
     choices = body.get("choices") if isinstance(body, Mapping) else None
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, Mapping):
@@ -129,7 +163,7 @@ def _words(body: Any) -> Iterator[str]:
         for item in body[:3]:
             yield from _words(item)
     elif isinstance(body, Mapping):
-        for name in (*MESSAGES, "metadata"):
+        for name in MESSAGES:
             yield from _words(body.get(name))
 
 

@@ -16,11 +16,11 @@ from r2llm.rerankers.backends import transformers as transformers_backend
 from r2llm.rerankers.backends._server.budget import Limits, Spending
 from r2llm.rerankers.backends._server.chat import Chat, _read_text
 from r2llm.rerankers.backends._server.completions import Completions
-from r2llm.rerankers.backends._server.conversation import Conversation
-from r2llm.rerankers.backends._server.forms import Fields, MalformedError, RefusedError
-from r2llm.rerankers.backends._server.listed_labels import bounded, by_text, log_probability, shifted
-from r2llm.rerankers.backends._server.rerank_endpoints import RerankEndpoints, _scores
-from r2llm.rerankers.backends._server.server import Access
+from r2llm.rerankers.backends._server.conversation import NEUTRAL, Conversation
+from r2llm.rerankers.backends._server.labels import bounded, by_text, log_probability, shifted
+from r2llm.rerankers.backends._server.refusals import MalformedError, RefusedError
+from r2llm.rerankers.backends._server.rerank import Rerank, _scores
+from r2llm.rerankers.backends._server.spec import ServerSpec
 from r2llm.rerankers.backends._tokens.control_tokens import disarmed
 from r2llm.rerankers.backends._tokens.tokens import Tokens
 from r2llm.rerankers.backends.base import Backend, Request, Setting
@@ -28,7 +28,9 @@ from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import Ask, choose, likelihood, relevance, score
 
-FIELDS = Fields("stub", {}, frozenset(), top_logprobs=20, group_size=4, replicas=1, seed=0)
+
+def spec(**more: Any) -> ServerSpec:
+    return ServerSpec(openai.Options(**({"name": "stub", "prompts_per_request": 4} | more)))
 
 
 def options(url: str | list[str], **more: Any) -> openai.Options:
@@ -90,7 +92,7 @@ def test_labels_are_scored_by_id_after_the_token_ids_that_transformers_reads(
 ) -> None:
     requests = ask_of({"method": "setwise.heapsort"}, [choose(["d00", "d01", "d02"]), choose(["d03", "d01"])])
     server = StubInProcess(stub_module, set())
-    form = Completions(server, FIELDS, tokens, neutral=False)
+    form = Completions(server, spec(), tokens)
     replies = answers(form, requests)
     prompts = [tokens.prompt(request) for request in requests]
     assert server.bodies[-1]["prompt"] == [ids for _, ids in prompts]
@@ -107,7 +109,7 @@ def test_a_label_that_is_not_listed_is_scored_as_a_continuation(
 ) -> None:
     requests = ask_of({"method": "pointwise.yes_no"}, [score("d00"), score("d01"), score("d02")])
     server = StubInProcess(stub_module, {"logprob_token_ids", *lacking.split(",")})
-    form = Completions(server, FIELDS, tokens, neutral=False)
+    form = Completions(server, spec(), tokens)
     replies = answers(form, requests)
     for request, reply in zip(requests, replies, strict=True):
         text, ids = tokens.prompt(request)
@@ -121,7 +123,7 @@ def test_a_likelihood_is_summed_over_the_target_s_tokens_which_count_as_the_prom
     stub_module: ModuleType, tokens: Tokens, ask_of: Callable[..., list[Request]], lacking: str
 ) -> None:
     requests = ask_of({"method": "pointwise.qlm"}, [likelihood(f"d0{i}") for i in range(5)])
-    form = Completions(StubInProcess(stub_module, set(lacking.split(","))), FIELDS, tokens, neutral=False)
+    form = Completions(StubInProcess(stub_module, set(lacking.split(","))), spec(), tokens)
     for request, reply in zip(requests, answers(form, requests), strict=True):
         ids, target = tokens.prompt(request)[1], tokens.target(request)
         whole = ids + target
@@ -135,17 +137,17 @@ def test_what_the_server_cannot_do_is_said_before_the_first_ask(
     lacking = {"logprob_token_ids", "logprobs", "echo", "prompt_logprobs"}
     server = StubInProcess(stub_module, lacking)
     labels = ask_of({"method": "pointwise.yes_no"}, [score("d00")])
-    with pytest.raises(InputError, match=r"no log-probabilities for stub; set ranker\.scoring: generation"):
-        answers(Completions(server, FIELDS, tokens, neutral=False), labels)
+    with pytest.raises(InputError, match=r"no log-probabilities for stub \(.+\); set ranker\.scoring: generation"):
+        answers(Completions(server, spec(), tokens), labels)
     with pytest.raises(InputError, match="no log-probabilities for stub"):
-        answers(Chat(server, FIELDS, None, None, neutral=False), labels)
+        answers(Chat(server, spec(), None), labels)
     target = ask_of({"method": "pointwise.qlm"}, [likelihood("d00")])
     with pytest.raises(InputError, match="no log-probabilities of prompts for stub"):
-        answers(Completions(server, FIELDS, tokens, neutral=False), target)
+        answers(Completions(server, spec(), tokens), target)
     with pytest.raises(InputError, match=r"model\.tokenizer"):
-        answers(Completions(server, FIELDS, None, neutral=False), target)
+        answers(Completions(server, spec(), None), target)
     with pytest.raises(InputError, match=r"model\.api: completions"):
-        answers(Chat(server, FIELDS, None, None, neutral=False), target)
+        answers(Chat(server, spec(), None), target)
     assert not server.stub.answered[0]
     assert all(body["prompt" if "prompt" in body else "messages"] for body in server.bodies)
 
@@ -156,7 +158,7 @@ def test_log_probabilities_that_are_not_over_the_whole_vocabulary_are_an_error(
     monkeypatch.setattr(stub_module, "logprob", lambda prompt, token: 0.0)
     with pytest.raises(InputError, match="--logprobs-mode raw_logprobs"):
         answers(
-            Completions(StubInProcess(stub_module, set()), FIELDS, tokens, neutral=False),
+            Completions(StubInProcess(stub_module, set()), spec(), tokens),
             ask_of({"method": "pointwise.yes_no"}, [score("d00")]),
         )
 
@@ -166,7 +168,7 @@ def test_written_text_goes_alone_greedily_or_by_the_ask_s_own_seed(
 ) -> None:
     greedy = ask_of({"method": "setwise.heapsort", "scoring": "generation"}, [choose(["d00", "d01"])] * 2)
     server = StubInProcess(stub_module, set())
-    answers(Completions(server, FIELDS, tokens, neutral=True), greedy)
+    answers(Completions(server, spec(), tokens, NEUTRAL), greedy)
     assert [body["prompt"] for body in server.bodies] == [tokens.prompt(request)[1] for request in greedy]
     sampling = {"temperature": 0.0, "repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
     assert server.bodies[0] == {"model": "stub", "prompt": server.bodies[0]["prompt"], "max_tokens": 1, **sampling}
@@ -174,7 +176,7 @@ def test_written_text_goes_alone_greedily_or_by_the_ask_s_own_seed(
         {"method": "setwise.heapsort", "scoring": "generation", "temperature": 0.7},
         [choose(["d00", "d01"]), choose(["d01", "d00"]), choose(["d00", "d01"])],
     )
-    answers(Completions(server, FIELDS, tokens, neutral=False), sampled)
+    answers(Completions(server, spec(), tokens), sampled)
     seeds = [body["seed"] for body in server.bodies[2:]]
     assert seeds[0] == seeds[2] != seeds[1]
     assert all(body["temperature"] == 0.7 for body in server.bodies[2:])
@@ -188,7 +190,7 @@ def test_chat_scores_labels_by_the_listed_tokens_and_begins_the_answer_where_it_
 ) -> None:
     [request] = ask_of({"method": "setwise.heapsort"}, [choose(["d00", "d01"])])
     server = StubInProcess(stub_module, set())
-    form = Chat(server, FIELDS, None, None, neutral=False)
+    form = Chat(server, spec(), None)
     [reply] = answers(form, [request])
     turns = server.bodies[-1]["messages"]
     assert turns[-1] == {"role": "assistant", "content": " Passage:"}
@@ -196,7 +198,7 @@ def test_chat_scores_labels_by_the_listed_tokens_and_begins_the_answer_where_it_
     text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
     assert reply.scores == tuple(stub_module.logprob(text, label) for label in "AB")
     assert form.found["answer_prefix"] == "sent"
-    without = Chat(StubInProcess(stub_module, {"continue_final_message"}), FIELDS, None, None, neutral=False)
+    without = Chat(StubInProcess(stub_module, {"continue_final_message"}), spec(), None)
     answers(without, [request])
     assert str(without.found["answer_prefix"]).startswith("left out")
 
@@ -205,12 +207,12 @@ def test_a_label_that_chat_does_not_list_is_asked_for_among_the_labels_alone(
     stub_module: ModuleType, ask_of: Callable[..., list[Request]]
 ) -> None:
     [request] = ask_of({"method": "setwise.heapsort"}, [choose(["d00", "d01", "d02"])])
-    fields = Fields("stub", {}, frozenset(), top_logprobs=2, group_size=4, replicas=1, seed=0)
-    form = Chat(StubInProcess(stub_module, set()), fields, None, None, neutral=False)
+    two = spec(top_logprobs=2)
+    form = Chat(StubInProcess(stub_module, set()), two, None)
     [reply] = answers(form, [request])
-    [whole] = answers(Chat(StubInProcess(stub_module, set()), FIELDS, None, None, neutral=False), [request])
+    [whole] = answers(Chat(StubInProcess(stub_module, set()), spec(), None), [request])
     assert reply.scores == pytest.approx(whole.scores)
-    bound = Chat(StubInProcess(stub_module, {"structured_outputs"}), fields, None, None, neutral=False)
+    bound = Chat(StubInProcess(stub_module, {"structured_outputs"}), two, None)
     [reply] = answers(bound, [request])
     assert reply.scores is not None
     assert whole.scores is not None
@@ -224,7 +226,7 @@ def test_the_length_of_an_answer_goes_under_the_name_that_the_server_takes(
 ) -> None:
     [request] = ask_of({"method": "listwise.sliding"}, [Ask("permute", ("d00", "d01", "d02"))])
     server = StubInProcess(stub_module, {"max_tokens"})
-    [reply] = answers(Chat(server, FIELDS, None, "low", neutral=False), [request])
+    [reply] = answers(Chat(server, spec(reasoning_effort="low"), None), [request])
     assert sorted((reply.text or "").split(" > ")) == ["[1]", "[2]", "[3]"]
     assert server.bodies[-1]["max_completion_tokens"] == 200
     assert server.bodies[-1]["reasoning_effort"] == "low"
@@ -295,7 +297,7 @@ def test_cross_encoders_are_asked_about_several_passages_of_a_query_at_once(
 ) -> None:
     requests = ask_of({"method": "pointwise.cross_encoder"}, [relevance(f"d0{i}") for i in range(5)])
     server = StubInProcess(stub_module, lacking)
-    form = RerankEndpoints(server, FIELDS, None, endpoint)
+    form = Rerank(server, spec(api=endpoint), None)
     replies = answers(form, requests)
     query = "how many moons has mars"
     assert [reply.scores for reply in replies] == [
@@ -309,9 +311,8 @@ def test_tokens_are_counted_the_same_however_many_asks_share_a_request(
     stub_module: ModuleType, ask_of: Callable[..., list[Request]], together: int
 ) -> None:
     requests = ask_of({"method": "pointwise.yes_no"}, [score(f"d0{i}") for i in range(4)])
-    fields = Fields("stub", {}, frozenset(), top_logprobs=20, group_size=together, replicas=1, seed=0)
     server = StubInProcess(stub_module, set())
-    replies = answers(Completions(server, fields, None, neutral=False), requests)
+    replies = answers(Completions(server, spec(prompts_per_request=together), None), requests)
     assert [reply.prompt_tokens for reply in replies] == [None] * 4
 
 
@@ -332,11 +333,11 @@ def test_scores_that_depend_on_the_group_are_refused_unless_reckoned_with(
 ) -> None:
     asks = [relevance(f"d0{i}") for i in (3, 1)]
     requests = ask_of({"method": "pointwise.cross_encoder"}, asks)
-    fields = Fields("jina-reranker-v3", {}, frozenset(), top_logprobs=20, group_size=1, replicas=1, seed=0)
+    jina = spec(name="jina-reranker-v3", prompts_per_request=1, api="rerank")
     with pytest.raises(InputError, match=r"set model\.group_scores: true"):
-        answers(RerankEndpoints(Listwise(), fields, None, "rerank"), requests)
+        answers(Rerank(Listwise(), jina, None), requests)
     server = Listwise()
-    replies = answers(RerankEndpoints(server, FIELDS, None, "rerank", group_scores=True), requests)
+    replies = answers(Rerank(server, spec(api="rerank", group_scores=True), None), requests)
     assert [reply.scores for reply in replies] == [(3 / 5,), (1 / 5,)]
     assert [len(body["documents"]) for body in server.bodies] == [2, 5]  # the probe, and all candidates once
     backend = openai.open(options("http://localhost:1/v1", group_scores=True), Setting())
@@ -353,7 +354,7 @@ def test_tei_is_asked_in_its_own_words(ask_of: Callable[..., list[Request]]) -> 
                 raise RefusedError(422, "missing field `texts`", None)
             return read([{"index": i, "score": float(i)} for i in reversed(range(len(body["texts"])))])
 
-    form = RerankEndpoints(Tei(), FIELDS, None, "auto")
+    form = Rerank(Tei(), spec(), None)
     requests = ask_of({"method": "pointwise.cross_encoder"}, [relevance("d00"), relevance("d01")])
     assert [reply.scores for reply in answers(form, requests)] == [(0.0,), (1.0,)]
     assert form.found["relevance"] == "rerank (TEI)"
@@ -501,9 +502,10 @@ def test_a_key_that_no_request_can_carry_is_the_user_s_error(
 
 
 def test_a_key_is_masked_before_a_text_is_cut() -> None:
-    access = Access(["http://localhost"], "sk-" + "0123456789" * 3, "KEY", 1.0, 0)
+    key = "sk-" + "0123456789" * 3
+    access = ServerSpec(openai.Options(name="stub"), key=key)
     for before in range(260, 310):
-        assert "0123" not in access.without_key("x" * before + f" {access.key} and more")
+        assert "0123" not in access.shown("x" * before + f" {key} and more")
 
 
 def test_spending_adds_up() -> None:
@@ -548,6 +550,6 @@ def test_what_does_not_fit_the_server_is_the_user_s_error(
     ],
 )
 def test_a_refusal_names_its_remedy(ask_of: Callable[..., list[Request]], error: RefusedError, remedy: str) -> None:
-    backend = openai.OpenAI(options("http://localhost:1/v1"), 0)
     [request] = ask_of({"method": "pointwise.yes_no"}, [score("d00")])
-    assert remedy in str(Conversation(backend, None)._refused(error, request))
+    access = openai.OpenAI(options("http://localhost:1/v1"), 0).spec
+    assert remedy in str(Conversation(access, lambda: None)._refused(error, request))

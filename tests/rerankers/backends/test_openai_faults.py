@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from r2llm.rerankers.backends import openai
-from r2llm.rerankers.backends._server import replicas
+from r2llm.rerankers.backends._server import client as server_client
 from r2llm.rerankers.backends._server.budget import Limits
 from r2llm.rerankers.backends.base import Backend, Setting
 from r2llm.rerankers.errors import BackendError
@@ -276,7 +276,7 @@ def test_replicas_share_the_asks_and_one_that_fails_comes_back(
     fault_free: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replicas, "HEALTH_FIRST", 0.05)
+    monkeypatch.setattr(server_client, "FIRST_REST", 0.05)
     steady, mortal = (serve("stub_server.py", "--delay", "0.02", "--slots", "4") for _ in range(2))
     backend = opened([steady.url, mortal.url], max_concurrency=16)
     found = orders(rank(POINTWISE, backend, queries[:5]))

@@ -1,0 +1,429 @@
+"""Requests to a server or several replicas of it, each repeated until it is answered or there is no hope of it.
+
+What fails with 408, 409, 425, 5xx, a timeout, a broken connection or a malformed or repeated reply is repeated: after
+half a second, then twice as long each time up to 8 s, or after as long as the server says. A server that is asked too
+much (429) is waited for, which is no failed attempt. A replica that fails again and again rests, and then gets one
+request at a time until it answers.
+
+Each connection is a client of its own, the `openai` package's over aiohttp: it carries another request only after its
+reply was read and found sound. A server that once repeats a reply would else answer each later request on that
+connection with the reply to the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx2
+import openai
+
+from ...errors import BackendError, InputError
+from .budget import NOTHING, Budget, Spending
+from .pace import Pace, backoff, log_wait, named_wait
+from .refusals import (
+    DeclinedError,
+    FailedError,
+    MalformedError,
+    Refusal,
+    RefusedError,
+    hidden_status,
+    reason_declined,
+    refusal,
+)
+from .spec import ServerSpec
+
+T = TypeVar("T")
+
+FIRST_PAUSE, MAX_PAUSE = 0.5, 8.0
+"""Seconds before a failed request is repeated."""
+
+MAX_FAILURES = 3
+"""A replica rests after so many failures in a row."""
+
+FIRST_REST, MAX_REST = 1.0, 30.0
+"""Seconds for which a replica rests, doubled each time."""
+
+CONNECT_SECONDS = 10.0
+
+IDLE_SECONDS = 4.0
+"""An idle connection is closed after so long: servers close theirs after five, some in the middle of a request."""
+
+MAX_BYTES = 1 << 28
+"""Largest reply, unpacked: 64 prompts of 8,000 tokens with log-probabilities take a tenth of it."""
+
+MAX_TOKENS = 1 << 40
+"""Any larger count of tokens is nonsense."""
+
+REMEMBERED = 4096
+"""So many of a replica's last replies are remembered."""
+
+MAX_VALUES = 8
+"""So many different values of a field that replies carry are kept."""
+
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError, MalformedError)
+"""Exceptions of reading a reply that is not of the form that was asked for."""
+
+
+class StoppedError(BackendError):
+    """Another request has failed for good: this one is not repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A request: `read` makes the answer of a reply's JSON; it carries so many asks and costs `most` at most."""
+
+    method: str
+    path: str
+    content: bytes
+    read: Callable[[Any], T]
+    asks: int
+    most: Spending
+
+
+@dataclass(eq=False)
+class AttemptError(Exception):
+    """An attempt without an answer: the reason, and what the server said if it sent an error."""
+
+    reason: str
+    refusal: Refusal | None = None
+    sent: bool = True
+    malformed: bool = False
+    replica: Replica = field(init=False)
+
+
+class Replica:
+    """One base URL with its idle connections."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.idle: list[httpx2.AsyncClient] = []
+        self.asks = 0
+        """Asks open there."""
+        self.used = 0
+        """The number of its last attempt."""
+        self.resumes = 0.0
+        """The time until which it asked not to be asked."""
+        self.failures = 0
+        self._rests_until = 0.0
+        self._proxy = proxy_of(url)
+        self._replies: dict[object, httpx2.AsyncClient] = {}
+        self._repeats_honestly = False
+
+    def usable(self, now: float) -> bool:
+        """Return whether it is to be asked: one that failed often is, once it has rested, by one request at a time."""
+        rested = self.failures < MAX_FAILURES or (self._rests_until <= now and not self.asks)
+        return rested and self.resumes <= now
+
+    def failed(self, *, sent: bool) -> None:
+        """Count a failure, unless the request went out before the replica began to rest."""
+        now = time.monotonic()
+        if now >= self._rests_until:
+            self.failures = self.failures + 1 if sent else max(self.failures + 1, MAX_FAILURES)
+            if self.failures >= MAX_FAILURES:
+                self._rests_until = now + backoff(self.failures - MAX_FAILURES, FIRST_REST, MAX_REST)
+
+    def connect(self, context: Any) -> httpx2.AsyncClient:
+        """Return a new connection, opened by its first request."""
+        one = httpx2.Limits(max_connections=1, keepalive_expiry=IDLE_SECONDS)
+        return openai.DefaultAioHttpClient(
+            verify=context, limits=one, proxy=self._proxy, trust_env=False, follow_redirects=False
+        )
+
+    def repeats(self, connection: httpx2.AsyncClient, body: Any, text: str) -> bool:
+        """Return whether the connection brought a reply of this id and content before.
+
+        A server of which equal replies came on two connections does that honestly: from then on none is a repeat.
+        """
+        name = body.get("id") if isinstance(body, Mapping) else None
+        reply = (name if isinstance(name, str) else None, hash(text))
+        known = self._replies.get(reply)
+        self._repeats_honestly |= known not in (None, connection)
+        self._replies[reply] = connection
+        if len(self._replies) > REMEMBERED:
+            del self._replies[next(iter(self._replies))]
+        return known is connection and not self._repeats_honestly
+
+
+class Client:
+    """Requests to one server or its replicas; used in one event loop."""
+
+    def __init__(self, spec: ServerSpec, budget: Budget) -> None:
+        options = spec.options
+        self.spec = spec
+        self.budget = budget
+        self.replicas = [Replica(url.rstrip("/")) for url in spec.urls]
+        self.pace = Pace(self.replicas, options.requests_per_minute, options.tokens_per_minute)
+        self.stopped = False
+        """Whether nothing is repeated any more."""
+        self.under_way: set[asyncio.Task[Any] | None] = set()
+        """The tasks that a reply is on its way to."""
+        self.seen: dict[str, Counter[str]] = {"model": Counter(), "system_fingerprint": Counter()}
+        """What the replies say of the model that gave them, and how often."""
+        self._attempts = self._answers = 0
+        self._context = httpx2.create_ssl_context()
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
+        if spec.key:
+            self._headers["Authorization"] = f"Bearer {spec.key}"
+
+    async def post(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, asks: int = 0, most: Spending = NOTHING
+    ) -> T:
+        """Return what `read` makes of the reply; it raises `MalformedError` or any look-up error if that is no answer.
+
+        `asks` counts the asks that the request carries, `most` is what it can cost. Raises `RefusedError` where the
+        server will not have the request, `DeclinedError` where its provider will not have the content, and
+        `BackendError` where it has not answered after all retries.
+        """
+
+        def reading(reply: Any) -> T | DeclinedError:
+            self._note(reply)
+            reason = reason_declined(reply)
+            if reason is None:
+                return read(reply)
+            counts = usage(reply, "prompt_tokens"), usage(reply, "completion_tokens")
+            return DeclinedError(self.spec.shown(reason), *counts)
+
+        call = Call("POST", path, json.dumps(body).encode(), reading, asks, most)
+        answer = await self._answered(call, self.spec.options.retries)
+        if isinstance(answer, DeclinedError):
+            raise answer
+        return answer
+
+    async def get(self, path: str, most_retries: int) -> Any:
+        """Return the JSON under a path, asked for with so many retries at most. Raises as `post` does."""
+        call = Call("GET", path, b"", lambda reply: reply, 0, NOTHING)
+        return await self._answered(call, min(self.spec.options.retries, most_retries))
+
+    async def _answered(self, call: Call[T], retries: int) -> T:
+        """Send a request until it is answered."""
+        tokens = len(call.content) / 4
+        attempts = failures = 0
+        answers_before, last = self._answers, None
+        while True:
+            await self.pace.enter(tokens)
+            attempts, cost = attempts + 1, NOTHING
+            try:
+                answer, cost = await self._attempt(call, last)
+                self.pace.answered()
+                self._answers += 1
+                return answer
+            except AttemptError as error:
+                last = error
+            finally:
+                self.pace.leave(cost.tokens - tokens if cost.tokens else 0.0)
+            if self.stopped:
+                raise StoppedError("stopped")
+            said, failure = last.refusal, self._failure(last, attempts)
+            if said and said.limits and self.pace.limited(last.replica, said.wait, said.message):
+                continue
+            if said and not said.passes:
+                raise failure
+            if not last.sent and any(replica.usable(time.monotonic()) for replica in self.replicas):
+                continue
+            failures += 1
+            if failures > retries:
+                # A provider that reports a failure as success, while others are answered, fails at this prompt.
+                if said and said.hidden and isinstance(failure, FailedError) and self._answers > answers_before:
+                    raise DeclinedError(said.message)
+                raise failure
+            if said and said.wait is not None:
+                log_wait(self.spec.where, said.wait, last.reason)
+                await asyncio.sleep(said.wait)
+            else:
+                await asyncio.sleep(backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE))
+
+    async def _attempt(self, call: Call[T], last: AttemptError | None) -> tuple[T, Spending]:
+        """Return the answer of one request to a replica and its cost. Raises `AttemptError` if there is no answer."""
+        if self.stopped:
+            raise StoppedError("stopped")
+        await self.budget.reserve(call.most)
+        replica = self._choose(last.replica if last else None)
+        # After a malformed reply, a new connection: another reply may be waiting on a kept one.
+        keeps = replica.idle and not (last and last.malformed)
+        connection = replica.idle.pop() if keeps else replica.connect(self._context)
+        replica.asks += call.asks
+        self._attempts = replica.used = self._attempts + 1
+        task, cost, sound = asyncio.current_task(), NOTHING, False
+        self.under_way.add(task)
+        try:
+            response, content = await self._reply(connection, replica.url, call)
+            answer, cost = self._read(call, replica, connection, response, content)
+            replica.failures, sound = 0, True
+            return answer, cost
+        except AttemptError as error:
+            error.replica = replica
+            if error.refusal is None and error.sent:
+                cost = call.most  # it may have been answered, and paid for, all the same
+            if error.refusal is None or error.refusal.status >= 500:
+                replica.failed(sent=error.sent)
+            raise
+        finally:
+            self.under_way.discard(task)
+            self.budget.settle(call.most, cost)
+            replica.asks -= call.asks
+            if sound:
+                replica.idle.append(connection)
+            else:
+                await connection.aclose()
+
+    def _choose(self, avoid: Replica | None) -> Replica:
+        """Return the usable replica with the fewest asks open, and not the one where the last attempt failed."""
+        now = time.monotonic()
+        usable = [replica for replica in self.replicas if replica.usable(now)] or self.replicas
+        others = [replica for replica in usable if replica is not avoid] or usable
+        return min(others, key=lambda replica: (replica.asks, replica.used))
+
+    async def _reply(
+        self, connection: httpx2.AsyncClient, url: str, call: Call[Any]
+    ) -> tuple[httpx2.Response, bytearray]:
+        """Return a reply and its content, unpacked."""
+        seconds = self.spec.options.timeout
+        connecting = {"timeout": {"connect": min(seconds, CONNECT_SECONDS)}}
+        request = httpx2.Request(
+            call.method, url + call.path, headers=self._headers, content=call.content, extensions=connecting
+        )
+        content = bytearray()
+        try:
+            async with asyncio.timeout(seconds):
+                response = await connection.send(request, stream=True)
+                try:
+                    async for chunk in response.aiter_bytes():
+                        content += chunk
+                        if len(content) > MAX_BYTES:
+                            raise httpx2.DecodingError(f"a reply of more than {MAX_BYTES >> 20} MiB")
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise AttemptError(f"no reply within {seconds:g} s") from None
+        except (httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
+            cause = error.__cause__ or error
+            unsent = isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+            raise AttemptError(str(error) or type(cause).__name__, sent=not unsent) from None
+        return response, content
+
+    def _read(
+        self,
+        call: Call[T],
+        replica: Replica,
+        connection: httpx2.AsyncClient,
+        response: httpx2.Response,
+        content: bytearray,
+    ) -> tuple[T, Spending]:
+        """Return the answer in a reply and its cost."""
+        text, status = "", None if response.is_success else response.status_code
+        hidden = status is None
+        try:
+            text = self.spec.without_secret(content.decode("utf-8", "replace" if status else "strict"))
+            body = _json(text)
+            status = hidden_status(body) if status is None else status
+            if status is None:
+                if replica.repeats(connection, body, text):
+                    raise MalformedError("a reply that came before")
+                return call.read(body), _cost(body, call.most)
+        except UNREADABLE as error:
+            if status is None:
+                reason = str(error) if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
+                raise AttemptError(f"malformed reply ({reason})", malformed=True) from None
+            body = text
+        wait = named_wait(response.headers)
+        said = refusal(status, body, self.spec.shown, wait=wait, hidden=hidden)
+        raise AttemptError(f"status {status}", said)
+
+    def _failure(self, error: AttemptError, attempts: int) -> Exception:
+        """Return the error that an attempt without an answer is if it was the last one."""
+        where, options, said = self.spec.where, self.spec.options, error.refusal
+        after = "after 1 attempt" if attempts == 1 else f"after {attempts} attempts"
+        if said is None:
+            kind, lack = (FailedError, "no usable answer") if error.malformed else (BackendError, "no answer")
+            return kind(
+                f"model.base_url: {lack} from {where} {after} ({self.spec.shown(error.reason)}); see that the server "
+                f"runs and keeps up (model.timeout is {options.timeout:g} s) and run again: all answers are kept"
+            )
+        status, message = said.status, said.message
+        if said.declines:
+            return DeclinedError(message)
+        if said.lacks_credit:
+            return BackendError(
+                f"model.base_url: the account at {where} has no credit or quota left (status {status}: {message}); "
+                "top it up or name another key with model.api_key_env, and run again: all answers are kept"
+            )
+        if status in (401, 403):
+            state = "was refused" if self.spec.key else "is not set"
+            why = f": {message}" if status == 403 else ""  # 401's may hold a part of the key
+            return BackendError(
+                f"{where} lets nobody in without a valid key (status {status}{why}), and the one in the environment "
+                f"variable {options.api_key_env} {state}; set it, or name another one with model.api_key_env"
+            )
+        if said.passes or status == 429 or status < 400:
+            remedy = "wait, or lower model.requests_per_minute," if status == 429 else "wait"
+            return (FailedError if status >= 500 else BackendError)(
+                f"model.base_url: {where} answered with status {status} {after} ({message}); "
+                f"{remedy} and run again: all answers are kept"
+            )
+        return RefusedError(status, message, said.field)
+
+    def _note(self, reply: Any) -> None:
+        for name, values in self.seen.items() if isinstance(reply, Mapping) else ():
+            value = reply.get(name)
+            if isinstance(value, str) and (value in values or len(values) < MAX_VALUES):
+                values[value] += 1
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for replica in self.replicas:
+            for connection in replica.idle:
+                await connection.aclose()
+            replica.idle.clear()
+
+
+def _json(text: str) -> Any:
+    """Return a reply's JSON, its lone surrogates replaced."""
+    body = json.loads(text)
+    if "\\ud" in text.lower():
+        body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+    return body
+
+
+def usage(body: Any, name: str) -> int | None:
+    """Return a count from a reply's `usage`, or None if it does not say."""
+    counts = body.get("usage") if isinstance(body, Mapping) else None
+    count = counts.get(name) if isinstance(counts, Mapping) else None
+    return count if type(count) is int and 0 <= count < MAX_TOKENS else None
+
+
+def _cost(body: Any, most: Spending) -> Spending:
+    """Return what a reply says that it cost, or the most that it can have cost if it says nothing."""
+    prompt = usage(body, "prompt_tokens")
+    prompt = usage(body, "total_tokens") if prompt is None else prompt
+    if prompt is None:
+        return most
+    details = body["usage"].get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    return Spending(most.calls, prompt, usage(body, "completion_tokens") or 0, cached if type(cached) is int else 0)
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that the environment names for a URL, or None; this machine needs none.
+
+    Raises `InputError` where it is of a kind that cannot be used.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127.") or urllib.request.proxy_bypass(host):
+        return None
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+        raise InputError(
+            f"the proxy for {parts.scheme} in the environment is no HTTP proxy; set {parts.scheme}_proxy to one, or "
+            f"no_proxy to {host}"
+        )
+    return proxy

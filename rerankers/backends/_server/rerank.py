@@ -1,0 +1,143 @@
+"""Asks of cross-encoders put through `/rerank`, as Jina, Cohere, vLLM, SGLang and TEI serve it, or vLLM's `/score`.
+
+A request holds a query and many passages; where the score of one does not depend on the others, each ask keeps a reply
+of its own. A listwise reranker, whose scores do, is asked about all of a query's candidates at once (`group_scores`).
+The scores are the server's: some are put through a sigmoid, which changes no order.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from ...answers.reading import Reply
+from ...errors import InputError
+from ..base import Request
+from .budget import Spending
+from .forms import Form, Group, at_most_tokens
+from .refusals import MalformedError, RefusedError
+
+DIALECTS: Mapping[str, tuple[str, Callable[[str, list[str]], dict[str, Any]]]] = {
+    "rerank": ("/rerank", lambda query, passages: {"query": query, "documents": passages}),
+    "rerank (TEI)": ("/rerank", lambda query, passages: {"query": query, "texts": passages}),
+    "score": ("/score", lambda query, passages: {"text_1": query, "text_2": passages}),
+}
+"""Ways in which servers are asked: the path, and the body's fields for a query and its passages."""
+
+SHORT = "Tides are raised by the moon."
+
+LISTWISE = re.compile("jina-reranker-v3")
+"""Models that are known to score passages beside each other."""
+
+APART = 0.02
+"""Scores of a passage beside others differ by less, relative to it and absolutely, if they are independent of them."""
+
+Pair = tuple[str, str, int | None]
+"""Query and passage as they are sent, and their tokens together, or None without a tokenizer."""
+
+
+class Rerank(Form):
+    """The form of requests, in the first of the dialects that the server speaks."""
+
+    def prepare(self, requests: Sequence[Request]) -> list[Group]:
+        """Return passages of the same query together."""
+        groups = []
+        for _, run in groupby(requests, lambda request: (request.terms, request.query)):
+            alike = list(run)
+            size = len(alike) if self.spec.options.group_scores else self.spec.share(len(alike))
+            for start in range(0, len(alike), size):
+                part = tuple(alike[start : start + size])
+                groups.append(Group("relevance", part, tuple(map(self._pair, part))))
+        return groups
+
+    def _pair(self, request: Request) -> Pair:
+        turns = self.rendered(request)
+        if len(turns) != 2:
+            raise InputError(
+                f"prompt '{request.prompt.name}' has {len(turns)} messages; rerank endpoints take two texts, the query "
+                "and the passage: use the prompt 'pair'"
+            )
+        query, passage = (turn.content for turn in turns)
+        return query, passage, len(self.tokens.tokenizer(query, passage)["input_ids"]) if self.tokens else None
+
+    async def check(self, way: str) -> None:  # noqa: ARG002
+        """Raise `InputError` where the server has no such endpoint for the model."""
+        await self.once("dialect", self._find_dialect)
+
+    async def _find_dialect(self) -> str:
+        reasons, api = [], self.spec.options.api
+        for name, (path, _) in DIALECTS.items():
+            if api in ("auto", path[1:]):
+                try:
+                    scores, reason = await self._try(name, ["one passage", "another"])
+                except RefusedError as error:
+                    scores, reason = None, error.message
+                if scores:
+                    self.found["relevance"] = name
+                    if not self.spec.options.group_scores:
+                        await self._check_independent(name)
+                    return name
+                reasons.append(f"{name}: {reason}")
+        raise InputError(
+            f"the server has no rerank endpoint for {self.spec.options.name} ({'; '.join(reasons)}); serve a "
+            "cross-encoder, or use a method that asks a language model, such as pointwise.yes_no"
+        )
+
+    async def _try(self, dialect: str, passages: list[str]) -> tuple[list[float] | None, str]:
+        path, fields = DIALECTS[dialect]
+        body = self.spec.body(**fields("why are there tides", passages))
+        return await self.trial(path, body, lambda reply: _scores(reply, len(passages)), Spending(0, 64, 0))
+
+    async def _check_independent(self, dialect: str) -> None:
+        """Raise `InputError` where a passage's score depends on those beside it."""
+        name = self.spec.options.name
+        for other in () if LISTWISE.search(name) else ("The moon pulls on the oceans.", "Bread is made of flour."):
+            (alone, _), (beside, _) = await self._try(dialect, [SHORT]), await self._try(dialect, [SHORT, other])
+            if not alone or not beside or abs(alone[0] - beside[0]) <= APART * (1 + abs(alone[0])):
+                return
+        raise InputError(
+            f"the scores of {name} depend on which passages are asked about together; set "
+            "model.group_scores: true, by which all of a query's candidates are in one request"
+        )
+
+    async def answer(self, group: Group) -> list[Reply]:
+        """Return the replies to a group, in order."""
+        scores = await (self._group_scores if self.spec.options.group_scores else self._post)(group)
+        return [Reply(None, (score,), count, 0) for score, (_, _, count) in zip(scores, group.prepared, strict=True)]
+
+    async def _group_scores(self, group: Group) -> list[float]:
+        """Return the scores of a group's passages beside all of the query's candidates, which are asked about once."""
+        first = group.requests[0]
+
+        async def all_scores() -> dict[str, float]:
+            alike = [replace(first, ask=replace(first.ask, docs=(doc,))) for doc in first.texts]
+            whole = Group(group.way, group.requests, tuple(map(self._pair, alike)))
+            return dict(zip(first.texts, await self._post(whole), strict=True))
+
+        # By its key, which holds all the candidates: asks that come later take the same reply.
+        by_doc = await self.once(f"{first.query.id} {first.terms.attempt} {id(first.texts)}", all_scores)
+        return [by_doc[request.ask.docs[0]] for request in group.requests]
+
+    async def _post(self, group: Group) -> list[float]:
+        path, fields = DIALECTS[await self.once("dialect", self._find_dialect)]
+        pairs: Sequence[Pair] = group.prepared
+        body = self.spec.body(**fields(pairs[0][0], [passage for _, passage, _ in pairs]))
+        tokens = sum(count or at_most_tokens(query + passage) for query, passage, count in pairs)
+        asks = len(group.requests)
+        return await self.client.post(
+            path, body, lambda reply: _scores(reply, len(pairs)), asks=asks, most=Spending(asks, tokens, 0)
+        )
+
+
+def _scores(reply: Any, count: int) -> list[float]:
+    """Return one score a passage, in the order of the passages."""
+    rows = reply["results" if "results" in reply else "data"] if isinstance(reply, Mapping) else reply
+    scores = {int(row["index"]): row["relevance_score"] if "relevance_score" in row else row["score"] for row in rows}
+    sound = [isinstance(score, (int, float)) and math.isfinite(score) for score in scores.values()]
+    if len(rows) != count or sorted(scores) != list(range(count)) or not all(sound):
+        raise MalformedError(f"{sum(sound)} scores for {count} passages")
+    return [float(scores[i]) for i in range(count)]

@@ -1,0 +1,144 @@
+"""The account of a server from which everything else here works: the user's options, and what follows from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ...marks import PathMark, Speed
+from .._tokens.chat_templates import TemplateOptions
+from ..base import Request
+from .budget import Limits
+
+MAX_MESSAGE = 300
+"""Longest part of a server's own message that is shown, in characters."""
+
+MIN_SECRET = 16
+"""A shorter key is no secret but a word such as "EMPTY", which an answer may hold."""
+
+OPEN_REQUESTS = 16
+"""The open asks are spread over so many requests by default: when one ends, the server still has others."""
+
+
+class Options(TemplateOptions):
+    """Keys of the `model` section."""
+
+    remote = True
+
+    name: Annotated[str, PathMark("folder")] = Field(description="the model's name at the server")
+    base_url: Speed[str | list[str]] = Field(
+        "https://api.openai.com/v1",
+        description="where the server is, or several replicas of it; with /v1 where it has it",
+    )
+    api: Literal["auto", "chat", "completions", "rerank", "score"] = Field(
+        "auto",
+        description="how asks are put; auto: completions with a tokenizer, else chat; cross-encoders: rerank or score",
+    )
+    tokenizer: Annotated[str | None, PathMark("folder")] = Field(
+        None,
+        description="the model's tokenizer, a folder or hub id: texts are cut to length and prompts tokenised here",
+    )
+    max_concurrency: Speed[int] = Field(64, ge=1, description="asks open at once, at all replicas together")
+    prompts_per_request: Speed[int | None] = Field(
+        None,
+        ge=1,
+        description="asks that share a request, where the server takes several and no text is written; a sixteenth of "
+        "max_concurrency unless given",
+    )
+    top_logprobs: int = Field(20, ge=1, description="of so many most probable tokens labels are scored")
+    timeout: Speed[float] = Field(120.0, gt=0, description="seconds an attempt may take")
+    retries: Speed[int] = Field(6, ge=0, description="further attempts at a request that failed")
+    requests_per_minute: Speed[float | None] = Field(
+        None, gt=0, description="so many requests are sent a minute at most"
+    )
+    tokens_per_minute: Speed[float | None] = Field(
+        None, gt=0, description="so many tokens, of prompts and completions, as the server counts them"
+    )
+    budget: Speed[Limits] = Field(Limits(), description="what one execution may spend: usd, tokens, calls")
+    prices: Annotated[Speed[str | dict[str, Any] | None], PathMark("named file")] = Field(
+        None,
+        description="{prompt, completion} in US dollars per million tokens, or a file of prices by model name; "
+        "the user's own file of prices unless given",
+    )
+    api_key_env: Speed[str] = Field(
+        "OPENAI_API_KEY", description="the environment variable that holds the key, if one is needed"
+    )
+    group_scores: bool = Field(
+        False,
+        description="a rerank endpoint's scores depend on the passages asked about together, as a listwise reranker's "
+        "do: all of a query's candidates are in one request",
+    )
+    reasoning_effort: str | None = Field(
+        None, description="how long a reasoning model thinks: minimal, low, medium, high"
+    )
+    extra_body: dict[str, Any] = Field({}, description="further fields of every request")
+    omit: list[str] = Field([], description="fields that are left out of every request: what the server refuses")
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """One server, the model asked there, and how requests to it are made."""
+
+    options: Options
+    urls: Sequence[str] = ()
+    api: str = "chat"
+    """How language models are asked: `options.api`, decided."""
+    key: str | None = field(default=None, repr=False)
+    usd: Callable[[int, int, int], float] | None = None
+    """The price of prompt, completion and cached prompt tokens in US dollars, or None if it is not known."""
+    seed: int = 0
+
+    @property
+    def where(self) -> str:
+        """The base URLs, for messages."""
+        return ", ".join(self.urls)
+
+    @cached_property
+    def _key(self) -> re.Pattern[str]:
+        r"""Matches the key, also where JSON writes characters of it as `\u0073` or `\/`, once or nested."""
+        forms = (rf"(?:\\*{re.escape(char)}|\\+u00(?i:{ord(char):02x}))" for char in self.key or "")
+        return re.compile("".join(forms) or r"(?!)")
+
+    def without_key(self, text: str) -> str:
+        """Return a text with the key masked."""
+        return self._key.sub("…", text) if self.key and (self.key in text or "\\" in text) else text
+
+    def without_secret(self, reply: str) -> str:
+        """Return a reply's JSON with the key masked, unless the key is too short to be secret."""
+        return self.without_key(reply) if len(self.key or "") >= MIN_SECRET else reply
+
+    def shown(self, text: str) -> str:
+        """Return a server's words fit for a message: in one line, without the key, shortened."""
+        return " ".join(self.without_key(text).split())[:MAX_MESSAGE]
+
+    def share(self, waiting: int) -> int:
+        """Return how many of the waiting asks may share a request without leaving a replica idle."""
+        options = self.options
+        largest = options.prompts_per_request or max(1, options.max_concurrency // OPEN_REQUESTS)
+        return min(largest, -(-waiting // max(1, len(self.urls))))
+
+    @property
+    def extra_body(self) -> Mapping[str, Any]:
+        """Further fields of every request; a server that renders prompts takes its template's variables there."""
+        variables = self.options.chat_template_kwargs if self.api == "chat" else {}
+        return ({"chat_template_kwargs": variables} if variables else {}) | self.options.extra_body
+
+    def body(self, **fields: Any) -> dict[str, Any]:
+        """Return a request's body."""
+        body = {"model": self.options.name, **fields, **self.extra_body}
+        return {name: value for name, value in body.items() if name not in self.options.omit}
+
+    def sampling(self, request: Request) -> dict[str, Any]:
+        """Return the fields that say how an ask's text is drawn, greedily or by its own seed, and where it ends."""
+        decoding = request.terms.decoding
+        stop = {"stop": list(decoding.stop)} if decoding.stop else {}
+        if not decoding.temperature:
+            return {"temperature": 0.0, **stop}
+        # 31 bits, which every server's type for seeds holds.
+        seed = (int.from_bytes(request.key[:8]) ^ self.seed) & 0x7FFFFFFF
+        return {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed, **stop}
