@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 
 # On all processors; models and JVMs of several tests at once need some 4 GB.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n logical --dist worksteal
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -21,8 +21,10 @@ from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
 from r2llm.rerankers.types import Candidates, Cost, Doc, Query, Ranking
 
-hypothesis.settings.register_profile("r2llm", deadline=None)
-hypothesis.settings.load_profile("r2llm")
+# A sample by default; `pytest --hypothesis-profile=full` tries everything.
+hypothesis.settings.register_profile("sample", deadline=None, max_examples=10)
+hypothesis.settings.register_profile("full", deadline=None, max_examples=40)
+hypothesis.settings.load_profile("sample")
 
 WORDS = [
     "Passage",

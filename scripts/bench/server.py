@@ -3,10 +3,10 @@
     python scripts/bench/server.py [--asks 20000] [--api completions|chat] [--together 32] [--open 512] [--profile]
     python scripts/bench/server.py --faults 0.2 [--asks 10000]
 
-A stub in a process of its own (scripts/stub_server.py) answers 256 prompts at once in 50 ms each, so that 5,120 asks a
+A stub in a process of its own (tests/tools/stub_server.py) answers 256 prompts at once in 50 ms each: 5,120 asks a
 second are possible. Prints asks a second, the share of the possible, and the CPU time that an ask costs here;
 `--profile` shows where it goes in the thread that talks to the server and in the one that ranks. With `--faults` the
-requests pass a proxy that breaks that share of them (scripts/fault_proxy.py); the rankings must be those of a run
+requests pass a proxy that breaks that share of them (tests/tools/fault_proxy.py); the rankings must be those of a run
 without, and every ask must be in the ledger once.
 """
 
@@ -33,7 +33,7 @@ from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
 from r2llm.rerankers.types import Candidates, Doc, Query
 
-SCRIPTS = Path(__file__).parents[1]
+TOOLS = Path(__file__).parents[2] / "tests" / "tools"
 SLOTS, DELAY = 256, 0.05
 PASSAGE = "a passage of some sixty words about nothing in particular " * 6
 
@@ -48,7 +48,7 @@ def candidates(queries: int, depth: int) -> Iterator[Candidates]:
 @contextlib.contextmanager
 def serving(script: str, *arguments: str) -> Iterator[str]:
     """A server in a process of its own; its base URL."""
-    command = [sys.executable, str(SCRIPTS / script), *arguments]
+    command = [sys.executable, str(TOOLS / script), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -15,7 +15,7 @@ import filelock
 import pytest
 
 R2LLM = ("-m", "r2llm.cli.main")
-KILL_AND_RESUME = Path(__file__).parents[2] / "scripts" / "kill_and_resume.py"
+KILL_AND_RESUME = Path(__file__).parents[2] / "tests" / "tools" / "kill_and_resume.py"
 HEAVY = ("torch", "transformers", "pydantic", "ir_datasets", "ir_measures", "pyserini", "jnius", "pandas", "numpy")
 
 

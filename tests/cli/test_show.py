@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture(scope="module")
 def stub() -> Iterator[str]:
     """The URL of a server on this machine."""
-    command = [sys.executable, str(SCRIPTS / "stub_server.py")]
+    command = [sys.executable, str(TOOLS / "stub_server.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()

@@ -308,6 +308,7 @@ def test_replies_tell_which_execution_asked_and_which_came_from_elsewhere(tmp_pa
         assert [execution for _, execution in recalled.values()] == [1, 0, 2, 0]
 
 
+@pytest.mark.slow
 def test_the_write_ahead_log_stays_below_16_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with closing(Ledger(path)) as ledger:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from r2llm.rerankers import accounting, scheduler
 from r2llm.rerankers.answers.reading import Reply
@@ -43,7 +43,6 @@ def experiment(results) -> list:
 
 
 @given(seed=st.integers(0, 1000), queries=st.integers(1, 4), data=st.data())
-@settings(max_examples=40)
 def test_answers_in_any_order_and_in_portions_give_the_same_rankings(
     make_candidates, rank, rule_backend, seed, queries, data
 ) -> None:

@@ -456,6 +456,7 @@ FRAGMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_of_100_000_texts_each_gives_a_permutation_or_nothing() -> None:
     source = random.Random(7)
     read = 0

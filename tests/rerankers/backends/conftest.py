@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[3] / "scripts"
+TOOLS = Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture(params=["tiny_t5", "tiny_llama"])
@@ -30,7 +30,7 @@ class Process:
     """A server in a process of its own."""
 
     def __init__(self, script: str, *arguments: str) -> None:
-        command = [sys.executable, str(SCRIPTS / script), *arguments]
+        command = [sys.executable, str(TOOLS / script), *arguments]
         self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.popen.stdout is not None
         self.url = self.popen.stdout.readline().strip()
@@ -46,7 +46,7 @@ class Process:
 @pytest.fixture(scope="session")
 def stub_module() -> ModuleType:
     """The stub's code, to know what it answers."""
-    spec = importlib.util.spec_from_file_location("stub_server", SCRIPTS / "stub_server.py")
+    spec = importlib.util.spec_from_file_location("stub_server", TOOLS / "stub_server.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -64,7 +64,7 @@ def shared_stub() -> Iterator[str]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Process]]:
-    """Start a server of the scripts, for this test: `serve("stub_server.py", "--delay", "0.01")`."""
+    """Start a server of the tools, for this test: `serve("stub_server.py", "--delay", "0.01")`."""
     started: list[Process] = []
 
     def start(script: str, *arguments: str) -> Process:

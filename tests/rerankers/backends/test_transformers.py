@@ -385,6 +385,7 @@ def test_several_prompts_at_the_same_time_need_each_alone(tiny_llama: Path) -> N
             opened(tiny_llama, workers=2, **more)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_answers_alike_and_is_compiled_few_times(tiny_llama: Path, posed) -> None:
     from torch._dynamo.utils import counters
 

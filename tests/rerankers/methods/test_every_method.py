@@ -16,7 +16,7 @@ from r2llm.rerankers.types import TopK
 
 RULES = ("oracle", "noisy", "hash", "rel")
 CASES = [(method, rule) for method in catalog.methods() for rule in RULES]
-QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite
@@ -68,7 +68,7 @@ def test_a_ranking_is_a_permutation_and_its_costs_add_up(
 
 @pytest.mark.parametrize(("method", "rule"), CASES)
 @given(data=st.data(), grades=GRADES, seed=st.integers(0, 10))
-@settings(QUICK, max_examples=10)
+@settings(QUICK)
 def test_pooled_with_others_or_alone_a_query_is_ranked_the_same(
     method, rule, make_candidates, rank, data, grades, seed
 ) -> None:

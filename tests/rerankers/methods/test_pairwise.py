@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from r2llm.rerankers import catalog
 from r2llm.rerankers.accounting import comparisons
@@ -204,7 +204,6 @@ def test_quicksort_partitions_in_one_round_and_keeps_the_order_on_both_sides() -
 @pytest.mark.parametrize("pivot", PIVOTS)
 @pytest.mark.parametrize("orders", ORDERS)
 @given(grades=GRADES, k=st.integers(1, 30), seed=st.integers(0, 3), cache=st.booleans())
-@settings(max_examples=40)
 def test_quicksort_finds_the_best_k_from_every_pivot(
     pivot: str, orders: str, grades: list[int], k: int, seed: int, cache: bool
 ) -> None:
@@ -218,7 +217,6 @@ def test_quicksort_finds_the_best_k_from_every_pivot(
 @pytest.mark.parametrize("pivot", PIVOTS)
 @pytest.mark.parametrize("orders", ORDERS)
 @given(n=st.integers(0, 25), k=st.integers(1, 30), seed=st.integers(0, 1000))
-@settings(max_examples=25)
 def test_quicksort_with_and_without_a_cache_ranks_the_same_whatever_is_answered(
     pivot: str, orders: str, n: int, k: int, seed: int
 ) -> None:

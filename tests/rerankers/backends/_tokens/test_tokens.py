@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from r2llm.rerankers.backends import transformers
 from r2llm.rerankers.backends._tokens.chat_templates import TemplateOptions
@@ -222,7 +222,6 @@ def test_a_control_token_in_a_text_stays_text(backends, posed, model: str, attac
 
 @pytest.mark.parametrize("model", MODELS)
 @given(data=st.data())
-@settings(max_examples=60)
 def test_no_text_changes_the_frame_of_a_prompt(backends, posed, model: str, data) -> None:
     words = st.sampled_from([*CONTROL[model], "<", ">", "|", "/s>", "eot_id", " ", "\n", SEAM, "[3]", "{query}", "B:"])
     text = "".join(data.draw(st.lists(words | st.text(max_size=3), max_size=8)))

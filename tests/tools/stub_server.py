@@ -1,6 +1,6 @@
 """A server that speaks OpenAI's protocol and answers from hashes: to try and test `backend: openai` without a model.
 
-    python scripts/stub_server.py --port 8000 [--model stub] [--slots 256] [--delay 0.05] [--key-env NAME]
+    python tests/tools/stub_server.py --port 8000 [--model stub] [--slots 256] [--delay 0.05] [--key-env NAME]
                                   [--without logprob_token_ids,echo,…]
 
 Serves /models, /completions, /chat/completions, /rerank and /score below /v1 as vLLM does. Equal prompts have equal

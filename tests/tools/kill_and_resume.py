@@ -1,6 +1,6 @@
 """Kill a reranking with SIGKILL at random moments, resume it, and compare it with a run that nobody interrupted.
 
-    python scripts/kill_and_resume.py --config dl19-setwise.yaml --set queries.limit=5 --kills 20 --seed 0
+    python tests/tools/kill_and_resume.py --config dl19-setwise.yaml --set queries.limit=5 --kills 20 --seed 0
 
 Needs an `r2llm` in the same Python, and a config whose model is slow enough to be caught at work. After each resumed
 run: `run.trec` is compared byte by byte, the counts of `costs.jsonl` that describe the experiment are compared, and

@@ -1,6 +1,6 @@
 """A proxy that breaks some of the replies that it passes on: what a client of a server has to live with.
 
-    python scripts/fault_proxy.py --target http://127.0.0.1:8000 --port 8001 [--rate 0.2] [--seed 0] [--faults cut,…]
+    python tests/tools/fault_proxy.py --target http://127.0.0.1:8000 --port 8001 [--rate 0.2] [--seed 0] [--faults A,B]
 
 One request in five (`--rate`) gets one of the faults: 429, retry_after (429 that says when to come again), 500, slow,
 lost (answered, but the connection is reset), cut (within the reply), truncated (JSON that ends early), duplicate (the
