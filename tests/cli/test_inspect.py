@@ -138,6 +138,22 @@ def test_the_queries_that_lost_most_come_first(r2llm, toy: Path) -> None:
     assert found[0]["judged"][1] == {"doc": "d1", "grade": 2, "before": 1, "after": 12, "fate": "lost"}
 
 
+def test_the_runs_warnings_are_repeated_whatever_is_inspected(r2llm, toy: Path) -> None:
+    rows = [{"query_id": query, "text": text} for query in ("q1", "q2") for text in ("Yes", "hm")]
+    (toy / "texts.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    settings = (
+        "ranker={method: pointwise.yes_no, scoring: generation}",
+        "model={backend: replay, answers: texts.jsonl}",
+    )
+    words = [word for setting in (*settings, "first_stage.depth=2") for word in ("--set", setting)]
+    done = r2llm("rerank", "--config", "toy.yaml", *words, "--output", "run")
+    assert done.code == 0, done.err
+    for words in (("--query", "q1"), ("--worst", 1)):
+        [warning] = r2llm("inspect", "run", *words, "--json").json["warnings"]
+        assert "could not be read" in warning
+        assert f"WARNING: {warning}" in r2llm("inspect", "run", *words).out.splitlines()
+
+
 def test_mistakes_are_one_line(r2llm, run_dir: Path) -> None:
     done = r2llm("inspect", run_dir, "--query", "q7")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)

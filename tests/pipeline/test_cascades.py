@@ -407,15 +407,15 @@ def test_a_story_tells_each_stage(cascade: Path, heard) -> None:
     folder = rerank(heard, "schedule=latency").run_dir
     [row, *_] = rows(folder)
     story = inspection.story(folder, "q1", prompts=True)
-    assert [told.ranker.method.name for told in story.stages] == [stage["method"] for stage in row["stages"]]
+    assert [told["ranker"]["method"] for told in story.stages] == [stage["method"] for stage in row["stages"]]
     for number, stage in enumerate(row["stages"], 1):
         own = [asked for asked in story.asks if asked.stage == number]
         assert len(own) == stage["asks"]
         assert max(asked.round for asked in own) == stage["rounds"]
         assert all(asked.prompt for asked in own)
         told = story.stages[number - 1]
-        assert told.cost is not None
-        assert told.cost.asks == stage["asks"]
+        assert told["cost"] is not None
+        assert told["cost"]["asks"] == stage["asks"]
     assert [asked.stage for asked in story.asks] == sorted(asked.stage for asked in story.asks)
     ranking, _ = runfile.read(folder / "run.trec")
     assert [move.doc for move in story.moves] == [doc for doc, _ in ranking["q1"]]

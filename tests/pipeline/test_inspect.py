@@ -41,7 +41,7 @@ def docs(story: Story) -> list[tuple[str, ...]]:
 
 def test_each_ask_is_told_in_order_with_its_answer(run: Run) -> None:
     story = inspection.story(run("model.answers=oracle", "ranker.k=2"), "q1")
-    assert story.query.text == "why is the sea salt"
+    assert story.verdict.query.text == "why is the sea salt"
     # The heap of d1 d2 d3 d4, two children a node: d4 under d2, d2 and d3 under d1.
     assert docs(story) == [("d2", "d4"), ("d1", "d2", "d3"), ("d4", "d2", "d1")]
     assert [asked.answer.choice for asked in story.asks] == [0, 2, 2]
@@ -125,9 +125,9 @@ def test_raw_texts_tokens_and_second_attempts_are_told_without_the_model(generat
         assert all(isinstance(asked.reply.text, str) for asked in story.asks)
         assert sum(asked.reply.prompt_tokens or 0 for asked in story.asks) == cost.prompt_tokens
         assert sum(not asked.answer.parsed for asked in story.asks) == cost.unparsed
-        again = [asked for asked in story.asks if asked.retried]
+        again = [asked for asked in story.asks if asked.again]
         assert len(again) > 0  # a model of random weights writes no label
-        assert story.asks[0].retried is False
+        assert story.asks[0].again is False
 
 
 def test_prompts_are_shown_as_the_model_read_them(generated: tuple[Path, Path]) -> None:
@@ -222,7 +222,7 @@ def test_a_query_that_the_run_does_not_have_is_refused(run: Run) -> None:
 
 
 def test_a_folder_that_is_no_runs_is_refused(toy: Path) -> None:
-    with pytest.raises(InputError, match=r"no config\.yaml in it; r2llm rerank makes one"):
+    with pytest.raises(InputError, match=r"no manifest\.json in it; r2llm rerank makes one"):
         inspection.story(toy, "q1")
 
 
