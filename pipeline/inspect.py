@@ -14,10 +14,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ..rerankers.accounting import total
 from ..rerankers.answers.reading import Reply
 from ..rerankers.backends.base import Backend, Grades, Request
 from ..rerankers.backends.replay import LedgerReplay
-from ..rerankers.cascade import Cascade, Stage, total
+from ..rerankers.cascade import Cascade, Stage
 from ..rerankers.errors import InputError, R2llmError
 from ..rerankers.ledger import Ledger
 from ..rerankers.types import Answer, Candidates, Cost, Query
