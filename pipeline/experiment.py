@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
 from ..rerankers.ranker import Ranker
+from ..rerankers.scheduler import Source
 from ..rerankers.shared_ledger import SharedLedger
 from ..rerankers.types import Cost, Query
 from . import contents, evaluate, fusion
@@ -93,8 +94,8 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """An experiment with its first stage done, and its models opened."""
+class Plan:
+    """An experiment with its first stage done and its models opened: everything that decides the ranking."""
 
     loaded: Loaded
     first_stage: FirstStage
@@ -108,32 +109,46 @@ class _Plan:
 
     @cached_property
     def content(self) -> dict[str, object]:
-        """Everything that can change the ranking."""
+        """Return everything that can change the ranking, as the manifest records it."""
         return manifest.experiment(self.first_stage, self.stages, self.partner, self.config.seed)
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hash of that."""
+        """Return the hash of the content."""
         return manifest.fingerprint(self.content)
 
     @cached_property
     def data(self) -> dict[str, str | None]:
-        """The hashes of queries and judgements."""
+        """Return the hashes of queries and judgements."""
         return _data(self.first_stage.queries, self.first_stage.dataset.qrels())
+
+    def close(self) -> None:
+        """Close models that were asked nothing; recorded texts would complain that none was used."""
+        for backend in _backends(self.stages):
+            if backend.remembers:
+                backend.close()
 
 
 def rerank(
-    loaded: Loaded, output: Path | None, listener: Listener, shard: Shard | None = None, *, again: bool = False
+    loaded: Loaded,
+    output: Path | None,
+    listener: Listener,
+    shard: Shard | None = None,
+    *,
+    again: bool = False,
+    sources: Sequence[Source] = (),
+    refusal: Callable[[str], str] | None = None,
 ) -> Outcome:
     """Retrieve, rerank and evaluate; resume where an earlier run of the same experiment was cut off.
 
     A finished run is not executed, unless something of it is missing or `again` says so: then it is ranked out of its
-    ledger. A shard does so for its part of the queries, in a folder of its own in the run's. Raises `InputError` before
-    anything is written where something given is wrong, `BackendError` where the model fails, and `StoppedError` on
-    Ctrl-C; whatever was answered until then is in the run's ledger.
+    ledger. A shard does so for its part of the queries, in a folder of its own in the run's. Answers of other runs are
+    copied from `sources`; with a `refusal` no model is asked, and a missing answer is an `InputError` with what it
+    returns for the query. Raises `InputError` before anything is written if the input is wrong, `BackendError` if the
+    model fails, and `StoppedError` on Ctrl-C; whatever was answered until then is in the run's ledger.
     """
     listener = Noting(listener, loaded.notes)
-    plan = _prepare(loaded, listener, shard)
+    plan = prepare(loaded, listener, shard)
     path = output or Path("runs") / f"{loaded.config.name}-{plan.fingerprint[:8]}"
     if shard:
         check_is_free(path)
@@ -142,10 +157,10 @@ def rerank(
         finished = _finished(folder)
         executed = again or not finished or _is_incomplete(finished, folder, loaded.config)
         if executed:
-            about = _rank(plan, folder, finished, listener)
+            about = _rank(plan, folder, finished, listener, sources, refusal)
             _record(plan, folder, about | {"notes": [manifest.without_folders(note) for note in listener.notes]})
         else:
-            _close_unused(plan.stages)
+            plan.close()
             if not _is_measured(finished, folder, plan):
                 config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
                 now_given = _resolved(loaded.config, folder.path)
@@ -157,17 +172,21 @@ def rerank(
     return _outcome(path, loaded.config, {} if shard else _comparable(loaded, listener), executed=executed)
 
 
-def _prepare(loaded: Loaded, listener: Listener, shard: Shard | None) -> _Plan:
-    """Do the first stage and open the models."""
+def prepare(loaded: Loaded, listener: Listener, shard: Shard | None = None, *, weights: bool = True) -> Plan:
+    """Do the first stage and open the models; the caller closes them.
+
+    Without `weights` the models only say what they are: their devices need not be here. Raises `InputError` for
+    anything that cannot be ranked or measured, before anything is asked.
+    """
     rankers = loaded.rankers
     first_stage = retrieve(loaded, listener, shard)
     # Before anything is asked: can it be measured at all?
     _measure(loaded.config, first_stage, first_stage.documents, listener)
     partner = fusion.partner(loaded.config, first_stage, listener)
-    stages = _open_stages(loaded, rankers, first_stage)
+    stages = _open_stages(loaded, rankers, first_stage, weights=weights)
     if shard and not all(stage.backend.remembers for stage in stages):
         raise InputError("--shard: recorded texts are used up one by one, by one run; rerank without --shard")
-    return _Plan(loaded, first_stage, partner, stages)
+    return Plan(loaded, first_stage, partner, stages)
 
 
 @contextmanager
@@ -220,14 +239,21 @@ def _is_incomplete(finished: Mapping[str, Any], folder: RunFolder, config: Confi
     return bool(lost) or untimed or unshared or finished["name"] != config.name
 
 
-def _is_measured(finished: Mapping[str, Any], folder: RunFolder, plan: _Plan) -> bool:
+def _is_measured(finished: Mapping[str, Any], folder: RunFolder, plan: Plan) -> bool:
     """Whether a finished run has the measures that the config names, over the judgements that there are."""
     same = finished["config"]["evaluate"]["measures"] == list(plan.config.evaluate.measures)
     there = all((folder / name).is_file() for name in finished["files"])
     return same and there and finished["data"]["qrels"] == plan.data["qrels"]
 
 
-def _rank(plan: _Plan, folder: RunFolder, finished: Mapping[str, Any], listener: Listener) -> dict[str, Any]:
+def _rank(
+    plan: Plan,
+    folder: RunFolder,
+    finished: Mapping[str, Any],
+    listener: Listener,
+    sources: Sequence[Source] = (),
+    refusal: Callable[[str], str] | None = None,
+) -> dict[str, Any]:
     """Rank all queries and write what came of it; return the manifest, but for measures and hashes of files."""
     config, first_stage, stages, partner = plan.config, plan.first_stage, plan.stages, plan.partner
     rankers = [stage.ranker for stage in stages]
@@ -259,8 +285,16 @@ def _rank(plan: _Plan, folder: RunFolder, finished: Mapping[str, Any], listener:
         runfile.write_scored(folder / "first_stage.trec", first_stage.run, config.name)
         pooled = schedule == "throughput"
         spent = _earlier_costs(folder, finished, ledger, schedule)
-        sharing = shared if pooled else None
-        cascade = Cascade(stages, ledger, pooled=pooled, shared=sharing, finished=spent.keys())
+        publishing = shared if pooled else None
+        cascade = Cascade(
+            stages,
+            ledger,
+            pooled=pooled,
+            shared=publishing,
+            sources=(*sources, *([publishing] if publishing else [])),
+            refusal=refusal,
+            finished=spent.keys(),
+        )
         begun = time.perf_counter()
         ranked = _rank_queries(plan, cascade, spent, schedule, listener)
         executions.finish(cascade.tally.calls, time.perf_counter() - begun)
@@ -305,7 +339,7 @@ def _earlier_costs(
     return costs.by_stage(folder / LEDGER, ((number, row) for number, row in rows if row["schedule"] == schedule))
 
 
-def _record(plan: _Plan, folder: RunFolder, about: dict[str, Any]) -> None:
+def _record(plan: Plan, folder: RunFolder, about: dict[str, Any]) -> None:
     """Measure what a folder holds, and finish its manifest."""
     first_stage = plan.first_stage
     qrels = None if _is_judged_elsewhere(first_stage) else first_stage.dataset.qrels()
@@ -321,16 +355,9 @@ def fingerprint(loaded: Loaded) -> str:
     """
     if loaded.config.ranker is None and loaded.config.stages is None:
         return manifest.fingerprint(retrieve(loaded, Listener()).identity)
-    plan = _prepare(loaded, Listener(), None)
-    _close_unused(plan.stages)
+    plan = prepare(loaded, Listener())
+    plan.close()
     return plan.fingerprint
-
-
-def _close_unused(stages: Sequence[Stage]) -> None:
-    """Close models that were asked nothing; recorded texts would complain that none was used."""
-    for backend in _backends(stages):
-        if backend.remembers:
-            backend.close()
 
 
 def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
@@ -441,9 +468,9 @@ def _measure_file(config: Config, path: Path, qrels: Qrels | None, queries: Iter
     return evaluate.measure(evaluate.with_judged(config.evaluate.measures), qrels, rankings, queries)
 
 
-def _open_stages(loaded: Loaded, rankers: Sequence[Ranker], first_stage: FirstStage) -> list[Stage]:
+def _open_stages(loaded: Loaded, rankers: Sequence[Ranker], first_stage: FirstStage, *, weights: bool) -> list[Stage]:
     """The stages, their models opened; one that several of them name is opened once."""
-    setting = Setting(seed=loaded.config.seed, grades=first_stage.dataset.qrels())
+    setting = Setting(seed=loaded.config.seed, grades=first_stage.dataset.qrels(), weights=weights)
     opened: list[tuple[tuple[str, ModelOptions], Backend]] = []
     stages = []
     for given, ranker, options in zip(loaded.stages, rankers, loaded.models, strict=True):
@@ -462,7 +489,7 @@ def _backends(stages: Iterable[Stage]) -> list[Backend]:
 
 
 @contextmanager
-def _sharing(plan: _Plan, schedule: str, ledger: Ledger, listener: Listener) -> Iterator[SharedLedger | None]:
+def _sharing(plan: Plan, schedule: str, ledger: Ledger, listener: Listener) -> Iterator[SharedLedger | None]:
     """The shared ledger that the config names, which gets the answers that the run's own ledger has.
 
     A replay has none: it answers from its recording alone. Where latency is measured it comes by them at the end only.
@@ -489,7 +516,7 @@ class _Ranked:
 
 
 def _rank_queries(
-    plan: _Plan, cascade: Cascade, earlier: Mapping[str, Sequence[Cost]], schedule: str, listener: Listener
+    plan: Plan, cascade: Cascade, earlier: Mapping[str, Sequence[Cost]], schedule: str, listener: Listener
 ) -> _Ranked:
     """Rank all queries; answers come out of the ledger where it has them, and costs are kept there."""
     candidates = contents.CandidatesDigest()

@@ -11,7 +11,7 @@ from .backends.base import Backend
 from .ledger import Ledger
 from .passages import PassageRanking
 from .ranker import Ranker
-from .scheduler import IN_FLIGHT, Scheduler
+from .scheduler import IN_FLIGHT, Scheduler, Source
 from .shared_ledger import SharedLedger
 from .types import Candidates, Cost, Doc, Ranking
 
@@ -77,6 +77,8 @@ class Cascade:
         *,
         pooled: bool = True,
         shared: SharedLedger | None = None,
+        sources: Sequence[Source] = (),
+        refusal: Callable[[str], str] | None = None,
         finished: Set[str] | None = None,
     ) -> None:
         self.stages = stages
@@ -91,6 +93,8 @@ class Cascade:
                 ledger,
                 pooled=pooled,
                 shared=shared,
+                sources=sources,
+                refusal=refusal,
                 on_answers=lambda answered: self.on_answers(answered),
                 finished=finished,
                 tally=self.tally,

@@ -7,22 +7,33 @@ only a query that an earlier execution finished is answered from the ledger.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 from .accounting import Tally, comparisons
 from .answers.reading import Reply
 from .backends.base import Backend, Request
-from .errors import BackendError, R2llmError
+from .errors import BackendError, InputError, R2llmError
 from .flops import of_answer, readings
-from .ledger import ELSEWHERE, Ledger
+from .ledger import ELSEWHERE, Findings, Ledger
 from .ranker import RETRIES, Ranker, Requests
 from .shared_ledger import SharedLedger
 from .types import Answer, Ask, Candidates, Cost, Ranking, Steps, plus
 
 IN_FLIGHT = 256
 """How many queries are ranked at the same time: enough that even methods of one ask a round fill a batch."""
+
+
+class Source(Protocol):
+    """Answers of other runs, such as the ledger of a shard: read only, and copied into the run's ledger."""
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
+        """Return the replies under those keys."""
+
+    def findings(self) -> Findings:
+        """Return what servers did that those replies depend on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +71,13 @@ class Scheduler:
     ledger: Ledger
     pooled: bool = True
     shared: SharedLedger | None = None
-    """Answers of other runs: read, where queries are pooled, before the backend is asked."""
+    """Where new answers are published."""
+
+    sources: Sequence[Source] = ()
+    """Answers of other runs, read before the backend is asked."""
+
+    refusal: Callable[[str], str] | None = None
+    """Returns for a query why no backend may be asked, so that a missing answer is an error; None if one may."""
 
     on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
     """Called with the number of answers whenever there are more."""
@@ -146,8 +163,10 @@ class Scheduler:
     def _answer_some(self) -> None:
         """Answer what the ledger knows, or let the backend answer some of the rest; then the methods go on."""
         known = self._known() if self._shares else {}
-        self.backend.submit([request for request in self._new if request.key not in known])
-        self._new = []
+        new, self._new = [request for request in self._new if request.key not in known], []
+        if new and self.refusal:
+            raise InputError(self.refusal(new[0].query.id))
+        self.backend.submit(new)
         if known:
             self._hand_over(known.items())
             return
@@ -175,11 +194,11 @@ class Scheduler:
         """
         keys = [request.key for request in self._new]
         recalled = self.ledger.recall(keys)
-        if self.shared:
-            taken = self.shared.get_many([key for key in keys if key not in recalled])
+        for source in self.sources:
+            taken = source.get_many([key for key in keys if key not in recalled])
             if taken:
                 rows = [(each.key, each.query.id, taken[each.key]) for each in self._new if each.key in taken]
-                self.ledger.adopt(self.shared.findings)
+                self.ledger.adopt(source.findings())
                 self.ledger.add(rows, elsewhere=True)
                 recalled |= {key: (reply, ELSEWHERE) for key, reply in taken.items()}
         for key, (_, execution) in recalled.items():

@@ -68,7 +68,11 @@ def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the nam
     Raises `InputError` where they cannot be found or loaded, or where the device is not there.
     """
     if not setting.weights:
-        options = options.model_copy(update={"device": "cpu"})
+        import torch
+
+        cuda = options.device.startswith("cuda") or (options.device == "auto" and torch.cuda.is_available())
+        dtype = "bfloat16" if cuda and options.dtype == "auto" else options.dtype
+        options = options.model_copy(update={"device": "cpu", "dtype": dtype})
     return Transformers(options, setting.seed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from r2llm.pipeline.run import executions
 from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers import shared_ledger
 from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.ledger import Ledger
 
 SHARED = "shared_ledger=answers"
 
@@ -119,3 +121,24 @@ def test_calls_of_an_interrupted_execution_are_not_known(toy: Path) -> None:
         cut_off = executions.Executions([], 3, None, shared=shared).listed()
         [first, _] = executions.Executions(cut_off, 8, "2026-01-01T00:00:00+00:00").listed()
         assert (first["status"], first["calls"], first["ended"]) == ("interrupted", calls, "2026-01-01T00:00:00+00:00")
+
+
+def test_a_run_is_made_of_the_answers_of_others_without_a_call(toy, heard) -> None:
+    whole = rerank(heard, "whole").run_dir
+    loaded = config.load("toy.yaml")
+    with closing(Ledger(whole / "ledger.sqlite", read_only=True)) as source:
+        copy = experiment.rerank(loaded, Path("copy"), heard, sources=[source], refusal="missing: {}".format).run_dir
+    for name in ("run.trec", "metrics.json"):
+        assert (copy / name).read_bytes() == (whole / name).read_bytes()
+    about, original = (json.loads((path / "manifest.json").read_text()) for path in (copy, whole))
+    assert about["ledger"] == original["ledger"]
+    assert about["executions"][0]["calls"] == 0
+    with pytest.raises(InputError, match=r"^missing: q1$"):
+        experiment.rerank(loaded, Path("none"), heard, refusal="missing: {}".format)
+
+
+def test_a_plan_says_what_a_run_will_be_without_weights(toy, heard) -> None:
+    about = json.loads((rerank(heard, "whole").run_dir / "manifest.json").read_text())
+    plan = experiment.prepare(config.load("toy.yaml"), heard, weights=False)
+    plan.close()
+    assert (plan.content, plan.fingerprint) == (about["experiment"], about["fingerprint"])
