@@ -1,7 +1,6 @@
-"""Backends: whatever answers a request. One file each; see `Backend` for what a file must offer.
+"""What a backend file must offer: `Options`, the keys of a `model` section, and `open(options, setting)`.
 
-A backend file holds `Options`, the keys of the config's `model` section it takes, and `open(options, setting)`,
-which starts it. Nothing heavy is imported before `open` is called.
+Nothing heavy is imported before `open` is called.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ class ModelOptions(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     simulated: ClassVar[bool] = False
-    """Whether answers come from a rule and not from a model."""
+    """Answers come from a rule and not from a model."""
 
     recorded: ClassVar[bool] = False
-    """Whether answers come from a recording alone."""
+    """Answers come from a recording alone."""
 
     remote: ClassVar[bool] = False
-    """Whether a model elsewhere answers, perhaps for money."""
+    """A model elsewhere answers, perhaps for money."""
 
     speed: ClassVar[frozenset[str]] = frozenset()
 
@@ -73,18 +72,22 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How text is generated. At temperature 0 the most probable token is taken each time."""
+    """How text is generated: greedily at temperature 0."""
 
     max_new_tokens: int | None
-    """None: as many as an answer takes that names every passage once."""
+    """None: as many as it takes to name every passage once."""
 
     prompt_tokens: int | None = None
-    """Longer prompts are cut to so many tokens, which loses what stands at their end."""
+    """Longer prompts are truncated at their end."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
-    """The text ends before the first of these; the tokens of the one it met count as generated."""
+    """Stop sequences: left out of the text, but their tokens count as generated."""
+
+    def before_stop(self, text: str) -> str:
+        """Return the text before its first stop sequence."""
+        return text[: min((place for stop in self.stop if (place := text.find(stop)) >= 0), default=None)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,71 +111,64 @@ class RequestSettings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An ask with everything that a backend needs to answer it.
-
-    `texts` are those of all the query's candidates by id, whole. `key` addresses the answer in the ledger.
-    """
+    """An ask with everything that a backend needs to answer it; `texts` holds all candidates of the query, whole."""
 
     ask: Ask
     query: Query
     texts: Mapping[str, str]
     terms: RequestSettings
     key: bytes
+    """Of the answer in the ledger."""
 
     @property
     def prompt(self) -> Prompt:
-        """The prompt that puts the ask."""
+        """Return the prompt that puts the ask."""
         return self.terms.prompt
 
     @property
     def scoring(self) -> Scoring:
-        """Whether labels are scored or text is generated."""
+        """Return whether labels are scored or text is generated."""
         return self.terms.scoring
 
     @property
     def passages(self) -> tuple[str, ...]:
-        """The texts of the asked documents, whole, in order of presentation."""
+        """Return the texts of the asked documents, whole, in order of presentation."""
         return tuple(self.texts[doc] for doc in self.ask.docs)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels it can be answered with."""
+        """Return the labels it can be answered with."""
         return self.prompt.labels_of(self.ask)
 
     @property
     def ideal(self) -> str:
-        """An answer that names every passage once, in the order presented."""
+        """Return an answer that names every passage once, in the order presented."""
         return self.prompt.answer.naming(self.labels)
 
 
 Answered = list[tuple[Request, Reply]]
-"""Requests with what they were answered."""
+"""Requests with their replies."""
 
 
 class Backend(ABC):
-    """Whatever answers requests: they are submitted as they arise, and collected as they are answered.
-
-    A backend sets `identity` and writes `collect`; the rest are defaults. Subclasses that keep the queue of waiting
-    requests call `super().__init__()`.
-    """
+    """Whatever answers requests. A subclass has an `identity` and a `collect`; the rest have defaults."""
 
     architecture: Architecture = "decoder_only"
-    """Which of a prompt's two forms fits the model."""
+    """Chooses between the two forms of a prompt."""
 
     simulated: bool = False
-    """Whether answers come from a rule and not from a model: ledger keys then hold document ids too."""
+    """Answers come from a rule: ledger keys then hold document ids too."""
 
     recorded: bool = False
-    """Whether answers come from a recording alone, so that nothing else may answer in its place."""
+    """Answers come from a recording alone, and nothing else may answer in its place."""
 
     remembers: bool = True
-    """Whether its answers are kept in the ledger, and equal asks answered once."""
+    """Answers are kept in the ledger, and equal asks answered once."""
 
     group_scores: bool = False
-    """Whether the relevance of a document depends on the query's other candidates."""
+    """The relevance of a document depends on the query's other candidates."""
 
     price: Price | None = None
-    """What tokens cost."""
 
     def __init__(self) -> None:
         self.waiting: list[Request] = []
@@ -194,10 +190,9 @@ class Backend(ABC):
 
     @property
     def details(self) -> Mapping[str, object]:
-        """Return what else the manifest records: content hashes, precision, batching, device.
+        """Return what else the manifest records, such as hashes and precision: JSON without paths and secrets.
 
-        JSON, without paths, names of people and secrets. Read once all requests are answered, before `close`; changes
-        neither the fingerprint nor a ledger key.
+        Read once all requests are answered. It changes neither the fingerprint nor a ledger key.
         """
         return {}
 

@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import InputError
-from .loading import ADAPTER_CONFIG, Source, one_line
-
-if TYPE_CHECKING:
-    import torch
+from .loading import ADAPTER_CONFIG, TOKENIZER_FILES, Source, one_line
 
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classification_head.out_proj.weight")
 """The names of classification heads, whose rows are labels."""
 
-NAMED = ("base_model_name_or_path", "revision")
-"""What an adapter's config says of its base model."""
-
-BEGINNING = "base_model.model."
-"""What peft puts before the names of a base model's weights."""
+EXTRAS = {"accelerate", "peft"}
+"""Packages that are extras of this one."""
 
 
 def base_of(adapter: Source) -> tuple[str, str | None]:
-    """The name and the revision of the model that an adapter was trained on.
+    """Return the name and the revision of the model that an adapter was trained on.
 
-    Raises `InputError` where it does not say so.
+    Raises `InputError` if its config does not name one.
     """
     path = adapter.folder / ADAPTER_CONFIG
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"model.name: {path} cannot be read: {one_line(error)}") from error
-    name, revision = (told.get(key) if isinstance(told, dict) else None for key in NAMED)
-    if not isinstance(name, str) or not name:
+    names = [config.get(key) if isinstance(config, dict) else None for key in ("base_model_name_or_path", "revision")]
+    name, revision = (each if isinstance(each, str) and each else None for each in names)
+    if name is None:
         raise InputError(
             f"model.name: adapter {adapter.name} names no base model; name that, and model.adapter: {adapter.name}"
         )
-    return name, revision if isinstance(revision, str) and revision else None
+    return name, revision
 
 
-def adapted(model: Any, adapter: Source, *, merge: bool) -> Any:
-    """The model with the adapter's weights, merged into its own or beside them.
+def downloaded(adapter: Source) -> Source:
+    """Return the adapter with all its files in its folder. Raises `InputError` if the hub does not give them."""
+    if not adapter.is_folder and not any(adapter.folder.glob("adapter_model.*")):
+        import huggingface_hub
+        from huggingface_hub import errors
 
-    Raises `InputError` where peft cannot load the adapter, or where it does not fit the model.
+        commit, patterns = adapter.arguments["revision"], ["adapter_*", *TOKENIZER_FILES]
+        try:
+            huggingface_hub.snapshot_download(adapter.name, revision=commit, allow_patterns=patterns)
+        except (errors.HfHubHTTPError, OSError) as error:
+            raise InputError(f"adapter {adapter.name}: the hub did not give it ({one_line(error)})") from error
+    return adapter
+
+
+def joined(model: Any, adapter: Source, *, merge: bool) -> Any:
+    """Return the model with the adapter's weights, merged into its own or beside them.
+
+    Raises `InputError` if peft cannot load the adapter, or if it does not fit the model.
     """
     import peft
 
@@ -57,7 +66,7 @@ def adapted(model: Any, adapter: Source, *, merge: bool) -> Any:
             )
         config.inference_mode = True
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the base model's name is not the one of the training
+            warnings.simplefilter("ignore")  # the base model may have another name than in training
             wrapped = peft.get_peft_model(model, config)
             report = wrapped.load_adapter(str(adapter.folder), "default", is_trainable=False)
     except InputError:
@@ -72,42 +81,35 @@ def adapted(model: Any, adapter: Source, *, merge: bool) -> Any:
     return wrapped.merge_and_unload() if merge else wrapped.base_model.model
 
 
-def head_labels(adapter: Source) -> int | None:
-    """How many labels the classification head has that an adapter brings; None where it brings none."""
-    sizes = _sizes(adapter)
+def head_labels(sizes: dict[str, tuple[int, ...]]) -> int | None:
+    """Return the number of labels of the classification head among an adapter's weights, or None if it has none."""
     return next((sizes[head][0] for head in HEADS if head in sizes), None)
 
 
-def names_of_weights(adapter: Source) -> set[str]:
-    """The names of the base model's weights that an adapter has its own in place of."""
-    return set(_sizes(adapter))
+def weight_sizes(adapter: Source) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an adapter's weights, by the names that the base model has for them.
 
+    Raises `InputError` if they cannot be read.
+    """
+    need("peft", "model.adapter")
+    from peft import load_peft_weights
 
-def _sizes(adapter: Source) -> dict[str, tuple[int, ...]]:
-    """The shapes of an adapter's weights, under the names that the base model has for them."""
-    whole = adapter.folder / "adapter_model.safetensors"
-    found = _of_safetensors(whole) if whole.is_file() else _of_pickle(adapter.folder / "adapter_model.bin")
+    names = ("adapter_model.safetensors", "adapter_model.bin")
+    file = next((name for name in names if (adapter.folder / name).is_file()), names[0])
+    try:
+        if not (adapter.folder / file).is_file():
+            raise FileNotFoundError("no such file")
+        weights = load_peft_weights(str(adapter.folder), "cpu")
+    except Exception as error:
+        raise InputError(f"adapter {adapter.folder}: {file} cannot be read: {one_line(error)}") from error
     return {
-        name.removeprefix(BEGINNING).replace(".modules_to_save", "").replace(".default", ""): shape
-        for name, shape in found.items()
+        name.removeprefix("base_model.model.").replace(".modules_to_save", "").replace(".default", ""): weight.shape
+        for name, weight in weights.items()
     }
 
 
-def _of_safetensors(path: Path) -> dict[str, tuple[int, ...]]:
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"adapter {path.parent}: {path.name} cannot be read: {one_line(error)}") from error
-
-
-def _of_pickle(path: Path) -> dict[str, tuple[int, ...]]:
-    import torch
-
-    try:
-        found: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"adapter {path.parent}: {path.name} cannot be read: {one_line(error)}") from error
-    return {name: tuple(weight.shape) for name, weight in found.items()}
+def need(package: str, user: str) -> None:
+    """Raise `InputError` with the command that installs a package if it is not installed."""
+    if importlib.util.find_spec(package) is None:
+        name = f"'r2llm[{package}]'" if package in EXTRAS else package
+        raise InputError(f"{user} needs the package {package}: pip install {name}")

@@ -1,4 +1,4 @@
-"""What a model is computed on, and in which number format."""
+"""The device a model runs on, and its number format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name, `auto`: the GPU where there is one. Raises `InputError` where it is not there."""
+    """Return the device of that name, `auto`: the GPU if there is one. Raises `InputError` if it is not there."""
     import torch
 
     if name == "auto":
@@ -26,7 +26,7 @@ def device_of(name: str) -> torch.device:
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """The number format of that name, `auto`: bfloat16 on a GPU, else float32."""
+    """Return the number format of that name, `auto`: bfloat16 on a GPU, else float32."""
     import torch
 
     if name == "auto":
@@ -35,19 +35,28 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def gpu_details(device: torch.device) -> dict[str, object]:
+    """Return the GPU's name and the version of CUDA for the manifest; empty for a CPU."""
+    import torch
+
+    if device.type != "cuda":
+        return {}
+    return {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device's memory is full; on a CPU it has no type of its own."""
+    """Return whether an error says that memory is full; a CPU's has no type of its own."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def slow_in_software(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a CPU is known to have no arithmetic for a half-precision format."""
+    """Return whether the CPU is known to have no arithmetic for a half-precision format."""
     import torch
 
     if device.type != "cpu" or dtype == torch.float32 or not hasattr(torch.cpu, "get_capabilities"):
         return False
     has = torch.cpu.get_capabilities()
     names = ("avx512_bf16", "amx_bf16") if dtype == torch.bfloat16 else ("avx512_fp16", "amx_fp16")
-    return bool(has.get("architecture") == "x86_64" and not any(has.get(name) for name in names))
+    return bool(has.get("architecture") == "x86_64" and not any(map(has.get, names)))

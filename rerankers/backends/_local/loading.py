@@ -1,4 +1,4 @@
-"""Finding and loading models: a folder, or a commit of the hub out of its cache."""
+"""Finding and loading models: a folder, or a commit in the hub's cache."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from ...errors import InputError
 from ...hashing import file_digest
+from ...marks import PathMark
+from .._tokens.chat_templates import TemplateOptions
 from .devices import out_of_memory
 
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
-"""The files of a model folder that decide what the model answers."""
+"""The files of a model's folder that decide its answers."""
 
 TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
@@ -23,36 +27,52 @@ TOKENIZER_FILES = (
 )
 """Those of them that decide how text becomes tokens."""
 
-ONE_AT_A_TIME = threading.Lock()
-"""Held while something is loaded: transformers swaps functions of its own meanwhile, and of two threads that do so at
-once the later one would leave them swapped, so that no tied weights were found from then on."""
-
 ADAPTER_CONFIG = "adapter_config.json"
-"""The file by which an adapter is known."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held while loading: transformers replaces functions of its own meanwhile, and two threads would leave them so."""
+
+
+class CheckpointOptions(TemplateOptions):
+    """Keys of the `model` section that say which model is loaded into this process."""
+
+    name: Annotated[str, PathMark("folder")] = Field(
+        description="a hub id such as google/flan-t5-large, or a folder; transformers: also of an adapter"
+    )
+    revision: str | None = Field(None, description="the hub's branch, tag or commit")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="number format; auto: bfloat16 on CUDA, else float32"
+    )
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model is loaded from, and what identifies its content."""
+    """Where a model is loaded from; its identity is a hash of its files, or its commit on the hub."""
 
     name: str
     identity: str
     arguments: dict[str, Any]
     folder: Path
     is_folder: bool
-    """Whether the user named the folder; else it is the hub's cache of a commit."""
+    """Whether the user named the folder; else it is in the hub's cache."""
+
+    @property
+    def details(self) -> dict[str, object]:
+        """Return name (of a folder without its path), commit, and the hash of each file, for the manifest."""
+        name = self.folder.name if self.is_folder else self.name
+        return {"name": name, "revision": self.arguments.get("revision"), "files": _digests(self.folder)}
 
 
 def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> Any:
-    """One part of a model: its config, its tokenizer or its weights. `key` is that of the config which is to blame.
+    """Load one part of a model: its config, tokenizer or weights. `key` is the config's key to blame.
 
     Raises `InputError` for whatever transformers, and the libraries that read the files for it, raise.
     """
     try:
         with ONE_AT_A_TIME:
             try:
-                # What the cache holds is used as it is; asking the hub for optional files takes minutes without a
-                # network.
+                # Without a network, asking the hub for optional files takes minutes.
                 return kind.from_pretrained(source.name, **source.arguments, **more, local_files_only=True)
             except OSError:
                 if source.is_folder:
@@ -61,9 +81,9 @@ def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> 
     except Exception as error:
         if out_of_memory(error):
             raise
-        told = isinstance(error, (OSError, ValueError, ImportError, RuntimeError)) and str(error)
-        said = one_line(error) if told else f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(f"{key}: {source.name} cannot be loaded: {said}") from error
+        clear = isinstance(error, (OSError, ValueError, ImportError, RuntimeError)) and str(error)
+        problem = one_line(error) if clear else f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"{key}: {source.name} cannot be loaded: {problem}") from error
 
 
 def locate(
@@ -74,76 +94,62 @@ def locate(
     key: str = "model.name",
     files: Sequence[str] = ("config.json",),
 ) -> Source:
-    """The model's folder, or its commit on the hub: what is in the cache is used without asking the hub.
+    """Return the model's folder, or its commit on the hub, which is not asked for what is in its cache.
 
-    A model is where one of `files` is. `key` is that of the config which names it.
+    A model is where one of `files` is. Raises `InputError`, which names the config's `key`, if it is not there.
     """
     remote_code = {"trust_remote_code": trust_remote_code}
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not any((folder / file).is_file() for file in files):
-            what = "adapter" if files[0] == ADAPTER_CONFIG else "model"
-            raise InputError(f"{key}: folder {name} holds no {what} (no {files[0]})")
-        digest = combined({path.name: file_digest(path) for path in model_files(folder)})
-        return Source(str(folder), digest, remote_code, folder, is_folder=True)
+            kind = "adapter" if files[0] == ADAPTER_CONFIG else "model"
+            raise InputError(f"{key}: folder {name} holds no {kind} (no {files[0]})")
+        return Source(str(folder), combined(_digests(folder)), remote_code, folder, is_folder=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"{key}: no folder {name}")
     snapshot = _snapshot(name, revision, key, files)
     commit = snapshot.name
-    arguments = remote_code | {"revision": commit}
-    return Source(name, f"{name}@{commit}", arguments, snapshot, is_folder=False)
+    return Source(name, f"{name}@{commit}", remote_code | {"revision": commit}, snapshot, is_folder=False)
 
 
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model's folder that decide what it answers, in order of their names."""
-    return sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
-
-
-def digests(source: Source) -> dict[str, str]:
-    """The hash of each file that decides what a model answers."""
-    return {path.name: file_digest(path) for path in model_files(source.folder)}
-
-
-def described(source: Source, tokenizer: Source) -> dict[str, object]:
-    """What the manifest tells of a model's files, and of those that its texts are tokenised by."""
-    tokenised = {name: digest for name, digest in digests(tokenizer).items() if _is_of_tokenizer(name)}
-    return {**named(source), "files": digests(source), "tokenizer": combined(tokenised)}
-
-
-def named(source: Source) -> dict[str, object]:
-    """The name, of a folder without the way to it, and the commit."""
-    name = source.folder.name if source.is_folder else source.name
-    return {"name": name, "revision": source.arguments.get("revision")}
-
-
-def _is_of_tokenizer(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in TOKENIZER_FILES)
+def tokenizer_digest(source: Source) -> str:
+    """Return one hash of the files that decide how text becomes tokens."""
+    digests = _digests(source.folder)
+    return combined({name: digests[name] for name in digests if any(fnmatch(name, form) for form in TOKENIZER_FILES)})
 
 
 def combined(files: Mapping[str, str]) -> str:
-    """One hash of files by name and hash."""
+    """Return one hash of files by name and hash."""
     return hashlib.sha256("".join(f"{name}:{digest};" for name, digest in files.items()).encode()).hexdigest()
 
 
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+    return {path.name: file_digest(path) for path in files}
+
+
 def _snapshot(name: str, revision: str | None, key: str, files: Sequence[str]) -> Path:
-    """The folder of the hub's cache that holds one of the commit's files; it has the commit's name."""
+    """Return the folder of the hub's cache that holds one of a commit's files; its name is the commit's."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
-    failure: Exception | None = None
-    for cached, file in ((cached, file) for cached in (True, False) for file in files):
-        try:
-            found = huggingface_hub.hf_hub_download(name, file, revision=revision, local_files_only=cached)
-            return Path(found).parent
-        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-            failure = failure if cached or failure else error
+    failure: Exception = OSError()
+    for cached in (True, False):
+        failures: list[Exception] = []
+        for file in files:
+            try:
+                path = huggingface_hub.hf_hub_download(name, file, revision=revision, local_files_only=cached)
+                return Path(path).parent
+            except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+                failures.append(error)
+        failure = failures[0]
     raise InputError(
         f"{key}: {name} is neither a folder nor in the hub's cache ({constants.HF_HUB_CACHE}), and the hub "
-        f"did not give it ({one_line(failure or OSError())}); download it elsewhere with `hf download {name}` and copy "
+        f"did not give it ({one_line(failure)}); download it elsewhere with `hf download {name}` and copy "
         "the cache, or name a folder"
     ) from failure
 
 
 def one_line(error: BaseException) -> str:
-    """The beginning of an error's message, on one line."""
+    """Return the beginning of an error's message, on one line."""
     return " ".join(str(error).split())[:300]

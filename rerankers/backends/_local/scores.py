@@ -1,14 +1,16 @@
-"""Log-probabilities over the whole vocabulary, of labels and of continuations, from a model's logits."""
+"""Scores from a model's logits: of labels and continuations over the whole vocabulary, and of cross-encoders."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...answers.reading import Reply
-from ...errors import BackendError
+from ...errors import BackendError, InputError
 from .._tokens.batches import Batch, Prepared
+from .._tokens.tokens import Tokens, padded
 from ..base import Answered, Request
 from .passes import Passes
 
@@ -17,36 +19,34 @@ if TYPE_CHECKING:
 
 
 def first_token_scores(passes: Passes, batch: Batch) -> Answered:
-    """The labels' log-probabilities, each that of its first token, where the answer would begin."""
+    """Return the log-probability of each label's first token, at the position where the answer would begin."""
     import torch
 
-    # In double precision: the difference of two labels then keeps every bit of the model's logits.
-    scores = torch.log_softmax(passes.last_logits(batch).double(), dim=-1).cpu()
+    # In double precision the difference of two labels keeps every bit of the logits.
+    rows = torch.log_softmax(passes.last_logits(batch).double(), dim=-1).cpu()
+    labels = [passes.tokens.label_ids(prompt.request, prompt.text) for prompt in batch]
     return [
-        _scored(
-            passes, prompt, row[[first for (first,) in passes.tokens.label_ids(prompt.request, prompt.text)]].tolist()
-        )
-        for row, prompt in zip(scores, batch, strict=True)
+        scored(prompt, row[[first for (first,) in ids]].tolist(), passes.model.dtype)
+        for row, prompt, ids in zip(rows, batch, labels, strict=True)
     ]
 
 
 def whole_label_scores(passes: Passes, batch: Batch) -> Answered:
-    """The labels' log-probabilities, each summed over all its tokens."""
+    """Return the log-probability of each label, summed over its tokens."""
     replies = []
     for prompt in batch:
         labels = passes.tokens.label_ids(prompt.request, prompt.text)
         logits = passes.label_logits([prompt], labels)
-        replies.append(_scored(passes, prompt, [_total(*pair) for pair in zip(logits, labels, strict=True)]))
+        replies.append(scored(prompt, list(map(_total, logits, labels)), passes.model.dtype))
     return replies
 
 
 def target_scores(passes: Passes, batch: Batch) -> Answered:
-    """The log-probability of what each prompt is to be continued with, summed over its tokens."""
+    """Return the log-probability of each prompt's target, summed over its tokens."""
     targets = [passes.tokens.target(prompt.request) for prompt in batch]
-    logits = passes.target_logits(batch, targets)
     return [
-        _scored(passes, prompt, [_total(rows, target)], read=len(target))
-        for prompt, rows, target in zip(batch, logits, targets, strict=True)
+        scored(prompt, [_total(rows, target)], passes.model.dtype, len(target))
+        for prompt, rows, target in zip(batch, passes.target_logits(batch, targets), targets, strict=True)
     ]
 
 
@@ -57,11 +57,57 @@ def _total(logits: torch.Tensor, tokens: Sequence[int]) -> float:
     return float(torch.log_softmax(logits.double(), dim=-1).gather(1, wanted).sum())
 
 
-def _scored(passes: Passes, prompt: Prepared, scores: Sequence[float], read: int = 0) -> tuple[Request, Reply]:
-    """The reply of these scores; `read` tokens were read besides the prompt's."""
+def scored(prompt: Prepared, scores: Sequence[float], dtype: object, more_tokens: int = 0) -> tuple[Request, Reply]:
+    """Return a prompt's request and reply; `more_tokens` were read besides the prompt's.
+
+    Raises `BackendError` if a score is not a number.
+    """
     if not math.isfinite(sum(scores)):
         raise BackendError(
-            f"query {prompt.request.query.id}: the model's scores are not numbers in {passes.model.dtype}; "
+            f"query {prompt.request.query.id}: the model's scores are not numbers in {dtype}; "
             "use dtype: bfloat16 or float32"
         )
-    return prompt.request, Reply(scores=tuple(scores), prompt_tokens=len(prompt.ids) + read, completion_tokens=0)
+    read = len(prompt.ids) + more_tokens
+    return prompt.request, Reply(scores=tuple(scores), prompt_tokens=read, completion_tokens=0)
+
+
+class CrossEncoder:
+    """A model with a classification head of one label (its logit) or two (the second's log-probability: monoBERT)."""
+
+    def __init__(self, model: Any, tokens: Tokens) -> None:
+        self.model = model
+        self.tokens = tokens
+        self._accepted = set(inspect.signature(model.forward).parameters)
+        if model.config.num_labels > 2:
+            raise InputError(
+                f"model.name: its classification head has {model.config.num_labels} labels, and relevance is the logit "
+                "of one or the second of two; name a cross-encoder"
+            )
+
+    def scores(self, batch: Batch) -> Answered:
+        """Return the relevance of each passage to its query."""
+        import torch
+
+        logits = self.model(**self._inputs(batch)).logits.double()
+        relevance = logits[:, 0] if logits.shape[1] == 1 else torch.log_softmax(logits, dim=-1)[:, 1]
+        rows = zip(batch, relevance.tolist(), strict=True)
+        return [scored(prompt, [score], self.model.dtype) for prompt, score in rows]
+
+    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        import torch
+
+        rows = [prompt.ids for prompt in batch]
+        ids, mask = padded(rows, self._padding(rows), left=False)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        types = [kinds for row in rows if (kinds := self.tokens.pairs.token_types(row)) is not None]
+        if types and "token_type_ids" in self._accepted:
+            inputs["token_type_ids"], _ = padded(types, 0, left=False)
+        return {name: torch.tensor(value, device=self.model.device) for name, value in inputs.items()}
+
+    def _padding(self, rows: list[list[int]]) -> int:
+        """Return a padding token that no row has: a decoder's head reads the last token that is another."""
+        used = {token for row in rows for token in row}
+        usual = self.tokens.tokenizer.pad_token_id
+        padding: int = usual if isinstance(usual, int) and usual not in used else min({*range(len(used) + 1)} - used)
+        self.model.config.get_text_config().pad_token_id = padding
+        return padding

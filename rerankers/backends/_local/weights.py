@@ -1,8 +1,7 @@
-"""The weights of a model: found, joined with an adapter's, quantised, and laid out on devices."""
+"""The weights of a model: joined with an adapter's, quantised, and laid out on devices."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,9 @@ from pydantic import Field
 
 from ...errors import InputError
 from ...marks import PathMark, Speed
-from .._tokens.chat_templates import TemplateOptions
-from .adapters import adapted, base_of, head_labels, names_of_weights
+from .adapters import base_of, downloaded, head_labels, joined, need, weight_sizes
 from .devices import device_of, dtype_of
-from .loading import ADAPTER_CONFIG, TOKENIZER_FILES, Source, described, digests, load, locate, named, one_line
+from .loading import ADAPTER_CONFIG, CheckpointOptions, Source, load, locate, tokenizer_digest
 from .positions import of_config
 
 if TYPE_CHECKING:
@@ -30,26 +28,16 @@ QUANTIZERS = {
     "hqq": "hqq",
     "quanto": "optimum-quanto",
 }
-"""What transformers needs to load weights quantised by a method."""
-
-EXTRAS = {"accelerate", "peft"}
-"""Packages that are extras of this one."""
+"""Packages that transformers needs to load weights, by the method that quantised them."""
 
 
-class WeightOptions(TemplateOptions):
+class WeightOptions(CheckpointOptions):
     """Keys of the `model` section that say which weights are loaded, and how."""
 
-    name: Annotated[str, PathMark("folder")] = Field(
-        description="a hub id such as google/flan-t5-large, or a folder; also of an adapter"
-    )
-    revision: str | None = Field(None, description="the hub's branch, tag or commit")
     adapter: Annotated[str | None, PathMark("folder")] = Field(
         None, description="a LoRA or other adapter of peft, a hub id or a folder; merged into the weights"
     )
     adapter_revision: str | None = Field(None, description="the hub's branch, tag or commit of the adapter")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="number format; auto: bfloat16 on CUDA, float32 on CPU"
-    )
     quantization: Literal["bitsandbytes-4bit", "bitsandbytes-8bit"] | None = Field(
         None, description="quantise the weights while they are loaded; those of a quantised model say it themselves"
     )
@@ -61,12 +49,11 @@ class WeightOptions(TemplateOptions):
             "instead of device",
         )
     )
-    trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a model's weights are, and how they are to be loaded; `base` is the model, without its adapter."""
+    """Where a model's weights are and how they are loaded; `base` is the model without its adapter."""
 
     options: WeightOptions
     base: Source
@@ -74,31 +61,23 @@ class Weights:
 
     @classmethod
     def find(cls, options: WeightOptions) -> Weights:
-        """Find the model and its adapter, on disk or on the hub.
-
-        Raises `InputError` where one is not found, or where the device is not there.
-        """
-        remote_code = options.trust_remote_code
-        found = locate(
-            options.name,
-            options.revision,
-            trust_remote_code=remote_code,
-            files=("config.json", ADAPTER_CONFIG),
-        )
-        if (found.folder / "config.json").is_file():
+        """Return the model and its adapter, from disk or the hub. Raises `InputError` if one is not there."""
+        code = options.trust_remote_code
+        model = locate(options.name, options.revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
+        if (model.folder / "config.json").is_file():
             if options.adapter is None:
-                return cls(options, found, None)
+                return cls(options, model, None)
             adapter = locate(options.adapter, options.adapter_revision, key="model.adapter", files=[ADAPTER_CONFIG])
-            return cls(options, found, _whole(adapter))
+            return cls(options, model, downloaded(adapter))
         if options.adapter is not None:
             raise InputError(f"model.name: {options.name} is an adapter, not a model; model.adapter adds only one")
-        name, revision = base_of(found)
-        base = locate(name, revision, trust_remote_code=remote_code, key=f"the base model of adapter {options.name}")
-        return cls(options, base, _whole(found))
+        name, revision = base_of(model)
+        base = locate(name, revision, trust_remote_code=code, key=f"the base model of adapter {options.name}")
+        return cls(options, base, downloaded(model))
 
     @cached_property
     def device(self) -> torch.device:
-        """Where prompts go: the device, or the first of several."""
+        """Return the device of the prompts: the only one, or the first of several."""
         places = self.options.device_map
         if self.options.device != "auto" or not isinstance(places, dict):
             return device_of(self.options.device)
@@ -107,56 +86,55 @@ class Weights:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The number format that is computed in."""
+        """Return the number format of the computation."""
         return dtype_of(self.options.dtype, self.device)
 
     @property
     def identity(self) -> dict[str, object]:
-        """What makes the model's answers what they are: its content by hash or commit, and how it was changed."""
-        found: dict[str, object] = {"model": self.base.identity, "dtype": str(self.dtype).removeprefix("torch.")}
-        if self.adapter is not None:
-            found["adapter"] = self.adapter.identity
-        if self.options.quantization is not None:
-            found["quantization"] = self.options.quantization
-        return found
-
-    @property
-    def quantization(self) -> str | None:
-        """How the weights are quantised, when they are loaded or already; None where they are not."""
-        return self.options.quantization or self._quantized_by(self.config)
+        """Return what decides the model's answers: its content by hash or commit, and how it was changed."""
+        adapter = self.adapter.identity if self.adapter else None
+        changes = {"adapter": adapter, "quantization": self.options.quantization}
+        dtype = str(self.dtype).removeprefix("torch.")
+        identity: dict[str, object] = {"model": self.base.identity, "dtype": dtype}
+        return identity | {name: value for name, value in changes.items() if value}
 
     @property
     def details(self) -> dict[str, object]:
-        """The files it is made of, by hash."""
-        found: dict[str, object] = {
-            **described(self.base, self._tokenizer_source),
+        """Return the files by hash, precision and places, for the manifest."""
+        more = {
+            "adapter": self.adapter.details if self.adapter else None,
+            "quantization": self.quantization,
+            "device_map": self.options.device_map,
+        }
+        return {
+            **self.base.details,
+            "tokenizer": tokenizer_digest(self._tokenizer_source),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
+            **{name: value for name, value in more.items() if value is not None},
         }
-        if self.adapter is not None:
-            found["adapter"] = {**named(self.adapter), "files": digests(self.adapter)}
-        if self.quantization is not None:
-            found["quantization"] = self.quantization
-        if self.options.device_map is not None:
-            found["device_map"] = self.options.device_map
-        return found
 
     @cached_property
     def config(self) -> Any:
-        """The model's config, of transformers' kind.
+        """Return the model's config as transformers has it.
 
-        Raises `InputError` where it cannot be loaded, or where what is asked for does not fit the model.
+        Raises `InputError` if it cannot be loaded, or if the model is to be quantised twice.
         """
         import transformers
 
         config = load(transformers.AutoConfig, self.base)
-        if self.options.quantization and (method := self._quantized_by(config)):
+        if self.options.quantization and (method := _quantizer_of(config)):
             raise InputError(f"model.quantization: {self.base.name} is quantised already ({method}); leave it out")
         return config
 
     @property
+    def quantization(self) -> str | None:
+        """Return how the weights are, or will be, quantised, or None."""
+        return self.options.quantization or _quantizer_of(self.config)
+
+    @property
     def tokenizer(self) -> Any:
-        """The tokenizer: the adapter's where it has one of its own."""
+        """Return the tokenizer, the adapter's if it brings one, with the model's longest input."""
         import transformers
 
         tokenizer = load(transformers.AutoTokenizer, self._tokenizer_source)
@@ -171,104 +149,73 @@ class Weights:
         return adapter if adapter and (adapter.folder / "tokenizer_config.json").is_file() else self.base
 
     def language_model(self) -> Any:
-        """The model that writes text, in its place, ready to answer.
+        """Return the model that generates text.
 
-        Raises `InputError` where it cannot be loaded, or lacks weights that transformers would fill with random
-        numbers.
+        Raises `InputError` if it cannot be loaded, or lacks weights that transformers would fill at random.
         """
         import transformers
 
-        encoder_decoder = self.config.is_encoder_decoder
-        kind = transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
+        seq2seq = self.config.is_encoder_decoder
+        kind = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
         return self._loaded(kind, "a language model")
 
     def classifier(self) -> Any:
-        """The model with a head that gives a text numbers, in its place, ready to answer.
-
-        Raises `InputError` as `language_model` does.
-        """
+        """Return the model with a classification head. Raises `InputError` as `language_model` does."""
         import transformers
 
-        labels = head_labels(self.adapter) if self.adapter else None
+        labels = head_labels(weight_sizes(self.adapter)) if self.adapter else None
         more = {} if labels is None else {"num_labels": labels}
         kind = transformers.AutoModelForSequenceClassification
         return self._loaded(kind, "a cross-encoder, with its classification head", **more)
 
     def _loaded(self, kind: Any, wanted: str, **more: Any) -> Any:
-        """The model of a kind, joined with its adapter; `wanted` tells the user what kind that is."""
-        quantized = self.quantization is not None
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it says at each matrix product what it rounds
-        # What is quantised stays where it is loaded.
-        at_once = {"": str(self.device)} if quantized and self.device.type != "cpu" else None
+        adapted = set(weight_sizes(self.adapter)) if self.adapter else set[str]()
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else it reports rounding at each product
+        # Quantised weights stay where they are loaded.
+        at_once = {"": str(self.device)} if self.quantization and self.device.type != "cpu" else None
         places = self.options.device_map or at_once
         if places is not None:
-            _need("accelerate", "model.device_map" if self.options.device_map else "a quantised model on a GPU")
+            need("accelerate", "model.device_map" if self.options.device_map else "a quantised model on a GPU")
             more["device_map"] = places
         if self.options.quantization:
             more["quantization_config"] = self._quantizer()
         try:
             model, report = load(kind, self.base, dtype=self.dtype, output_loading_info=True, **more)
         except InputError as error:
-            raise self._with_remedy(error) from error.__cause__
-        given = names_of_weights(self.adapter) if self.adapter else set[str]()
-        if missing := sorted(set(report["missing_keys"]) - given):
+            raise InputError(f"{error}{self._remedy(error)}") from error.__cause__
+        if missing := sorted(set(report["missing_keys"]) - adapted):
             raise InputError(
                 f"model.name: {self.base.name} cannot be loaded: its weights lack {len(missing)} of the parts that "
                 f"its architecture needs, {missing[0]} for one; name {wanted}, or download it anew"
             )
         if self.adapter is not None:
-            _need("peft", "model.adapter")
-            model = adapted(model, self.adapter, merge=not quantized)
+            model = joined(model, self.adapter, merge=self.quantization is None)
         return (model if places is not None else model.to(self.device)).eval()
 
     def _quantizer(self) -> Any:
         import transformers
 
         for package in ("accelerate", "bitsandbytes"):
-            _need(package, "model.quantization")
+            need(package, "model.quantization")
         if self.options.quantization == "bitsandbytes-8bit":
             return transformers.BitsAndBytesConfig(load_in_8bit=True)
         return transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=self.dtype
         )
 
-    @staticmethod
-    def _quantized_by(config: Any) -> str | None:
-        """The method that a model's weights are quantised by; None where they are not."""
-        found = getattr(config, "quantization_config", None)
-        if found is None:
-            return None
-        told = found if isinstance(found, dict) else found.to_dict()
-        return str(getattr(told.get("quant_method"), "value", told.get("quant_method", "unknown")))
-
-    def _with_remedy(self, error: InputError) -> InputError:
-        """The error with what helps, where transformers does not say it."""
-        method = self._quantized_by(self.config)
-        told = str(error)
-        if isinstance(error.__cause__, ImportError) and "pip install" not in told and method in QUANTIZERS:
-            return InputError(f"{told}; its weights are quantised ({method}): pip install {QUANTIZERS[method]}")
-        if "out of memory" in told:
-            return InputError(
-                f"{told}; model.device_map: auto spreads it over several GPUs, model.quantization makes it smaller"
-            )
-        return error
+    def _remedy(self, error: InputError) -> str:
+        method, text = _quantizer_of(self.config), str(error)
+        if isinstance(error.__cause__, ImportError) and "pip install" not in text and method in QUANTIZERS:
+            return f"; its weights are quantised ({method}): pip install {QUANTIZERS[method]}"
+        if "out of memory" in text:
+            return "; model.device_map: auto spreads it over several GPUs, model.quantization makes it smaller"
+        return ""
 
 
-def _whole(adapter: Source) -> Source:
-    """The adapter with all its files in its folder: those on the hub are downloaded, and named by folder."""
-    if not adapter.is_folder and not any(adapter.folder.glob("adapter_model.*")):
-        import huggingface_hub
-        from huggingface_hub import errors
-
-        commit, patterns = adapter.arguments["revision"], ["adapter_*", *TOKENIZER_FILES]
-        try:
-            huggingface_hub.snapshot_download(adapter.name, revision=commit, allow_patterns=patterns)
-        except (errors.HfHubHTTPError, OSError) as error:
-            raise InputError(f"adapter {adapter.name}: the hub did not give it ({one_line(error)})") from error
-    return adapter
-
-
-def _need(package: str, user: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        what = f"'r2llm[{package}]'" if package in EXTRAS else package
-        raise InputError(f"{user} needs the package {package}: pip install {what}")
+def _quantizer_of(config: Any) -> str | None:
+    """Return the method that quantised a model's weights, or None."""
+    quantized = getattr(config, "quantization_config", None)
+    if quantized is None:
+        return None
+    method = (quantized if isinstance(quantized, dict) else quantized.to_dict()).get("quant_method", "unknown")
+    return str(getattr(method, "value", method))
