@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A ranking method: its control flow, its parameters, and the prompt and scoring it uses unless told."""
+    """A ranking method: its control flow and its parameters."""
 
     name: str
     run: Callable[[Candidates, Params], Steps]
@@ -32,71 +32,71 @@ class Method:
 
 
 def methods() -> list[str]:
-    """The names of all ranking methods, `family.algorithm`."""
-    return _names(f"{path.parent.name}.{path.stem}" for path in (HERE / "methods").glob("*/*.py"))
+    """Return the names of all ranking methods, `family.algorithm`."""
+    return _public(f"{path.parent.name}.{path.stem}" for path in (HERE / "methods").glob("*/*.py"))
 
 
 def prompts() -> list[str]:
-    """The names of all prompts that come with the package."""
-    return _names(path.stem for path in (HERE / "prompts").glob("*.yaml"))
+    """Return the names of all prompts that come with the package."""
+    return _public(path.stem for path in (HERE / "prompts").glob("*.yaml"))
 
 
 def backends() -> list[str]:
-    """The names of all backends."""
-    return _names(path.stem for path in (HERE / "backends").glob("*.py") if path.stem != "base")
+    """Return the names of all backends."""
+    return _public(path.stem for path in (HERE / "backends").glob("*.py") if path.stem != "base")
 
 
 def method(name: str) -> Method:
-    """The ranking method of that name. Raises `InputError` with the nearest names where there is none."""
-    known(name, methods(), "method")
-    module = _module(f"methods.{name}")
-    function = getattr(module, name.rpartition(".")[2])
+    """Return the ranking method of that name. Raises `InputError` with the nearest names if there is none."""
+    module = _module("method", name, methods())
     summary = (module.__doc__ or "").strip().partition("\n")[0]
-    return Method(name, function, cast("type[Params]", module.Params), summary)
+    return Method(name, getattr(module, name.rpartition(".")[2]), cast("type[Params]", module.Params), summary)
 
 
 def backend(name: str) -> ModuleType:
-    """The module of that backend: `Options` says what it takes, `open` starts it."""
-    known(name, backends(), "backend")
-    return _module(f"backends.{name}")
+    """Return the module of that backend, which holds `Options` and `open`."""
+    return _module("backend", name, backends())
 
 
 def note(name: str) -> Callable[..., str]:
-    """The function that computes the note of that name from a query, passages, and options by name."""
-    known(name, _names(path.stem for path in (HERE / "notes").glob("*.py")), "note")
-    function: Callable[..., str] = getattr(_module(f"notes.{name}"), name)
+    """Return the function that computes the note of that name from a query, passages, and options by name."""
+    module = _module("note", name, _public(path.stem for path in (HERE / "notes").glob("*.py")))
+    function: Callable[..., str] = getattr(module, name)
     return function
 
 
 def prompt_file(name: str) -> Path:
-    """The file of a prompt that comes with the package."""
+    """Return the file of a prompt that comes with the package."""
     known(name, prompts(), "prompt")
     return HERE / "prompts" / f"{name}.yaml"
 
 
-def known(name: str, names: Iterable[str], what: str) -> None:
-    """Raise `InputError` with the nearest of the known names unless `name` is one of them."""
+def known(name: str, names: Iterable[str], kind: str) -> None:
+    """Raise `InputError` with the nearest names of that kind unless `name` is one of them."""
     names = list(names)
     if name not in names:
-        raise InputError(f"unknown {what} '{name}'{nearest(name, names)}")
+        raise InputError(f"unknown {kind} '{name}'{nearest(name, names)}")
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
-    """The remedy for a misspelt name: the known ones at least so like it, or all of them."""
+    """Return the remedy for a misspelt name: the names that are at least so similar, or all of them."""
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)
-    likeness = [difflib.SequenceMatcher(None, one, name).ratio() for one in close]
-    # Next to a slip of the pen, what is merely alike is not meant.
-    close = [one for one, alike in zip(close, likeness, strict=True) if alike > likeness[0] - 0.3]
-    if not close and len(names) > 30:
-        some = sorted(names, key=len)[:3]
-        return f"; `r2llm list` shows the {len(names)} there are, such as {', '.join(some)}"
-    return f"; did you mean {' or '.join(repr(n) for n in close)}?" if close else f"; known: {', '.join(names)}"
+    likeness = [difflib.SequenceMatcher(None, match, name).ratio() for match in close]
+    # Beside a typing error, what is merely similar is not meant.
+    close = [match for match, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - 0.3]
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    if len(names) > 30:
+        examples = ", ".join(sorted(names, key=len)[:3])
+        return f"; `r2llm list` shows the {len(names)} there are, such as {examples}"
+    return f"; known: {', '.join(names)}"
 
 
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__package__}.{name}")
+def _module(kind: str, name: str, names: list[str]) -> ModuleType:
+    known(name, names, kind)
+    return importlib.import_module(f"{__package__}.{kind}s.{name}")
 
 
-def _names(stems: Iterable[str]) -> list[str]:
-    return sorted(stem for stem in stems if stem.rpartition(".")[2][0] != "_")
+def _public(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.rpartition(".")[2][0] != "_")

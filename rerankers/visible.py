@@ -5,15 +5,14 @@ from __future__ import annotations
 import unicodedata
 
 STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories that are shown as escapes: controls (C0, DEL, C1), formats (bidirectional, zero width, tags), lone
-surrogates, line and paragraph separators."""
+"""Unicode categories to escape: controls, formats (bidirectional, zero width, tags), surrogates, line separators."""
 
 JOINERS = "\u200c\u200d"
-"""Formats that Persian, Indic scripts and emoji are written with: they steer nothing."""
+"""Formats that Persian, Indic scripts and emoji are written with."""
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Return `text` in one line, an escape character as `\x1b`; `keep` has controls to leave, such as line ends."""
+    r"""Return `text` with an escape character as `\x1b`; `keep` has controls to leave, such as line ends."""
     if text.isprintable():
         return text
     left = JOINERS + keep

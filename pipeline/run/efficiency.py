@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,5 +33,5 @@ def efficiency(costs: Iterable[Cost], per_query: PER_QUERY | None) -> Efficiency
     by_measure = {name: {query: values[name] for query, values in measured.items()} for name in names}
     return {
         "qpp": qpp(known),
-        "rpp": {name: dataclasses.asdict(rpp(values, spent)) for name, values in by_measure.items()},
+        "rpp": {name: rpp(values, spent) for name, values in by_measure.items()},
     }

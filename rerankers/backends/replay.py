@@ -23,7 +23,7 @@ from ..marks import PathMark
 from .base import Answered, Backend, ModelOptions, Request, Setting
 
 SHOWN = 16
-"""How many characters of a model's values are told: enough of a hash to tell models apart."""
+"""The characters of a model's values that an error shows: enough of a hash to tell models apart."""
 
 
 class Options(ModelOptions):
@@ -46,7 +46,7 @@ class Options(ModelOptions):
 
 
 def open(options: Options, setting: Setting) -> Backend:  # noqa: A001, ARG001 - every backend's entry
-    """A backend that answers from the file. Raises `InputError` where it is missing or malformed."""
+    """Return a backend that answers from the file. Raises `InputError` if it is missing or malformed."""
     path = Path(options.answers)
     if not path.is_file():
         raise InputError(f"model.answers: no file {path}")
@@ -79,24 +79,23 @@ class TextReplay(Backend):
 
     @property
     def details(self) -> Mapping[str, object]:
-        """The file's name; its hash is the identity."""
+        """Return the file's name."""
         return {"answers": self.path.name}
 
     def collect(self) -> Answered:
-        """Answer everything that waits. Raises `InputError` where a query has no recorded answer left."""
-        return [(request, Reply(text=self._next(request.query.id))) for request in self.take()]
+        """Answer everything that waits. Raises `InputError` if a query has no recorded answer left."""
+        return [(request, Reply(self._next(request.query.id))) for request in self.take()]
 
     def _next(self, query_id: str) -> str:
-        texts = self.texts.get(query_id)
-        if not texts:
+        if not self.texts.get(query_id):
             raise InputError(
                 f"{self.path}: query {query_id} asks for more answers than are recorded; "
                 "replay with the method and settings of the recording"
             )
-        return texts.popleft()
+        return self.texts[query_id].popleft()
 
     def close(self) -> None:
-        """Raise `InputError` where recorded answers were left unused."""
+        """Raise `InputError` if recorded answers were left unused."""
         left = {query_id: len(texts) for query_id, texts in self.texts.items() if texts}
         if left:
             query_id, count = next(iter(left.items()))
@@ -107,7 +106,7 @@ class TextReplay(Backend):
 
 
 class LedgerReplay(Backend):
-    """Answers from the ledger of an earlier run, as the model that wrote it, or as the one of several that is meant."""
+    """Answers from the ledger of an earlier run, as the model that wrote it, or as the chosen one of several."""
 
     recorded = True
 
@@ -115,14 +114,14 @@ class LedgerReplay(Backend):
         super().__init__()
         self.path = path
         self.ledger = Ledger(path, read_only=True)
-        self.identity = _meant(path, self.ledger.models(), of or {})
+        self.identity = _chosen(path, self.ledger.models(), of or {})
         self.simulated = self.identity["backend"] == "simulated"
-        architecture = self.identity.get("architecture")
-        self.architecture = "encoder_decoder" if architecture == "encoder_decoder" else "decoder_only"
+        if self.identity.get("architecture") == "encoder_decoder":
+            self.architecture = "encoder_decoder"
 
     @property
     def details(self) -> Mapping[str, object]:
-        """The ledger's name and content hash: the identity is that of the model that was recorded."""
+        """Return the ledger's name and content hash: the identity is that of the recorded model."""
         return {"answers": self.path.name, "content": self.ledger.digest()}
 
     def collect(self) -> Answered:
@@ -143,18 +142,18 @@ class LedgerReplay(Backend):
         self.ledger.close()
 
 
-def _meant(path: Path, models: Sequence[Mapping[str, object]], of: Mapping[str, object]) -> Mapping[str, object]:
-    """The one of a ledger's models that has all of these values, or strings that begin with them."""
-    found = [model for model in models if model == of]
-    found = found or [model for model in models if all(_begins(model.get(key), value) for key, value in of.items())]
-    if len(found) != 1:
-        fitting = f", {len(found)} of which fit {dict(of)}" if of else ""
+def _chosen(path: Path, models: Sequence[Mapping[str, object]], of: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the one of a ledger's models that has all of these values, or strings that begin with them."""
+    fitting = [model for model in models if model == of]
+    fitting = fitting or [model for model in models if all(_begins(model.get(key), of[key]) for key in of)]
+    if len(fitting) != 1:
+        count = f", {len(fitting)} of which fit {dict(of)}" if of else ""
         known = "; ".join(", ".join(f"{key}: {str(value)[:SHOWN]}" for key, value in each.items()) for each in models)
         raise InputError(
-            f"{path}: holds answers of {len(models)} models{fitting}; a replay needs those of one, so say which with "
+            f"{path}: holds answers of {len(models)} models{count}; a replay needs those of one, so say which with "
             f"`of: {{key: value}}`: {known}"
         )
-    return dict(found[0])
+    return dict(fitting[0])
 
 
 def _begins(value: object, wanted: object) -> bool:

@@ -1,4 +1,4 @@
-"""Which prompts are computed together: those of like length, so that little is padding, as many as a batch may hold."""
+"""Batches of prompts of like length, so that little is padding."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ Batch = list[Prepared]
 
 
 def planned(prompts: Sequence[Prepared], most: int, tokens: int) -> Iterator[Batch]:
-    """Batches of prompts of the same terms, longest first: at most `most` prompts and `tokens` tokens with padding.
+    """Yield batches with equal settings of at most `most` prompts and `tokens` tokens, unless one alone has more.
 
-    Longest first, so that a batch too large for the memory is met at once. A prompt that is longer than `tokens` is a
-    batch of its own.
+    The longest come first, so that a batch too large for the memory is met at once.
     """
-    on_terms: dict[RequestSettings, Batch] = {}
+    by_settings: dict[RequestSettings, Batch] = {}
     for prompt in prompts:
-        on_terms.setdefault(prompt.request.terms, []).append(prompt)
-    for alike in on_terms.values():
+        by_settings.setdefault(prompt.request.terms, []).append(prompt)
+    for alike in by_settings.values():
         alike.sort(key=lambda prompt: -len(prompt.ids))
         while alike:
             size = max(1, min(most, tokens // max(1, len(alike[0].ids))))

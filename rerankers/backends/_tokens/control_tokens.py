@@ -1,8 +1,4 @@
-"""Texts that a server tokenises: what looks like a control token in them is written so that it is none.
-
-A passage is data, but a server's tokenizer takes `<|im_end|>` in it for the end of the turn. Which control tokens it
-has cannot be asked, so all that have the form of the common ones get a blank after their first character.
-"""
+"""Control tokens in texts that a server tokenises: which ones it has is unknown, so all common forms are broken up."""
 
 from __future__ import annotations
 
@@ -18,5 +14,5 @@ CONTROL = re.compile(
 
 
 def disarmed(text: str) -> str:
-    """The text, without anything that has the form of a control token."""
+    """Return the text with a blank after the first character of each control token."""
     return CONTROL.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
