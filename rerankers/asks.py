@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from .types import AskKind, Scoring
+from .types import Ask, AskKind, Scoring
+
+Fields = dict[str, Any]
+"""Values of an `Answer`'s fields, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What asks of one kind have in common."""
 
+    text: Literal["label", "order", "selection", "ratings", "note", "none"]
+    """What generated text is read for: see `answers.reading`."""
+
+    neutral: Callable[[Ask], Fields] = lambda ask: {}  # noqa: ARG005
+    """Return the value of an answer that cannot be read, where it is not that of an empty `Answer`."""
+
+    scores: Literal["choice", "order", "mean", "number"] | None = None
+    """What labels' log-probabilities become; None where labels are never scored."""
+
     outcome: str = ""
-    """What the labels' log-probabilities become, in words; empty where labels are never scored."""
+    """That in words."""
 
     scoring: Scoring | None = None
     """The only scoring it can be answered with; None for the ranker's."""
@@ -25,21 +38,34 @@ class Kind:
     labels: Literal["values", "documents"] | None = None
     """What the labels of a prompt must be: a mapping to values, or one a document; None where they may be either."""
 
-    orders: bool = False
-    """Whether documents are set against each other by the first token of their labels."""
+    @property
+    def several(self) -> bool:
+        """Whether documents of a group are set against each other by their labels' first tokens."""
+        return self.counted == "prompt" and self.scores is not None
 
 
+def _as_presented(ask: Ask) -> Fields:
+    count = len(ask.docs)
+    return {"order": tuple(range(min(ask.limit or count, count)))}
+
+
+def _no_relevance(ask: Ask) -> Fields:
+    return {"scores": (-math.inf,) * len(ask.docs)}
+
+
+MEAN = "the score is the mean of their values, weighted by their probabilities"
 CHOICE = "the most probable one is the choice"
+ORDER = "the order is that of their probabilities"
 
 KINDS: Mapping[AskKind, Kind] = {
-    "score": Kind("the score is the mean of their values, weighted by their probabilities", labels="values"),
-    "relevance": Kind("the number that a cross-encoder's head gives", scoring="likelihood"),
-    "likelihood": Kind("the sum over the query's tokens", scoring="likelihood"),
-    "compare": Kind(CHOICE, counted="pair", labels="documents"),
-    "choose": Kind(CHOICE, counted="prompt", labels="documents", orders=True),
-    "permute": Kind("the order is that of their probabilities", counted="prompt", orders=True),
-    "select": Kind("the most probable ones are selected", counted="prompt", orders=True),
-    "rate": Kind(scoring="generation", counted="prompt"),
-    "write": Kind(scoring="generation"),
-    "derive": Kind(),
+    "score": Kind("label", lambda _: {"scores": (0.0,)}, "mean", MEAN, labels="values"),
+    "relevance": Kind("none", _no_relevance, "number", scoring="likelihood"),
+    "likelihood": Kind("none", _no_relevance, "number", scoring="likelihood"),
+    "compare": Kind("label", scores="choice", outcome=CHOICE, counted="pair", labels="documents"),
+    "choose": Kind("label", scores="choice", outcome=CHOICE, counted="prompt", labels="documents"),
+    "permute": Kind("order", _as_presented, "order", ORDER, counted="prompt"),
+    "select": Kind("selection", _as_presented, "order", "the most probable ones are selected", counted="prompt"),
+    "rate": Kind("ratings", _no_relevance, scoring="generation", counted="prompt"),
+    "write": Kind("note", scoring="generation"),
+    "derive": Kind("none"),
 }

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from . import catalog, compat
-from .answers.parsing import LabelRule
+from .answers.labels import LabelRule
 from .answers.reading import Reading, Reply, read
 from .asks import KINDS
 from .backends.base import Backend, Decoding, Request, RequestSettings
@@ -132,7 +132,7 @@ class Ranker:
                 f"{method.name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
                 f"{prompt.most_docs}; show fewer at a time or name another prompt"
             )
-        ordered = any(KINDS[kind].orders for kind in params.asks)
+        ordered = any(KINDS[kind].several for kind in params.asks)
         if scoring == "likelihood" and ordered and prompt.labels == "numbers" and params.most_docs > DIGITS:
             raise InputError(
                 f"prompt '{prompt.name}' numbers its passages, and numbers of several digits have no token whose "

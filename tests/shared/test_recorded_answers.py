@@ -15,7 +15,7 @@ from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.evaluation import Source, metrics_of
 from r2llm.pipeline.progress import Listener
 from r2llm.pipeline.run import runfile
-from r2llm.rerankers.answers.parsing import read_permutation
+from r2llm.rerankers.answers.orders import read_order
 
 SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"))
 DL19 = SHARED / "data" / "dl19"
@@ -86,9 +86,9 @@ def test_replayed_answers_give_the_published_run_and_its_figure(
 
 @RUNS
 def test_strict_and_digits_agree_on_every_recorded_answer(run: str, figure: float, forms: dict[str, int]) -> None:
-    found = [read_permutation(item["response"], LABELS) for item in recorded(run)]
+    found = [read_order(item["response"], LABELS) for item in recorded(run)]
     assert Counter(one.form for one in found) == forms
-    digits = [read_permutation(item["response"], LABELS, "digits").value for item in recorded(run)]
+    digits = [read_order(item["response"], LABELS, "digits").value for item in recorded(run)]
     assert [one.value for one in found] == digits
 
 
@@ -98,7 +98,7 @@ def test_malformed_answers_by_form() -> None:
     distinct: Counter[tuple[str, str]] = Counter()
     times: Counter[tuple[str, str]] = Counter()
     for item in items:
-        found = read_permutation(item["response"], LABELS)
+        found = read_order(item["response"], LABELS)
         assert found.value is None or sorted(found.value) == list(range(20))
         assert (found.value is None) == (found.form == "prose")
         distinct[item["kind"], found.form] += 1
@@ -129,8 +129,8 @@ def test_what_digits_makes_of_malformed_answers_that_strict_does_not() -> None:
     differing: Counter[str] = Counter()
     times: Counter[str] = Counter()
     for item in malformed():
-        found = read_permutation(item["response"], LABELS)
-        if (found.value or tuple(range(20))) != read_permutation(item["response"], LABELS, "digits").value:
+        found = read_order(item["response"], LABELS)
+        if (found.value or tuple(range(20))) != read_order(item["response"], LABELS, "digits").value:
             differing[found.form] += 1
             times[found.form] += item["count"]
     assert differing == {"prose": 7, "chain": 7, "numbered_list": 7}
@@ -140,5 +140,5 @@ def test_what_digits_makes_of_malformed_answers_that_strict_does_not() -> None:
 def test_a_text_about_passages_ranks_none() -> None:
     about = [item for item in malformed() if " passages " in item["response"] and "[" not in item["response"]]
     assert (len(about), sum(item["count"] for item in about)) == (6, 766)
-    assert {read_permutation(item["response"], LABELS).form for item in about} == {"prose"}
-    assert {read_permutation(item["response"], LABELS, "digits").value != tuple(range(20)) for item in about} == {True}
+    assert {read_order(item["response"], LABELS).form for item in about} == {"prose"}
+    assert {read_order(item["response"], LABELS, "digits").value != tuple(range(20)) for item in about} == {True}

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...answers.parsing import TAG
 from ...answers.reading import Reply
+from ...answers.thinking import TAG
 from ...errors import InputError
 from ...prompts.template import Message, folded
 from ..base import Request

@@ -9,14 +9,10 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from r2llm.rerankers.answers.parsing import (
-    Found,
-    after_thinking,
-    read_label,
-    read_permutation,
-    read_ratings,
-    read_selection,
-)
+from r2llm.rerankers.answers.labels import Found, read_label
+from r2llm.rerankers.answers.orders import read_order, read_selection
+from r2llm.rerankers.answers.ratings import read_ratings
+from r2llm.rerankers.answers.thinking import after_thinking
 
 ONE_TO_20 = tuple(str(i) for i in range(1, 21))
 THREE = ("1", "2", "3")
@@ -87,24 +83,24 @@ MARKS = [
 def test_a_thought_in_any_marks_is_never_the_answer_and_what_follows_it_is(begin: str, end: str) -> None:
     thought = "We rank. A first guess is [1] > [2] > [3] but wait"
     unfinished = Found(None, "unfinished_thought")
-    assert read_permutation(begin + thought, THREE) == unfinished
+    assert read_order(begin + thought, THREE) == unfinished
     assert read_selection(f"{begin}We select.\nDocument 3, Document 1", THREE, 2) == unfinished
     assert read_label(f"{begin}We choose.\nAnswer: A\nB", ABC) == unfinished
     assert read_ratings(f"{begin}We rate. [1]: 8", THREE) == unfinished
     for text in (begin + thought + end, thought + end):  # a chat template may have written the beginning
-        assert read_permutation(f"{text}[2] > [1]", THREE) == Found((1, 0, 2), "chain")
-        assert read_permutation(f"{text}[2] > [1]<|return|>", THREE) == Found((1, 0, 2), "chain")
-        assert read_permutation(f"{text}unsure", THREE) == Found(None, "prose")
+        assert read_order(f"{text}[2] > [1]", THREE) == Found((1, 0, 2), "chain")
+        assert read_order(f"{text}[2] > [1]<|return|>", THREE) == Found((1, 0, 2), "chain")
+        assert read_order(f"{text}unsure", THREE) == Found(None, "prose")
         assert read_label(f"{text}B", ABC) == Found(1, "label")
 
 
 def test_a_thought_ends_with_its_own_mark_alone() -> None:
-    assert read_permutation("<think>[THINK]x[/THINK] [1] > [2]", THREE).form == "unfinished_thought"
-    assert read_permutation("[THINK]x</think> [1] > [2]", THREE).form == "unfinished_thought"
-    assert read_permutation("analysisWe <think>x</think> [1] > [2]", THREE).form == "unfinished_thought"
-    assert read_permutation("<think>[THINK]x</think> [1] > [2]", THREE).form == "chain"
-    assert read_permutation("[2] > [1]<|end|>", THREE) == Found((1, 0, 2), "chain")
-    assert read_permutation("analysis of passages: [2] > [1]", THREE) == Found((1, 0, 2), "chain")
+    assert read_order("<think>[THINK]x[/THINK] [1] > [2]", THREE).form == "unfinished_thought"
+    assert read_order("[THINK]x</think> [1] > [2]", THREE).form == "unfinished_thought"
+    assert read_order("analysisWe <think>x</think> [1] > [2]", THREE).form == "unfinished_thought"
+    assert read_order("<think>[THINK]x</think> [1] > [2]", THREE).form == "chain"
+    assert read_order("[2] > [1]<|end|>", THREE) == Found((1, 0, 2), "chain")
+    assert read_order("analysis of passages: [2] > [1]", THREE) == Found((1, 0, 2), "chain")
 
 
 # Labels
@@ -148,7 +144,8 @@ LABELS: list[tuple[tuple[str, ...], str, int | None, str]] = [
     (ABC, "A\nB\nC", None, "ambiguous"),
     (ABC, "Answer: A\nAnswer: B", None, "ambiguous"),
     (ABC, "D", None, "no_label"),
-    (ABC, "\uff21", None, "no_label"),
+    (ABC, "\uff21", 0, "label"),
+    (ONE_TO_20, "\uff12", 1, "label"),
     (ABC, "", None, "empty"),
     (ABC, "<think></think> \n", None, "empty"),
     (ABC, "<think>A", None, "unfinished_thought"),
@@ -280,6 +277,7 @@ ORDERS: list[tuple[tuple[str, ...], str, list[int] | None, str]] = [
     (THREE, "[3] \u226b [1] \uff1e [2]", [2, 0, 1], "chain"),
     (THREE, "[3] -> [1]", [2, 0, 1], "chain"),
     (THREE, "\uff3b3\uff3d > \uff3b1\uff3d", [2, 0, 1], "chain"),
+    (THREE, "\uff3b\uff12\uff3d > [1]", [1, 0, 2], "chain"),
     (THREE, "\u30103\u3011\u30101\u3011", [2, 0, 1], "list"),
     (THREE, "<3>, <1>", [2, 0, 1], "bare_chain"),
     (THREE, "| Rank | Passage |\n|---|---|\n| 1 | [3] |\n| 2 | **[1]** |", [2, 0, 1], "numbered_list"),
@@ -324,7 +322,6 @@ ORDERS: list[tuple[tuple[str, ...], str, list[int] | None, str]] = [
     (THREE, "1 <= 2", None, "prose"),
     (THREE, '[{"rank": 1, "id": 3}, {"rank": 2, "id": 1}]', None, "prose"),
     (THREE, '{"3": 1, "1": 2}', None, "prose"),
-    (THREE, "\uff3b\uff12\uff3d > [1]", None, "prose"),
     (THREE, "[9] > [8]", None, "out_of_range"),
     (THREE, "[-1] > [0]", None, "prose"),
     (THREE, "\0 \n", None, "empty"),
@@ -334,22 +331,22 @@ ORDERS: list[tuple[tuple[str, ...], str, list[int] | None, str]] = [
 
 @pytest.mark.parametrize(("labels", "text", "order", "form"), ORDERS)
 def test_the_order_that_a_text_gives(labels: tuple[str, ...], text: str, order: list[int] | None, form: str) -> None:
-    assert read_permutation(text, labels) == Found(None if order is None else tuple(order), form)
+    assert read_order(text, labels) == Found(None if order is None else tuple(order), form)
 
 
 def test_of_several_chains_the_longest_is_read_and_of_equal_ones_the_last() -> None:
-    assert read_permutation("The form is [1] > [2]. So: [3] > [2] > [1]", THREE).value == (2, 1, 0)
-    assert read_permutation("[3] > [2] > [1]\n\nThis is as in the example, [1] > [2].", THREE).value == (2, 1, 0)
-    assert read_permutation("First [1] > [2] > [3]; better [3] > [1] > [2].", THREE).value == (2, 0, 1)
-    assert read_permutation("1. [1] > [2] 2. [1] > [3] 3", THREE).value == (0, 1, 2)
+    assert read_order("The form is [1] > [2]. So: [3] > [2] > [1]", THREE).value == (2, 1, 0)
+    assert read_order("[3] > [2] > [1]\n\nThis is as in the example, [1] > [2].", THREE).value == (2, 1, 0)
+    assert read_order("First [1] > [2] > [3]; better [3] > [1] > [2].", THREE).value == (2, 0, 1)
+    assert read_order("1. [1] > [2] 2. [1] > [3] 3", THREE).value == (0, 1, 2)
 
 
 def test_the_rule_digits_takes_every_number() -> None:
-    assert read_permutation("3 passages are provided.", THREE, "digits") == Found((2, 0, 1), "digits")
-    assert read_permutation("1. [3] > 2. [1]", THREE, "digits").value == (0, 2, 1)
-    assert read_permutation("none", THREE, "digits").value == (0, 1, 2)
-    assert read_permutation("<think>2</think> 007 [03] \u00b2 0", THREE, "digits").value == (1, 2, 0)
-    assert read_permutation("9" * 10_000 + " 2", THREE, "digits").value == (1, 0, 2)
+    assert read_order("3 passages are provided.", THREE, "digits") == Found((2, 0, 1), "digits")
+    assert read_order("1. [3] > 2. [1]", THREE, "digits").value == (0, 2, 1)
+    assert read_order("none", THREE, "digits").value == (0, 1, 2)
+    assert read_order("<think>2</think> 007 [03] \u00b2 0", THREE, "digits").value == (1, 2, 0)
+    assert read_order("9" * 10_000 + " 2", THREE, "digits").value == (1, 0, 2)
 
 
 @given(st.permutations(range(20)), st.integers(1, 20))
@@ -357,8 +354,8 @@ def test_a_full_chain_reads_as_itself(order: list[int], n: int) -> None:
     order = [i for i in order if i < n]
     for labels in (ONE_TO_20[:n], tuple("ABCDEFGHIJKLMNOPQRST")[:n]):
         text = " > ".join(f"[{labels[i]}]" for i in order)
-        assert read_permutation(text, labels).value == tuple(order)
-        assert read_permutation(f"So the answer is:\n\n**{text}**\n", labels).value == tuple(order)
+        assert read_order(text, labels).value == tuple(order)
+        assert read_order(f"So the answer is:\n\n**{text}**\n", labels).value == tuple(order)
 
 
 # Selections
@@ -462,12 +459,12 @@ def test_of_100_000_texts_each_gives_a_permutation_or_nothing() -> None:
     read = 0
     for number in range(100_000):
         labels = LABEL_SETS[number % 6]
-        order = read_permutation("".join(source.choices(FRAGMENTS, k=source.randint(0, 10))), labels).value
+        order = read_order("".join(source.choices(FRAGMENTS, k=source.randint(0, 10))), labels).value
         assert order is None or sorted(order) == list(range(len(labels)))
         if order is not None:
             read += 1
             chain = " > ".join(f"[{labels[i]}]" for i in order)
-            assert read_permutation(chain, labels).value == order
+            assert read_order(chain, labels).value == order
     assert read > 2_000
 
 
@@ -476,7 +473,7 @@ def test_no_text_is_an_error(text: str, labels: tuple[str, ...], limit: int) -> 
     for rule in ("strict", "exact", "whole", "last_character"):
         index = read_label(text, labels, rule).value
         assert index is None or 0 <= index < len(labels)
-    for order in (read_permutation(text, labels).value, read_permutation(text, labels, "digits").value):
+    for order in (read_order(text, labels).value, read_order(text, labels, "digits").value):
         assert order is None or sorted(order) == list(range(len(labels)))
     chosen = read_selection(text, labels, limit).value
     assert chosen is None or len(chosen) == len(set(chosen)) == min(limit, len(labels))
@@ -491,7 +488,7 @@ WORDS = ["passages", "the", "A", "a", "I", "relevant", "of", "in", "fleas", "abo
 def test_a_number_in_prose_orders_selects_and_labels_nothing(words: list[str], end: str) -> None:
     text = " ".join(["there", *words, "fleas"]) + end
     for labels in (ONE_TO_20, ABC):
-        assert read_permutation(text, labels) == Found(None, "prose")
+        assert read_order(text, labels) == Found(None, "prose")
         assert read_selection(text, labels, 3) == Found(None, "prose")
         assert read_label(text, labels) == Found(None, "no_label")
         assert read_ratings(text, labels) == Found(None, "prose")
@@ -515,29 +512,29 @@ def seconds(read: Callable[[str, Sequence[str]], object], text: str, labels: Seq
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
 def test_a_megabyte_takes_less_than_a_second(piece: str) -> None:
     text = (piece * 1_000_000)[:1_000_000]
-    for read in (read_label, read_permutation, read_ratings, partial(read_selection, limit=5)):
+    for read in (read_label, read_order, read_ratings, partial(read_selection, limit=5)):
         assert seconds(read, text, ONE_TO_20) < 1
 
 
 @pytest.mark.parametrize("piece", ["A B ", "A > B > ", "A\n"])
 def test_a_megabyte_of_letters_takes_less_than_a_second(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
-    for read in (read_label, read_permutation):
+    for read in (read_label, read_order):
         assert seconds(read, text, ABC) < 1
 
 
 def test_of_a_long_text_the_end_is_read() -> None:
     far, near = "x " * 30_000, "x " * 20_000
-    assert read_permutation(f"[2] > [1] > [3]\n{near}", THREE) == Found((1, 0, 2), "chain")
-    assert read_permutation(f"[2] > [1] > [3]\n{far}", THREE) == Found(None, "prose")
-    assert read_permutation(f"[2] > [1] > [3]\n{far}\n[3] > [1]", THREE) == Found((2, 0, 1), "chain")
+    assert read_order(f"[2] > [1] > [3]\n{near}", THREE) == Found((1, 0, 2), "chain")
+    assert read_order(f"[2] > [1] > [3]\n{far}", THREE) == Found(None, "prose")
+    assert read_order(f"[2] > [1] > [3]\n{far}\n[3] > [1]", THREE) == Found((2, 0, 1), "chain")
     assert read_ratings(f"[1]: 3\n{far}[2]: 4", THREE) == Found((3.0, 4.0, None), "pairs")
     assert read_ratings(f"[1]: 3\n{far * 4}[2]: 4", THREE) == Found((None, 4.0, None), "pairs")
 
 
 def test_numbers_of_many_digits_are_read_as_text() -> None:
     many = "1" + "0" * 100_000
-    assert read_permutation(f"[{many}] > [2]", THREE).value == (1, 0, 2)
-    assert read_permutation(f"[{'0' * 100}2] > [1]", THREE).value == (1, 0, 2)
+    assert read_order(f"[{many}] > [2]", THREE).value == (1, 0, 2)
+    assert read_order(f"[{'0' * 100}2] > [1]", THREE).value == (1, 0, 2)
     assert read_label(many, THREE).value is None
     assert read_ratings(f'{{"[1]": {many}, "[2]": 3}}', THREE).value == (None, 3.0, None)
