@@ -89,7 +89,7 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
     if kind.scores == "choice":
         choice = scores.index(max(scores))
     elif kind.scores == "order":
-        order = tuple(sorted(range(len(scores)), key=lambda i: -scores[i]))[: ask.limit or None]
+        order = tuple(sorted(range(len(scores)), key=scores.__getitem__, reverse=True))[: ask.limit or None]
     elif kind.scores == "mean" and isinstance(prompt.labels, dict):
         values = tuple(prompt.labels.values())
         peak, scores = scores[values.index(max(values))], (expected_value(scores, values),)
