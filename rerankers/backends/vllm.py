@@ -232,7 +232,7 @@ class Vllm(Backend):
         if request.scoring == "generation" and not pending.continuations:
             [answer] = pending.outputs[0].outputs
             text = self.tokens.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
-            text = request.terms.decoding.before_stop(text)
+            text = prompt.thought + request.terms.decoding.before_stop(text)
             return request, Reply(text, prompt_tokens=start, completion_tokens=len(answer.token_ids))
         if not pending.continuations:
             found = pending.outputs[0].outputs[0].logprobs[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...answers.reading import Reply
 from ...errors import BackendError
-from .._tokens.batches import Batch
+from .._tokens.batches import Batch, Prepared
 from .._tokens.tokens import Tokens
 from ..base import Answered, Decoding, Request
 from .passes import Passes
@@ -55,9 +55,9 @@ class _Text:
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.tokens.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def reply(self, prompt_tokens: int) -> Reply:
-        text = self.request.terms.decoding.before_stop(self._decoded(self.ids))
-        return Reply(text, prompt_tokens=prompt_tokens, completion_tokens=len(self.ids))
+    def reply(self, prompt: Prepared) -> Reply:
+        text = prompt.thought + self.request.terms.decoding.before_stop(self._decoded(self.ids))
+        return Reply(text, prompt_tokens=len(prompt.ids), completion_tokens=len(self.ids))
 
 
 class Generator:
@@ -104,7 +104,7 @@ class Generator:
             rest = [row for row, text in enumerate(waiting) if not text.done]
             waiting = [waiting[row] for row in rest]
             inputs = _continued(inputs, output, rest) if rest else {}
-        return [(text.request, text.reply(len(prompt.ids))) for prompt, text in zip(batch, texts, strict=True)]
+        return [(text.request, text.reply(prompt)) for prompt, text in zip(batch, texts, strict=True)]
 
     def _configured(self, texts: Sequence[_Text]) -> Any:
         """Return the configuration of `generate`, up to the largest budget.

@@ -159,7 +159,7 @@ class Completions(LanguageModel):
             if not isinstance(choice["text"], str):
                 raise MalformedError("a text that is none")
             counted = len(prompt.ids) or usage(reply, "prompt_tokens")
-            return Reply(choice["text"], None, counted, usage(reply, "completion_tokens"))
+            return Reply(prompt.thought + choice["text"], None, counted, usage(reply, "completion_tokens"))
 
         fields = {**self._neutral, **self.spec.sampling(prompt.request)}
         return await self.ask(prompt.ids or prompt.text, length, read, _cost([prompt], 1, length), **fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ...answers.thinking import opened_thought
 from ..base import Request, RequestSettings
 
 
@@ -15,6 +16,11 @@ class Prepared:
     request: Request
     text: str
     ids: list[int]
+
+    @property
+    def thought(self) -> str:
+        """Return the mark of a thought that the chat template has begun for the answer, or ""."""
+        return opened_thought(self.text)
 
 
 Batch = list[Prepared]

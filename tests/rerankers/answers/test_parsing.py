@@ -103,6 +103,21 @@ def test_a_thought_ends_with_its_own_mark_alone() -> None:
     assert read_order("analysis of passages: [2] > [1]", THREE) == Found((1, 0, 2), "chain")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "mark"),
+    [
+        ("<|im_start|>assistant\n<think>\n", "<think>"),
+        ("[/INST][THINK]", "[THINK]"),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", ""),
+        ("<|im_start|>assistant\n", ""),
+        ("<think>" * 2 + " of a passage", ""),
+        ("", ""),
+    ],
+)
+def test_a_thought_that_the_prompt_begins_is_part_of_the_reply(prompt: str, mark: str) -> None:
+    assert opened_thought(prompt) == mark
+
+
 # Labels
 
 LABELS: list[tuple[tuple[str, ...], str, int | None, str]] = [

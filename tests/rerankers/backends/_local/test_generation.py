@@ -200,6 +200,23 @@ def test_tokens_are_drawn_by_their_probabilities() -> None:
         assert all(probabilities[token] > 0 for token in ends)
 
 
+# Thoughts
+
+
+def test_a_thought_that_the_chat_template_begins_and_no_token_ends_is_no_answer(
+    tiny_llama: Path, tmp_path: Path, posed
+) -> None:
+    template = tmp_path / "thinks.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }}\n{% endfor %}<think>\n")
+    backend = opened(tiny_llama, chat_template=str(template))
+    requests = posed(backend, max_new_tokens=3)
+    ranker = Ranker.create({"method": "listwise.full"})
+    for request, reply in zip(requests, answered(backend, requests), strict=True):
+        assert reply.text is not None
+        assert reply.text.startswith("<think>")
+        assert ranker.read(request.ask, reply, backend).form == "unfinished_thought"
+
+
 # The model's own settings
 
 
