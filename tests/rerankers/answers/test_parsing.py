@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from r2llm.rerankers.answers.labels import Found, read_label
 from r2llm.rerankers.answers.orders import read_order, read_selection
 from r2llm.rerankers.answers.ratings import read_ratings
-from r2llm.rerankers.answers.thinking import after_thinking
+from r2llm.rerankers.answers.thinking import after_thinking, opened_thought
 
 ONE_TO_20 = tuple(str(i) for i in range(1, 21))
 THREE = ("1", "2", "3")
