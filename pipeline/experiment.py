@@ -30,10 +30,9 @@ from . import shards as merging
 from .configs import load as configs
 from .configs.load import DATASETS, SHIPPED, Config, Expected, Loaded, paths
 from .configs.yaml_files import value_at
-from .datasets import Dataset, Docs
 from .evaluate import Metrics, Qrels
 from .files import json_lines
-from .first_stage.retrieve import FirstStage, chosen_queries, open_dataset, retrieve
+from .first_stage.retrieve import FirstStage, retrieve
 from .fusion import RERANKED
 from .progress import Listener, Noting
 from .run import costs, environment, ir_metadata, manifest, runfile, unread
@@ -110,7 +109,8 @@ class Plan:
     @cached_property
     def content(self) -> dict[str, object]:
         """Return everything that can change the ranking, as the manifest records it."""
-        return manifest.experiment(self.first_stage, self.stages, self.partner, self.config.seed)
+        fused = self.partner.identity if self.partner else None
+        return manifest.experiment(self.first_stage.identity, self.stages, fused, self.config.seed)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -411,52 +411,40 @@ def _outcome(path: Path, config: Config, expected: Mapping[str, Expected], *, ex
 
 
 def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loaded: Loaded | None = None) -> Outcome:
-    """Make of the shards in these folders the run that one execution would have left, in `output` or their folder.
+    """Rank once more from the ledgers of the shards in these folders, into `output` or the folder they are in.
 
-    Nothing is ranked, so no model is needed; the dataset's queries and judgements are. `loaded` is the config that was
-    sharded; the shards' own unless given. Raises `InputError` where they are not all there and whole.
+    No model is asked or needed; the dataset is. `loaded` is the config that was sharded, by default the shards' own.
+    Raises `InputError` if they are not all there and whole, or do not have every answer.
     """
-    parts = merging.gather(run_dirs, listener)
-    one = merging.template(parts)
-    if loaded:
-        merging.check_config(parts, loaded)
-    own = loaded or configs.load(str((one.path / "config.yaml").resolve()))
-    config, dataset = own.config, _dataset_to_merge(own, given=loaded is not None)
-    queries, qrels = chosen_queries(dataset.queries(), config.queries), dataset.qrels()
-    if contents.queries(queries) != one.manifest["experiment"]["first_stage"]["queries"]:
-        raise InputError(f"dataset {dataset.name}: its queries are not those of {one.path}; merge where they are")
-    if not one.has_ranked:
-        raise InputError("none of the queries has candidates; check that queries and first stage belong together")
-    path = output or merging.common_folder(parts)
-    with RunFolder(path, one.manifest["fingerprint"]) as folder:
+    shards = merging.Shards(run_dirs, listener, loaded)
+    about, source = shards.first.manifest, shards.first.path
+    own = loaded or configs.load(str((source / "config.yaml").resolve()))
+    try:
+        first_stage = shards.first_stage(own, listener)
+        partner = fusion.partner(own.config, first_stage, listener)
+    except InputError as error:
+        raise error if loaded else InputError(f"{error}; if the shards were moved, give --config too") from error
+    depths = [stage.depth for stage in own.stages]
+    plan = Plan(own, first_stage, partner, list(map(Stage, own.rankers, shards.models(), depths)))
+    if plan.fingerprint != about["fingerprint"]:
+        raise InputError(f"{source}: its config is another experiment here than it was there; merge with that r2llm")
+    path = output or shards.folder
+    with RunFolder(path, plan.fingerprint) as folder:
         if folder.manifest() and "merged" not in folder.manifest():
             raise InputError(f"{path}: holds a run that was not merged; merge into another folder with --output")
         # Until it is whole, whoever looks at it is told that it is not finished.
-        about = merging.joined_manifest(parts)
-        _write_manifest(folder, about | {"status": "running"})
-        names = [name for name in (*RANKED_FILES, RERANKED) if name in one.manifest["files"]]
-        joined = merging.join_files(parts, names, folder.path, list(queries))
-        if joined.differing:
-            note = f"{joined.differing} answers differ between shards; those of the first query that asked were kept"
+        _write_manifest(folder, {**about, "status": "running", "merged": {}})
+        rows = (row for part in shards.ranked for _, row in json_lines(part.path / "costs.jsonl"))
+        folder.write_json_lines("costs.jsonl", rows)
+        differing = shards.join_ledgers(folder / LEDGER, first_stage.queries)
+        if differing:
+            note = f"{differing} answers differ between shards; those of the first query that asked were kept"
             listener.note(note)
-        folder.write_yaml("config.yaml", _resolved(config, folder.path, None if loaded else one.path))
-        names += _evaluate(config, folder, qrels, queries)
-        merging.check_unchanged(parts)
-        about["merged"]["differing_answers"] = joined.differing
-        about |= {"queries": joined.queries, "data": _data(queries, qrels), "ledger": _ledger(folder / LEDGER)}
-        _finish_manifest(folder, about, names)
-    return _outcome(path, config, _comparable(loaded, listener) if loaded else {})
-
-
-def _dataset_to_merge(loaded: Loaded, *, given: bool) -> Dataset:
-    try:
-        return open_dataset(loaded, _no_documents)
-    except InputError as error:
-        raise error if given else InputError(f"{error}; where the shards were moved, give --config too") from error
-
-
-def _no_documents() -> Docs:
-    raise InputError("merging shards reads no documents")
+        about = _rank(plan, folder, {"schedule": about["schedule"]}, listener)
+        folder.write_yaml("config.yaml", _resolved(own.config, folder.path, None if loaded else source))
+        shards.check_unchanged()
+        _record(plan, folder, about | shards.content(differing))
+    return _outcome(path, own.config, _comparable(loaded, listener) if loaded else {})
 
 
 def _measure_file(config: Config, path: Path, qrels: Qrels | None, queries: Iterable[str]) -> Metrics | None:

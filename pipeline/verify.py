@@ -1,19 +1,20 @@
-"""Whether a run still is what its manifest says: every hash, sum and measure that can be recomputed is."""
+"""Checks of a run: every hash, sum and measure that can be recomputed is compared with what the run recorded."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..rerankers.accounting import total
+from ..rerankers.backends.replay import Recorded
+from ..rerankers.cascade import Stage
 from ..rerankers.errors import InputError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
@@ -22,41 +23,42 @@ from . import contents, evaluate, fusion
 from .configs import load as configs
 from .configs.load import FIRST_STAGE, Loaded
 from .datasets import Dataset, Docs
-from .evaluate import Metrics
-from .files import fault, lines, reason
+from .files import json_lines, lines
 from .first_stage.retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
 from .fusion import RERANKED
 from .progress import Listener
 from .run import costs, manifest, runfile
+from .run import read as record
 from .run.efficiency import efficiency
 from .run.manifest import NAME as MANIFEST
 from .run.shards import Shard
 
+T = TypeVar("T")
+
 State = Literal["agrees", "differs", "not checked"]
 
 NEGLIGIBLE = 1e-9
-"""How far a recomputed measure may be from the recorded one: another machine may add in another order."""
+"""Difference of two figures that is none: another machine may add in another order."""
 
 SHOWN = 5
-"""How many differences of one kind are spelt out."""
+"""Differences of one kind that are spelt out."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: of which file, and what came of it."""
+    """One thing that was compared, the file it is of, and what differs or why it could not be checked."""
 
     file: str
     what: str
     state: State
     detail: str = ""
-    """What differs, or why it could not be checked."""
 
 
 def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check]:
-    """Check a run's folder against its manifest, and against dataset and model where these can be read.
+    """Check a run's folder against its manifest, and against dataset and model if these can be read.
 
-    With `alone` nothing outside of the folder is looked at. Without an intact manifest of a finished run nothing else
-    can be judged: then it is the only check. Raises `InputError` where `path` is no run's folder.
+    With `alone` nothing outside the folder is read. Without an intact manifest of a finished run that is the only
+    check. Raises `InputError` if `path` is no run's folder.
     """
     if not (path / MANIFEST).is_file():
         raise InputError(f"{path}: no run's folder: there is no {MANIFEST} in it; r2llm rerank makes one")
@@ -75,10 +77,10 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
 
 
 class _UnreadableError(InputError):
-    """A run file is damaged: its own check says so, and checks of other files that need it cannot be made."""
+    """A file of the run is damaged: its own checks differ, and those of others that need it cannot be made."""
 
-    def __init__(self, file: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, file: str, error: InputError) -> None:
+        super().__init__(str(error))
         self.file = file
 
 
@@ -91,461 +93,356 @@ class _Run:
 
     @cached_property
     def loaded(self) -> Loaded:
-        """The config in the folder."""
         return configs.load(str((self.path / "config.yaml").resolve()))
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The dataset that the config names."""
         return open_dataset(self.loaded, _no_index)
 
     @cached_property
-    def first_stage(self) -> dict[str, list[str]]:
-        """Each query's candidates, best first."""
-        return self._documents("first_stage.trec")
+    def queries(self) -> Mapping[str, Query]:
+        """The queries of the experiment, as the dataset has them."""
+        return chosen_queries(self.dataset.queries(), self.loaded.config.queries)
 
     @cached_property
-    def ranking(self) -> dict[str, list[str]]:
-        """Each query's documents as reranked, and fused where they were, best first."""
-        return self._documents("run.trec")
+    def spent(self) -> dict[str, list[Cost]]:
+        """Each query's costs, stage by stage."""
+        return self._read("costs.jsonl", lambda path: costs.by_stage(path, json_lines(path)))
 
-    @property
-    def rankings(self) -> dict[str, dict[str, list[str]]]:
-        """All orders that were measured, by what `metrics.json` calls them; the last one goes by no name there."""
-        if not self.reranked:
-            return {"": self.first_stage}
-        between = {"reranked": self._documents(RERANKED)} if self.fused else {}
-        return {"": self.ranking, "first_stage": self.first_stage, **between}
+    @cached_property
+    def metrics(self) -> Mapping[str, Any]:
+        metrics = self._read(record.METRICS, record.metrics)
+        if not metrics:
+            raise _UnreadableError(record.METRICS, InputError("the file is missing"))
+        return metrics
 
     def scored(self, name: str) -> runfile.Run:
-        """One of its run files."""
+        return self._read(name, lambda path: runfile.read(path)[0])
+
+    def order(self, name: str) -> dict[str, list[str]]:
+        """Each query's documents in a run file, best first."""
+        return {query: [doc for doc, _ in hits] for query, hits in self.scored(name).items()}
+
+    def _read(self, name: str, reader: Callable[[Path], T]) -> T:
         try:
-            return runfile.read(self.path / name)[0]
+            return reader(self.path / name)
         except InputError as error:
-            raise _UnreadableError(name, str(error)) from error
-
-    def _documents(self, name: str) -> dict[str, list[str]]:
-        return {query: [doc for doc, _ in found] for query, found in self.scored(name).items()}
+            raise _UnreadableError(name, error) from error
 
     @property
-    def reranked(self) -> bool:
-        """Whether it is more than a first stage."""
-        return "run.trec" in self.manifest["files"]
+    def first_stage(self) -> Mapping[str, Any]:
+        """The identity of the first stage: the whole experiment if nothing was reranked."""
+        first_stage: Mapping[str, Any] = self.manifest["experiment"].get("first_stage", self.manifest["experiment"])
+        return first_stage
 
     @property
-    def shard(self) -> Shard | None:
-        """Which part of an experiment's queries it is about; None where about all."""
-        return Shard(**self.manifest["shard"]) if "shard" in self.manifest else None
-
-    @property
-    def queries(self) -> Mapping[str, Query]:
-        """The queries that were to be ranked, as the dataset has them."""
-        chosen = chosen_queries(self.dataset.queries(), self.loaded.config.queries)
-        return self.shard.part(chosen) if self.shard else chosen
-
-    @property
-    def fused(self) -> bool:
-        """Whether the reranked order was fused with another run."""
-        return RERANKED in self.manifest["files"]
-
-    @property
-    def stage_identity(self) -> Mapping[str, Any]:
-        """What the first stage was: all of the experiment where nothing was reranked."""
-        experiment = self.manifest["experiment"]
-        found: Mapping[str, Any] = experiment.get("first_stage", experiment)
-        return found
+    def ledger(self) -> closing[Ledger]:
+        return closing(Ledger(self.path / "ledger.sqlite", read_only=True))
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One check in waiting: a function that yields what differs."""
+    """A check in waiting: a function that yields what differs.
+
+    One that looks `outside` the run's folder is not made if what it needs cannot be had.
+    """
 
     file: str
     what: str
-    differences: Callable[[_Run], Iterator[str]]
+    differences: Callable[[_Run], Iterable[str]]
     outside: bool = False
-    """Whether it needs more than the run's folder: where that cannot be had, it is not checked."""
 
     def check(self, run: _Run) -> Check:
         found: list[str] = []
         try:
             found += self.differences(run)
         except InputError as error:
-            elsewhere = isinstance(error, _UnreadableError) and error.file != self.file
-            if (self.outside or elsewhere) and not found:
+            damaged = error.file if isinstance(error, _UnreadableError) else None
+            if damaged != self.file and (self.outside or damaged) and not found:
                 return Check(self.file, self.what, "not checked", str(error))
             found.append(str(error))
         more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         return Check(self.file, self.what, "differs" if found else "agrees", "; ".join([*found[:SHOWN], *more]))
 
 
-def _parts(content: Mapping[str, Any]) -> list[_Part]:
-    """All there is to check of a run with this manifest."""
+def _parts(content: Mapping[str, Any]) -> Iterator[_Part]:
+    """Yield all checks of a run with this manifest."""
     files = content["files"]
-    parts = [_Part(name, "sha256", _file_hash(name)) for name in files]
-    parts.append(_Part(MANIFEST, "fingerprint", _fingerprint))
+    for name in files:
+        yield _Part(name, "sha256", partial(_file_hash, name))
+    yield _Part(MANIFEST, "fingerprint", _fingerprint)
+    for name in ("first_stage.trec", "run.trec", RERANKED):
+        if name in files:
+            yield _Part(name, "scores, ranks and tag", partial(_columns, name))
+            if name != "first_stage.trec":
+                yield _Part(name, "a permutation of the first stage", partial(_permutation, name))
     if "first_stage.trec" in files:  # else a shard whose queries have no candidates
-        parts += [
-            _Part("first_stage.trec", "scores, ranks and tag", _lines_of("first_stage.trec")),
-            _Part("first_stage.trec", "depth", _depth),
-        ]
+        yield _Part("first_stage.trec", "depth", _depth)
     if "run.trec" in files:
-        parts += [
-            _Part("run.trec", "scores, ranks and tag", _lines_of("run.trec")),
-            _Part("run.trec", "a permutation of the first stage", _permutation("run.trec")),
-            _Part("costs.jsonl", "sums", _sums),
-            _Part("ledger.sqlite", "integrity", _ledger_integrity),
-            _Part("ledger.sqlite", "content", _ledger_content),
-        ]
+        yield _Part("costs.jsonl", "sums", _sums)
+        yield _Part("ledger.sqlite", "integrity", _ledger_integrity)
+        yield _Part("ledger.sqlite", "content", _ledger_content)
     if RERANKED in files:
-        parts += [
-            _Part(RERANKED, "scores, ranks and tag", _lines_of(RERANKED)),
-            _Part(RERANKED, "a permutation of the first stage", _permutation(RERANKED)),
-            _Part("run.trec", "the fused order", _fused, outside=True),
-        ]
-    parts += [
-        _Part("config.yaml", "fingerprint", _config, outside=True),
-        _Part("dataset", "documents and queries", _dataset, outside=True),
-        _Part("dataset", "qrels", _qrels, outside=True),
-    ]
+        yield _Part("run.trec", "the fused order", _fused, outside=True)
+    yield _Part("config.yaml", "fingerprint", _config, outside=True)
+    yield _Part("dataset", "documents and queries", _dataset, outside=True)
+    yield _Part("dataset", "qrels", _qrels, outside=True)
     if "run" in content["config"]["first_stage"]:
-        parts.append(_Part("first_stage.run", "sha256", _given_run, outside=True))
-    if "candidates" in content["data"] or "merged" in content:
-        parts.append(_Part("dataset", "texts of the candidates", _candidates, outside=True))
+        yield _Part("first_stage.run", "sha256", _given_run, outside=True)
+    if "candidates" in content["data"]:
+        yield _Part("dataset", "texts of the candidates", _candidates, outside=True)
     if "metrics.json" in files:
-        parts.append(_Part("metrics.json", "measures", _metrics, outside=True))
-        parts += [_Part("metrics.json", "efficiency", _efficiency)] if "run.trec" in files else []
+        yield _Part("metrics.json", "measures", _measures, outside=True)
+        if "run.trec" in files:
+            yield _Part("metrics.json", "efficiency", _efficiency)
     models = manifest.models(content)
     for number, model in enumerate(models):
         name = "model" if len(models) == 1 else f"model of stage {number + 1}"
         if "files" in model:
-            parts.append(_Part(name, "sha256 of its files", _model_files(number), outside=True))
+            yield _Part(name, "sha256 of its files", partial(_model_files, number), outside=True)
         if "answers" in model:
-            parts.append(_Part(name, "recorded answers", _answers(number), outside=True))
-    return parts
+            yield _Part(name, "recorded answers", partial(_answers, number), outside=True)
+
+
+def compared(recorded: object, found: object, where: str = "") -> Iterator[str]:
+    """Yield where two JSON trees differ."""
+    if isinstance(recorded, Mapping) and isinstance(found, Mapping):
+        for key in dict.fromkeys([*recorded, *found]):
+            yield from compared(recorded.get(key), found.get(key), f"{where} {key}".strip())
+    elif isinstance(recorded, list) and isinstance(found, list) and len(recorded) == len(found):
+        for number, pair in enumerate(zip(recorded, found, strict=True), 1):
+            yield from compared(*pair, f"{where} {number}")
+    elif isinstance(recorded, float) and isinstance(found, float):
+        if not math.isclose(recorded, found, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE):
+            yield f"{where}: {recorded} is recorded, {found} was found"
+    elif recorded != found:
+        yield f"{where + ': ' if where else ''}{recorded} is recorded, {found} was found"
 
 
 # The folder by itself
 
 
-def _file_hash(name: str) -> Callable[[_Run], Iterator[str]]:
-    def differences(run: _Run) -> Iterator[str]:
-        path = run.path / name
-        if not path.is_file():
-            yield "the file is missing"
-        else:
-            yield from _unequal("", run.manifest["files"][name], file_digest(path, remember=False))
-
-    return differences
+def _file_hash(name: str, run: _Run) -> Iterator[str]:
+    if not (run.path / name).is_file():
+        yield "the file is missing"
+    else:
+        yield from compared(run.manifest["files"][name], file_digest(run.path / name, remember=False))
 
 
 def _fingerprint(run: _Run) -> Iterator[str]:
     found = manifest.fingerprint(run.manifest["experiment"])
-    yield from _unequal("fingerprint", run.manifest["fingerprint"], found)
+    yield from compared(run.manifest["fingerprint"], found, "fingerprint")
 
 
-def _lines_of(name: str) -> Callable[[_Run], Iterator[str]]:
-    def differences(run: _Run) -> Iterator[str]:
-        path = run.path / name
-        runfile.read(path)  # refuses what is no run file at all
-        before: tuple[str, int, float] = ("", 0, math.inf)
-        for number, line in lines(path):
-            columns = line.split()
-            if len(columns) != len(runfile.COLUMNS) or not columns[3].isdecimal():
-                yield str(fault(path, number, "is not as r2llm writes it"))
-                continue
-            query, _, _, rank, score, tag = columns
-            last_query, last_rank, last_score = before if before[0] == query else (query, 0, math.inf)
-            before = (query, int(rank), array("f", [float(score)])[0])
-            if tag != run.manifest["name"]:
-                yield str(fault(path, number, f"the tag is {tag}, not {run.manifest['name']}"))
-            if before[1] != last_rank + 1:
-                yield str(fault(path, number, f"rank {rank} follows rank {last_rank} of query {last_query}"))
-            if before[2] >= last_score:
-                yield str(fault(path, number, f"the score {score} of query {query} is not below the one before it"))
-
-    return differences
+def _columns(name: str, run: _Run) -> Iterator[str]:
+    runfile.read(run.path / name)  # refuses what is no run file at all
+    last: tuple[str, int, float] = ("", 0, math.inf)
+    for number, line in lines(run.path / name):
+        columns = line.split()
+        if len(columns) != len(runfile.COLUMNS) or not columns[3].isdecimal():
+            yield f"line {number} is not as r2llm writes it"
+            continue
+        query, _, _, rank, score, tag = columns
+        _, last_rank, last_score = last if last[0] == query else (query, 0, math.inf)
+        last = (query, int(rank), array("f", [float(score)])[0])
+        if tag != run.manifest["name"]:
+            yield f"the tag is {tag}, not {run.manifest['name']}"
+        if last[1] != last_rank + 1:
+            yield f"rank {rank} follows rank {last_rank} of query {query}"
+        if last[2] >= last_score:
+            yield f"the score {score} of query {query} is not below the one before it"
 
 
 def _depth(run: _Run) -> Iterator[str]:
-    depth = run.stage_identity["depth"]
-    for query, docs in run.first_stage.items():
+    depth = run.first_stage["depth"]
+    for query, docs in run.order("first_stage.trec").items():
         if len(docs) > depth:
             yield f"query {query} has {len(docs)} documents, and the depth is {depth}"
 
 
-def _permutation(name: str) -> Callable[[_Run], Iterator[str]]:
-    def differences(run: _Run) -> Iterator[str]:
-        ranking = run.ranking if name == "run.trec" else run.rankings["reranked"]
-        if list(ranking) != list(run.first_stage):
-            yield f"queries {', '.join(_some(set(ranking) ^ set(run.first_stage)) or ['in another order'])}"
-        for query in run.first_stage.keys() & ranking.keys():
-            ranked, found = ranking[query], run.first_stage[query]
-            if lost := set(found) - set(ranked):
-                yield f"query {query}: {', '.join(_some(lost))} lost"
-            if invented := set(ranked) - set(found):
-                yield f"query {query}: {', '.join(_some(invented))} was no candidate"
-
-    return differences
+def _permutation(name: str, run: _Run) -> Iterator[str]:
+    ranking, first_stage = run.order(name), run.order("first_stage.trec")
+    if list(ranking) != list(first_stage):
+        yield f"queries {_some(ranking.keys() ^ first_stage.keys()) or 'in another order'}"
+    for query in first_stage.keys() & ranking.keys():
+        if lost := set(first_stage[query]) - set(ranking[query]):
+            yield f"query {query}: {_some(lost)} lost"
+        if invented := set(ranking[query]) - set(first_stage[query]):
+            yield f"query {query}: {_some(invented)} was no candidate"
 
 
 def _sums(run: _Run) -> Iterator[str]:
-    spent = costs.read(run.path / "costs.jsonl")
-    if [cost.query_id for cost in spent] != list(run.ranking):
+    if list(run.spent) != list(run.order("run.trec")):
         yield "its queries are not those of run.trec, in that order"
+    spent = costs.read(run.path / "costs.jsonl")
+    count = len(manifest.stages(run.manifest["experiment"]))
     for cost in spent:
+        added = total(stages := run.spent[cost.query_id])
         if cost.asks != cost.calls + cost.cached:
             yield f"query {cost.query_id}: {cost.asks} asks, {cost.calls} calls and {cost.cached} cached"
-    count = len(manifest.stages(run.manifest["experiment"]))
-    for cost, stages in zip(spent, costs.read_stages(run.path / "costs.jsonl"), strict=True):
-        if len(stages) != (count if count > 1 else 0):
+        if len(stages) != count:
             yield f"query {cost.query_id}: {len(stages)} stages, and the run has {count}"
-        elif stages and not _equal_costs(cost, total(stages)):
+        elif any(compared(dataclasses.asdict(cost), dataclasses.asdict(added))):
             yield f"query {cost.query_id}: its stages add up to something else"
     unparsed = sum(cost.unparsed for cost in spent)
-    yield from _unequal("unparsed answers", run.manifest["unparsed"], unparsed)
-    yield from _unequal("unparsed by kind of ask", sum(run.manifest["unparsed_by_kind"].values()), unparsed)
+    yield from compared(run.manifest["unparsed"], unparsed, "unparsed answers")
+    yield from compared(sum(run.manifest["unparsed_by_kind"].values()), unparsed, "unparsed by kind of ask")
     # An execution that was cut off may have asked more than the run needed, or it is not known what it asked.
     executed = [execution["calls"] for execution in run.manifest["executions"]]
     calls = sum(cost.calls for cost in spent)
     if None not in executed and (calls > sum(executed) or (len(executed) == 1 and calls < sum(executed))):
-        yield from _unequal("calls", sum(executed), calls)
-
-
-def _equal_costs(cost: Cost, added: Cost) -> bool:
-    """Whether two costs are the same, but for the last bits of seconds."""
-    return dataclasses.replace(cost, seconds=None) == dataclasses.replace(added, seconds=None) and (
-        cost.seconds is None if added.seconds is None else math.isclose(cost.seconds or 0.0, added.seconds)
-    )
+        yield from compared(sum(executed), calls, "calls")
 
 
 def _ledger_integrity(run: _Run) -> Iterator[str]:
-    with closing(Ledger(run.path / "ledger.sqlite", read_only=True)) as ledger:
+    with run.ledger as ledger:
         yield from ledger.faults()
 
 
 def _ledger_content(run: _Run) -> Iterator[str]:
     recorded = run.manifest["ledger"]
-    with closing(Ledger(run.path / "ledger.sqlite", read_only=True)) as ledger:
-        yield from _unequal("answers", recorded["answers"], len(ledger))
-        yield from _unequal("content hash", recorded["content"], ledger.digest())
+    with run.ledger as ledger:
+        yield from compared(recorded["answers"], len(ledger), "answers")
+        yield from compared(recorded["content"], ledger.digest(), "content hash")
+
+
+def _efficiency(run: _Run) -> Iterator[str]:
+    found = efficiency([total(stages) for stages in run.spent.values()], run.metrics["per_query"])
+    yield from compared(run.metrics.get("efficiency"), found)
 
 
 # The world around it
 
 
 def _config(run: _Run) -> Iterator[str]:
-    """What the config says that can be told without the dataset and the model."""
-    config, stage, experiment = run.loaded.config, run.stage_identity, run.manifest["experiment"]
-    yield from _unequal("name", run.manifest["name"], config.name)
-    yield from _unequal("depth", stage["depth"], config.first_stage.depth)
-    yield from _unequal("order", stage["order"], config.first_stage.order)
-    if config.first_stage.bm25:
-        yield from _unequal("k1", stage["source"].get("k1"), config.first_stage.bm25.k1)
-        yield from _unequal("b", stage["source"].get("b"), config.first_stage.bm25.b)
-    if run.reranked:
-        yield from _unequal("seed", experiment["seed"], config.seed)
-        recorded, given = manifest.stages(experiment), run.loaded.stages
-        yield from _unequal("stages", len(recorded), len(given))
-        for number, (stage, found, ranker) in enumerate(zip(recorded, given, run.loaded.rankers, strict=False), 1):
-            which = f"stage {number}, " if len(recorded) > 1 else ""
-            yield from _unequal(f"{which}depth", stage.get("depth"), found.depth)
-            for key, value in ranker.identity.items():
-                yield from _unequal(f"{which}ranker {key}", stage["ranker"].get(key), value)
-        fuse, fused = config.fuse, experiment.get("fuse", {})
-        yield from _unequal("fuse.method", fused.get("method"), fuse.method if fuse else None)
-        for key, value in (fuse.parameters if fuse else {}).items():
-            yield from _unequal(f"fuse.{key}", fused.get(key), value)
+    """The experiment of the config, but for what only dataset and model tell: that is as recorded."""
+    config, experiment = run.loaded.config, run.manifest["experiment"]
+    yield from compared(run.manifest["name"], config.name, "name")
+    first_stage = {**run.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
+    if bm25 := config.first_stage.bm25:
+        first_stage["source"] = {**run.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
+    if "first_stage" not in experiment:
+        yield from compared(experiment, first_stage)
+        return
+    recorded: list[Mapping[str, Any]] = [
+        *manifest.stages(experiment),
+        *({"model": {"backend": ""}} for _ in run.loaded.stages),
+    ]
+    stages = [
+        Stage(ranker, Recorded(each["model"]), stage.depth)
+        for ranker, each, stage in zip(run.loaded.rankers, recorded, run.loaded.stages, strict=False)
+    ]
+    fuse = config.fuse
+    fused = {"method": fuse.method, "with": experiment.get("fuse", {}).get("with"), **fuse.parameters} if fuse else None
+    yield from compared(experiment, manifest.experiment(first_stage, stages, fused, config.seed))
 
 
 def _dataset(run: _Run) -> Iterator[str]:
-    recorded = run.stage_identity
-    yield from _unequal("dataset", recorded["dataset"], without_qrels(run.dataset.identity()))
-    chosen = chosen_queries(run.dataset.queries(), run.loaded.config.queries)
-    yield from _unequal("queries", recorded["queries"], contents.queries(chosen))
+    yield from compared(run.first_stage["dataset"], without_qrels(run.dataset.identity()), "dataset")
+    yield from compared(run.first_stage["queries"], contents.queries(dict(run.queries)), "queries")
 
 
 def _qrels(run: _Run) -> Iterator[str]:
-    yield from _unequal("", run.manifest["data"]["qrels"], contents.qrels(run.dataset.qrels()))
+    yield from compared(run.manifest["data"]["qrels"], contents.qrels(run.dataset.qrels()))
 
 
 def _given_run(run: _Run) -> Iterator[str]:
     given = run.loaded.config.first_stage.run
     if given is None or not Path(given).is_file():
         raise InputError(f"no file {given}")
-    yield from _unequal("", run.stage_identity["source"]["run"], file_digest(Path(given), remember=False))
+    yield from compared(run.first_stage["source"]["run"], file_digest(Path(given), remember=False))
 
 
 def _fused(run: _Run) -> Iterator[str]:
-    """Whether the order of `run.trec` is what the reranked one and the other run come to."""
+    """The order that the reranked one and the other run come to."""
     fuse = run.loaded.config.fuse
     if fuse is None:
         yield "the config fuses nothing"
         return
-    recorded = run.manifest["experiment"]["fuse"]["with"]
-    if fuse.other == FIRST_STAGE:
-        yield from _unequal("with", recorded, fuse.other)
-        other = run.scored("first_stage.trec")
-    else:
-        other = fusion.read(fuse, Listener())
-        yield from _unequal("with", recorded, {"run": file_digest(Path(fuse.other), remember=False)})
-    for query, docs in fusion.Partner(fuse, other).joined(run.scored(RERANKED)).items():
-        if run.ranking.get(query) != docs:
+    first_stage = fuse.other == FIRST_STAGE
+    partner = fusion.Partner(fuse, run.scored("first_stage.trec") if first_stage else fusion.read(fuse, Listener()))
+    yield from compared(run.manifest["experiment"]["fuse"]["with"], partner.identity["with"], "with")
+    ranking = run.order("run.trec")
+    for query, docs in partner.joined(run.scored(RERANKED)).items():
+        if ranking.get(query) != docs:
             yield f"query {query} is in another order"
 
 
 def _candidates(run: _Run) -> Iterator[str]:
     """The texts as they were presented, out of the dataset's documents."""
-    if "ir_datasets" in run.stage_identity["dataset"]:
+    if "ir_datasets" in run.first_stage["dataset"]:
         raise InputError("the documents are ir_datasets', which might have to download them")
-    docs = run.dataset.docs()
-    if missing := docs.missing(doc for found in run.first_stage.values() for doc in found):
-        yield f"documents {', '.join(_some(set(missing)))} are not in the dataset"
-        return
-    config, queries = run.loaded.config, run.dataset.queries()
-    if strangers := run.first_stage.keys() - queries.keys():
-        yield f"queries {', '.join(_some(strangers))} are not in the dataset"
-        return
-    for what, recorded, found in _recorded_candidates(run):
-        stage = FirstStage(
-            dataset=run.dataset,
-            queries=queries,
-            run={query: [(doc, 0.0) for doc in run.first_stage[query]] for query in found},
-            docs=docs,
-            identity={},
-            order=config.first_stage.order,
-            seed=config.shuffle_seed,
-        )
-        digest = contents.CandidatesDigest()
-        for _ in digest.passing(stage):
+    docs, queries, hits = run.dataset.docs(), run.dataset.queries(), run.scored("first_stage.trec")
+    if missing := docs.missing(doc for found in hits.values() for doc, _ in found):
+        yield f"documents {_some(missing)} are not in the dataset"
+    elif strangers := hits.keys() - queries.keys():
+        yield f"queries {_some(strangers)} are not in the dataset"
+    else:
+        config, digest = run.loaded.config, contents.CandidatesDigest()
+        order, seed = config.first_stage.order, config.shuffle_seed
+        for _ in digest.passing(FirstStage(run.dataset, queries, hits, docs, {}, order, seed)):
             pass
-        yield from _unequal(what, recorded, digest.hexdigest())
+        yield from compared(run.manifest["data"]["candidates"], digest.hexdigest())
 
 
-def _recorded_candidates(run: _Run) -> Iterator[tuple[str, str, list[str]]]:
-    """The hashes of candidates that were recorded, and the queries of each: all, or those of the shards it is of."""
-    if "merged" not in run.manifest:
-        yield "", run.manifest["data"]["candidates"], list(run.first_stage)
-        return
-    for found in run.manifest["merged"]["shards"]:
-        shard = Shard(found["number"], found["of"])
-        own = [query for query in shard.part(run.queries) if query in run.first_stage]
-        if own:
-            yield f"shard {shard}", found["candidates"], own
-
-
-def _metrics(run: _Run) -> Iterator[str]:
+def _measures(run: _Run) -> Iterator[str]:
     qrels = run.dataset.qrels()
     if qrels is None or contents.qrels(qrels) != run.manifest["data"]["qrels"]:
         raise InputError("the dataset's qrels are not those of the run")
-    config = run.loaded.config
-    queries = list(run.queries)
-    names = evaluate.with_judged(config.evaluate.measures)
-    rankings = run.rankings
-    try:
-        recorded = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
-        means = {order: recorded[order] if order else recorded for order in rankings}
-        written = {order: _flat(found["all"], found["per_query"]) for order, found in means.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        yield f"cannot be read: {reason(error)}"
-        return
-    for order, ranking in rankings.items():
-        found = evaluate.measure(names, qrels, ranking, queries)
-        yield from _moved(f"{order.replace('_', ' ')}, " if order else "", written[order], found)
+    shard = run.manifest.get("shard")
+    queries = list(Shard(**shard).part(run.queries) if shard else run.queries)
+    names = evaluate.with_judged(run.loaded.config.evaluate.measures)
+    files = {"first_stage": "first_stage.trec", "reranked": RERANKED, "": "run.trec"}
+    if "run.trec" not in run.manifest["files"]:
+        files = {"": "first_stage.trec"}
+    recorded, found = {key: value for key, value in run.metrics.items() if key != "efficiency"}, dict[str, Any]()
+    for order, name in files.items():
+        if name in run.manifest["files"]:
+            metrics = evaluate.measure(names, qrels, run.order(name), queries)
+            content = {"all": metrics.mean, "per_query": metrics.per_query}
+            found |= {order: content} if order else content
+    yield from compared(recorded, found)
 
 
-def _efficiency(run: _Run) -> Iterator[str]:
-    """Whether RPP and QPP follow from the measures and the operations that are written."""
-    try:
-        spent = costs.read(run.path / "costs.jsonl")
-    except InputError as error:
-        raise _UnreadableError("costs.jsonl", str(error)) from error
-    try:
-        written = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
-        before, after = _ratios(written.get("efficiency")), _ratios(efficiency(spent, written["per_query"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        yield f"cannot be read: {reason(error)}"
-        return
-    for what in sorted(before.keys() | after.keys()):
-        if not math.isclose(before.get(what, 0.0), after.get(what, 0.0), rel_tol=NEGLIGIBLE):
-            yield f"{what}: {before.get(what)} is written, {after.get(what)} follows from costs and measures"
+def _model_files(stage: int, run: _Run) -> Iterator[str]:
+    model, name = manifest.models(run.manifest)[stage], _model_section(run, stage).get("name", "")
+    for file, recorded in model["files"].items():
+        path: Path | None = Path(name) / file
+        if model["revision"] is not None:
+            import huggingface_hub
 
-
-def _ratios(found: Mapping[str, Any] | None) -> dict[str, float]:
-    """Each figure by its name; none where there is no efficiency."""
-    if found is None:
-        return {}
-    rpp = {f"rpp {name}, {how}": ratio for name, ratios in found["rpp"].items() for how, ratio in ratios.items()}
-    return {"qpp": found["qpp"], **rpp}
-
-
-def _moved(stage: str, recorded: Mapping[str, float], measured: Metrics) -> Iterator[str]:
-    found = _flat(measured.mean, measured.per_query)
-    for what in recorded.keys() | found.keys():
-        before, after = recorded.get(what), found.get(what)
-        if before is None or after is None or not math.isclose(before, after, abs_tol=NEGLIGIBLE):
-            yield f"{stage}{what}: {before} is written, {after} follows from the run"
-
-
-def _flat(all: Mapping[str, float], per_query: Mapping[str, Mapping[str, float]]) -> dict[str, float]:  # noqa: A002 - the file's key
-    """Each mean and each query's value, by what it is of."""
-    means = {f"mean {name}": float(value) for name, value in all.items()}
-    return means | {f"{name} of {q}": float(value) for q, row in per_query.items() for name, value in row.items()}
-
-
-def _model_files(stage: int) -> Callable[[_Run], Iterator[str]]:
-    def differences(run: _Run) -> Iterator[str]:
-        model = manifest.models(run.manifest)[stage]
-        name = _model_section(run, stage).get("name", "")
-        for file, recorded in model["files"].items():
-            path = Path(name) / file if model["revision"] is None else _in_hub_cache(name, model["revision"], file)
-            if path is None or not path.parent.is_dir():
-                raise InputError(f"{name} is not on this machine")
-            if not path.is_file():
-                yield f"{file} is missing"
-            else:
-                yield from _unequal(file, recorded, file_digest(path, remember=False))
-
-    return differences
+            cached = huggingface_hub.try_to_load_from_cache(name, file, revision=model["revision"])
+            path = Path(cached) if isinstance(cached, str) else None
+        if path is None or not path.parent.is_dir():
+            raise InputError(f"{name} is not on this machine")
+        if not path.is_file():
+            yield f"{file} is missing"
+        else:
+            yield from compared(recorded, file_digest(path, remember=False), file)
 
 
 def _model_section(run: _Run, stage: int) -> Mapping[str, Any]:
-    """What the config says of the model of a stage."""
+    """Return what the config says of the model of a stage."""
     stages = run.loaded.stages
     return (stages[stage].model if stage < len(stages) else None) or {}
 
 
-def _in_hub_cache(name: str, commit: str, file: str) -> Path | None:
-    import huggingface_hub
-
-    found = huggingface_hub.try_to_load_from_cache(name, file, revision=commit)
-    return Path(found) if isinstance(found, str) else None
-
-
-def _answers(stage: int) -> Callable[[_Run], Iterator[str]]:
-    def differences(run: _Run) -> Iterator[str]:
-        path = Path(_model_section(run, stage).get("answers", ""))
-        if not path.is_file():
-            raise InputError(f"no file {path}")
-        content = manifest.models(run.manifest)[stage].get("content")
-        if content is None:
-            identity = manifest.stages(run.manifest["experiment"])[stage]["model"]
-            yield from _unequal("sha256", identity["answers"], file_digest(path))
-        else:
-            with closing(Ledger(path, read_only=True)) as ledger:
-                yield from _unequal("content hash", content, ledger.digest())
-
-    return differences
+def _answers(stage: int, run: _Run) -> Iterator[str]:
+    path = Path(_model_section(run, stage).get("answers", ""))
+    if not path.is_file():
+        raise InputError(f"no file {path}")
+    content = manifest.models(run.manifest)[stage].get("content")
+    if content is None:
+        identity = manifest.stages(run.manifest["experiment"])[stage]["model"]
+        yield from compared(identity["answers"], file_digest(path), "sha256")
+    else:
+        with closing(Ledger(path, read_only=True)) as ledger:
+            yield from compared(content, ledger.digest(), "content hash")
 
 
 def _no_index() -> Docs:
     raise InputError("the documents' text is in a Lucene index, which verify does not open")
 
 
-def _unequal(what: str, recorded: object, found: object) -> Iterator[str]:
-    if recorded != found:
-        yield f"{what + ': ' if what else ''}{recorded} is recorded, {found} was found"
-
-
-def _some(names: set[str]) -> list[str]:
-    return sorted(names)[:SHOWN]
+def _some(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)[:SHOWN])

@@ -56,7 +56,12 @@ def with_earlier(costs: Sequence[Cost], earlier: Sequence[Cost]) -> tuple[Cost, 
     if [cost.asks for cost in costs] != [cost.asks for cost in earlier]:
         return tuple(costs)
     return tuple(
-        dataclasses.replace(cost, calls=kept.calls, cached=kept.cached, seconds=kept.seconds)
+        # A merged run does not know the model's shape and price: the shards have counted.
+        dataclasses.replace(
+            kept,
+            flops=kept.flops if cost.flops is None else cost.flops,
+            usd=kept.usd if cost.usd is None else cost.usd,
+        )
         for cost, kept in zip(costs, earlier, strict=True)
     )
 

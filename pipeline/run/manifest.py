@@ -17,8 +17,6 @@ from ...rerankers.prompts.template import Prompt
 from .. import contents
 from ..configs.load import Config
 from ..files import reason
-from ..first_stage.retrieve import FirstStage
-from ..fusion import Partner
 
 NAME = "manifest.json"
 
@@ -137,15 +135,15 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def experiment(
-    first_stage: FirstStage, cascade: Sequence[Stage], fused: Partner | None, seed: int
+    first_stage: Mapping[str, object], cascade: Sequence[Stage], fused: Mapping[str, object] | None, seed: int
 ) -> dict[str, object]:
     """Everything that can change the ranking, and nothing else: `ranker` and `model`, or a cascade's `stages`."""
     stages = [{"ranker": stage.ranker.identity, "model": dict(stage.backend.identity)} for stage in cascade]
     ranked: dict[str, object] = {**stages[0]}
     if is_cascade(cascade):
         ranked = {"stages": [found | {"depth": stage.depth} for found, stage in zip(stages, cascade, strict=True)]}
-    fusion = {"fuse": fused.identity} if fused else {}
-    return {"first_stage": first_stage.identity, **ranked, **fusion, "seed": seed}
+    fusion = {"fuse": fused} if fused else {}
+    return {"first_stage": first_stage, **ranked, **fusion, "seed": seed}
 
 
 def is_cascade(stages: Sequence[Stage]) -> bool:

@@ -105,19 +105,37 @@ class TextReplay(Backend):
             )
 
 
-class LedgerReplay(Backend):
-    """Answers from the ledger of an earlier run, as the model that wrote it, or as the chosen one of several."""
+class Recorded(Backend):
+    """A model by what was recorded of it: it has answered, and answers no more."""
 
     recorded = True
 
-    def __init__(self, path: Path, of: Mapping[str, object] | None = None) -> None:
+    def __init__(self, identity: Mapping[str, object], details: Mapping[str, object] | None = None) -> None:
         super().__init__()
+        self.identity = identity
+        self._details = details or {}
+        self.simulated = identity["backend"] == "simulated"
+        self.architecture = "encoder_decoder" if identity.get("architecture") == "encoder_decoder" else "decoder_only"
+
+    @property
+    def details(self) -> Mapping[str, object]:
+        """Return what was recorded beside the identity."""
+        return self._details
+
+    def collect(self) -> Answered:
+        """Raise `InputError` for an ask that no ledger answers."""
+        request = self.take()[0]
+        what = f"no answer for query {request.query.id} about {', '.join(request.ask.docs)} was recorded"
+        raise InputError(f"{what}; use the dataset, ranker and seed of the recording")
+
+
+class LedgerReplay(Recorded):
+    """Answers from the ledger of an earlier run, as the model that wrote it, or as the chosen one of several."""
+
+    def __init__(self, path: Path, of: Mapping[str, object] | None = None) -> None:
         self.path = path
         self.ledger = Ledger(path, read_only=True)
-        self.identity = _chosen(path, self.ledger.models(), of or {})
-        self.simulated = self.identity["backend"] == "simulated"
-        if self.identity.get("architecture") == "encoder_decoder":
-            self.architecture = "encoder_decoder"
+        super().__init__(_chosen(path, self.ledger.models(), of or {}))
 
     @property
     def details(self) -> Mapping[str, object]:

@@ -147,7 +147,6 @@ def test_texts_that_changed_since_are_found_in_a_merged_run(toy: Path, write: Wr
     write("docs.jsonl", (toy / "docs.jsonl").read_text(encoding="utf-8").replace("Bread needs", "Bread wants"))
     found = {check.what: check for check in verification.verify(merged, heard)}["texts of the candidates"]
     assert found.state == "differs"
-    assert "shard 2/2" in found.detail
 
 
 def test_it_can_be_shown_inspected_resumed_and_replayed(toy: Path, heard) -> None:

@@ -201,7 +201,7 @@ def test_another_ranking_has_other_measures(toy: Path, heard) -> None:
     reseal(run_dir, "run.trec")
     found = differing(run_dir, heard)
     assert found.keys() == {"metrics.json"}
-    assert "nDCG@10 of q1: 1.0 is written" in found["metrics.json"]
+    assert "per_query q1 nDCG@10: 1.0 is recorded" in found["metrics.json"]
 
 
 def test_an_edited_measure_is_seen(toy: Path, heard) -> None:
@@ -210,13 +210,13 @@ def test_an_edited_measure_is_seen(toy: Path, heard) -> None:
     metrics["all"]["nDCG@10"] += 0.001
     (run_dir / "metrics.json").write_text(json_text(metrics))
     reseal(run_dir, "metrics.json")
-    assert "mean nDCG@10" in differing(run_dir, heard)["metrics.json"]
+    assert "all nDCG@10: " in differing(run_dir, heard)["metrics.json"]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        (" toy\n", " mine\n", "run.trec:1: the tag is mine, not toy"),
+        (" toy\n", " mine\n", "the tag is mine, not toy"),
         (" 1 4 toy", " 2 4 toy", "rank 2 follows rank 0 of query q1"),
         (" 2 3 toy", " 2 4 toy", "the score 4 of query q1 is not below the one before it"),
     ],

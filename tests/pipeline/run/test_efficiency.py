@@ -61,7 +61,7 @@ def test_a_run_with_a_known_shape_writes_it_and_verify_checks_it(toy: Path, tiny
     assert checks["metrics.json", "efficiency"].detail.startswith("qpp: ")
     Path("run/metrics.json").write_text(json.dumps(written | {"efficiency": {"qpp": "much"}}))
     checks = {(check.file, check.what): check for check in verify(Path("run"), Listener(), alone=True)}
-    assert checks["metrics.json", "efficiency"].detail.startswith("cannot be read")
+    assert checks["metrics.json", "efficiency"].detail.startswith("run/metrics.json: cannot be read")
 
 
 def test_a_run_of_unknown_shape_has_none(toy: Path) -> None:
