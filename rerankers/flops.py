@@ -18,8 +18,7 @@ from .types import Ask
 
 PETA = 1e15
 
-GATED_ACTIVATIONS = {"silu", "swish"}
-"""Activations that decoder-only models use in gated feed-forward networks alone."""
+GATED_ACTIVATIONS = {"silu", "swish"}  # activations that decoder-only models use in gated feed-forward networks alone
 
 
 @dataclass(frozen=True, slots=True)

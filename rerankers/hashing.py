@@ -12,8 +12,7 @@ import platformdirs
 
 from .errors import InputError
 
-LARGE = 16 * 1024 * 1024
-"""Bytes of the smallest file whose hash is remembered."""
+LARGE = 16 * 1024 * 1024  # bytes of the smallest file whose hash is remembered
 
 
 def cache_folder() -> Path:

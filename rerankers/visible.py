@@ -7,8 +7,7 @@ import unicodedata
 STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories to escape: controls, formats (bidirectional, zero width, tags), surrogates, line separators."""
 
-JOINERS = "\u200c\u200d"
-"""Formats that Persian, Indic scripts and emoji are written with."""
+JOINERS = "\u200c\u200d"  # formats that Persian, Indic scripts and emoji are written with
 
 
 def visible(text: str, *, keep: str = "") -> str:

@@ -34,14 +34,9 @@ class ModelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    simulated: ClassVar[bool] = False
-    """Answers come from a rule and not from a model."""
-
-    recorded: ClassVar[bool] = False
-    """Answers come from a recording alone."""
-
-    remote: ClassVar[bool] = False
-    """A model elsewhere answers, perhaps for money."""
+    simulated: ClassVar[bool] = False  # answers come from a rule and not from a model
+    recorded: ClassVar[bool] = False  # answers come from a recording alone
+    remote: ClassVar[bool] = False  # a model elsewhere answers, perhaps for money
 
     speed: ClassVar[frozenset[str]] = frozenset()
 
@@ -74,16 +69,13 @@ class Setting:
 class Decoding:
     """How text is generated: greedily at temperature 0."""
 
-    max_new_tokens: int | None
-    """None: as many as it takes to name every passage once."""
+    max_new_tokens: int | None  # None: as many as it takes to name every passage once
 
-    prompt_tokens: int | None = None
-    """Longer prompts are truncated at their end."""
+    prompt_tokens: int | None = None  # longer prompts are truncated at their end
 
     temperature: float = 0.0
     top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    """Stop sequences: left out of the text, but their tokens count as generated."""
+    stop: tuple[str, ...] = ()  # stop sequences: left out of the text, but their tokens count as generated
 
     def before_stop(self, text: str) -> str:
         """Return the text before its first stop sequence."""
@@ -117,8 +109,7 @@ class Request:
     query: Query
     texts: Mapping[str, str]
     terms: RequestSettings
-    key: bytes
-    """Of the answer in the ledger."""
+    key: bytes  # of the answer in the ledger
 
     @property
     def prompt(self) -> Prompt:
@@ -153,20 +144,11 @@ Answered = list[tuple[Request, Reply]]
 class Backend(ABC):
     """Whatever answers requests. A subclass has an `identity` and a `collect`; the rest have defaults."""
 
-    architecture: Architecture = "decoder_only"
-    """Chooses between the two forms of a prompt."""
-
-    simulated: bool = False
-    """Answers come from a rule: ledger keys then hold document ids too."""
-
-    recorded: bool = False
-    """Answers come from a recording alone, and nothing else may answer in its place."""
-
-    remembers: bool = True
-    """Answers are kept in the ledger, and equal asks answered once."""
-
-    group_scores: bool = False
-    """The relevance of a document depends on the query's other candidates."""
+    architecture: Architecture = "decoder_only"  # chooses between the two forms of a prompt
+    simulated: bool = False  # answers come from a rule: ledger keys then hold document ids too
+    recorded: bool = False  # answers come from a recording alone, and nothing else may answer in its place
+    remembers: bool = True  # answers are kept in the ledger, and equal asks answered once
+    group_scores: bool = False  # the relevance of a document depends on the query's other candidates
 
     price: Price | None = None
 

@@ -22,8 +22,7 @@ from ..ledger import Ledger
 from ..marks import PathMark
 from .base import Answered, Backend, ModelOptions, Request, Setting
 
-SHOWN = 16
-"""The characters of a model's values that an error shows: enough of a hash to tell models apart."""
+SHOWN = 16  # the characters of a model's values that an error shows: enough of a hash to tell models apart
 
 
 class Options(ModelOptions):

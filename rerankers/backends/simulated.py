@@ -23,11 +23,8 @@ from ..answers.reading import Reply
 from ..errors import InputError
 from .base import Answered, Backend, Grades, ModelOptions, Request, Setting
 
-SURELY_NOT = -1000.0
-"""The log-probability of the other labels: finite, for JSON."""
-
-TINY = 1e-300
-"""The least probability that has a logarithm."""
+SURELY_NOT = -1000.0  # the log-probability of the other labels: finite, for JSON
+TINY = 1e-300  # the least probability that has a logarithm
 
 
 class Options(ModelOptions):

@@ -20,9 +20,8 @@ from pydantic import Field
 
 from ..errors import BackendError, InputError, R2llmError
 from ..marks import Speed
-from ._local.devices import gpu_details, out_of_memory, slow_in_software
 from ._local.generation import Generator
-from ._local.loading import one_line
+from ._local.loading import gpu_details, one_line, out_of_memory, slow_in_software
 from ._local.passes import Passes, compile_error, compiled
 from ._local.scores import CrossEncoder, first_token_scores, target_scores, whole_label_scores
 from ._local.weights import WeightOptions, Weights
@@ -30,14 +29,9 @@ from ._tokens.batches import Batch, Prepared, planned
 from ._tokens.tokens import Tokens
 from .base import Answered, Backend, Request, RequestSettings, Setting
 
-WINDOW = 512
-"""Waiting requests that are tokenised at once, and batched by length among themselves."""
-
-AHEAD = 1
-"""Batches that wait in the model's queue besides those that it computes."""
-
-WORKERS = 4
-"""The default limit of prompts computed at the same time: a single ask should not be left to one thread."""
+WINDOW = 512  # waiting requests that are tokenised at once, and batched by length among themselves
+AHEAD = 1  # batches that wait in the model's queue besides those that it computes
+WORKERS = 4  # the default limit of prompts computed at the same time: a single ask should not be left to one thread
 
 
 class Options(WeightOptions):
@@ -88,10 +82,10 @@ class Transformers(Backend):
         self.device, self.config = self.weights.device, self.weights.config
         if slow_in_software(self.weights.dtype, self.device):
             logging.getLogger(__name__).warning(
-                "dtype %s: this CPU computes it in software, far slower than float32", str(self.weights.dtype)[6:]
+                "dtype %s: this CPU computes it in software, far slower than float32", self.weights.dtype
             )
         self.architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
-        by_default = self.device.type == "cpu" and self.weights.dtype == torch.float32
+        by_default = self.device.type == "cpu" and self.weights.dtype == "float32"
         self.exact = by_default if options.exact is None else options.exact
         self.compile = options.compile
         self.batch_size = 1 if self.exact else options.batch_size

@@ -19,16 +19,14 @@ from pydantic import Field
 from ..answers.reading import Reply
 from ..errors import InputError
 from ..marks import Speed
-from ._local.devices import device_of, dtype_of, gpu_details
-from ._local.loading import CheckpointOptions, load, locate, tokenizer_digest
+from ._local.loading import CheckpointOptions, device_of, dtype_of, gpu_details, load, locate, tokenizer_digest
 from ._local.scores import scored
 from ._local.vllm_engine import Engine, require, version
 from ._tokens.batches import Prepared
 from ._tokens.tokens import Tokens
 from .base import Answered, Backend, Request, Setting
 
-OPEN = 1024
-"""The most requests in the engine: enough for its batches, and while it computes, the next are tokenised."""
+OPEN = 1024  # the most requests in the engine: enough for its batches, and while it computes, the next are tokenised
 
 
 class Options(CheckpointOptions):
@@ -93,7 +91,7 @@ class Vllm(Backend):
                 "use backend: transformers"
             )
         self.device = device_of("auto")
-        self.dtype = str(dtype_of(options.dtype, self.device)).removeprefix("torch.")
+        self.dtype = dtype_of(options.dtype, self.device)
         self.deterministic = self.device.type == "cpu" if options.deterministic is None else options.deterministic
         self._pending: dict[int, _Pending] = {}
         self._number = 0

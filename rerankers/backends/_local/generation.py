@@ -22,8 +22,7 @@ from .passes import Passes
 if TYPE_CHECKING:
     import torch
 
-SPARE = 8
-"""Tokens searched for a stop sequence besides one for each of its bytes: characters may share tokens."""
+SPARE = 8  # tokens searched for a stop sequence besides one for each of its bytes: characters may share tokens
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Finding and loading models: a folder, or a commit in the hub's cache."""
+"""Finding and loading models, from a folder or a commit in the hub's cache, and the device and format they run in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,9 @@ from ...errors import InputError
 from ...hashing import file_digest
 from ...marks import PathMark
 from .._tokens.chat_templates import TemplateOptions
-from .devices import out_of_memory
+
+if TYPE_CHECKING:
+    import torch
 
 MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
 """The files of a model's folder that decide its answers."""
@@ -54,8 +56,7 @@ class Source:
     identity: str
     arguments: dict[str, Any]
     folder: Path
-    is_folder: bool
-    """Whether the user named the folder; else it is in the hub's cache."""
+    is_folder: bool  # whether the user named the folder; else it is in the hub's cache
 
     @property
     def details(self) -> dict[str, object]:
@@ -98,18 +99,33 @@ def locate(
 
     A model is where one of `files` is. Raises `InputError`, which names the config's `key`, if it is not there.
     """
-    remote_code = {"trust_remote_code": trust_remote_code}
+    import huggingface_hub
+    from huggingface_hub import constants, errors
+
+    arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not any((folder / file).is_file() for file in files):
             kind = "adapter" if files[0] == ADAPTER_CONFIG else "model"
             raise InputError(f"{key}: folder {name} holds no {kind} (no {files[0]})")
-        return Source(str(folder), combined(_digests(folder)), remote_code, folder, is_folder=True)
+        return Source(str(folder), combined(_digests(folder)), arguments, folder, is_folder=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"{key}: no folder {name}")
-    snapshot = _snapshot(name, revision, key, files)
-    commit = snapshot.name
-    return Source(name, f"{name}@{commit}", remote_code | {"revision": commit}, snapshot, is_folder=False)
+    failures: list[Exception] = []
+    for cached, file in ((cached, file) for cached in (True, False) for file in files):
+        try:
+            path = huggingface_hub.hf_hub_download(name, file, revision=revision, local_files_only=cached)
+        except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+            failures.append(error)
+            continue
+        commit = Path(path).parent.name
+        return Source(name, f"{name}@{commit}", arguments | {"revision": commit}, Path(path).parent, is_folder=False)
+    failure = failures[len(files)]  # the hub's own about the first file
+    raise InputError(
+        f"{key}: {name} is neither a folder nor in the hub's cache ({constants.HF_HUB_CACHE}), and the hub "
+        f"did not give it ({one_line(failure)}); download it elsewhere with `hf download {name}` and copy "
+        "the cache, or name a folder"
+    ) from failure
 
 
 def tokenizer_digest(source: Source) -> str:
@@ -128,28 +144,51 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.name: file_digest(path) for path in files}
 
 
-def _snapshot(name: str, revision: str | None, key: str, files: Sequence[str]) -> Path:
-    """Return the folder of the hub's cache that holds one of a commit's files; its name is the commit's."""
-    import huggingface_hub
-    from huggingface_hub import constants, errors
-
-    failure: Exception = OSError()
-    for cached in (True, False):
-        failures: list[Exception] = []
-        for file in files:
-            try:
-                path = huggingface_hub.hf_hub_download(name, file, revision=revision, local_files_only=cached)
-                return Path(path).parent
-            except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-                failures.append(error)
-        failure = failures[0]
-    raise InputError(
-        f"{key}: {name} is neither a folder nor in the hub's cache ({constants.HF_HUB_CACHE}), and the hub "
-        f"did not give it ({one_line(failure)}); download it elsewhere with `hf download {name}` and copy "
-        "the cache, or name a folder"
-    ) from failure
-
-
 def one_line(error: BaseException) -> str:
     """Return the beginning of an error's message, on one line."""
     return " ".join(str(error).split())[:300]
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of that name, `auto`: the GPU if there is one. Raises `InputError` if it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"model.device: {name} is no device; use auto, cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"model.device: {name} asked for, but this machine offers no CUDA device; use auto or cpu")
+    return device
+
+
+def dtype_of(name: str, device: torch.device) -> str:
+    """Return the number format of that name, `auto`: bfloat16 on a GPU, else float32."""
+    return name if name != "auto" else "bfloat16" if device.type == "cuda" else "float32"
+
+
+def gpu_details(device: torch.device) -> dict[str, object]:
+    """Return the GPU's name and the version of CUDA for the manifest; empty for a CPU."""
+    import torch
+
+    return {"gpu": torch.cuda.get_device_name(device), "cuda": torch.version.cuda} if device.type == "cuda" else {}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is full; a CPU's has no type of its own."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def slow_in_software(dtype: str, device: torch.device) -> bool:
+    """Return whether the CPU is known to have no arithmetic for a half-precision format."""
+    import torch
+
+    if device.type != "cpu" or dtype == "float32" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    has = torch.cpu.get_capabilities()
+    kind = "bf16" if dtype == "bfloat16" else "fp16"
+    return bool(has.get("architecture") == "x86_64" and not has.get(f"avx512_{kind}") and not has.get(f"amx_{kind}"))

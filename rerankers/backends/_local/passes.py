@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,14 +14,14 @@ from ...errors import BackendError, InputError
 from .._tokens.batches import Batch, Prepared
 from .._tokens.tokens import Tokens, padded
 from .loading import one_line
-from .positions import first_position, longest_input, start_token
-from .prefixes import Prefixes
 
 if TYPE_CHECKING:
     import torch
 
 FULL = {"full_attention"}
 """The kind of layers that keep the keys and values of all tokens; windows and recurrences keep less."""
+
+CACHE_BYTES = 768 * 2**20  # the size of the cache of prefixes
 
 
 class Passes:
@@ -30,9 +33,7 @@ class Passes:
         self.device = model.device
         self.encoder_decoder = tokens.architecture == "encoder_decoder"
         self.longest = longest_input(model)
-        self.start = start_token(model) if self.encoder_decoder else first_position(model)
-        """An answer's first token (encoder-decoders), or a prompt's first position."""
-
+        self.start = start(model)
         self._accepted = set(inspect.signature(model.forward).parameters)
         self.keeps_rows = not self.encoder_decoder and set(getattr(model.config, "layer_types", None) or FULL) == FULL
         """Whether each prompt has all its keys and values in a row of its own."""
@@ -77,8 +78,7 @@ class Passes:
             [prompt] = batch
             if lengths := self.tokens.shared_prefixes(prompt.request, prompt.ids):
                 self._check_length(prompt)
-                logits: torch.Tensor = self.prefixes.last_logits(prompt.ids, lengths)
-                return logits
+                return self.prefixes.last_logits(prompt.ids, lengths)
         return self._logits(self.inputs(batch), last=1)[:, -1]
 
     def target_logits(self, batch: Batch, targets: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -117,6 +117,105 @@ class Passes:
                 f"query {prompt.request.query.id}: a prompt of {len(prompt.ids)} tokens does not fit the model's "
                 f"{self.longest}; lower ranker.passage_tokens or the documents a prompt"
             )
+
+
+class Prefixes:
+    """A decoder-only model with a cache of prompts' prefixes, the least recently used dropped first.
+
+    The keys and values of a prefix are computed by themselves, whether they are in the cache or not, so that the cache
+    changes no bit of an answer. Several threads may use it.
+    """
+
+    def __init__(self, model: Any, room: int = CACHE_BYTES) -> None:
+        self.model = model
+        self.room = room
+        self._kept: OrderedDict[tuple[int, ...], tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def last_logits(self, ids: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
+        """Return the logits after the last token (one row), with the prefixes of these ascending lengths cached."""
+        cache = None
+        for length in lengths:
+            cache = self._prefix(tuple(ids[:length]), cache)
+        logits: torch.Tensor = self._read(ids[lengths[-1] :], cache)[1]
+        return logits
+
+    def _prefix(self, ids: tuple[int, ...], shorter: Any) -> Any:
+        with self._lock:
+            if ids in self._kept:
+                self._kept.move_to_end(ids)
+                return self._kept[ids][0]
+        # Two threads may read the same prefix: waiting for each other would often cost more.
+        cache, _ = self._read(ids[shorter.get_seq_length() if shorter else 0 :], shorter)
+        size = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
+        with self._lock:
+            self._kept[ids] = cache, size
+            while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > self.room:
+                self._kept.popitem(last=False)
+        return cache
+
+    def _read(self, ids: Sequence[int], prefix: Any) -> tuple[Any, Any]:
+        """Read tokens behind a prefix; return the keys and values of all, and the logits after the last."""
+        import torch
+        from transformers import DynamicCache
+
+        cache: Any = copy.deepcopy(prefix) if prefix else DynamicCache(config=self.model.config)
+        inputs = torch.tensor([list(ids)], device=self.model.device)
+        output = self.model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache, output.logits[:, -1]
+
+
+def longest_of_config(config: Any) -> int | None:
+    """Return the most tokens that a model with this config, or its encoder, reads, or None if there is no end."""
+    import torch
+    import transformers
+
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or getattr(config, "rope_parameters", None):  # no table
+        return limit if isinstance(limit, int) else None
+    try:
+        with torch.device("meta"):
+            return longest_input(transformers.AutoModel.from_config(config))
+    except Exception:  # noqa: BLE001 - code that came with the model, or a kind of model without a body of its own
+        return limit
+
+
+def longest_input(model: Any) -> int | None:
+    """Return the same for a model; its config may count rows of the position table that no token has."""
+    config = model.config.get_text_config(encoder=True) if model.config.is_encoder_decoder else model.config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    sizes = [rows - (0 if padding is None else padding + 1) for rows, padding in _position_tables(model)]
+    return min([*sizes, *([limit] if isinstance(limit, int) and limit > 0 else [])], default=None)
+
+
+def _position_tables(model: Any) -> list[tuple[int, int | None]]:
+    """Return the rows of each position table that reads prompts, and the padding's row."""
+    import torch
+
+    return [
+        (part.num_embeddings - getattr(part, "offset", 0), part.padding_idx)
+        for name, part in model.named_modules()
+        if isinstance(part, torch.nn.Embedding)
+        and ("position" in (last := name.rpartition(".")[2]) or last == "wpe")
+        and not (model.config.is_encoder_decoder and "decoder" in name.split(".")[:-1])
+    ]
+
+
+def start(model: Any) -> int:
+    """Return the start token of an encoder-decoder's answer, or the first position of another model's prompt.
+
+    That is a row of the position table: behind the padding's (RoBERTa), else 0.
+    """
+    if not model.config.is_encoder_decoder:
+        return max((padding + 1 for _, padding in _position_tables(model) if padding is not None), default=0)
+    configs = [model.config, model.generation_config]
+    starts = [getattr(config, "decoder_start_token_id", None) for config in configs]
+    decoder = model.config.get_text_config(decoder=True)
+    starts += [getattr(config, "bos_token_id", None) for config in [decoder, *reversed(configs)]]
+    for token in starts:
+        if isinstance(token, int):
+            return token
+    raise InputError("model.name: its config names no decoder_start_token_id, with which an answer begins; add it")
 
 
 def compiled(model: Any, architecture: str) -> Any:

@@ -23,8 +23,7 @@ T = TypeVar("T")
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
 """Defaults of vLLM's environment variables: stdout is for data, and nothing is sent home."""
 
-LOOK_SECONDS = 5.0
-"""The interval between health checks of the processes."""
+LOOK_SECONDS = 5.0  # the interval between health checks of the processes
 
 GUARD = """
 import os, signal, sys

@@ -1,8 +1,11 @@
-"""The weights of a model: joined with an adapter's, quantised, and laid out on devices."""
+"""The weights of a model: joined with an adapter's (LoRA, by peft), quantised, and laid out on devices."""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import logging
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,24 +14,28 @@ from pydantic import Field
 
 from ...errors import InputError
 from ...marks import PathMark, Speed
-from .adapters import base_of, downloaded, head_labels, joined, need, weight_sizes
-from .devices import device_of, dtype_of
-from .loading import ADAPTER_CONFIG, CheckpointOptions, Source, load, locate, tokenizer_digest
-from .positions import of_config
+from .loading import (
+    ADAPTER_CONFIG,
+    TOKENIZER_FILES,
+    CheckpointOptions,
+    Source,
+    device_of,
+    dtype_of,
+    load,
+    locate,
+    one_line,
+    tokenizer_digest,
+)
+from .passes import longest_of_config
 
 if TYPE_CHECKING:
     import torch
 
-QUANTIZERS = {
-    "bitsandbytes": "bitsandbytes",
-    "torchao": "torchao",
-    "compressed-tensors": "compressed-tensors",
-    "gptq": "gptqmodel optimum",
-    "awq": "gptqmodel",
-    "hqq": "hqq",
-    "quanto": "optimum-quanto",
-}
-"""Packages that transformers needs to load weights, by the method that quantised them."""
+QUANTIZERS = {"gptq": "gptqmodel optimum", "awq": "gptqmodel", "quanto": "optimum-quanto"}
+"""Packages that transformers needs for weights, by the method that quantised them, if not of its name."""
+
+HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classification_head.out_proj.weight")
+"""The names of classification heads, whose rows are labels."""
 
 
 class WeightOptions(CheckpointOptions):
@@ -62,18 +69,18 @@ class Weights:
     @classmethod
     def find(cls, options: WeightOptions) -> Weights:
         """Return the model and its adapter, from disk or the hub. Raises `InputError` if one is not there."""
-        code = options.trust_remote_code
-        model = locate(options.name, options.revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
+        name, revision, code = options.name, options.revision, options.trust_remote_code
+        model = locate(name, revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
         if (model.folder / "config.json").is_file():
             if options.adapter is None:
                 return cls(options, model, None)
             adapter = locate(options.adapter, options.adapter_revision, key="model.adapter", files=[ADAPTER_CONFIG])
-            return cls(options, model, downloaded(adapter))
+            return cls(options, model, _downloaded(adapter))
         if options.adapter is not None:
-            raise InputError(f"model.name: {options.name} is an adapter, not a model; model.adapter adds only one")
-        name, revision = base_of(model)
-        base = locate(name, revision, trust_remote_code=code, key=f"the base model of adapter {options.name}")
-        return cls(options, base, downloaded(model))
+            raise InputError(f"model.name: {name} is an adapter, not a model; model.adapter adds only one")
+        base, revision = _base_of(model)
+        key = f"the base model of adapter {name}"
+        return cls(options, locate(base, revision, trust_remote_code=code, key=key), _downloaded(model))
 
     @cached_property
     def device(self) -> torch.device:
@@ -85,7 +92,7 @@ class Weights:
         return device_of(f"cuda:{first}" if isinstance(first, int) else first)
 
     @cached_property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> str:
         """Return the number format of the computation."""
         return dtype_of(self.options.dtype, self.device)
 
@@ -93,26 +100,17 @@ class Weights:
     def identity(self) -> dict[str, object]:
         """Return what decides the model's answers: its content by hash or commit, and how it was changed."""
         adapter = self.adapter.identity if self.adapter else None
-        changes = {"adapter": adapter, "quantization": self.options.quantization}
-        dtype = str(self.dtype).removeprefix("torch.")
-        identity: dict[str, object] = {"model": self.base.identity, "dtype": dtype}
-        return identity | {name: value for name, value in changes.items() if value}
+        parts = {"model": self.base.identity, "dtype": self.dtype, "adapter": adapter}
+        return {key: part for key, part in (parts | {"quantization": self.options.quantization}).items() if part}
 
     @property
     def details(self) -> dict[str, object]:
         """Return the files by hash, precision and places, for the manifest."""
-        more = {
-            "adapter": self.adapter.details if self.adapter else None,
-            "quantization": self.quantization,
-            "device_map": self.options.device_map,
-        }
-        return {
-            **self.base.details,
-            "tokenizer": tokenizer_digest(self._tokenizer_source),
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "device": str(self.device),
-            **{name: value for name, value in more.items() if value is not None},
-        }
+        adapter = {"adapter": self.adapter.details} if self.adapter else {}
+        more = {"quantization": self.quantization, "device_map": self.options.device_map}
+        tokenizer = {"tokenizer": tokenizer_digest(self._tokenizer_source)}
+        computed = {"dtype": self.dtype, "device": str(self.device), **adapter}
+        return self.base.details | tokenizer | computed | {key: each for key, each in more.items() if each is not None}
 
     @cached_property
     def config(self) -> Any:
@@ -138,8 +136,7 @@ class Weights:
         import transformers
 
         tokenizer = load(transformers.AutoTokenizer, self._tokenizer_source)
-        longest = of_config(self.config)
-        if longest is not None:
+        if (longest := longest_of_config(self.config)) is not None:
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
         return tokenizer
 
@@ -163,19 +160,18 @@ class Weights:
         """Return the model with a classification head. Raises `InputError` as `language_model` does."""
         import transformers
 
-        labels = head_labels(weight_sizes(self.adapter)) if self.adapter else None
-        more = {} if labels is None else {"num_labels": labels}
         kind = transformers.AutoModelForSequenceClassification
-        return self._loaded(kind, "a cross-encoder, with its classification head", **more)
+        return self._loaded(kind, "a cross-encoder, with its classification head", head=True)
 
-    def _loaded(self, kind: Any, wanted: str, **more: Any) -> Any:
-        adapted = set(weight_sizes(self.adapter)) if self.adapter else set[str]()
+    def _loaded(self, kind: Any, wanted: str, *, head: bool = False) -> Any:
+        adapted = _sizes(self.adapter) if self.adapter else {}
+        labels = [adapted[name][0] for name in HEADS if head and name in adapted]
+        more: dict[str, Any] = {"num_labels": labels[0]} if labels else {}
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else it reports rounding at each product
         # Quantised weights stay where they are loaded.
         at_once = {"": str(self.device)} if self.quantization and self.device.type != "cpu" else None
-        places = self.options.device_map or at_once
-        if places is not None:
-            need("accelerate", "model.device_map" if self.options.device_map else "a quantised model on a GPU")
+        if places := self.options.device_map or at_once:
+            _need("accelerate", "model.device_map" if self.options.device_map else "a quantised model on a GPU")
             more["device_map"] = places
         if self.options.quantization:
             more["quantization_config"] = self._quantizer()
@@ -183,30 +179,32 @@ class Weights:
             model, report = load(kind, self.base, dtype=self.dtype, output_loading_info=True, **more)
         except InputError as error:
             raise InputError(f"{error}{self._remedy(error)}") from error.__cause__
-        if missing := sorted(set(report["missing_keys"]) - adapted):
+        if missing := sorted(set(report["missing_keys"]) - adapted.keys()):
             raise InputError(
                 f"model.name: {self.base.name} cannot be loaded: its weights lack {len(missing)} of the parts that "
                 f"its architecture needs, {missing[0]} for one; name {wanted}, or download it anew"
             )
         if self.adapter is not None:
-            model = joined(model, self.adapter, merge=self.quantization is None)
-        return (model if places is not None else model.to(self.device)).eval()
+            model = _joined(model, self.adapter, merge=self.quantization is None)
+        return (model if places else model.to(self.device)).eval()
 
     def _quantizer(self) -> Any:
+        import torch
         import transformers
 
         for package in ("accelerate", "bitsandbytes"):
-            need(package, "model.quantization")
+            _need(package, "model.quantization")
         if self.options.quantization == "bitsandbytes-8bit":
             return transformers.BitsAndBytesConfig(load_in_8bit=True)
+        dtype = getattr(torch, self.dtype)
         return transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=self.dtype
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
 
     def _remedy(self, error: InputError) -> str:
         method, text = _quantizer_of(self.config), str(error)
-        if isinstance(error.__cause__, ImportError) and "pip install" not in text and method in QUANTIZERS:
-            return f"; its weights are quantised ({method}): pip install {QUANTIZERS[method]}"
+        if isinstance(error.__cause__, ImportError) and "pip install" not in text and method:
+            return f"; its weights are quantised ({method}): pip install {QUANTIZERS.get(method, method)}"
         if "out of memory" in text:
             return "; model.device_map: auto spreads it over several GPUs, model.quantization makes it smaller"
         return ""
@@ -219,3 +217,83 @@ def _quantizer_of(config: Any) -> str | None:
         return None
     method = (quantized if isinstance(quantized, dict) else quantized.to_dict()).get("quant_method", "unknown")
     return str(getattr(method, "value", method))
+
+
+def _base_of(adapter: Source) -> tuple[str, str | None]:
+    """Return the name and the revision of the model that an adapter was trained on."""
+    path = adapter.folder / ADAPTER_CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.name: {path} cannot be read: {one_line(error)}") from error
+    names = [config.get(key) if isinstance(config, dict) else None for key in ("base_model_name_or_path", "revision")]
+    name, revision = (each if isinstance(each, str) and each else None for each in names)
+    if name is None:
+        raise InputError(
+            f"model.name: adapter {adapter.name} names no base model; name that, and model.adapter: {adapter.name}"
+        )
+    return name, revision
+
+
+def _downloaded(adapter: Source) -> Source:
+    """Return the adapter with all its files in its folder."""
+    if not adapter.is_folder and not any(adapter.folder.glob("adapter_model.*")):
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        commit, patterns = adapter.arguments["revision"], ["adapter_*", *TOKENIZER_FILES]
+        try:
+            huggingface_hub.snapshot_download(adapter.name, revision=commit, allow_patterns=patterns)
+        except (errors.HfHubHTTPError, OSError) as error:
+            raise InputError(f"adapter {adapter.name}: the hub did not give it ({one_line(error)})") from error
+    return adapter
+
+
+def _sizes(adapter: Source) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of an adapter's weights, by the names that the base model has for them."""
+    _need("peft", "model.adapter")
+    from peft import load_peft_weights
+
+    file = "adapter_model.bin" if (adapter.folder / "adapter_model.bin").is_file() else "adapter_model.safetensors"
+    try:
+        weights = load_peft_weights(str(adapter.folder), "cpu")
+    except Exception as error:
+        raise InputError(f"adapter {adapter.folder}: {file} cannot be read: {one_line(error)}") from error
+    return {
+        name.removeprefix("base_model.model.").replace(".modules_to_save", "").replace(".default", ""): weight.shape
+        for name, weight in weights.items()
+    }
+
+
+def _joined(model: Any, adapter: Source, *, merge: bool) -> Any:
+    """Return the model with the adapter's weights, merged into its own or beside them."""
+    import peft
+
+    try:
+        config = peft.PeftConfig.from_pretrained(str(adapter.folder))
+        if config.is_prompt_learning:
+            raise InputError(
+                f"adapter {adapter.name}: {config.peft_type.value} adds tokens to prompts, and cannot be merged into "
+                "weights; name a LoRA or another adapter of weights"
+            )
+        config.inference_mode = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the base model may have another name than in training
+            wrapped = peft.get_peft_model(model, config)
+            report = wrapped.load_adapter(str(adapter.folder), "default", is_trainable=False)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"adapter {adapter.name} does not fit the model: {one_line(error)}") from error
+    if odd := sorted({*report.missing_keys, *report.unexpected_keys}):
+        raise InputError(
+            f"adapter {adapter.name} does not fit the model: {len(odd)} of its weights have no place there or are "
+            f"missing, {odd[0]} for one; name the base model that it was trained on"
+        )
+    return wrapped.merge_and_unload() if merge else wrapped.base_model.model
+
+
+def _need(package: str, user: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        name = f"'r2llm[{package}]'" if package in ("accelerate", "peft") else package
+        raise InputError(f"{user} needs the package {package}: pip install {name}")

@@ -25,8 +25,7 @@ from ...marks import PathMark
 from ...prompts.template import Message, folded
 from ..base import ModelOptions
 
-TODAY = datetime(2024, 7, 26)
-"""The date for all templates: Llama 3's own default."""
+TODAY = datetime(2024, 7, 26)  # the date for all templates: Llama 3's own default
 
 FORMATS = [f"%{flag}{letter}" for flag in ("-", "") for letter in "aAwdbBmyYHIpMSfjUWcxXzZGuVeFTDR"] + ["%%"]
 """The formats of `strftime`, the longer ones first."""
@@ -38,11 +37,8 @@ CLOCK += "".join(f"|replace('{form}', '{TODAY.strftime(form)}')" for form in FOR
 CONVERSATIONS = [("user",), ("system", "user"), ("system", "user", "assistant", "user"), ("query", "document")]
 """The roles of the sample conversations that are part of a template's digest."""
 
-SAMPLE = "r2llm turn "
-"""The beginning of their turns."""
-
-SECONDS = 20.0
-"""The time limit for rendering them."""
+SAMPLE = "r2llm turn "  # the beginning of their turns
+SECONDS = 20.0  # the time limit for rendering them
 
 
 class TemplateOptions(ModelOptions):

@@ -19,17 +19,10 @@ from ..base import Request
 from .chat_templates import ChatTemplate, TemplateOptions, chat_template
 from .pairs import Pairs
 
-SEAM = "\ue000"
-"""A private-use character, put inside a control token of a text: there the text is tokenised in parts."""
-
-TAIL = 32
-"""The last characters of a prompt that decide how the first token of the answer is written."""
-
-LEAST = 32
-"""The tokens of the shortest prefix that is worth a pass of its own."""
-
-PART = 3
-"""A first passage is a prefix if it is at least one part in so many of the prompt."""
+SEAM = "\ue000"  # a private-use character, put inside a control token of a text: there the text is tokenised in parts
+TAIL = 32  # the last characters of a prompt that decide how the first token of the answer is written
+LEAST = 32  # the tokens of the shortest prefix that is worth a pass of its own
+PART = 3  # a first passage is a prefix if it is at least one part in so many of the prompt
 
 
 class Tokens:

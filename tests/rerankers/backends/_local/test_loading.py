@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.rerankers.backends import transformers as backend_module
-from r2llm.rerankers.backends._local import adapters, weights
+from r2llm.rerankers.backends._local import weights
 from r2llm.rerankers.backends._local.loading import load, locate
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
@@ -184,7 +184,7 @@ def test_a_package_that_is_not_installed_is_named(tiny_llama: Path, lora: Path, 
     find = importlib.util.find_spec
     absent: set[str] = set()
     monkeypatch.setattr(
-        adapters.importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more)
+        weights.importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more)
     )
     wanted = {
         "peft": {"adapter": str(lora)},

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from r2llm.rerankers.backends import transformers as backend_module
-from r2llm.rerankers.backends._local import positions
+from r2llm.rerankers.backends._local import passes
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker, Requests
@@ -45,8 +45,8 @@ def test_the_longest_input_goes_by_the_position_table(kind: str, options: dict[s
     import transformers
 
     config = getattr(transformers, f"{kind}Config")(**options)
-    assert positions.of_config(config) == longest
-    assert positions.longest_input(transformers.AutoModel.from_config(config)) == longest
+    assert passes.longest_of_config(config) == longest
+    assert passes.longest_input(transformers.AutoModel.from_config(config)) == longest
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def test_a_decoder_begins_with_what_its_config_says_or_with_the_beginning_of_a_t
     part = transformers.T5GemmaModuleConfig(**small, bos_token_id=2, eos_token_id=1)
     config = transformers.T5GemmaConfig(encoder=part, decoder=part, vocab_size=2000)
     model = transformers.T5GemmaForConditionalGeneration(config)
-    assert positions.start_token(model) == 2
+    assert passes.start(model) == 2
     model.generation_config.decoder_start_token_id = 7
-    assert positions.start_token(model) == 7
+    assert passes.start(model) == 7
     bart = transformers.BartForConditionalGeneration(transformers.BartConfig(**SEQ2SEQ))
-    assert positions.start_token(bart) == 1
+    assert passes.start(bart) == 1
     unsaid = transformers.BartConfig(**SEQ2SEQ | {"decoder_start_token_id": None, "bos_token_id": None})
     with pytest.raises(InputError, match=r"model\.name: its config names no decoder_start_token_id"):
-        positions.start_token(transformers.BartForConditionalGeneration(unsaid))
+        passes.start(transformers.BartForConditionalGeneration(unsaid))
