@@ -1,4 +1,4 @@
-"""A ranker: a method with its parameters, a prompt, and how answers are scored and read."""
+"""Rankers: a method with its parameters, its prompts, and the options by which asks are put and answers read."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from .prompts.template import Architecture, Prompt, Stops
 from .types import Answer, Ask, AskKind, Candidates, Params, Scoring, Seeded, Steps
 
 RETRIES = 3
-"""How often an unread answer is asked again with `on_unparsed: retry`."""
+"""The most times an unread answer is asked for again with `on_unparsed: retry`."""
 
+STRICT = Reading()
 KEY_BYTES = 16
 """The length of a ledger key: 128 bits of a SHA-256, so that two asks of a billion do not meet in one key."""
 
 
 DIGITS = 9
-"""So many passages can be numbered with one digit, and so one token, each."""
+"""The most passages that can be numbered with one digit, and so one token, each."""
 
 
 class RankerOptions(BaseModel):
@@ -41,17 +42,14 @@ class RankerOptions(BaseModel):
 
     method: str = Field(description="family.algorithm, such as setwise.heapsort")
     prompt: str | None = Field(None, description="a prompt's name or YAML file; the method's own unless given")
-    scoring: Scoring | None = Field(
-        None, description="likelihood: label log-probabilities; generation: text that is read"
-    )
+    scoring: Scoring | None = Field(None, description="likelihood: label log-probabilities; generation: text, read")
     query_tokens: int | None = Field(128, ge=1, description="queries are cut to so many of the model's tokens")
     passage_tokens: int | None = Field(128, ge=1, description="passages are cut to so many of the model's tokens")
     on_unparsed: Literal["keep_order", "retry", "fail"] = Field(
         "keep_order", description="what to do with an answer that cannot be read"
     )
     parse: Literal["strict", "digits"] | None = Field(
-        None,
-        description="strict, or as the older toolkits read answers (by digits, or by the last character)",
+        None, description="strict, or as the older toolkits read answers (by digits, or by the last character)"
     )
     compat: Toolkit | None = Field(None, description=compat.DESCRIPTION)
     lengths: Literal["prompt", "library"] | None = Field(
@@ -73,9 +71,7 @@ class RankerOptions(BaseModel):
     max_new_tokens: int | None = Field(None, ge=1, description="length of a generated answer; the prompt's")
     temperature: float | None = Field(None, ge=0, description="0: the most probable token; the prompt's")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling's share; the prompt's")
-    stop: Stops | None = Field(
-        None, description="texts that end a generated answer, and are not part of it; the prompt's"
-    )
+    stop: Stops | None = Field(None, description="texts that end a generated answer, not part of it; the prompt's")
     passages: Passages | None = Field(
         None, description="split long documents, for a method that scores every document; whole documents unless given"
     )
@@ -83,7 +79,7 @@ class RankerOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Ranker:
-    """Everything about ranking but the model."""
+    """All of a ranking experiment but the model."""
 
     method: catalog.Method
     params: Params
@@ -93,13 +89,13 @@ class Ranker:
 
     scoring: Scoring
     options: RankerOptions
-    _terms: dict[tuple[AskKind, str | None, int, Architecture], RequestSettings] = field(
+    _settings: dict[tuple[AskKind, str | None, int, Architecture], RequestSettings] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
     @classmethod
     def create(cls, options: Mapping[str, Any], seed: int = 0) -> Ranker:
-        """The ranker of a config's `ranker` section; `seed` is the experiment's.
+        """Return the ranker of a config's `ranker` section; `seed` is the experiment's.
 
         Raises `InputError` for an unknown method or prompt, and pydantic's `ValidationError` for a bad parameter.
         """
@@ -108,46 +104,52 @@ class Ranker:
             common["passages"] = {"seed": seed} | common["passages"]
         chosen = RankerOptions.model_validate(common)
         method = catalog.method(chosen.method)
-        own = {key: value for key, value in options.items() if key not in RankerOptions.model_fields}
         defaults: dict[str, object] = {"seed": seed} if issubclass(method.params, Seeded) else {}
         defaults |= compat.parameters(chosen.compat, method.params)
-        params = method.params.model_validate(defaults | own)
+        params = method.params.model_validate(
+            defaults | {key: value for key, value in options.items() if key not in common}
+        )
         scoring = chosen.scoring or params.scoring
         if scoring not in params.scorings:
             raise InputError(f"{method.name} with these parameters needs scoring: {' or '.join(params.scorings)}")
         prompt = prompts.load(chosen.prompt or params.prompt_for(scoring))
         templates = {name: prompts.load(name) for name in params.templates}
+        ranker = cls(method, params, prompt, templates, scoring, chosen)
+        ranker._check()
+        return ranker
+
+    def _check(self) -> None:
+        """Raise `InputError` if the method and its prompts or options do not fit each other."""
+        name, params, prompt = self.method.name, self.params, self.prompt
         needed = [(prompt, kind) for kind in params.asks]
-        needed += [(templates[name], kind) for name, kind in params.templates.items()]
-        for found, kind in needed:
-            if kind not in found.asks:
+        needed += [(self.templates[template], kind) for template, kind in params.templates.items()]
+        for each, kind in needed:
+            if kind not in each.asks:
                 raise InputError(
-                    f"prompt '{found.name}' cannot ask the question of {method.name} ({kind}): "
-                    f"it serves {', '.join(found.asks)}"
+                    f"prompt '{each.name}' cannot ask the question of {name} ({kind}): it serves {', '.join(each.asks)}"
                 )
-            if KINDS[kind].labels == "values" and scoring == "likelihood":
-                found.check_values()
+            if KINDS[kind].labels == "values" and self.scoring == "likelihood":
+                each.check_values()
         if prompt.most_docs is not None and params.most_docs > prompt.most_docs:
             raise InputError(
-                f"{method.name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
+                f"{name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
                 f"{prompt.most_docs}; show fewer at a time or name another prompt"
             )
-        ordered = any(KINDS[kind].several for kind in params.asks)
-        if scoring == "likelihood" and ordered and prompt.labels == "numbers" and params.most_docs > DIGITS:
+        by_label = self.scoring == "likelihood" and any(KINDS[kind].several for kind in params.asks)
+        if by_label and prompt.labels == "numbers" and params.most_docs > DIGITS:
             raise InputError(
                 f"prompt '{prompt.name}' numbers its passages, and numbers of several digits have no token whose "
                 "probability could be read; set scoring: generation or name a prompt with letters, such as setwise"
             )
-        if chosen.passages and not scores_documents(lambda docs: method.run(docs, params)):
+        if self.options.passages and not scores_documents(lambda docs: self.method.run(docs, params)):
             raise InputError(
-                f"{method.name} gives documents no scores, so `passages` cannot rank them by their passages; choose a "
+                f"{name} gives documents no scores, so `passages` cannot rank them by their passages; choose a "
                 "pointwise method, and let this one follow as a stage of its own"
             )
-        return cls(method, params, prompt, templates, scoring, chosen)
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        """What makes its rankings what they are, given the answers: part of the experiment's fingerprint."""
+        """Return everything that can change its rankings, given the answers: part of the experiment's fingerprint."""
         # A prompt is known by its content; a seed that nothing draws on says nothing.
         unsaid = {name for name in type(self.params).model_fields if name.endswith("_prompt")}
         unsaid |= set() if self.params.draws else {"seed"}
@@ -164,42 +166,51 @@ class Ranker:
         return compat.completed(self.options)
 
     def steps(self, candidates: Candidates) -> Steps:
-        """The method at work on one query's candidates, or on their passages."""
+        """Return the method at work on one query's candidates, or on their passages."""
         if self.options.passages is None:
             return self.method.run(candidates, self.params)
         return ranked_by_passages(candidates, self.options.passages, lambda docs: self.method.run(docs, self.params))
 
     def shown(self, candidates: Candidates) -> Candidates:
-        """What the asks about a query's candidates are about: the documents, or their passages."""
+        """Return the documents that are asked about, or their passages."""
         return split(candidates, self.options.passages) if self.options.passages else candidates
 
     def read(self, ask: Ask, reply: Reply, backend: Backend) -> Answer:
-        """The answer that a reply gives to an ask."""
+        """Return the answer that a reply gives to an ask."""
         return read(ask, self.prompt_of(ask), reply, self.reading(ask, backend))
 
     @property
     def prompts(self) -> list[Prompt]:
-        """All prompts that its asks are put with."""
+        """Return all prompts that its asks are put with."""
         return [self.prompt, *self.templates.values()]
 
     def prompt_of(self, ask: Ask) -> Prompt:
-        """The prompt that puts an ask."""
+        """Return the prompt that puts an ask."""
         return self.templates[ask.template] if ask.template else self.prompt
 
-    def terms(self, ask: Ask, attempt: int, architecture: Architecture) -> RequestSettings:
-        """On which terms an ask is put, on the given attempt at it."""
+    def settings(self, ask: Ask, attempt: int, architecture: Architecture) -> RequestSettings:
+        """Return the settings of the requests for asks of this kind and template, on the given attempt."""
         key = (ask.kind, ask.template, attempt, architecture)
-        found = self._terms.get(key)
-        if found is None:
-            found = self._terms[key] = self._make_terms(ask, attempt, architecture)
-        return found
-
-    def _make_terms(self, ask: Ask, attempt: int, architecture: Architecture) -> RequestSettings:
-        options = self._completed
-        return RequestSettings(
-            prompt=self.prompt_of(ask),
+        if key in self._settings:
+            return self._settings[key]
+        prompt, options = self.prompt_of(ask), self._completed
+        form = prompt.answer
+        length, prompt_tokens = getattr(form.max_new_tokens, architecture), None
+        if options.lengths == "library" and prompt.labels == "numbers":
+            length, prompt_tokens = 20, 512 if architecture == "encoder_decoder" else None
+        length = options.max_new_tokens or length
+        temperature = form.temperature if options.temperature is None else options.temperature
+        self._settings[key] = RequestSettings(
+            prompt=prompt,
             scoring=KINDS[ask.kind].scoring or self.scoring,
-            decoding=self._decoding(self.prompt_of(ask), attempt, architecture),
+            decoding=Decoding(
+                max_new_tokens=None if length == "ideal" else length,
+                prompt_tokens=prompt_tokens,
+                # After an unread answer the text is sampled: the most probable one would only come again.
+                temperature=temperature or (1.0 if attempt else 0.0),
+                top_p=form.top_p if options.top_p is None else options.top_p,
+                stop=form.stop if options.stop is None else options.stop,
+            ),
             query_tokens=options.query_tokens,
             passage_tokens=options.passage_tokens,
             attempt=attempt,
@@ -207,27 +218,12 @@ class Ranker:
             special_tokens=options.special_tokens or "once",
             target_start=options.target_start or "text",
         )
-
-    def _decoding(self, prompt: Prompt, attempt: int, architecture: Architecture) -> Decoding:
-        options, form = self._completed, prompt.answer
-        length, prompt_tokens = getattr(form.max_new_tokens, architecture), None
-        if options.lengths == "library" and prompt.labels == "numbers":
-            length, prompt_tokens = 20, 512 if architecture == "encoder_decoder" else None
-        length = options.max_new_tokens or length
-        temperature = form.temperature if options.temperature is None else options.temperature
-        return Decoding(
-            max_new_tokens=None if length == "ideal" else length,
-            prompt_tokens=prompt_tokens,
-            # After an unread answer the text is sampled: the most probable one would only come again.
-            temperature=temperature or (1.0 if attempt else 0.0),
-            top_p=form.top_p if options.top_p is None else options.top_p,
-            stop=form.stop if options.stop is None else options.stop,
-        )
+        return self._settings[key]
 
     def reading(self, ask: Ask, backend: Backend) -> Reading:
-        """How the text of an answer is read."""
+        """Return the rules by which the text of an answer is read."""
         if self._completed.parse != "digits":
-            return Reading()
+            return STRICT
         rule: LabelRule = "whole"
         if not all(len(label) == 1 for label in self.prompt_of(ask).labels):
             rule = "strict"
@@ -238,7 +234,7 @@ class Ranker:
 
 @dataclass
 class Requests:
-    """Turns the asks about one query's candidates into requests.
+    """The requests of one query's asks.
 
     A request's key hashes all that can change the answer: model, prompt, texts, decoding. Texts are hashed whole, with
     the lengths they are cut to, so that a key can be made without a tokenizer.
@@ -247,60 +243,44 @@ class Requests:
     ranker: Ranker
     backend: Backend
     candidates: Candidates
-    _texts: dict[str, str] = field(init=False)
-    _digests: dict[str, bytes] = field(init=False)
-    _begun: dict[RequestSettings, Any] = field(default_factory=dict, init=False)
-    """The hash of what an ask's terms and query are: where the hash of each such ask begins."""
 
     def __post_init__(self) -> None:
         by_id = self.backend.simulated
         docs = self.ranker.shown(self.candidates).docs
         self._texts = {doc.id: doc.text for doc in docs}
         self._digests = {doc.id: _digest(doc.id if by_id else "", doc.text) for doc in docs}
+        self._begun: dict[tuple[AskKind, str | None, int], tuple[RequestSettings, Any]] = {}
 
     def request(self, ask: Ask, attempt: int = 0) -> Request:
-        """The request for an ask, on the given attempt at it."""
-        terms = self.ranker.terms(ask, attempt, self.backend.architecture)
-        return Request(ask, self.candidates.query, self._texts, terms, self._key(ask, terms))
-
-    def derive(self, ask: Ask) -> str:
-        """The note that an ask of kind `derive` names, computed from the texts."""
-        note = catalog.note(ask.template or "")
-        return note(self.candidates.query.text, [self._texts[doc] for doc in ask.docs], **dict(ask.options))
-
-    def _key(self, ask: Ask, terms: RequestSettings) -> bytes:
-        begun = self._begun.get(terms)
-        if begun is None:
-            begun = self._begun[terms] = hashlib.sha256(self._beginning(ask, terms))
+        """Return the request for an ask, on the given attempt."""
+        of_kind = (ask.kind, ask.template, attempt)
+        if of_kind not in self._begun:
+            settings = self.ranker.settings(ask, attempt, self.backend.architecture)
+            self._begun[of_kind] = settings, hashlib.sha256(self._beginning(ask, settings))
+        settings, begun = self._begun[of_kind]
         digest = begun.copy()
         digest.update(b"".join([self._digests[doc] for doc in ask.docs]))
         if ask.kind == "relevance" and self.backend.group_scores:
             digest.update(b"".join(self._digests.values()))
         if ask.limit or ask.notes or ask.signals or ask.labels or ask.sample:
-            more = json.dumps([ask.limit, ask.notes, ask.signals, ask.labels, ask.sample])
-            digest.update(more.encode())
-        found: bytes = digest.digest()[:KEY_BYTES]
-        return found
+            digest.update(json.dumps([ask.limit, ask.notes, ask.signals, ask.labels, ask.sample]).encode())
+        return Request(ask, self.candidates.query, self._texts, settings, digest.digest()[:KEY_BYTES])
 
-    def _beginning(self, ask: Ask, terms: RequestSettings) -> bytes:
+    def derive(self, ask: Ask) -> str:
+        """Return the note that an ask of kind `derive` names, computed from the texts."""
+        note = catalog.note(ask.template or "")
+        return note(self.candidates.query.text, [self._texts[doc] for doc in ask.docs], **dict(ask.options))
+
+    def _beginning(self, ask: Ask, settings: RequestSettings) -> bytes:
         query = self.candidates.query
-        decoding = asdict(terms.decoding)
-        if not terms.decoding.stop:  # a decoding without it has the key that it had before there was one
-            del decoding["stop"]
-        rendering: dict[str, object] = (
-            decoding
-            | {
-                "prompt": terms.prompt.digest,
-                "kind": ask.kind,
-                "scoring": terms.scoring,
-                "query_tokens": terms.query_tokens,
-                "passage_tokens": terms.passage_tokens,
-                "attempt": terms.attempt,
-            }
-            | compat.key(terms)
-        )
+        content = asdict(settings.decoding) | compat.key(settings)
+        if not settings.decoding.stop:  # so that keys made before there was one hold
+            del content["stop"]
+        for name in ("scoring", "query_tokens", "passage_tokens", "attempt"):
+            content[name] = getattr(settings, name)
+        content |= {"prompt": settings.prompt.digest, "kind": ask.kind}
         return _digest(
-            json.dumps([self.backend.identity, rendering], sort_keys=True),
+            json.dumps([self.backend.identity, content], sort_keys=True),
             query.id if self.backend.simulated else "",
             query.text,
         )

@@ -1,6 +1,6 @@
 """The words that all rooms share: queries, candidates, asks, answers, rankings, costs.
 
-A ranking method sees these and nothing else: no text handling, no tokens, no prompts, no models.
+A ranking method sees these and nothing else: no texts, tokens, prompts or models.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 Scoring = Literal["likelihood", "generation"]
-"""How a model answers: by the log-probabilities of the labels at one position, or by text that is read."""
+"""The way a model answers: by the log-probabilities of the labels at one position, or by text that is read."""
 
 AskKind = Literal[
     "score", "relevance", "likelihood", "compare", "choose", "permute", "select", "rate", "write", "derive"
 ]
-"""What is asked of a model: see the constructors below, one for each kind. `derive` alone is not asked of a model."""
+"""The kinds of ask, with a constructor each below and a row each in `asks`. `derive` alone is not asked of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Doc:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What the first stage found for a query: documents in first-stage order, best first, and their scores."""
+    """The documents that the first stage retrieved for a query, best first, and their scores."""
 
     query: Query
     docs: tuple[Doc, ...]
@@ -47,19 +47,19 @@ class Candidates:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Document identifiers in first-stage order."""
+        """Return the document identifiers in first-stage order."""
         return tuple(doc.id for doc in self.docs)
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One prompt's worth of question about some documents of one query.
+    """One prompt's worth of question about documents of one query.
 
     `docs` are identifiers in the order of presentation. `template` names another prompt than the ranker's own.
     `notes` are earlier answers of kind `write` or `derive` that the prompt shows, by name. `signals` are short texts
-    that it shows beside the documents, one each, such as first-stage scores. `labels` says which of the prompt's
-    labels each document gets, by index; the first ones in order unless given. `sample` tells repeats of one ask
-    apart, so that they are not taken for one another. `options` are those of a note that is derived, by name.
+    beside the documents, one each, such as first-stage scores. `labels` are the indices of the prompt's labels that
+    the documents get; empty for the first ones in order. `sample` tells repeats of one ask apart. `options` are those
+    of a note that is derived, by name.
     """
 
     kind: AskKind
@@ -74,47 +74,47 @@ class Ask:
 
 
 def score(doc: str, template: str | None = None, notes: Sequence[tuple[str, str]] = ()) -> Ask:
-    """Ask for the relevance of one document (pointwise). Answered by `Answer.scores[0]`, higher is better."""
+    """Ask for the relevance of one document (pointwise): `Answer.scores[0]`, higher is better."""
     return Ask("score", (doc,), template=template, notes=tuple(notes))
 
 
 def relevance(doc: str) -> Ask:
-    """Ask a cross-encoder for the relevance of one document. Answered by `Answer.scores[0]`, higher is better."""
+    """Ask a cross-encoder for the relevance of one document: `Answer.scores[0]`, higher is better."""
     return Ask("relevance", (doc,))
 
 
 def likelihood(doc: str) -> Ask:
-    """Ask for the log-probability of the query given the document (QLM). Answered by `Answer.scores[0]`."""
+    """Ask for the log-probability of the query given the document (QLM): `Answer.scores[0]`."""
     return Ask("likelihood", (doc,))
 
 
 def compare(first: str, second: str, template: str | None = None) -> Ask:
-    """Ask which of two documents is the more relevant (pairwise). Answered by `Answer.choice`, 0 or 1."""
+    """Ask for the more relevant of two documents (pairwise): `Answer.choice`, 0 or 1."""
     return Ask("compare", (first, second), template=template)
 
 
 def choose(docs: Sequence[str]) -> Ask:
-    """Ask for the most relevant of some documents (setwise). Answered by `Answer.choice`, an index into `docs`."""
+    """Ask for the most relevant of several documents (setwise): `Answer.choice`, an index into `docs`."""
     return Ask("choose", tuple(docs))
 
 
 def permute(docs: Sequence[str], signals: Sequence[str] = ()) -> Ask:
-    """Ask for an order of some documents (listwise). Answered by `Answer.order`, indices into `docs`, best first."""
+    """Ask for an order of documents (listwise): `Answer.order`, indices into `docs`, best first."""
     return Ask("permute", tuple(docs), signals=tuple(signals))
 
 
 def select(docs: Sequence[str], limit: int) -> Ask:
-    """Ask for the `limit` most relevant documents (tournament). Answered by `Answer.order`, `limit` indices."""
+    """Ask for the `limit` most relevant documents (tournament): `Answer.order`, `limit` indices."""
     return Ask("select", tuple(docs), limit=limit)
 
 
 def rate(docs: Sequence[str], template: str | None = None, notes: Sequence[tuple[str, str]] = ()) -> Ask:
-    """Ask for a score for each document of a group. Answered by `Answer.scores`, one a document, -inf where none."""
+    """Ask for a score of each document of a group: `Answer.scores`, -inf for a document without one."""
     return Ask("rate", tuple(docs), template=template, notes=tuple(notes))
 
 
 def write(template: str, docs: Sequence[str] = (), notes: Sequence[tuple[str, str]] = ()) -> Ask:
-    """Ask for a note, such as a query analysis, that later asks can carry. Answered by `Answer.note`."""
+    """Ask for a note that later asks can carry, such as a query analysis: `Answer.note`."""
     return Ask("write", tuple(docs), template=template, notes=tuple(notes))
 
 
@@ -125,14 +125,13 @@ def derive(note: str, docs: Sequence[str], options: Sequence[tuple[str, float | 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A model's answer to an ask, read.
+    """The answer to an ask, as read.
 
-    The field that holds the value depends on the ask's kind. Where `parsed` is false the model's text could not be
-    read, and the value is the neutral one: the first document, the order as presented, no relevance. `scores` also
-    holds the labels' log-probabilities where `choose`, `compare` and `permute` were answered by likelihood. `peak` is
-    the log-probability of the label that means the most relevance, over the whole vocabulary, where a `score` was
-    answered by likelihood; else it is that score. `form` names how the text was read, or why it was not; `outside` is
-    the index, among the prompt's labels, of one that an older toolkit's rule reads and that no document shown has.
+    The field that holds the value depends on the ask's kind. If `parsed` is false the text could not be read, and the
+    value is the neutral one: the first document, the order as presented, no relevance. By likelihood, `scores` also
+    holds the labels' log-probabilities for `choose`, `compare` and `permute`, and `peak` is that of the label that
+    means the most relevance, over the whole vocabulary; for text it is the score. `form` names how the text was read,
+    or why it was not; `outside` is the index of a label that an older toolkit's rule reads and no document shown has.
     """
 
     choice: int = 0
@@ -150,10 +149,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Document identifiers, best first: a permutation of the candidates.
-
-    `scores` are theirs, in the same order, where the method gives every document one.
-    """
+    """Document identifiers, best first: a permutation of the candidates, with scores if the method scores all."""
 
     docs: tuple[str, ...]
     scores: tuple[float, ...] | None = None
@@ -173,38 +169,38 @@ class Params(BaseModel):
     """The kinds of ask that the ranker's prompt must serve."""
 
     prompt: ClassVar[str]
-    """The prompt that is used unless the config names another."""
+    """The prompt unless the config names another."""
 
     scoring: ClassVar[Scoring] = "likelihood"
-    """The scoring that is used unless the config names another."""
+    """The scoring unless the config names another."""
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return 1
 
     @property
     def scorings(self) -> tuple[Scoring, ...]:
-        """The scorings that it can work with."""
+        """Return the scorings that it can work with."""
         return ("likelihood", "generation")
 
     @property
     def templates(self) -> Mapping[str, AskKind]:
-        """The prompts that its asks name as `template`, besides the ranker's own, and the kind each one serves."""
+        """Return the prompts that its asks name as `template`, and the kind each one serves."""
         return {}
 
     @property
     def draws(self) -> bool:
-        """Whether chance has a part in it: only then is the seed part of what it is."""
+        """Return whether it makes random choices; only then is the seed part of its identity."""
         return False
 
     def prompt_for(self, scoring: Scoring) -> str:  # noqa: ARG002
-        """The prompt that is used with a scoring, unless the config names another."""
+        """Return the prompt for a scoring, unless the config names another."""
         return self.prompt
 
 
 def added(default: str, description: str) -> Any:
-    """Return the field of a parameter that came later: at its default it is no part of what a ranker is."""
+    """Return the field of a parameter that came later: at its default it is no part of a ranker's identity."""
     return Field(default, exclude_if=lambda value: value == default, description=description)
 
 
@@ -221,28 +217,28 @@ class Seeded(Params):
 
     @property
     def draws(self) -> bool:
-        """Whether chance has a part in it."""
+        """Return whether it makes random choices."""
         return True
 
     def dice(self, candidates: Candidates) -> random.Random:
-        """Chance for one query: the same in every run of that seed."""
+        """Return the random generator of one query: the same in every run of that seed."""
         return random.Random(f"{self.seed}|{candidates.query.id}")  # noqa: S311
 
 
 def top_then_rest(top: Sequence[str], candidates: Candidates) -> Ranking:
-    """The ranked documents, then all others in first-stage order."""
+    """Return the ranked documents, then all others in first-stage order."""
     ranked = set(top)
     return Ranking((*top, *(doc.id for doc in candidates.docs if doc.id not in ranked)))
 
 
 def by_score(candidates: Candidates, scores: Sequence[float]) -> Ranking:
-    """All documents by descending score; equal scores keep first-stage order."""
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    """Return all documents by descending score; equal scores keep first-stage order."""
+    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
     return Ranking(tuple(candidates.docs[i].id for i in order), tuple(scores[i] for i in order))
 
 
 def minmax(values: Sequence[float], equal: float = 0.5) -> list[float]:
-    """The values moved and scaled to reach from 0 to 1; `equal` each where all are equal."""
+    """Return the values moved and scaled to reach from 0 to 1, or `equal` for each if all are equal."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     return [equal if low == high else (value - low) / (high - low) for value in values]
 
@@ -251,18 +247,18 @@ _Count = TypeVar("_Count", int, float)
 
 
 def plus(total: _Count | None, more: _Count | None) -> _Count | None:
-    """The sum of two counts; unknown (None) where one of them is."""
+    """Return the sum of two counts, or None if one of them is unknown."""
     return None if total is None or more is None else total + more
 
 
 @dataclass(slots=True)
 class Cost:
-    """What ranking one query took.
+    """The cost of ranking one query.
 
     Asks, rounds, comparisons, tokens, unparsed, flops and usd describe the experiment; calls, cached and seconds are
-    sums over its executions. Tokens are null where no tokenizer counted them; seconds where an answer came out of an
-    earlier execution or another run, whose time is not known; flops (`rerankers.flops`) where the model's shape is not
-    known, usd (US dollars) where its price is not, and both where tokens are.
+    sums over its executions. None is unknown: tokens that no tokenizer counted; seconds if an answer came out of an
+    earlier execution or another run; flops (`rerankers.flops`) without the model's shape and usd (US dollars) without
+    its price, and both without tokens.
     """
 
     query_id: str

@@ -15,12 +15,12 @@ from typing import Any
 from ..catalog import nearest
 from ..errors import InputError
 
-Components = Mapping[str, Mapping[str, str | Mapping[str, Any]]]
-"""Component → choice → its text, or its text and the prompt's keys that come with it."""
-
 
 def split(name: str) -> tuple[str, dict[str, str]]:
-    """A prompt's name or path, and the choices that follow it. Raises `InputError` for a component chosen twice."""
+    """Return a prompt's name or path, and the choices that follow it.
+
+    Raises `InputError` if a component is chosen twice.
+    """
     parts = name.split("/")
     chosen = list(itertools.takewhile(lambda part: "=" in part, reversed(parts)))
     choices: dict[str, str] = {}
@@ -33,11 +33,11 @@ def split(name: str) -> tuple[str, dict[str, str]]:
 
 
 def compose(content: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """The plain prompt that the choices make of a file's content; a component not chosen has its first choice.
+    """Return the prompt that the choices make of a file's content, with the first choice of all other components.
 
-    Raises `InputError` for a component or a choice that the file does not offer.
+    Raises `InputError` if the file does not offer a component or a choice.
     """
-    components: Components = content.get("components", {})
+    components: Mapping[str, Mapping[str, Any]] = content.get("components", {})
     texts: dict[str, str] = {}
     prompt = {key: value for key, value in content.items() if key != "components"}
     for component in choices:
@@ -47,27 +47,19 @@ def compose(content: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str,
         choice = choices.get(component, next(iter(offered)))
         if choice not in offered:
             raise InputError(f"component {component} has no choice '{choice}'{nearest(choice, offered)}")
-        found = offered[choice]
-        texts[component] = found if isinstance(found, str) else str(found["text"])
-        prompt |= {} if isinstance(found, str) else {key: value for key, value in found.items() if key != "text"}
-    if components:
+        value = offered[choice] if isinstance(offered[choice], Mapping) else {"text": offered[choice]}
+        texts[component] = str(value["text"])
+        prompt |= {key: other for key, other in value.items() if key != "text"}
+    for component, text in [*texts.items()] * len(texts):  # a component's text may hold others
         prompt["messages"] = [
-            {**message, "content": _filled(message["content"], texts)} for message in prompt["messages"]
+            {**message, "content": message["content"].replace(f"{{{component}}}", text)}
+            for message in prompt["messages"]
         ]
     return prompt
 
 
 def variations(name: str, content: Mapping[str, Any]) -> Iterator[str]:
-    """The names of all prompts that a file can make: one choice of each component that has several."""
-    offered: Components = content.get("components", {})
-    components = {component: choices for component, choices in offered.items() if len(choices) > 1}
+    """Yield the names of all prompts that a file can make: one choice of each component that has several."""
+    components = {part: choices for part, choices in content.get("components", {}).items() if len(choices) > 1}
     for choices in itertools.product(*components.values()):
         yield "/".join([name, *(f"{part}={choice}" for part, choice in zip(components, choices, strict=True))])
-
-
-def _filled(text: str, texts: Mapping[str, str]) -> str:
-    """The text with every component in its place; a component's text may hold others."""
-    for _ in texts:
-        for component, words in texts.items():
-            text = text.replace(f"{{{component}}}", words)
-    return text

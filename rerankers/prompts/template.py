@@ -1,7 +1,7 @@
-"""Prompts: what a YAML file says, and how it is filled in with a query and passages.
+"""Prompts: YAML files, filled in with a query and passages.
 
-A passage is data. Templates are filled in one pass, so that braces in a passage stay braces; that a text cannot turn
-into a control token is the business of whoever tokenises it.
+A passage is data. Templates are filled in one pass, so that braces in a passage stay braces; whoever tokenises a text
+keeps it from turning into a control token.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ Architecture = Literal["encoder_decoder", "decoder_only"]
 
 FIELDS = {"query", "num", "limit", "names", "passages"}
 PASSAGE_FIELDS = {"label", "text", "signal"}
-
-
 BRACKETED_NUMBER = re.compile(r"\[(\d+)\]")
 
 
@@ -58,33 +56,31 @@ class Message(_Part):
 
 
 class Prefixes(_Part):
-    """What an answer is made to begin with: the decoder's first words, or the start of the assistant's turn."""
+    """The beginning of every answer: the decoder's first words, or those of the assistant's turn."""
 
     encoder_decoder: str = ""
     decoder_only: str = ""
 
 
 Length = Annotated[int, Field(ge=1)] | Literal["ideal"]
-"""So many tokens, or just as many as an answer takes that names every passage once."""
+"""A number of tokens, or as many as an answer takes that names every passage once."""
 
-
-def _one_or_more(value: object) -> object:
-    return (value,) if isinstance(value, str) else _as_tuple(value)
-
-
-Stops = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_one_or_more)]
+Stops = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else _as_tuple(value)),
+]
 """Texts that end an answer, or one of them."""
 
 
 class Lengths(_Part):
-    """How many tokens a written answer may have."""
+    """The most tokens of a generated answer."""
 
     encoder_decoder: Length = 16
     decoder_only: Length = 16
 
 
 class AnswerForm(_Part):
-    """What an answer looks like, and how it is generated."""
+    """The form of an answer, and how it is generated."""
 
     prefix: Prefixes = Prefixes()
     max_new_tokens: Lengths = Lengths()
@@ -92,27 +88,25 @@ class AnswerForm(_Part):
     top_p: float = Field(1.0, gt=0, le=1)
 
     stop: Stops = ()
-    """Texts that end a written answer; they are not part of it."""
+    """Texts that end a generated answer; they are not part of it."""
 
     item: str = "[{label}]"
-    """How an answer names one passage of several."""
+    """One passage in an answer that names several."""
 
     joiner: str = " > "
-    """What stands between the passages that an answer names."""
-
     scored: Literal["first_token", "whole"] = "first_token"
-    """Whether a label's log-probability is that of its first token, or the sum over all of them."""
+    """A label's log-probability: that of its first token, or the sum over all of them."""
 
     def naming(self, labels: Sequence[str]) -> str:
-        """An answer that names those labels."""
+        """Return an answer that names those labels."""
         return self.joiner.join(self.item.format(label=label) for label in labels)
 
 
 class Prompt(_Part):
-    """A prompt: the kinds of ask it serves, its wording, its labels, and what an answer looks like.
+    """A prompt: the kinds of ask it serves, its wording, its labels, and the form of an answer.
 
-    `labels` are given to the passages in order of presentation or, where they are a mapping, are the possible answers
-    about one passage, with the relevance each one means. `numbers` are labels 1, 2, 3 … without end.
+    `labels` are given to the passages in order of presentation or, as a mapping, are the possible answers about one
+    passage, with the relevance each one means. `numbers` are labels 1, 2, 3 … without end.
     """
 
     name: str
@@ -120,20 +114,19 @@ class Prompt(_Part):
     asks: Annotated[tuple[AskKind, ...], BeforeValidator(_as_tuple)]
     messages: Annotated[tuple[Message, ...], BeforeValidator(_as_tuple)]
     text: str | None = None
-    """The form for encoder-decoder models and `chat_template: none`, where it differs from the messages, one after the
-    other."""
+    """The form for encoder-decoder models and `chat_template: none`; the messages, one after the other, if None."""
 
     notes: dict[str, Literal["cut", "whole"]] = {}
     """The notes that it shows, as further fields: cut to the length of a passage, or whole."""
 
     target: str | None = None
-    """What the model is to continue with, where the answer is the log-probability of a given text."""
+    """The text whose log-probability is the answer."""
 
     words: int | None = Field(None, ge=1)
-    """How many of a passage's words are shown, with single blanks between them."""
+    """The words of a passage that are shown, with single blanks between them."""
 
     bracketed_numbers: Literal["keep", "round"] = "keep"
-    """What becomes of [3] in a query or passage; round: (3), so that it is not taken for a passage's identifier."""
+    """round: [3] in a query or passage becomes (3), so that it is not taken for a passage's identifier."""
 
     strip: bool = False
     """Whether each turn loses the white space that it begins and ends with."""
@@ -165,13 +158,12 @@ class Prompt(_Part):
 
     @property
     def most_docs(self) -> int | None:
-        """How many passages there are labels for; None where there is no end."""
+        """Return the number of passages that there are labels for, or None if there is no end."""
         return len(self.labels) if isinstance(self.labels, tuple) and self.labels else None
 
     def check_values(self) -> None:
-        """Raise `InputError` where the labels' mean value, which is a score by likelihood, is always the same."""
-        values = set(self.labels.values()) if isinstance(self.labels, dict) else set[float]()
-        if len(values) < 2:
+        """Raise `InputError` if all labels have one value, since then all scores by likelihood are equal."""
+        if not isinstance(self.labels, dict) or len(set(self.labels.values())) < 2:
             raise InputError(
                 f"prompt '{self.name}': its labels have one value, and with scoring: likelihood so have all documents; "
                 "give it labels of several values, such as {'Yes': 1.0, 'No': 0.0}, or set scoring: generation"
@@ -179,24 +171,21 @@ class Prompt(_Part):
 
     @cached_property
     def digest(self) -> str:
-        """A hash of everything but the name, the source and the asks: prompts of one digest read the same."""
-        return hashlib.sha256(
-            self.model_dump_json(exclude={"name", "source", "asks"}, exclude_defaults=True).encode()
-        ).hexdigest()
+        """Return a hash of everything but the name, the source and the asks: prompts of one digest read the same."""
+        content = self.model_dump_json(exclude={"name", "source", "asks"}, exclude_defaults=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def labels_of(self, ask: Ask) -> tuple[str, ...]:
-        """The labels that an ask can be answered with: one a document, in their order, or all of a mapping's."""
-        labels = self._labels(len(ask.docs))
+        """Return the labels that answer an ask: one a document, in their order, or all of a mapping's."""
+        labels = self._first_labels(len(ask.docs))
         return tuple(labels[i] for i in ask.labels) if ask.labels else labels
 
     @cached_property
-    def _labels(self) -> Callable[[int], tuple[str, ...]]:
-        return cache(self._find_labels)
-
-    def _find_labels(self, docs: int) -> tuple[str, ...]:
-        if self.labels == "numbers":
-            return tuple(str(number) for number in range(1, docs + 1))
-        return tuple(self.labels)[: None if isinstance(self.labels, dict) else docs]
+    def _first_labels(self) -> Callable[[int], tuple[str, ...]]:
+        names, all_of = self.labels, isinstance(self.labels, dict)
+        if names == "numbers":
+            return cache(lambda docs: tuple(str(number) for number in range(1, docs + 1)))
+        return cache(lambda docs: tuple(names)[: None if all_of else docs])
 
     def render(
         self,
@@ -206,9 +195,9 @@ class Prompt(_Part):
         form: Architecture = "decoder_only",
         notes: Mapping[str, str] | None = None,
     ) -> tuple[Message, ...]:
-        """The conversation that puts an ask, with its texts cut as they are to be shown; as text for encoder-decoders.
+        """Return the conversation that puts an ask, its texts cut already, in one turn where the prompt has a `text`.
 
-        Raises `InputError` where the ask carries notes other than the prompt's.
+        Raises `InputError` if the ask carries notes other than the prompt's.
         """
         notes = dict(ask.notes) if notes is None else notes
         if set(notes) != set(self.notes):
@@ -219,8 +208,8 @@ class Prompt(_Part):
             passages = [" ".join(text.split()[: self.words]) for text in passages]
         labels = ("",) * len(passages) if isinstance(self.labels, dict) else self.labels_of(ask)
         rows = zip_longest(labels, passages, ask.signals, fillvalue="")
-        each = [{"label": label, "text": text, "signal": signal} for label, text, signal in rows]
-        shown = self.separator.join(self.passage.format(**passage) for passage in each)
+        parts = [{"label": label, "text": text, "signal": signal} for label, text, signal in rows]
+        shown = self.separator.join(self.passage.format(**part) for part in parts)
         whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, **notes}
         whole["names"] = self.answer.naming(labels)
         if form == "encoder_decoder" and self.text is not None:
@@ -228,7 +217,7 @@ class Prompt(_Part):
         turns: list[Message] = []
         for repeated, group in groupby(self.messages, key=lambda message: message.each):
             block = list(group)
-            for fields in each if repeated else [whole]:
+            for fields in parts if repeated else [whole]:
                 turns += [self._turn(turn.role, turn.content.format(**fields)) for turn in block]
         return tuple(turns)
 
@@ -237,7 +226,7 @@ class Prompt(_Part):
 
 
 def folded(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The conversation without system turns: what they say stands before the first user turn, on lines of its own."""
+    """Return the conversation with its system turns put before the first user turn, on lines of their own."""
     system = [message.content for message in messages if message.role == "system"]
     others = [message for message in messages if message.role != "system"]
     first = next((i for i, message in enumerate(others) if message.role == "user"), None)
@@ -248,47 +237,45 @@ def folded(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def load(name: str) -> Prompt:
-    """The prompt of that name, or of the YAML file at that path; `components` says how a name chooses among a file's.
+    """Return the prompt of that name or YAML file; `composition` says how a name chooses among a file's components.
 
-    Raises `InputError` where there is none or where the file is no prompt.
+    Raises `InputError` if there is none or the file is no prompt.
     """
     base, choices = components.split(name)
-    path = _file(base)
-    offered = _content(path)
+    path, content = _read(base)
     try:
-        content = components.compose(offered, choices)
+        content = components.compose(content, choices)
         return Prompt.model_validate({"name": "/".join([path.stem, *name.split("/")[base.count("/") + 1 :]])} | content)
-    except InputError as error:
-        raise InputError(f"prompt {path}: {error}") from error
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"prompt {path}: malformed: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"{part}." for part in first["loc"])[:-1]
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"prompt {path}: {place}{': ' if place else ''}{message}") from error
+        place = ".".join(map(str, first["loc"]))
+        problem = f"{place}{': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
+    except InputError as error:
+        problem = str(error)
+    except (TypeError, KeyError, AttributeError) as error:
+        problem = f"malformed: {' '.join(str(error).split())}"
+    raise InputError(f"prompt {path}: {problem}")
 
 
 def variations(name: str) -> list[str]:
-    """The names of all prompts that the components of a file can make; its own name alone where it has none."""
-    return list(components.variations(name, _content(_file(name))))
+    """Return the names of all prompts that the components of a file make, or its name alone if it has none."""
+    return list(components.variations(name, _read(name)[1]))
 
 
-def _file(name: str) -> Path:
-    return Path(name) if name.endswith((".yaml", ".yml")) else catalog.prompt_file(name)
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """What a prompt's file says. Raises `InputError` where it cannot be read or is no YAML mapping."""
+def _read(name: str) -> tuple[Path, dict[str, Any]]:
+    """Return a prompt's file and its content. Raises `InputError` if it cannot be read or is no YAML mapping."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else catalog.prompt_file(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"prompt {path}: cannot be read: {error}") from error
+    try:
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"prompt {path}: not a YAML mapping: {content!r}")
-    return content
+    return path, content
 
 
 def _check_fields(template: str, known: set[str]) -> None:
