@@ -31,7 +31,7 @@ FRAME = ("qid", "query", "docno", "text", "score", "rank")
 
 @dataclass(frozen=True, slots=True)
 class Reranked:
-    """One query's ranking, best first, and what it cost."""
+    """A query's ranking, best first, and its cost."""
 
     docs: tuple[str, ...]
     cost: Cost
@@ -40,11 +40,11 @@ class Reranked:
 def open_model(
     options: Mapping[str, Any], *, grades: Grades | None = None, seed: int = 0, weights: bool = True
 ) -> Backend:
-    """A model to rank with, several times if need be, from the keys of a config's `model` section.
+    """Return a model to rank with, several times if need be, from the keys of a config's `model` section.
 
-    `grades` (query id → document id → grade) are what an oracle answers from. Without `weights` it renders and counts
-    prompts only, and its device need not be here. Raises `InputError` where the backend
-    is unknown or cannot be opened, or a key is.
+    An oracle answers from `grades` (query id → document id → grade). Without `weights` the model renders and counts
+    prompts only, and its device need not be here. Raises `InputError` if a key is unknown or the backend is or cannot
+    be opened.
     """
     if "backend" not in options:
         raise InputError(f"model: backend is missing; one of {', '.join(catalog.backends())}")
@@ -62,11 +62,11 @@ def rerank(
     *,
     ledger: Path | str | None = None,
 ) -> dict[str, Reranked]:
-    """Rerank each query's candidates.
+    """Return each query's ranking, by query id.
 
     `ranker` and `model` hold the keys of a config's sections of these names; a model may also be one that
     `open_model` opened. With a `ledger`, answers are kept in that file and never asked for twice. Raises `InputError`
-    for an unknown key, a text that is none or a document given twice, and `BackendError` where the model fails.
+    for an unknown key, a text that is none or a document given twice, and `BackendError` if the model fails.
 
     >>> import r2llm
     >>> found = r2llm.rerank(
@@ -82,48 +82,52 @@ def rerank(
         raise InputError("ranker: method is missing, such as setwise.heapsort")
     with _input_errors("ranker", RankerOptions, catalog.method(ranker["method"]).params):
         chosen = Ranker.create(ranker)
-    given = list(_candidates(queries, candidates))
+    of_queries = list(_candidates(queries, candidates))
     backend = open_model(model) if isinstance(model, Mapping) else model
-    book = Ledger(Path(ledger) if ledger is not None else None)
-    with closed_after([backend] if isinstance(model, Mapping) else []), contextlib.closing(book):
-        scheduler = Scheduler(chosen, backend, book)
-        found = {cost.query_id: Reranked(ranking.docs, cost) for ranking, cost in scheduler.rank(iter(given))}
-    return {query_id: found[query_id] for query_id in candidates}
+    answers = Ledger(Path(ledger) if ledger is not None else None)
+    with closed_after([backend] if isinstance(model, Mapping) else []), contextlib.closing(answers):
+        ranked = {
+            cost.query_id: Reranked(each.docs, cost)
+            for each, cost in Scheduler(chosen, backend, answers).rank(of_queries)
+        }
+    return {query_id: ranked[query_id] for query_id in candidates}
 
 
 def rerank_frame(frame: pd.DataFrame, ranker: Mapping[str, Any], model: Mapping[str, Any] | Backend) -> pd.DataFrame:
-    """Rerank a frame of candidates, one a row, as PyTerrier passes them: columns qid, query, docno and text.
+    """Return a frame of candidates, one a row, as PyTerrier passes them, with each query's rows in their new order.
 
-    Each query's rows are taken by descending `score` where there is such a column, in the order given where not.
-    Returns the frame with all its columns, each query's rows in their new order, `rank` from 0 and `score` falling
-    with it. Raises `InputError` where a column is missing.
+    The columns qid, query, docno and text are needed; others are kept. Rows are taken by descending `score` if there is
+    such a column, else in the order given. In the result `rank` counts from 0 and `score` falls with it. Raises
+    `InputError` if a column is missing.
     """
     missing = [column for column in FRAME[:4] if column not in frame.columns]
     if missing:
         raise InputError(f"the frame has no column {', '.join(missing)}; qid, query, docno and text are needed")
-    ordered = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
-    if "score" in ordered.columns:
-        ordered = ordered.sort_values("score", ascending=False, kind="stable")
+    frame = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
+    scored = "score" in frame.columns
+    ordered = frame.sort_values("score", ascending=False, kind="stable") if scored else frame
     groups = {str(qid): rows for qid, rows in ordered.groupby("qid", sort=False)}
     queries = {qid: rows["query"].iloc[0] for qid, rows in groups.items()}
-    columns = ["docno", "text", *(["score"] if "score" in ordered.columns else [])]
+    columns = ["docno", "text", *(["score"] if scored else [])]
     candidates = {qid: list(zip(*(rows[column] for column in columns), strict=True)) for qid, rows in groups.items()}
     ranked = rerank(queries, candidates, ranker, model)
-    place = {(qid, doc): rank for qid, found in ranked.items() for rank, doc in enumerate(found.docs)}
-    ranks = [place[row] for row in zip(ordered["qid"], ordered["docno"], strict=True)]
-    sizes = ordered.groupby("qid")["qid"].transform("size")
-    result = ordered.assign(rank=ranks, score=[float(size - rank) for size, rank in zip(sizes, ranks, strict=True)])
-    order = {qid: number for number, qid in enumerate(dict.fromkeys(frame["qid"].astype(str)))}
-    key = result["qid"].map(order)
-    return result.assign(_query=key).sort_values(["_query", "rank"]).drop(columns="_query").reset_index(drop=True)
+    rank_of = {(qid, doc): rank for qid, each in ranked.items() for rank, doc in enumerate(each.docs)}
+    rows = list(zip(frame["qid"], frame["docno"], strict=True))
+    result = frame.assign(
+        rank=[rank_of[row] for row in rows], score=[float(len(ranked[row[0]].docs) - rank_of[row]) for row in rows]
+    )
+    number = {qid: number for number, qid in enumerate(dict.fromkeys(frame["qid"]))}
+    return result.iloc[sorted(range(len(rows)), key=lambda i: (number[rows[i][0]], rank_of[rows[i]]))].reset_index(
+        drop=True
+    )
 
 
 def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> Iterator[Candidates]:
-    for query_id, found in candidates.items():
+    for query_id, texts in candidates.items():
         if query_id not in queries:
             raise InputError(f"query {query_id} has candidates but no text")
         _check_text(queries[query_id], f"query {query_id}")
-        rows: list[Any] = list(found.items()) if isinstance(found, Mapping) else list(found)
+        rows: list[Any] = list(texts.items()) if isinstance(texts, Mapping) else list(texts)
         for row in rows:
             if isinstance(row, str) or len(row) < 2:
                 raise InputError(f"query {query_id}: a candidate is an id and a text, not {row!r:.100}")
@@ -132,8 +136,7 @@ def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> 
                 raise InputError(f"query {query_id}: document {row[0]}: the score is {row[2]!r:.100}, not a number")
         ids = [str(row[0]) for row in rows]
         if len(set(ids)) < len(ids):
-            twice = next(doc for doc in ids if ids.count(doc) > 1)
-            raise InputError(f"query {query_id}: document {twice} is given twice")
+            raise InputError(f"query {query_id}: document {max(ids, key=ids.count)} is given twice")
         yield Candidates(
             query=Query(query_id, queries[query_id]),
             docs=tuple(Doc(str(row[0]), row[1]) for row in rows),
@@ -148,7 +151,7 @@ def _check_text(text: object, name: str) -> None:
 
 @contextlib.contextmanager
 def _input_errors(section: str, *models: type[BaseModel]) -> Iterator[None]:
-    """Raise `InputError`, with the nearest key of these models, where options of a section are wrong."""
+    """Raise `InputError`, with the nearest key of these models, if options of a section are wrong."""
     try:
         yield
     except ValidationError as error:

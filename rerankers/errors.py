@@ -1,11 +1,11 @@
-"""Everything that can go wrong in a way the user can mend.
+"""Errors that the user can mend.
 
     R2llmError
     ├── InputError     the user's input: a config, a file, a name (exit 2)
     ├── BackendError   a model or server failed to answer (exit 3)
     └── StoppedError   the user stopped it with Ctrl-C (exit 130)
 
-The message of each is one line: what is wrong, where, and what to do about it.
+The message of each is one line: the problem, its place, and the remedy.
 """
 
 from .visible import visible
@@ -21,16 +21,16 @@ class R2llmError(Exception):
 
 
 class InputError(R2llmError):
-    """Something the user gave is wrong."""
+    """A fault in the user's input."""
 
 
 class BackendError(R2llmError):
-    """A backend could not answer; everything answered so far is in the ledger."""
+    """A failure of a backend; everything answered so far is in the ledger."""
 
     exit_code = 3
 
 
 class StoppedError(R2llmError):
-    """The user stopped a run; what is kept and how to go on is the message."""
+    """A run stopped by the user; the message says how to go on."""
 
     exit_code = 130

@@ -1,7 +1,7 @@
-"""Fusion: the order of a ranking and of another run of the same documents become one.
+"""Fusion of a ranking with another run of the same documents.
 
-A document that the other run lacks has no share in it (`rrf`) or its lowest score (`interpolate`). Documents of equal
-fused scores stay in the order of the ranking.
+A document that the other run lacks gets no share from it (`rrf`) or its lowest score (`interpolate`). Documents of
+equal fused scores stay in the order of the ranking.
 """
 
 from __future__ import annotations
@@ -14,32 +14,29 @@ Scored = Sequence[tuple[str, float]]
 """Document ids with their scores, best first."""
 
 RRF_K = 60
-"""What Cormack et al. found to serve many collections."""
+"""The constant of Cormack et al., which served many collections."""
 
 
 def rrf(ranked: Scored, other: Scored, k: int = RRF_K) -> list[str]:
-    """Document ids by the sum of 1 / (k + rank) over both, ranks from 1: reciprocal rank fusion.
+    """Return document ids by the sum of 1 / (k + rank) over both, ranks from 1: reciprocal rank fusion.
 
     Cormack, Clarke, Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods",
     SIGIR 2009.
     """
-    candidates = {doc for doc, _ in ranked}
     shares = {doc: 1 / (k + rank) for rank, (doc, _) in enumerate(ranked, 1)}
-    # A document's rank in the other run is the one it has there: other documents keep their places.
-    for rank, (doc, _) in enumerate(other, 1):
-        if doc in candidates:
+    for rank, (doc, _) in enumerate(other, 1):  # documents that are no candidates keep their places there
+        if doc in shares:
             shares[doc] += 1 / (k + rank)
     return _best_first(ranked, shares)
 
 
 def interpolate(ranked: Scored, other: Scored, alpha: float) -> list[str]:
-    """Document ids by alpha · the other run's score + (1 - alpha) · the ranking's, both scaled to 0 … 1 a query.
+    """Return document ids by alpha · the other run's score + (1 - alpha) · the ranking's.
 
-    The scale is that of the candidates' scores, minimum to maximum; where all are equal, all are 0.
+    Both are scaled so that the candidates' scores reach from 0 to 1; if all are equal, all are 0.
     """
-    candidates = {doc for doc, _ in ranked}
-    theirs = _scaled({doc: score for doc, score in other if doc in candidates})
     ours = _scaled(dict(ranked))
+    theirs = _scaled({doc: score for doc, score in other if doc in ours})
     return _best_first(ranked, {doc: alpha * theirs.get(doc, 0.0) + (1 - alpha) * ours[doc] for doc in ours})
 
 

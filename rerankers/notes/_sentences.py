@@ -1,4 +1,4 @@
-"""Sentences of passages, by a plain rule: NLTK's splitter, which papers use, needs data that do not come with it."""
+"""Sentences by a plain rule: NLTK's splitter, which papers use, needs data that do not come with it."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ END = re.compile("[.!?\u2026][\"'\u201d\u2019\xbb)\\]]* (?![a-z])")
 
 
 def split(text: str) -> Iterator[str]:
-    """The sentences of a text: each ends at . ! ? or … where a blank and no lower-case letter a to z follows."""
+    """Yield the sentences of a text: each ends at . ! ? or … where a blank and no lower-case letter a to z follows."""
     text, start = " ".join(text.split()), 0
     for end in END.finditer(text):
         yield text[start : end.end() - 1]
@@ -17,17 +17,17 @@ def split(text: str) -> Iterator[str]:
 
 
 def gather(passages: Sequence[str], words: int = 3, most: int = 200, enough: int = 128) -> list[str]:
-    """The first sentences of each passage, in order, each text once.
+    """Return the first sentences of each passage, in order, each text once.
 
-    A sentence must have so many `words`, and either those taken of its passage stay within `most` characters with it
-    or they have fewer than `enough` without it. In a script without blanks between words there are none.
+    A sentence must have so many `words`, and those taken of its passage must stay within `most` characters with it or
+    have fewer than `enough` without it. In a script without blanks between words there are none.
     """
-    found: dict[str, None] = {}
+    sentences: dict[str, None] = {}
     for passage in passages:
         length = 0
         for sentence in split(passage):
             fits = length + len(sentence) <= most or length < enough
-            if fits and len(sentence.split()) >= words and sentence not in found:
-                found[sentence] = None
+            if fits and len(sentence.split()) >= words and sentence not in sentences:
+                sentences[sentence] = None
                 length += len(sentence)
-    return list(found)
+    return list(sentences)

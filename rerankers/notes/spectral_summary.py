@@ -31,22 +31,22 @@ def spectral_summary(
     threshold: float = 0.2,
     choice: Literal["cluster", "magnitude"] = "cluster",
 ) -> str:
-    """At most z `sentences` of the passages, in order; `threshold` is θ, the least cosine that links two of them."""
-    found = gather(passages)
-    if len(found) > sentences:
-        fiedler = _fiedler(_links(found, threshold))
+    """Return at most z `sentences` of the passages, in order; `threshold` is θ, the least cosine that links two."""
+    summary = gather(passages)
+    if len(summary) > sentences:
+        fiedler = _fiedler(_links(summary, threshold))
         apart = fiedler > 0
         if choice == "cluster":
-            chosen = np.flatnonzero(apart if 2 * apart.sum() > len(found) else ~apart)
+            chosen = np.flatnonzero(apart if 2 * apart.sum() > len(summary) else ~apart)
         else:
             smallest = apart.sum() < (fiedler < 0).sum()
             chosen = np.argsort(np.abs(fiedler) if smallest else -np.abs(fiedler), kind="stable")
-        found = [found[i] for i in sorted(chosen[:sentences])]
-    return " ".join(found)
+        summary = [summary[i] for i in sorted(chosen[:sentences])]
+    return " ".join(summary)
 
 
 def _links(sentences: Sequence[str], threshold: float) -> NDArray[np.float64]:
-    """The cosines between the sentences, and of each with itself, that reach the threshold; 0 elsewhere."""
+    """Return the cosines between sentences, and of each with itself, that reach the threshold; 0 elsewhere."""
     vectors = TfidfVectorizer(stop_words="english")
     if not any(map(vectors.build_analyzer(), sentences)):  # stop words and signs alone
         return np.zeros((len(sentences), len(sentences)))
@@ -56,7 +56,7 @@ def _links(sentences: Sequence[str], threshold: float) -> NDArray[np.float64]:
 
 
 def _fiedler(links: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The second eigenvector of the normalised Laplacian; of several, and of its two signs, see above."""
+    """Return the second eigenvector of the normalised Laplacian; of several, and of its two signs, see above."""
     degrees = links.sum(axis=1)
     roots = np.sqrt(degrees)
     scale = np.divide(1.0, roots, out=np.zeros_like(roots), where=roots > 0)
