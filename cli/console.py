@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from ..pipeline.progress import Advance, Listener
+from ..pipeline.io.progress import Advance, Listener
 from ..rerankers.errors import InputError
 from ..rerankers.visible import visible
 

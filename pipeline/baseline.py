@@ -14,10 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..rerankers.errors import InputError
-from . import contents
 from .experiment import Outcome
-from .files import json_lines, reason, replacing
-from .run import runfile
+from .io.files import json_lines, reason, replacing
+from .run import contents, runfile
 
 TOP = 10
 """How many documents of each ranking are written down by name; the rest of it only goes into a hash."""

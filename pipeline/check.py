@@ -16,7 +16,7 @@ from .configs import load as configs
 from .configs.load import Expected, Loaded
 from .experiment import Outcome
 from .first_stage.retrieve import chosen_queries, open_dataset
-from .progress import Listener
+from .io.progress import Listener
 
 Figure = float | None
 """A measure or a count; null where it was not taken, as tokens without a tokenizer."""

@@ -18,8 +18,8 @@ from typing import Literal
 from ..rerankers.errors import R2llmError
 from ..rerankers.hashing import cache_folder
 from ..rerankers.types import Query
-from .files import reason
 from .first_stage import java, lucene
+from .io.files import reason
 
 GB = 10**9
 

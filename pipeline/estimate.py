@@ -30,9 +30,9 @@ from ..rerankers.types import Candidates, Cost, plus
 from . import request_sizes, trial
 from .configs.load import Loaded
 from .first_stage.retrieve import FirstStage, retrieve
+from .io.progress import Advance, Listener
 from .judges import OTHER_RULES, Judge, Rule, Stratum, open_rule
 from .preview import open_without_weights
-from .progress import Advance, Listener
 from .request_sizes import Answered, Sizes
 from .trial import UNKNOWN, Figure, Trial
 

@@ -14,7 +14,7 @@ from .configs.load import Loaded
 from .datasets import Dataset
 from .evaluate import Metrics
 from .first_stage import retrieve
-from .progress import Listener
+from .io.progress import Listener
 from .run import manifest, runfile
 from .run.shards import Shard
 

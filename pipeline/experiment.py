@@ -25,21 +25,21 @@ from ..rerankers.ranker import Ranker
 from ..rerankers.scheduler import Source
 from ..rerankers.shared_ledger import SharedLedger
 from ..rerankers.types import Cost, Query
-from . import contents, evaluate, fusion
+from . import evaluate
 from . import shards as merging
 from .configs import load as configs
 from .configs.load import DATASETS, SHIPPED, Config, Expected, Loaded, paths
 from .configs.yaml_files import value_at
 from .evaluate import Metrics, Qrels
-from .files import json_lines
 from .first_stage.retrieve import FirstStage, retrieve
-from .fusion import RERANKED
-from .progress import Listener, Noting
-from .run import costs, environment, ir_metadata, manifest, runfile, unread
+from .io.files import json_lines
+from .io.progress import Listener, Noting
+from .run import contents, costs, environment, fusion, ir_metadata, manifest, runfile, unread
 from .run import read as record
 from .run.efficiency import Efficiency, efficiency
 from .run.executions import Executions, last_change, now
 from .run.folder import RunFolder, check_is_free
+from .run.fusion import RERANKED
 from .run.shards import Shard
 
 LEDGER = "ledger.sqlite"

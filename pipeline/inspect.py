@@ -24,13 +24,13 @@ from ..rerankers.ledger import Ledger
 from ..rerankers.types import Answer, Candidates, Cost, Query
 from .configs import load as configs
 from .configs.load import DataFiles, Loaded
-from .files import json_lines
 from .first_stage.retrieve import open_dataset, retrieve
-from .fusion import RERANKED
+from .io.files import json_lines
+from .io.progress import Listener
 from .preview import Shown, open_without_weights, shown
-from .progress import Listener
 from .run import costs, manifest, runfile
 from .run import read as record
+from .run.fusion import RERANKED
 
 LEDGER = "ledger.sqlite"
 

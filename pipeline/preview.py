@@ -19,7 +19,7 @@ from ..rerankers.types import Answer, Query
 from .configs import load as configs
 from .configs.load import Stage
 from .first_stage.retrieve import retrieve
-from .progress import Listener
+from .io.progress import Listener
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ..rerankers.answers.reading import Reading, Reply, read
 from ..rerankers.backends._tokens.tokens import Tokens
 from ..rerankers.backends.base import Backend, Request
 from ..rerankers.flops import Shape, corrections, of_answer, readings
-from .progress import Advance
+from .io.progress import Advance
 
 
 @dataclass(frozen=True, slots=True)

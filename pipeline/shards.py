@@ -15,11 +15,10 @@ from ..rerankers.backends.replay import Recorded
 from ..rerankers.errors import InputError
 from ..rerankers.ledger import Ledger
 from ..rerankers.types import plus
-from . import contents
 from .configs.load import Loaded
 from .first_stage.retrieve import FirstStage, chosen_queries, dataset_with_index
-from .progress import Listener
-from .run import manifest, runfile
+from .io.progress import Listener
+from .run import contents, manifest, runfile
 from .run.manifest import NAME as MANIFEST
 from .run.shards import Shard, folders
 from .verify import compared, verify

@@ -19,17 +19,17 @@ from ..rerankers.errors import InputError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
 from ..rerankers.types import Cost, Query
-from . import contents, evaluate, fusion
+from . import evaluate
 from .configs import load as configs
 from .configs.load import FIRST_STAGE, Loaded
 from .datasets import Dataset, Docs
-from .files import json_lines, lines
 from .first_stage.retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
-from .fusion import RERANKED
-from .progress import Listener
-from .run import costs, manifest, runfile
+from .io.files import json_lines, lines
+from .io.progress import Listener
+from .run import contents, costs, fusion, manifest, runfile
 from .run import read as record
 from .run.efficiency import efficiency
+from .run.fusion import RERANKED
 from .run.manifest import NAME as MANIFEST
 from .run.shards import Shard
 

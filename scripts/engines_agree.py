@@ -32,7 +32,7 @@ def answer(args: argparse.Namespace) -> None:
     """Rank with each method, and write what was asked, answered and ranked."""
     from r2llm.pipeline.configs import load as config
     from r2llm.pipeline.first_stage.retrieve import retrieve
-    from r2llm.pipeline.progress import Listener
+    from r2llm.pipeline.io.progress import Listener
     from r2llm.rerankers import api
     from r2llm.rerankers.ledger import Ledger
     from r2llm.rerankers.ranker import Ranker

@@ -18,7 +18,7 @@ from statistics import fmean
 from r2llm.pipeline import evaluate
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.first_stage.retrieve import FirstStage, retrieve
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.rerankers import api, catalog
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker

@@ -31,7 +31,7 @@ from ...rerankers.backends.base import ModelOptions
 from ...rerankers.errors import InputError
 from ...rerankers.ranker import Ranker, RankerOptions
 from .. import evaluate
-from ..progress import Listener
+from ..io.progress import Listener
 from . import yaml_files
 from .yaml_files import Document, Key
 

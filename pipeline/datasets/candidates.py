@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...rerankers.types import Query
-from ..files import fault, json_kind
+from ..io.files import fault, json_kind
 from ..run.runfile import Run
 from .base import Docs
 from .corpus import TextStore

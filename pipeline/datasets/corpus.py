@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from ...rerankers.errors import InputError
-from ..files import fault
+from ..io.files import fault
 from .records import Spot, at, document_text, read_docs
 
 _BATCH = 500

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...rerankers.errors import InputError
-from ..files import reason
+from ..io.files import reason
 from ..run.runfile import Run
 from .base import Dataset, takes_queries_from_documents
 from .corpus import KeptDocs

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...rerankers.errors import InputError
 from ...rerankers.hashing import file_digest
 from ...rerankers.types import Query
-from ..files import SUFFIXES
+from ..io.files import SUFFIXES
 from .base import Dataset, Docs, takes_queries_from_documents
 from .corpus import FileDocs
 from .records import Qrels, QueryList, files_of, read_qrels, read_queries

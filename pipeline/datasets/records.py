@@ -16,7 +16,7 @@ from typing import Any
 
 from ...rerankers.errors import InputError
 from ...rerankers.types import Query
-from ..files import SUFFIXES, WHITE, Place, fault, json_kind, json_lines, lines, open_bytes, reason, words
+from ..io.files import SUFFIXES, WHITE, Place, fault, json_kind, json_lines, lines, open_bytes, reason, words
 
 Qrels = dict[str, dict[str, int]]
 """Query identifier to document identifier to grade."""

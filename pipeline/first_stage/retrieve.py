@@ -19,13 +19,13 @@ import filelock
 from ...rerankers.errors import InputError
 from ...rerankers.hashing import cache_folder, file_digest
 from ...rerankers.types import Candidates, Doc, Query
-from .. import contents, datasets
+from .. import datasets
 from ..configs.load import Bm25, CandidateFile, Config, DataFiles, Loaded
 from ..configs.load import Queries as QueryChoice
 from ..datasets import Dataset, Docs
-from ..files import replacing
-from ..progress import Listener
-from ..run import runfile
+from ..io.files import replacing
+from ..io.progress import Listener
+from ..run import contents, runfile
 from ..run.runfile import Run
 from ..run.shards import Shard
 from . import lucene

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...rerankers.accounting import total
 from ...rerankers.types import Cost
-from ..files import fault, json_lines
+from ..io.files import fault, json_lines
 
 Summary = dict[str, dict[str, float | None]]
 """Count → mean, p50, p95 and total, and over how many `queries`: those whose seconds are known; all for every other

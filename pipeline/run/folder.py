@@ -12,7 +12,7 @@ import filelock
 import yaml
 
 from ...rerankers.errors import InputError
-from ..files import replacing
+from ..io.files import replacing
 from . import manifest
 from .shards import folders
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...rerankers.errors import InputError
 from ...rerankers.ledger import Ledger
 from ...rerankers.types import plus
-from ..files import reason, replacing
+from ..io.files import reason, replacing
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from ...rerankers.cascade import Stage
 from ...rerankers.errors import InputError
 from ...rerankers.hashing import file_digest
 from ...rerankers.prompts.template import Prompt
-from .. import contents
 from ..configs.load import Config
-from ..files import reason
+from ..io.files import reason
+from . import contents
 
 NAME = "manifest.json"
 

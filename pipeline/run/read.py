@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ...rerankers.errors import InputError
 from ...rerankers.hashing import file_digest
-from ..files import reason
+from ..io.files import reason
 from . import costs, manifest
 from .costs import Summary
 

@@ -18,7 +18,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 from ...rerankers.errors import InputError
-from ..files import fault, open_bytes, replacing
+from ..io.files import fault, open_bytes, replacing
 
 Run = dict[str, list[tuple[str, float]]]
 """Query identifier to (document identifier, score), best first."""

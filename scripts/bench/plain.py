@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.first_stage.retrieve import retrieve
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import transformers

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.first_stage.retrieve import retrieve
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.rerankers.backends import openai, vllm
 from r2llm.rerankers.backends._tokens.batches import Prepared
 from r2llm.rerankers.backends.base import Backend, Request, Setting

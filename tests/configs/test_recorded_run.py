@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from r2llm.pipeline import check, experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import ledgers
 from r2llm.rerankers.ledger import Ledger
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from r2llm.pipeline import experiment, listing
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 
 
 @pytest.mark.parametrize("name", config.names())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 
 FILES = {
     "docs.jsonl": """\

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from r2llm.pipeline import baseline, check
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.rerankers.errors import InputError
 
 

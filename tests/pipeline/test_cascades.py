@@ -290,7 +290,7 @@ import os, signal, sys
 from pathlib import Path
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.rerankers.ledger import Ledger
 
 keep, batches = Ledger.add, []

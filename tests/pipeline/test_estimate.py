@@ -11,7 +11,7 @@ from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.estimate import COUNTS, Effort, Estimate, estimate
 from r2llm.pipeline.experiment import Outcome
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.rerankers.backends import transformers
 from r2llm.rerankers.errors import InputError
 

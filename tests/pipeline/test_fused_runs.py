@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import experiment, fusion
+from r2llm.pipeline import experiment
 from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.experiment import Outcome
-from r2llm.pipeline.run import runfile
+from r2llm.pipeline.run import fusion, runfile
 from r2llm.pipeline.verify import verify
 from r2llm.rerankers import fusion as formulas
 from r2llm.rerankers.errors import InputError

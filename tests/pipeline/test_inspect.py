@@ -12,7 +12,7 @@ from r2llm.pipeline import experiment
 from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.inspect import Story
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import costs, runfile
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.ledger import Ledger

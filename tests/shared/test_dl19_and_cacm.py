@@ -19,7 +19,7 @@ import pytest
 from r2llm.pipeline import evaluation, experiment
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.evaluation import Source, metrics_of
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.errors import InputError
 

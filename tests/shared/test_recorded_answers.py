@@ -13,7 +13,7 @@ import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.evaluation import Source, metrics_of
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.answers.orders import read_order
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import datasets, files
+from r2llm.pipeline import datasets
 from r2llm.pipeline.datasets import corpus, load
 from r2llm.pipeline.datasets.records import read_docs
+from r2llm.pipeline.io import files
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.types import Query
 

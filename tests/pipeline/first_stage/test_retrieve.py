@@ -244,7 +244,7 @@ def test_what_was_searched_once_is_read_without_java(quickstart: FirstStage) -> 
     program = """
 import sys
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.first_stage.retrieve import retrieve
 first = retrieve(config.load("quickstart.yaml"), Listener())
 assert len(first.run) == 24

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.progress import Listener
+from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import costs
 from r2llm.pipeline.run import read as record
 from r2llm.pipeline.run.efficiency import efficiency

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from r2llm.pipeline import contents
+from r2llm.pipeline.run import contents
 from r2llm.rerankers.types import Query
 
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from ..rerankers.errors import InputError
+from ...rerankers.errors import InputError
 
 Place = int | str
 """Where in a file: a line number from 1, or words such as `item 3` where lines say nothing."""

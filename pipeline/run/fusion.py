@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..rerankers import fusion
-from ..rerankers.errors import InputError
-from ..rerankers.hashing import file_digest
-from ..rerankers.types import Ranking
-from .configs.load import FIRST_STAGE, Config, Fuse
-from .first_stage.retrieve import FirstStage
-from .progress import Listener
-from .run import runfile
-from .run.runfile import Run
+from ...rerankers import fusion
+from ...rerankers.errors import InputError
+from ...rerankers.hashing import file_digest
+from ...rerankers.types import Ranking
+from ..configs.load import FIRST_STAGE, Config, Fuse
+from ..first_stage.retrieve import FirstStage
+from ..io.progress import Listener
+from . import runfile
+from .runfile import Run
 
 RERANKED = "reranked.trec"
 """The file that holds the order before it was fused, with the scores that were fused."""

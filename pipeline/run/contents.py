@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..rerankers.types import Candidates, Query
+from ...rerankers.types import Candidates, Query
 
 
 def digest(value: object) -> str:

@@ -1,0 +1,1 @@
+"""Files as data, and how a long job says what it is doing."""
