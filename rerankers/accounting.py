@@ -13,22 +13,17 @@ from .types import Answer, Ask, AskKind, Cost, plus
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of answers in all stages, whether the backend, the ledger or an equal ask gave them."""
+    """Counts of answers in all stages: `calls` the backend's, `answered` also the ledger's and those of equal asks.
+
+    `forms` counts texts by the form in which they were read, or the reason why not, as `<kind>: <form>`; `unread` only
+    the latter, of which `examples` has the first text each.
+    """
 
     calls: int = 0
-    """Answers of the backend."""
-
     answered: int = 0
-    """All answers."""
-
     forms: Counter[str] = field(default_factory=Counter)
-    """Texts by the form in which they were read, or the reason why not: `<kind>: <form>`."""
-
     unread: Counter[str] = field(default_factory=Counter)
-    """Texts that could not be read, by reason: `<kind>: <form>`."""
-
     examples: dict[str, str] = field(default_factory=dict)
-    """The first unread text for each reason."""
 
     def add(self, kind: AskKind, answer: Answer) -> None:
         """Count an answer to an ask of this kind."""

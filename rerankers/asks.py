@@ -15,28 +15,21 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What asks of one kind have in common."""
+    """The meaning of one kind.
+
+    Generated text is read for `text` (see `answers.reading`); labels' log-probabilities become `scores`, in words the
+    `outcome`. `neutral` returns the fields of an answer that cannot be read. `scoring` is the only one possible, if not
+    both are. A comparison in the papers is what `counted` says: a pair, in either order, a prompt, or nothing. The
+    prompt's `labels` must be a mapping to values, or one a document, or may be either.
+    """
 
     text: Literal["label", "order", "selection", "ratings", "note", "none"]
-    """What generated text is read for: see `answers.reading`."""
-
     neutral: Callable[[Ask], Fields] = lambda ask: {}  # noqa: ARG005
-    """Return the value of an answer that cannot be read, where it is not that of an empty `Answer`."""
-
     scores: Literal["choice", "order", "mean", "number"] | None = None
-    """What labels' log-probabilities become; None where labels are never scored."""
-
     outcome: str = ""
-    """That in words."""
-
     scoring: Scoring | None = None
-    """The only scoring it can be answered with; None for the ranker's."""
-
     counted: Literal["pair", "prompt"] | None = None
-    """What a comparison is in the papers: a pair, in either order, or a prompt; None where none is counted."""
-
     labels: Literal["values", "documents"] | None = None
-    """What the labels of a prompt must be: a mapping to values, or one a document; None where they may be either."""
 
     @property
     def several(self) -> bool:

@@ -45,8 +45,7 @@ class _Job:
     cost: Cost
     started: float
     asks: list[Ask] = field(default_factory=list)
-    answers: list[Answer | None] = field(default_factory=list)
-    missing: int = 0
+    answers: dict[int, Answer] = field(default_factory=dict)
     begun: bool = False
     timed: bool = True
     """Whether no answer came out of an earlier execution, whose time is not known."""
@@ -64,30 +63,24 @@ class _Place:
 
 @dataclass
 class Scheduler:
-    """Ranks queries with one ranker and one backend."""
+    """Ranks queries with one ranker and one backend.
+
+    `sources` are answers of other runs, read before the backend is asked; `shared` is told of new ones. `refusal`
+    returns for a query why no backend may be asked, so that a missing answer is an error. `on_answers` is called with
+    the number of answers whenever there are more. `finished` are the queries that earlier executions of the run
+    finished, all of whose answers the ledger has; None if it is no run's ledger: then whatever it has is cached.
+    """
 
     ranker: Ranker
     backend: Backend
     ledger: Ledger
     pooled: bool = True
     shared: SharedLedger | None = None
-    """Where new answers are published."""
-
     sources: Sequence[Source] = ()
-    """Answers of other runs, read before the backend is asked."""
-
     refusal: Callable[[str], str] | None = None
-    """Returns for a query why no backend may be asked, so that a missing answer is an error; None if one may."""
-
     on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
-    """Called with the number of answers whenever there are more."""
-
     finished: Set[str] | None = None
-    """Queries that earlier executions of the run finished: the ledger has all their answers. None where it is no run's
-    ledger: then whatever it has is cached."""
-
     tally: Tally = field(default_factory=Tally)
-
     _recalled: bool = field(default=False, init=False)
     """Whether the query that runs alone is a finished one."""
     _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
@@ -122,23 +115,19 @@ class Scheduler:
 
     def _advance(self, job: _Job) -> None:
         """Take the method's next rounds until one has to wait for the backend, or the ranking is there."""
-        while job.missing == 0 and job.ranking is None:
-            answers = [answer for answer in job.answers if answer is not None]
+        while len(job.answers) == len(job.asks) and job.ranking is None:
             try:
+                answers = [job.answers[slot] for slot in range(len(job.asks))]
                 job.asks = job.steps.send(answers) if job.begun else next(job.steps)
             except StopIteration as stop:
                 job.ranking = stop.value
                 job.cost.seconds = time.perf_counter() - job.started if job.timed else None
                 return
-            job.begun = True
+            job.begun, job.answers, before = True, {}, job.cost.asks
             job.cost.comparisons += comparisons(job.asks)
-            job.answers = [None] * len(job.asks)
-            job.missing = len(job.asks)
-            before = job.cost.asks
             for slot, ask in enumerate(job.asks):
                 if ask.kind == "derive":
                     job.answers[slot] = Answer(note=job.requests.derive(ask))
-                    job.missing -= 1
                 else:
                     self._pose(job, slot, ask)
             job.cost.rounds += job.cost.asks > before
@@ -172,20 +161,16 @@ class Scheduler:
             return
         replies = self.backend.collect()
         if self.backend.remembers:
-            self._agree()
+            findings = self.backend.findings
+            if findings and findings != self._findings:
+                self.ledger.agree(self.backend.identity, findings)
+                self._findings = findings
             rows = [(request.key, request.query.id, reply) for request, reply in replies]
             self.ledger.add(rows)
             if self.shared:
                 self.shared.add(rows, self.backend.identity, self.backend.findings)
         self.tally.calls += len(replies)
         self._hand_over((request.key, reply) for request, reply in replies)
-
-    def _agree(self) -> None:
-        """Note on what new answers depend besides their keys; see `Ledger.agree`."""
-        findings = self.backend.findings
-        if findings and findings != self._findings:
-            self.ledger.agree(self.backend.identity, findings)
-            self._findings = findings
 
     def _known(self) -> dict[bytes, Reply]:
         """Return the replies to new asks that are there already, and copy those of other runs into the ledger.
@@ -203,9 +188,8 @@ class Scheduler:
                 recalled |= {key: (reply, ELSEWHERE) for key, reply in taken.items()}
         for key, (_, execution) in recalled.items():
             jobs = [place.job for place in self._waiting[key]]
-            if execution != self.ledger.execution:
-                for job in jobs:
-                    job.timed = False
+            for job in jobs:
+                job.timed &= execution == self.ledger.execution
             calls_here = self.finished is not None and execution not in (ELSEWHERE, self.ledger.execution)
             if calls_here and key not in self.ledger.claimed:
                 self.ledger.claimed.add(key)
@@ -247,10 +231,9 @@ class Scheduler:
                 self._pose(job, place.slot, ask, place.attempt + 1)
                 return
         job.answers[place.slot] = answer
-        job.missing -= 1
 
     def _flops(self, ask: Ask, reply: Reply) -> int | None:
-        """Return the operations of a reply, whenever it was given: they follow from what the ledger keeps of it."""
+        """Return the operations of a reply, whenever it was given, or None if they are unknown."""
         if self.backend.shape is None or reply.prompt_tokens is None or reply.completion_tokens is None:
             return None
         times = readings(self.ranker.prompt_of(ask), ask) if reply.scores else 1

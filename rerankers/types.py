@@ -23,7 +23,7 @@ AskKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query (TREC: topic) with its identifier."""
+    """A query (TREC: topic)."""
 
     id: str
     text: str
@@ -31,7 +31,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Doc:
-    """A document or passage with its identifier."""
+    """A document or passage."""
 
     id: str
     text: str
@@ -53,13 +53,12 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One prompt's worth of question about documents of one query.
+    """One prompt's worth of question about documents of one query, which are presented in the order of `docs`.
 
-    `docs` are identifiers in the order of presentation. `template` names another prompt than the ranker's own.
-    `notes` are earlier answers of kind `write` or `derive` that the prompt shows, by name. `signals` are short texts
-    beside the documents, one each, such as first-stage scores. `labels` are the indices of the prompt's labels that
-    the documents get; empty for the first ones in order. `sample` tells repeats of one ask apart. `options` are those
-    of a note that is derived, by name.
+    `template` names another prompt than the ranker's own. `notes` are earlier answers (`write`, `derive`) that the
+    prompt shows, by name; `signals` short texts beside the documents, such as first-stage scores. `labels` are the
+    indices of the documents' labels in the prompt, if not the first ones in order. `sample` tells repeats of one ask
+    apart. `options` are those of a derived note.
     """
 
     kind: AskKind
@@ -125,13 +124,12 @@ def derive(note: str, docs: Sequence[str], options: Sequence[tuple[str, float | 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to an ask, as read.
+    """The answer to an ask, as read, in the field that its kind names.
 
-    The field that holds the value depends on the ask's kind. If `parsed` is false the text could not be read, and the
-    value is the neutral one: the first document, the order as presented, no relevance. By likelihood, `scores` also
-    holds the labels' log-probabilities for `choose`, `compare` and `permute`, and `peak` is that of the label that
-    means the most relevance, over the whole vocabulary; for text it is the score. `form` names how the text was read,
-    or why it was not; `outside` is the index of a label that an older toolkit's rule reads and no document shown has.
+    If `parsed` is false the text could not be read, and the value is the neutral one: the first document, the order as
+    presented, no relevance. `form` names the form of the text or the reason. By likelihood, `scores` also holds the
+    labels' log-probabilities, and `peak` that of the most relevant label, over the whole vocabulary; for text it is the
+    score. `outside` is the index of a label that an older toolkit's rule reads and no document shown has.
     """
 
     choice: int = 0
@@ -156,23 +154,20 @@ class Ranking:
 
 
 Steps = Generator[list[Ask], list[Answer], Ranking]
-"""A ranking method at work on one query: yields rounds of independent asks, receives their answers in the same order,
-returns the ranking."""
+"""A method at work on one query: yields rounds of independent asks, receives their answers, returns a ranking."""
 
 
 class Params(BaseModel):
-    """Parameters of a ranking method: each method file has its own, beside the algorithm that uses them."""
+    """Parameters of a ranking method: each method file has its own, beside the algorithm that uses them.
+
+    `asks` are the kinds that the prompt must serve; `prompt` and `scoring` hold unless the config names others.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     asks: ClassVar[tuple[AskKind, ...]]
-    """The kinds of ask that the ranker's prompt must serve."""
-
     prompt: ClassVar[str]
-    """The prompt unless the config names another."""
-
     scoring: ClassVar[Scoring] = "likelihood"
-    """The scoring unless the config names another."""
 
     @property
     def most_docs(self) -> int:
@@ -253,12 +248,10 @@ def plus(total: _Count | None, more: _Count | None) -> _Count | None:
 
 @dataclass(slots=True)
 class Cost:
-    """The cost of ranking one query.
+    """The cost of ranking one query; usd is US dollars. Calls, cached and seconds are sums over executions.
 
-    Asks, rounds, comparisons, tokens, unparsed, flops and usd describe the experiment; calls, cached and seconds are
-    sums over its executions. None is unknown: tokens that no tokenizer counted; seconds if an answer came out of an
-    earlier execution or another run; flops (`rerankers.flops`) without the model's shape and usd (US dollars) without
-    its price, and both without tokens.
+    None is unknown: tokens that no tokenizer counted; seconds if an answer came out of an earlier execution or another
+    run; flops (`rerankers.flops`) without the model's shape, usd without its price, and both without tokens.
     """
 
     query_id: str

@@ -31,8 +31,7 @@ T = TypeVar("T")
 class Found(Generic[T]):
     """A value with the form that it was read in, or None with the reason.
 
-    Reasons: `empty`, `unfinished_thought`, `no_label` and `ambiguous` (labels), `prose` (no form was recognised) and
-    `out_of_range` (a form was, but it names nothing that was presented).
+    Reasons: `empty`, `unfinished_thought`, `no_label`, `ambiguous`, `prose` (no form), `out_of_range` (no document).
     """
 
     value: T | None
@@ -51,9 +50,7 @@ LEAD_IN = re.compile(
     r"(?P<verb>\s+(?:is|would\s+be|should\s+be)\b)?(?:[\"']?\s*(?P<colon>[:=]))?",
     re.IGNORECASE,
 )
-LONGEST_EXPLANATION = 20_000
-"""Characters: in a longer text, a label that is not all there is is not looked for."""
-
+LONGEST_EXPLANATION = 20_000  # characters: in a longer text, only a label that is all there is is looked for
 LONGEST_LABEL = 200
 
 
@@ -89,12 +86,11 @@ def read_label(text: str, labels: Sequence[str], rule: LabelRule = "strict") -> 
 
     `strict`, in this order: the label is all there is (`label`), but for punctuation and words such as "Passage" or
     "The final answer is:" (`lead_in`); or exactly one label is stated after "Answer:" (`answer`), alone on the first
-    or last line (`own_line`), before a dash or, for words, a comma or the end of a sentence (`explained`), or in a
-    sentence such as "Passage C is the most relevant" (`sentence`). Labels of one letter in prose must be capitals, and
-    after a label a colon explains nothing: that is how passages are quoted.
+    or last line (`own_line`), before a dash or, for words, a comma or the end of a sentence (`explained`; a colon
+    quotes a passage), or in a sentence such as "Passage C is the most relevant" (`sentence`).
 
-    As ielab/llm-rankers at b36517b reads labels of one letter, in the raw text: `last_character` (setwise, T5),
-    `exact` (pairwise, T5) and `whole` (the whole text, in upper case; llama).
+    The other rules are those of ielab/llm-rankers at b36517b for labels of one letter, in the raw text:
+    `last_character` (setwise, T5), `exact` (pairwise, T5) and `whole` (in upper case; llama).
     """
     if rule != "strict":
         stated = text.removeprefix(" ")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .labels import AFTER, LEAD_IN, MARKS, NOUN, Found, indices_of, key, like
 from .ratings import end_of
@@ -25,25 +24,17 @@ RULES: Mapping[OrderRule, str] = {
 }
 
 Joint = Literal["any", "chain", "selection"]
-"""What may stand between labels: any separator; > or = only; any on one line, "..." too, as TourRank writes them.
+"""Separators of labels: any; > or = only; any on one line and "..." too, as TourRank writes them, which ranks nothing."""
 
-In an order "..." joins nothing: "[1] > [2] > ... > [20]" does not rank 20 third.
-"""
-
-LONGEST = 50_000
-"""Characters: of a longer text only the end is read. Two hundred labels take 2,000."""
-
-NEAR = 80
-"""How many characters around a run are looked at to see whether it stands alone."""
-
+LONGEST = 50_000  # characters: of a longer text only the end is read; two hundred labels take 2,000
+NEAR = 80  # characters around a run that are looked at to see whether it stands alone
 BETWEEN = SPACES + MARKS + ",;|=#"
 STRONGER = re.compile("[>=]")
 LIST_NUMBER = re.compile(r"[0-9]{1,4}[.)]")
 CUT_OFF = re.compile(r"(?:\[[A-Za-z0-9 ]{0,12}|\s[0-9]{1,4}[.)]?)\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(NamedTuple):
     """A label in a text, marked by brackets or a noun or bare; `index` is None if no document has it."""
 
     start: int
@@ -52,20 +43,14 @@ class _Item:
     marked: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Labels one after the other, from `start` to `end` in the text, and the valid ones among them, without repeats."""
+class _Run(NamedTuple):
+    """Labels one after the other, and the valid ones among them, without repeats."""
 
     start: int
     end: int
     marked: int
     named: tuple[int, ...]
     form: str
-
-    @classmethod
-    def of(cls, items: Sequence[_Item], form: str) -> _Run:
-        named = tuple(dict.fromkeys(item.index for item in items if item.index is not None))
-        return cls(items[0].start, items[-1].end, sum(item.marked for item in items), named, form)
 
 
 def describe(rule: OrderRule) -> str:
@@ -81,13 +66,11 @@ def describe_selection() -> str:
 def read_order(text: str, labels: Sequence[str], rule: OrderRule = "strict") -> Found[tuple[int, ...]]:
     """Return the indices of the documents in the order that a text gives, best first.
 
-    `strict`: labels one after the other with > between them, in brackets or after "Passage" (`chain`; `mixed_chain`
-    where a bracket was lost, "11] > [12]"); the same bare and on a line of its own (`bare_chain`); marked labels with
-    commas, blanks or new lines between them on lines of their own (`list`), or numbered (`numbered_list`); bare labels
-    that are all there is (`comma_list`); a label that is all there is (`single`). A = counts as >, the order is kept.
-
-    Of several, the one that names the most documents is read: an example quoted from the prompt, "[1] > [2]", is
-    short, and the answer was to name all. Of equally long ones the last: what is said last holds.
+    `strict`: marked labels, in brackets or after "Passage", with > or = between them (`chain`; `mixed_chain` where a
+    bracket was lost, "11] > [12]"); bare ones so on a line of their own (`bare_chain`); marked labels with commas,
+    blanks or new lines between them on lines of their own (`list`), or numbered (`numbered_list`); bare labels
+    (`comma_list`) or one label (`single`) that are all there is. Of several, the one that names the most documents,
+    since an example quoted from the prompt is short; of equally long ones the last.
 
     `digits`: every number anywhere in the raw text, as RankGPT's code reads it; a text without any keeps the order.
     Repeated and out-of-range labels are dropped, missing ones appended in the order presented.
@@ -102,9 +85,8 @@ def read_order(text: str, labels: Sequence[str], rule: OrderRule = "strict") -> 
 def read_selection(text: str, labels: Sequence[str], limit: int) -> Found[tuple[int, ...]]:
     """Return the indices of the `limit` documents that a text selects, in the order named (TourRank, arXiv:2406.11678).
 
-    The last labels that stand on lines of their own count, as in "Document 3, ..., Document 1", or the last chain of
-    marked labels. Repeated and out-of-range labels are dropped; more than `limit` are cut; where fewer are named, the
-    first of the others in the order presented follow (as llm4ranking reads it). Forms as for `read_order`.
+    The last labels on lines of their own count, as in "Document 3, ..., Document 1", or the last chain of marked ones.
+    Where fewer are named, the first of the others follow (as llm4ranking reads it). Forms as for `read_order`.
     """
     return _read(text, tuple(labels), "selection", max(limit, 0), lambda run: (bool(run.named), run.end))
 
@@ -158,6 +140,11 @@ def _items(text: str, labels: tuple[str, ...], indices: Mapping[str, int]) -> li
     return items
 
 
+def _run_of(items: Sequence[_Item], form: str) -> _Run:
+    named = tuple(dict.fromkeys(item.index for item in items if item.index is not None))
+    return _Run(items[0].start, items[-1].end, sum(item.marked for item in items), named, form)
+
+
 def _runs(text: str, items: Sequence[_Item], joint: Joint) -> Iterator[_Run]:
     """Yield the longest runs of labels with nothing between them but separators."""
     run, gaps = list(items[:1]), list[str]()
@@ -192,9 +179,9 @@ def _separates(gap: str, left: _Item, right: _Item, joint: Joint) -> bool:
 
 
 def _run(text: str, items: Sequence[_Item], gaps: Sequence[str]) -> _Run:
-    """Return labels one after the other by their form: `prose` where columns or counting down make it unclear."""
+    """Return a run with its form: `prose` where columns or counting down make it unclear."""
     if not gaps:  # as most labels in long texts, so nothing is looked for in vain
-        return _Run.of(items, "single")
+        return _run_of(items, "single")
     marked = [item for item in items if item.marked]
     numbers = [gap.strip(BETWEEN)[:-1] for gap in gaps if LIST_NUMBER.fullmatch(gap.strip(BETWEEN))]
     if numbers and marked:  # the others are numbers of lines: "1. [14] > 2. [15] > 3"
@@ -211,7 +198,7 @@ def _run(text: str, items: Sequence[_Item], gaps: Sequence[str]) -> _Run:
         form = "prose"  # lines of several labels: the first may be a rank
     else:
         form = "list" if marked else "comma_list"  # "3 = 2" ranks nothing, unless it is all there is
-    return _Run.of(items, form)
+    return _run_of(items, form)
 
 
 def _is_order(text: str, run: _Run, joint: Joint) -> bool:
@@ -264,4 +251,4 @@ def _numbered_lines(text: str, labels: tuple[str, ...], indices: Mapping[str, in
         if int(match[1]) == len(lists[-1]) + 1:
             index = indices.get(key(match[2] or match[3]))
             lists[-1].append(_Item(match.start(), match.end(), index, marked=True))
-    return (_Run.of(items, "numbered_list") for items in lists if len(items) > 1)
+    return (_run_of(items, "numbered_list") for items in lists if len(items) > 1)

@@ -11,9 +11,7 @@ from itertools import zip_longest
 from .labels import NOUN, Found, indices_of, key, like
 from .thinking import plain_answer
 
-LONGEST = 200_000
-"""Characters: of a longer text only the end is read. Ratings may be explained one by one."""
-
+LONGEST = 200_000  # characters: of a longer text only the end is read; ratings may be explained one by one
 NUMBER = r"[-+]?(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+"
 OBJECT = re.compile(r"\{[^{}]*+(?:\}|\Z)")
 FINAL = re.compile(rf"(?i:final)[^:=]{{0,40}}[:=]\**(?:[^=;]{{0,99}}=)?[ ]{{0,3}}\**({NUMBER})(?![\w%]|\.\w)")

@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a backend returns, and what the ledger keeps.
+    """The reply of a backend, as the ledger keeps it: `text`, as generated, or `scores`.
 
-    Either `text`, as generated (what the answer was made to begin with is not in it, but for the mark of a thought), or
-    `scores`: one log-probability a label, over the whole vocabulary, in the labels' order; of a continuation its
-    log-probability; of a cross-encoder the number its head gives.
+    The text lacks what the answer was made to begin with, but for the mark of a thought. Scores are log-probabilities
+    over the whole vocabulary, one a label in the labels' order or that of a continuation, or a cross-encoder's number.
     """
 
     text: str | None = None

@@ -59,12 +59,11 @@ def opened_thought(prompt: str) -> str:
 
 
 def after_thinking(text: str) -> str | None:
-    """Return what follows a thought, or what its last <answer> holds, or None if the thought has no end.
+    """Return what follows a thought, or what the last <answer> there holds, or None if the thought has no end.
 
-    A thought may lack its opening mark, which chat templates write themselves. Thoughts do not nest, the first closing
-    mark ends them; where nothing follows the last thought, what stands before it counts. Of answers the last that is
-    closed counts, else the last that was begun (Rank-R1, arXiv:2503.06034, and ReasonRank, arXiv:2508.07050, write
-    <think>…</think><answer>…</answer>).
+    A thought may lack its opening mark, does not nest, and ends with the first closing mark; where nothing follows the
+    last one, what stands before it counts. Of answers the last that is closed counts, else the last that was begun
+    (Rank-R1, arXiv:2503.06034, and ReasonRank, arXiv:2508.07050, write <think>…</think><answer>…</answer>).
     """
     for words, meant in IN_WORDS:
         text = re.sub(words, meant, text)

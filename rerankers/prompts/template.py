@@ -41,16 +41,14 @@ def _as_tuple(value: object) -> object:
 
 
 class Message(_Part):
-    """One turn of the conversation.
+    """One turn of the conversation; its role is one that the model's chat template reads.
 
-    `content` may use {query}, {num} (of passages), {limit} (how many to select), {names} (of all passages, as an answer
-    gives them), {passages}, and the prompt's notes.
-    Neighbouring turns with `each` are repeated for every passage, and use {label}, {text} and {signal} instead.
+    `content` may use {query}, {num} (of passages), {limit} (of passages to select), {names} (of all passages, as an
+    answer gives them), {passages}, and the prompt's notes. Neighbouring turns with `each` are repeated for every
+    passage, and use {label}, {text} and {signal} instead.
     """
 
     role: Annotated[str, Field(pattern=r"^\w[\w-]*$")]
-    """system, user, assistant, or another that the model's chat template reads."""
-
     content: str
     each: bool = False
 
@@ -80,22 +78,20 @@ class Lengths(_Part):
 
 
 class AnswerForm(_Part):
-    """The form of an answer, and how it is generated."""
+    """The form of an answer, and its generation; the texts of `stop` are no part of it.
+
+    `item` is one passage in an answer that names several, with `joiner` between them. `scored` says whether a label's
+    log-probability is that of its first token, or the sum over all of them.
+    """
 
     prefix: Prefixes = Prefixes()
     max_new_tokens: Lengths = Lengths()
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-
     stop: Stops = ()
-    """Texts that end a generated answer; they are not part of it."""
-
     item: str = "[{label}]"
-    """One passage in an answer that names several."""
-
     joiner: str = " > "
     scored: Literal["first_token", "whole"] = "first_token"
-    """A label's log-probability: that of its first token, or the sum over all of them."""
 
     def naming(self, labels: Sequence[str]) -> str:
         """Return an answer that names those labels."""
@@ -106,7 +102,11 @@ class Prompt(_Part):
     """A prompt: the kinds of ask it serves, its wording, its labels, and the form of an answer.
 
     `labels` are given to the passages in order of presentation or, as a mapping, are the possible answers about one
-    passage, with the relevance each one means. `numbers` are labels 1, 2, 3 … without end.
+    passage, with the relevance each one means; `numbers` are 1, 2, 3 … without end. `text` is the form for
+    encoder-decoder models and `chat_template: none`, unless it is the messages one after the other. `notes` are shown
+    as further fields, cut to the length of a passage or whole. The log-probability of `target` is the answer. Of a
+    passage the first `words` are shown, with single blanks between them. `bracketed_numbers: round` makes [3] in a
+    query or passage (3), which is no passage's identifier. `strip` takes the white space around each turn.
     """
 
     name: str
@@ -114,30 +114,18 @@ class Prompt(_Part):
     asks: Annotated[tuple[AskKind, ...], BeforeValidator(_as_tuple)]
     messages: Annotated[tuple[Message, ...], BeforeValidator(_as_tuple)]
     text: str | None = None
-    """The form for encoder-decoder models and `chat_template: none`; the messages, one after the other, if None."""
-
     notes: dict[str, Literal["cut", "whole"]] = {}
-    """The notes that it shows, as further fields: cut to the length of a passage, or whole."""
-
     target: str | None = None
-    """The text whose log-probability is the answer."""
-
     words: int | None = Field(None, ge=1)
-    """The words of a passage that are shown, with single blanks between them."""
-
     bracketed_numbers: Literal["keep", "round"] = "keep"
-    """round: [3] in a query or passage becomes (3), so that it is not taken for a passage's identifier."""
-
     strip: bool = False
-    """Whether each turn loses the white space that it begins and ends with."""
-
     passage: str = "{text}"
     separator: str = "\n\n"
     labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
     answer: AnswerForm = AnswerForm()
 
     @model_validator(mode="after")
-    def _templates_use_known_fields(self) -> Prompt:
+    def _fields_and_labels_fit(self) -> Prompt:
         fields = FIELDS | set(self.notes)
         for message in self.messages:
             _check_fields(message.content, PASSAGE_FIELDS if message.each else fields)
@@ -145,10 +133,6 @@ class Prompt(_Part):
         _check_fields(self.answer.item, {"label"})
         _check_fields(self.target or "", {"query"})
         _check_fields(self.passage, PASSAGE_FIELDS)
-        return self
-
-    @model_validator(mode="after")
-    def _labels_fit_the_asks(self) -> Prompt:
         wanted = {KINDS[kind].labels for kind in self.asks}
         if "values" in wanted and not isinstance(self.labels, dict):
             raise ValueError("asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}")
