@@ -24,7 +24,7 @@ RULES: Mapping[OrderRule, str] = {
 }
 
 Joint = Literal["any", "chain", "selection"]
-"""Separators of labels: any; > or = only; any on one line and "..." too, as TourRank writes them, which ranks nothing."""
+"""Separators of labels: any; > or = only; any on one line and "..." too, which ranks nothing (TourRank)."""
 
 LONGEST = 50_000  # characters: of a longer text only the end is read; two hundred labels take 2,000
 NEAR = 80  # characters around a run that are looked at to see whether it stands alone
@@ -35,11 +35,11 @@ CUT_OFF = re.compile(r"(?:\[[A-Za-z0-9 ]{0,12}|\s[0-9]{1,4}[.)]?)\Z")
 
 
 class _Item(NamedTuple):
-    """A label in a text, marked by brackets or a noun or bare; `index` is None if no document has it."""
+    """A label in a text, marked by brackets or a noun or bare; `doc` is its index, or None."""
 
     start: int
     end: int
-    index: int | None
+    doc: int | None
     marked: bool
 
 
@@ -141,7 +141,7 @@ def _items(text: str, labels: tuple[str, ...], indices: Mapping[str, int]) -> li
 
 
 def _run_of(items: Sequence[_Item], form: str) -> _Run:
-    named = tuple(dict.fromkeys(item.index for item in items if item.index is not None))
+    named = tuple(dict.fromkeys(item.doc for item in items if item.doc is not None))
     return _Run(items[0].start, items[-1].end, sum(item.marked for item in items), named, form)
 
 
