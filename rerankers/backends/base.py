@@ -205,10 +205,7 @@ class Backend(ABC):
 
     @abstractmethod
     def collect(self) -> Answered:
-        """Wait until some of the submitted requests are answered, and return those with their replies.
-
-        Raises `BackendError` if the model or server fails.
-        """
+        """Wait until some submitted requests are answered; return those. Raises `BackendError` if the model fails."""
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Release all resources. Raises `InputError` if recorded answers were left unused."""

@@ -40,14 +40,10 @@ class Options(WeightOptions):
     batch_size: Speed[int] = Field(32, ge=1, description="the most prompts a batch")
     batch_tokens: Speed[int] = Field(16_384, ge=1, description="the most tokens of prompts a batch, padding included")
     exact: Speed[bool | None] = Field(
-        None,
-        description="compute each prompt alone, so that nothing depends on its batch; default: float32 on CPU",
+        None, description="compute each prompt alone, so that nothing depends on its batch; default: float32 on CPU"
     )
     workers: Speed[int | None] = Field(
-        None,
-        ge=1,
-        description="prompts computed at the same time, each by its share of the threads; default: up to four, where "
-        "each is computed alone",
+        None, ge=1, description="prompts computed at the same time, by a share of the threads each; up to four if exact"
     )
     compile: Speed[bool] = Field(
         False, description="compile the model when it first reads a prompt: some 30 s, then faster where it pays"
@@ -94,7 +90,9 @@ class Transformers(Backend):
         self.workers = self._useful_workers(options)
         self._planned: deque[Batch] = deque()
         self._running: list[Future[Answered]] = []
-        self._pool = ThreadPoolExecutor(self.workers, "model", self._begin)
+        share = max(1, self.threads // self.workers)
+        begin = (lambda: torch.set_num_threads(share)) if self.workers > 1 else None
+        self._pool = ThreadPoolExecutor(self.workers, "model", begin)
 
     def _useful_workers(self, options: Options) -> int:
         """Return the number of prompts computed at once; not by the asks: threads decide a product's last bits."""
@@ -112,12 +110,6 @@ class Transformers(Backend):
             )
         return 1
 
-    def _begin(self) -> None:
-        import torch
-
-        if self.workers > 1:
-            torch.set_num_threads(max(1, self.threads // self.workers))
-
     @cached_property
     def identity(self) -> Mapping[str, object]:
         """Return the model's content and how prompts are rendered, for which its chat template is tried out."""
@@ -127,18 +119,12 @@ class Transformers(Backend):
     @property
     def details(self) -> Mapping[str, object]:
         """Return the files by hash, and how they are computed with."""
-        return {
-            "architecture": self.architecture,
-            **self.weights.details,
-            **self.tokens.details,
-            "exact": self.exact,
-            "batch_size": self.batch_size,
-            "threads": self.threads,
-            **({"workers": self.workers} if self.workers > 1 else {}),
-            **({"compile": True} if self.compile else {}),
-            **({} if self.exact else {"batch_tokens": self.batch_tokens}),
-            **gpu_details(self.device),
-        }
+        computed = {"exact": self.exact, "batch_size": self.batch_size, "threads": self.threads}
+        computed |= {"workers": self.workers} if self.workers > 1 else {}
+        computed |= {"compile": True} if self.compile else {}
+        computed |= {} if self.exact else {"batch_tokens": self.batch_tokens}
+        model = {"architecture": self.architecture, **self.weights.details, **self.tokens.details}
+        return model | computed | gpu_details(self.device)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -149,12 +135,12 @@ class Transformers(Backend):
     def model(self) -> Any:
         """Return the model, loaded when first needed: not if all answers are in the ledger."""
         model = self.weights.language_model()
-        return compiled(model, self.architecture) if self.compile else model
+        return compiled(model) if self.compile else model
 
     @cached_property
     def _cross_encoder(self) -> CrossEncoder:
         model = self.weights.classifier()
-        return CrossEncoder(compiled(model, self.architecture) if self.compile else model, self.tokens)
+        return CrossEncoder(compiled(model) if self.compile else model, self.tokens)
 
     @cached_property
     def passes(self) -> Passes:

@@ -76,10 +76,7 @@ class Generator:
         self._ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
     def generate(self, batch: Batch) -> Answered:
-        """Return the texts for a batch of prompts with equal settings, without the prefix they were made to begin with.
-
-        Raises `BackendError` if the model's scores are not numbers.
-        """
+        """Return the texts for prompts with equal settings. Raises `BackendError` if the scores are not numbers."""
         inputs: Mapping[str, Any] = self.passes.inputs(batch)
         inputs = {name: value for name, value in inputs.items() if name != "position_ids"}  # generate() makes its own
         texts = [
@@ -106,12 +103,9 @@ class Generator:
         return [(text.request, text.reply(prompt)) for prompt, text in zip(batch, texts, strict=True)]
 
     def _configured(self, texts: Sequence[_Text]) -> Any:
-        """Return the configuration of `generate`, up to the largest budget.
-
-        The model's own repetition penalty would turn [1] > [10] around: only `generation_settings: model` keeps it.
-        """
         import transformers
 
+        # The model's own repetition penalty would turn [1] > [10] around.
         follows = texts[0].request.terms.generation_settings == "model"
         config = copy.deepcopy(self._settings) if follows else transformers.GenerationConfig()
         config.update(

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import BackendError, InputError
 from .._tokens.batches import Batch, Prepared
@@ -18,9 +18,7 @@ from .loading import one_line
 if TYPE_CHECKING:
     import torch
 
-FULL = {"full_attention"}
-"""The kind of layers that keep the keys and values of all tokens; windows and recurrences keep less."""
-
+FULL = {"full_attention"}  # layers that keep the keys and values of all tokens, unlike windows and recurrences
 CACHE_BYTES = 768 * 2**20  # the size of the cache of prefixes
 
 
@@ -35,9 +33,8 @@ class Passes:
         self.longest = longest_input(model)
         self.start = start(model)
         self._accepted = set(inspect.signature(model.forward).parameters)
+        # Each prompt has all its keys and values in a row of its own.
         self.keeps_rows = not self.encoder_decoder and set(getattr(model.config, "layer_types", None) or FULL) == FULL
-        """Whether each prompt has all its keys and values in a row of its own."""
-
         usable = self.keeps_rows and {"past_key_values", "logits_to_keep"} <= self._accepted
         self.prefixes = Prefixes(model) if cache_prefixes and usable else None
 
@@ -48,10 +45,7 @@ class Passes:
         return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if isinstance(i, int))
 
     def inputs(self, batch: Batch, targets: Sequence[Sequence[int]] = ()) -> dict[str, torch.Tensor]:
-        """Return the model's input for a batch of prompts; a decoder-only model reads the targets behind them.
-
-        Raises `InputError` if a prompt and its answer are longer than the model reads.
-        """
+        """Return the input; a decoder-only model reads targets behind prompts. Raises `InputError` if it is too long."""
         import torch
 
         for prompt in batch:
@@ -60,15 +54,13 @@ class Passes:
         if targets and not self.encoder_decoder:
             rows = [[*ids, *target] for ids, target in zip(rows, targets, strict=True)]
         rows, mask = padded(rows, self.pad, left=not self.encoder_decoder)
-        inputs = {
-            "input_ids": torch.tensor(rows, device=self.device),
-            "attention_mask": torch.tensor(mask, device=self.device),
-        }
+        given = {"input_ids": rows, "attention_mask": mask}
         if self.encoder_decoder:
             first = [self.start, *self.tokens.decoder_prefix(batch[0].request)]
             starts = [[*first, *target[:-1]] for target in targets] or [first] * len(rows)
-            inputs["decoder_input_ids"] = torch.tensor(padded(starts, self.pad, left=False)[0], device=self.device)
-        elif "position_ids" in self._accepted:
+            given["decoder_input_ids"], _ = padded(starts, self.pad, left=False)
+        inputs = {name: torch.tensor(value, device=self.device) for name, value in given.items()}
+        if not self.encoder_decoder and "position_ids" in self._accepted:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + self.start
         return inputs
 
@@ -107,8 +99,7 @@ class Passes:
     def _logits(self, inputs: dict[str, Any], last: int | None = None) -> torch.Tensor:
         """Return the logits of the last positions, or of all."""
         keep = {"logits_to_keep": last} if last and "logits_to_keep" in self._accepted else {}
-        logits: torch.Tensor = self.model(**inputs, **keep, use_cache=False).logits
-        return logits
+        return cast("torch.Tensor", self.model(**inputs, **keep, use_cache=False).logits)
 
     def _check_length(self, prompt: Prepared) -> None:
         answer = 0 if self.encoder_decoder else self.tokens.answer_tokens(prompt.request)
@@ -137,8 +128,7 @@ class Prefixes:
         cache = None
         for length in lengths:
             cache = self._prefix(tuple(ids[:length]), cache)
-        logits: torch.Tensor = self._read(ids[lengths[-1] :], cache)[1]
-        return logits
+        return cast("torch.Tensor", self._read(ids[lengths[-1] :], cache)[1])
 
     def _prefix(self, ids: tuple[int, ...], shorter: Any) -> Any:
         with self._lock:
@@ -202,11 +192,8 @@ def _position_tables(model: Any) -> list[tuple[int, int | None]]:
 
 
 def start(model: Any) -> int:
-    """Return the start token of an encoder-decoder's answer, or the first position of another model's prompt.
-
-    That is a row of the position table: behind the padding's (RoBERTa), else 0.
-    """
-    if not model.config.is_encoder_decoder:
+    """Return the start token of an encoder-decoder's answer, or the first position of another model's prompt."""
+    if not model.config.is_encoder_decoder:  # behind the padding's (RoBERTa), else 0
         return max((padding + 1 for _, padding in _position_tables(model) if padding is not None), default=0)
     configs = [model.config, model.generation_config]
     starts = [getattr(config, "decoder_start_token_id", None) for config in configs]
@@ -218,10 +205,9 @@ def start(model: Any) -> int:
     raise InputError("model.name: its config names no decoder_start_token_id, with which an answer begins; add it")
 
 
-def compiled(model: Any, architecture: str) -> Any:
+def compiled(model: Any) -> Any:
     """Return the model, its prompt reader compiled for any length: at the first prompt, and for batches of one."""
-    part = model.get_encoder() if architecture == "encoder_decoder" else model.base_model
-    part.compile(dynamic=True)
+    (model.get_encoder() if model.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
     return model
 
 

@@ -58,10 +58,7 @@ def _total(logits: torch.Tensor, tokens: Sequence[int]) -> float:
 
 
 def scored(prompt: Prepared, scores: Sequence[float], dtype: object, more_tokens: int = 0) -> tuple[Request, Reply]:
-    """Return a prompt's request and reply; `more_tokens` were read besides the prompt's.
-
-    Raises `BackendError` if a score is not a number.
-    """
+    """Return a request and its reply, with `more_tokens` read. Raises `BackendError` if a score is not a number."""
     if not math.isfinite(sum(scores)):
         raise BackendError(
             f"query {prompt.request.query.id}: the model's scores are not numbers in {dtype}; "

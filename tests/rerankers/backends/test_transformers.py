@@ -335,7 +335,6 @@ def test_prompts_computed_at_the_same_time_are_answered_as_one_after_the_other(
     found = []
     for workers in (1, 3, 3):
         backend = opened(folder, workers=workers)
-        backend.threads = workers  # a thread a prompt
         found.append(answered(backend, posed(backend, method, passages, **options)))
         backend.close()
     assert len(found[0]) >= 3
