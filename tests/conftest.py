@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import pytest
 from r2llm.rerankers.answers.reading import Reply
-from r2llm.rerankers.backends.base import Backend, Queue, Request
+from r2llm.rerankers.backends.base import Backend, Request
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.prompts.template import Architecture
 from r2llm.rerankers.ranker import Ranker
@@ -126,14 +126,13 @@ def rank() -> Callable[..., list[tuple[Ranking, Cost]]]:
     return run
 
 
-class RuleBackend(Queue):
+class RuleBackend(Backend):
     """A backend whose replies are made by a function; it answers in the order and the portions it is told to.
 
     `asked` are the requests it was given and `answered` those it answered, in order.
     """
 
     simulated = True
-    remembers = True
 
     def __init__(
         self,
@@ -159,9 +158,6 @@ class RuleBackend(Queue):
         self.waiting = [request for request in self.waiting if not any(request is one for one in taken)]
         self.answered.extend(taken)
         return [(request, self.reply(request)) for request in taken]
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 @pytest.fixture(scope="session")

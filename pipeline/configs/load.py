@@ -29,6 +29,7 @@ from pydantic import (
 from ...rerankers import catalog, fusion
 from ...rerankers.backends.base import ModelOptions
 from ...rerankers.errors import InputError
+from ...rerankers.marks import PathMark, SpeedMark, marks
 from ...rerankers.ranker import Ranker, RankerOptions
 from .. import evaluate
 from ..io.progress import Listener
@@ -281,13 +282,8 @@ PATHS: dict[Key, Callable[[Path], bool]] = {
 
 STAGE_PATHS: dict[Key, Callable[[Path], bool]] = {
     ("ranker", "prompt"): _is_named_file,
-    ("model", "name"): Path.is_dir,
-    ("model", "answers"): _is_named_file,
-    ("model", "tokenizer"): Path.is_dir,
-    ("model", "chat_template"): _is_named_file,
-    ("model", "prices"): _is_named_file,
 }
-"""Those of every stage: a hub id or a prompt's name is none."""
+"""Those of every stage, besides the marked ones of its backend: a prompt's name is none."""
 
 DATASETS: tuple[Key, ...] = (("dataset",), ("dataset", "beir"))
 """Keys that may also name a dataset that comes with the package."""
@@ -395,7 +391,7 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
 
 @cache
 def _harmless() -> tuple[str, ...]:
-    of_models = {key for name in catalog.backends() for key in catalog.backend(name).Options.speed}
+    of_models = {key for name in catalog.backends() for key in marks(catalog.backend(name).Options, SpeedMark)}
     return (*HARMLESS, *(f"model.{key}{end}" for key in sorted(of_models) for end in ("=", ".")))
 
 
@@ -440,6 +436,10 @@ def paths(values: Mapping[str, Any]) -> dict[Key, Callable[[Path], bool]]:
         section = yaml_files.value_at(values, key)
         named = [each for each in section if str(each).endswith("_prompt")] if isinstance(section, dict) else []
         own = {("ranker", str(each)): _is_named_file for each in named} if key[-1] == "ranker" else {}
+        backend = section.get("backend") if isinstance(section, dict) and key[-1] == "model" else None
+        if backend in catalog.backends():
+            marked = marks(catalog.backend(backend).Options, PathMark)
+            own = {("model", each): mark.leads for each, mark in marked.items()}
         found |= {(*key[:-1], *path): leads for path, leads in (STAGE_PATHS | own).items()}
     return found
 

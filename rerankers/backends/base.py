@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict
 from ..answers.reading import Reply
 from ..errors import InputError
 from ..flops import Shape
-from ..marks import SpeedMark, marks
 from ..prices import Price
 from ..prompts.template import Architecture, Prompt
 from ..types import Ask, Query, Scoring
@@ -37,12 +36,6 @@ class ModelOptions(BaseModel):
     simulated: ClassVar[bool] = False  # answers come from a rule and not from a model
     recorded: ClassVar[bool] = False  # answers come from a recording alone
     remote: ClassVar[bool] = False  # a model elsewhere answers, perhaps for money
-
-    speed: ClassVar[frozenset[str]] = frozenset()
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        cls.speed = frozenset(marks(cls, SpeedMark))
 
     @property
     def asks_model(self) -> bool:
@@ -209,9 +202,6 @@ class Backend(ABC):
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Release all resources. Raises `InputError` if recorded answers were left unused."""
-
-
-Queue = Backend
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
-from plain import METHODS, Plain, StandIn, asked, candidates, opened, options_of, parser_of, ranked
+from plain import METHODS, Plain, asked, candidates, opened, options_of, parser_of, ranked
 from r2llm.rerankers.backends.base import Answered, Backend
 from r2llm.rerankers.prompts.template import Prompt
 
@@ -37,7 +37,7 @@ def answer(connection: Connection, model: str) -> None:
         connection.send([reply for _, reply in asked(plain, connection.recv())])
 
 
-class Apart(StandIn):
+class Apart(Backend):
     """The plain engine in a process of its own. `per_token`: operations that a token of a prompt means."""
 
     def __init__(self, model: str) -> None:
@@ -58,7 +58,7 @@ class Apart(StandIn):
         return list(zip(some, self._ours.recv(), strict=True))
 
 
-class InTurn(StandIn):
+class InTurn(Backend):
     """Backends that are asked the same, each in its turn; the answers are those of the first."""
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
@@ -82,7 +82,7 @@ class InTurn(StandIn):
         return [(request, first[request.key]) for request in some]
 
 
-class Known(StandIn):
+class Known(Backend):
     """A backend whose answers are partly known."""
 
     def __init__(self, backend: Backend, answers: Mapping[bytes, Any], of: Backend) -> None:

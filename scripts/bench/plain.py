@@ -23,7 +23,7 @@ from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import transformers
-from r2llm.rerankers.backends.base import Answered, Backend, Queue, Request, Setting
+from r2llm.rerankers.backends.base import Answered, Backend, Request, Setting
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
@@ -32,17 +32,7 @@ from r2llm.rerankers.types import Candidates, Cost
 METHODS = ["setwise.heapsort", "pairwise.heapsort", "pointwise.yes_no", "pointwise.qlm", "listwise.sliding"]
 
 
-class StandIn(Queue):
-    """A model's backend as benchmarks have it: it holds nothing that is to be closed."""
-
-    simulated = False
-    remembers = True
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class Plain(StandIn):
+class Plain(Backend):
     """One prompt at a time, as the library's examples do it."""
 
     def __init__(self, model: transformers.Transformers) -> None:

@@ -6,16 +6,12 @@ import pytest
 from r2llm.pipeline import request_sizes
 from r2llm.pipeline.request_sizes import ask
 from r2llm.rerankers.answers.reading import Reply
-from r2llm.rerankers.backends.base import Queue, Request
+from r2llm.rerankers.backends.base import Backend, Request
 from r2llm.rerankers.ranker import Ranker, Requests
 
 
-class Clocked(Queue):
+class Clocked(Backend):
     """Loads for 30 s; takes 1 s a batch of up to four requests, and a tenth of a second a request."""
-
-    architecture = "decoder_only"
-    simulated = False
-    remembers = True
 
     def __init__(self) -> None:
         super().__init__()

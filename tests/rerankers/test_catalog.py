@@ -100,7 +100,7 @@ BACKEND = '''\
 """Says Yes."""
 
 from ..answers.reading import Reply
-from .base import ModelOptions, Queue
+from .base import Backend, ModelOptions
 
 
 class Options(ModelOptions):
@@ -109,7 +109,7 @@ class Options(ModelOptions):
     word: str = "Yes"
 
 
-class Agreeable(Queue):
+class Agreeable(Backend):
     architecture = "decoder_only"
     simulated = False
     remembers = True

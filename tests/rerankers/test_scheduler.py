@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from r2llm.rerankers import accounting, scheduler
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import simulated
-from r2llm.rerankers.backends.base import Queue, Request, Setting
+from r2llm.rerankers.backends.base import Backend, Request, Setting
 from r2llm.rerankers.errors import BackendError, R2llmError
 from r2llm.rerankers.flops import Shape, of_answer
 from r2llm.rerankers.ledger import Ledger
@@ -297,12 +297,10 @@ def test_fail_names_the_query_the_documents_and_the_answer(make_candidates, rank
 # A backend that dies
 
 
-class Mortal(Queue):
+class Mortal(Backend):
     """Answers so many requests, a few at a time, then fails."""
 
     simulated = True
-    remembers = True
-    architecture = "decoder_only"
 
     def __init__(self, life: int) -> None:
         super().__init__()
@@ -318,9 +316,6 @@ class Mortal(Queue):
         self.answered += len(portion)
         self.inner.submit(portion)
         return self.inner.collect()
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 @pytest.mark.parametrize("life", [0, 1, 10, 25])

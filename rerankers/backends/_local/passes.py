@@ -45,7 +45,7 @@ class Passes:
         return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if isinstance(i, int))
 
     def inputs(self, batch: Batch, targets: Sequence[Sequence[int]] = ()) -> dict[str, torch.Tensor]:
-        """Return the input; a decoder-only model reads targets behind prompts. Raises `InputError` if it is too long."""
+        """Return the input; a decoder-only model reads targets behind prompts. Raises `InputError` for a long one."""
         import torch
 
         for prompt in batch:

@@ -79,7 +79,7 @@ class Engine:
             raise BackendError(f"vLLM refuses a prompt: {one_line(error)}") from error
 
     def finished(self) -> list[Any]:
-        """Return the outputs that a step completes, maybe none. Raises `BackendError` if the engine fails or is gone."""
+        """Return the outputs that a step completes, maybe none. Raises `BackendError` if the engine fails or died."""
         try:
             outputs = watched(self._engine.step, self._processes) if self._processes else self._engine.step()
         except BackendError:

@@ -18,6 +18,7 @@ from r2llm.rerankers.backends import transformers, vllm
 from r2llm.rerankers.backends._local import vllm_engine as _vllm_engine
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import BackendError, InputError
+from r2llm.rerankers.marks import SpeedMark, marks
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import choose, likelihood, relevance, score
 
@@ -237,7 +238,7 @@ def test_the_fingerprint_knows_what_changes_answers_and_nothing_else(tiny_llama:
     assert plain != opened(tiny_llama, dtype="float32", quantization="fp8").identity
     fast = {"tensor_parallel_size": 4, "max_num_seqs": 8, "gpu_memory_utilization": 0.5, "enforce_eager": True}
     assert plain == opened(tiny_llama, dtype="float32", **fast).identity
-    assert fast.keys() <= vllm.Options.speed <= vllm.Options.model_fields.keys()
+    assert fast.keys() <= marks(vllm.Options, SpeedMark).keys()
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
