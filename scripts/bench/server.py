@@ -13,6 +13,7 @@ without, and every ask must be in the ledger once.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import cProfile
 import json
@@ -26,7 +27,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r2llm.rerankers.backends import openai
-from r2llm.rerankers.backends._server.dispatch import Dispatch
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
@@ -82,8 +82,8 @@ def measure(args: argparse.Namespace, url: str) -> None:
     rank(options, 100, args.method, None)  # what is imported and opened once is no part of it
     here, there = cProfile.Profile(time.thread_time), cProfile.Profile(time.thread_time)
     if args.profile:
-        run = Dispatch._run
-        Dispatch._run = lambda self: there.runcall(run, self)  # type: ignore[method-assign]
+        run = asyncio.BaseEventLoop.run_forever
+        asyncio.BaseEventLoop.run_forever = lambda self: there.runcall(run, self)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         cpu, started = time.process_time(), time.perf_counter()
         work = here.runcall if args.profile else lambda function, *values: function(*values)

@@ -7,12 +7,15 @@ under way; its real cost then replaces the reservation.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import BackendError
+
+Spending = Counter[str]
+"""Counts of a request's cost; see `spending`."""
 
 
 class Limits(BaseModel):
@@ -25,47 +28,23 @@ class Limits(BaseModel):
     calls: int | None = Field(None, ge=1, description="asks that the server answers")
 
 
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """The cost of requests: asks answered, tokens read and written, and those of the prompt that were cached."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_prompt_tokens: int = 0
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """The four counts."""
-        return self.calls, self.prompt_tokens, self.completion_tokens, self.cached_prompt_tokens
-
-    @property
-    def tokens(self) -> int:
-        """Tokens read and written."""
-        return self.prompt_tokens + self.completion_tokens
-
-    def __add__(self, other: Spending) -> Spending:
-        return Spending(*(mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)))
-
-    def __sub__(self, other: Spending) -> Spending:
-        return Spending(*(mine - theirs for mine, theirs in zip(self.counts, other.counts, strict=True)))
-
-
-NOTHING = Spending()
-
-
 class BudgetSpentError(BackendError):
     """The next request could cost more than is left."""
+
+
+def spending(calls: int = 0, prompt: int = 0, completion: int = 0, cached: int = 0) -> Spending:
+    """Return the cost of asks answered, and of tokens read and written, some of those read cached at the server."""
+    return Counter(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cached_prompt_tokens=cached)
 
 
 class Budget:
     """Costs spent and reserved, and the limits of both together."""
 
     def __init__(self, limits: Limits, usd: Callable[[int, int, int], float] | None) -> None:
-        self.limits = limits
-        self.usd = usd
-        self.spent = NOTHING
-        self._reserved = NOTHING
+        self.spent = spending()
+        self._caps = {name: cap for name, cap in limits if cap is not None}
+        self._usd = usd
+        self._reserved = spending()
         self._under_way = 0
         self._settled = asyncio.Event()
 
@@ -74,9 +53,9 @@ class Budget:
 
         Raises `BudgetSpentError` where that is more than is left and nothing is under way that could cost less.
         """
-        while limit := self._exceeded(self.spent + self._reserved + most):
+        while limit := self._exceeded(most):
             if not self._under_way:
-                used, cap = self._used(self.spent)[limit], getattr(self.limits, limit)
+                used, cap = self._used(self.spent)[limit], self._caps[limit]
                 words = f"{used:.4f} of {cap:g} US dollars" if limit == "usd" else f"{used:,} of {cap:,} {limit}"
                 raise BudgetSpentError(
                     f"model.budget.{limit}: {words} are spent and the next request could exceed it; "
@@ -84,23 +63,26 @@ class Budget:
                 )
             self._settled.clear()
             await self._settled.wait()
-        self._reserved += most
+        self._reserved.update(most)
         self._under_way += 1
 
     def settle(self, most: Spending, actual: Spending) -> None:
         """Replace an attempt's reservation by its real cost."""
-        self._reserved -= most
+        self._reserved.subtract(most)
         self._under_way -= 1
-        self.spent += actual
+        self.spent.update(actual)
         self._settled.set()
 
-    def price(self, spending: Spending) -> float | None:
-        """Return the cost in US dollars, or None if prices are not known."""
-        return self.usd(*spending.counts[1:]) if self.usd else None
+    def usd(self, cost: Spending) -> float | None:
+        """Return the price of a cost in US dollars, or None if prices are not known."""
+        names = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens")
+        return self._usd(*(cost[name] for name in names)) if self._usd else None
 
-    def _used(self, spending: Spending) -> dict[str, float]:
-        return {"calls": spending.calls, "tokens": spending.tokens, "usd": self.price(spending) or 0.0}
+    def _used(self, cost: Spending) -> dict[str, float]:
+        tokens = cost["prompt_tokens"] + cost["completion_tokens"]
+        return {"calls": cost["calls"], "tokens": tokens, "usd": self.usd(cost) or 0.0}
 
-    def _exceeded(self, total: Spending) -> str | None:
-        caps = ((name, used, getattr(self.limits, name)) for name, used in self._used(total).items())
-        return next((name for name, used, cap in caps if cap is not None and used > cap), None)
+    def _exceeded(self, most: Spending) -> str | None:
+        """Return the limit that another attempt could exceed, or None."""
+        used = self._used(self.spent + self._reserved + most) if self._caps else {}
+        return next((name for name, cap in self._caps.items() if used[name] > cap), None)

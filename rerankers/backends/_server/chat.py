@@ -10,40 +10,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...answers.reading import Reply
 from ...answers.thinking import TAG
 from ...errors import InputError
 from ...prompts.template import Message, folded
 from ..base import Request
-from .budget import Spending
+from .budget import spending
 from .client import usage
 from .forms import Group, at_most_tokens
-from .labels import by_text, shifted
-from .language import FEWER_LOGPROBS, LabelTrial, LanguageModel, Listing, Rows
+from .labels import Listing, Rows, by_text, shifted
+from .language import FEWER_LOGPROBS, LabelTrial, LanguageModel
 from .refusals import FailedError, MalformedError, RefusedError
-
-Turns = Sequence[Mapping[str, str]]
 
 SHORT: list[Mapping[str, str]] = [{"role": "user", "content": "Answer with A or B."}]
 
-CONTINUE: dict[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
+CONTINUE: Mapping[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Conversed:
-    """A conversation as it is sent; a label is written after the `gap`."""
+class Turns(NamedTuple):
+    """A conversation as it is sent, with further fields and the most tokens that it has; a label follows the `gap`."""
 
     request: Request
-    turns: Turns
+    turns: Sequence[Mapping[str, str]]
     fields: Mapping[str, Any]
     gap: str
-
-    def cost(self, calls: int, completion: int) -> Spending:
-        """Return the most that it can cost."""
-        return Spending(calls, sum(at_most_tokens(turn["content"]) for turn in self.turns), completion)
+    tokens: int
 
 
 class Chat(LanguageModel):
@@ -54,50 +47,44 @@ class Chat(LanguageModel):
     short_prompt = SHORT
 
     _takes_system: bool | None = None
-    """Whether a conversation may begin with a system turn; None where that is not known yet."""
+    """Whether a conversation may begin with a system turn, or None if that is not known yet."""
 
-    def prepare(self, requests: Sequence[Request]) -> list[Group]:
-        """Return each ask alone: a conversation is a request."""
-        return [Group(self._way(request), (request,), (self.rendered(request),)) for request in requests]
-
-    def _way(self, request: Request) -> str:
+    def _alike(self, request: Request) -> tuple[str]:
         if request.scoring == "generation" and not request.prompt.target:
-            return "text"
+            return ("text",)
         if request.prompt.target or request.prompt.answer.scored == "whole":
             raise InputError(
                 f"prompt '{request.prompt.name}' asks for the probability of a text of several tokens, which "
                 "/chat/completions does not give; set model.tokenizer to the model's own and model.api: completions"
             )
-        return "labels"
+        return ("labels",)
 
-    # What the server can do
+    def _group_size(self, way: str, waiting: int) -> int:  # noqa: ARG002
+        return 1  # a conversation is a request
 
-    async def check(self, way: str) -> None:
-        """Raise `InputError` where the server cannot answer asks that are put that way."""
-        if way == "labels":
-            await self.once("labels", self.find_labels_way)
+    def _prepared(self, request: Request, way: str) -> tuple[Message, ...]:  # noqa: ARG002
+        return self._rendered(request)
 
-    def label_trials(self) -> Iterator[LabelTrial]:
-        """Yield the ways in which tokens may be listed."""
+    def _label_trials(self) -> Iterator[LabelTrial]:
         for count in dict.fromkeys((self.spec.options.top_logprobs, FEWER_LOGPROBS)):
-            yield LabelTrial("top_logprobs", {"logprobs": True, "top_logprobs": count}, count)
+            yield "top_logprobs", {"logprobs": True, "top_logprobs": count}, count, ()
 
     async def _holds_to_labels(self) -> bool:
         def obeyed(reply: Any) -> bool:
             said = reply["choices"][0]["message"]["content"]
             return bool(said) and "zebra".startswith(said)
 
-        held, _ = await self.attempt(SHORT, obeyed, structured_outputs={"choice": ["zebra"]})
+        held, _ = await self._try(SHORT, obeyed, structured_outputs={"choice": ["zebra"]})
         self.found["structured_outputs"] = bool(held)
         return bool(held)
 
     async def _continues(self) -> bool:
         """Find out whether an answer goes on from the assistant's turn: its prompt is then the shorter one."""
         turns = [*SHORT, {"role": "assistant", "content": "Answer:"}]
-        closed, _ = await self.attempt(turns, lambda reply: usage(reply, "prompt_tokens"))
+        closed, _ = await self._try(turns, lambda reply: usage(reply, "prompt_tokens"))
         shorter = None
         if closed is not None:
-            shorter, _ = await self.attempt(
+            shorter, _ = await self._try(
                 turns, lambda reply: 0 < (usage(reply, "prompt_tokens") or 0) < closed, **CONTINUE
             )
         left_out = "left out: the server does not continue the assistant's turn"
@@ -107,8 +94,8 @@ class Chat(LanguageModel):
     async def _refuses_system(self) -> bool:
         """Find out whether a conversation is answered only without a system turn, and say so."""
         system = {"role": "system", "content": "Answer in one word."}
-        answered, _ = await self.attempt([system, *SHORT], lambda _: True)
-        plain, _ = (None, "") if answered else await self.attempt(SHORT, lambda _: True)
+        answered, _ = await self._try([system, *SHORT], lambda _: True)
+        plain, _ = (None, "") if answered else await self._try(SHORT, lambda _: True)
         if plain:
             self.found["system_turn"] = "refused: its text goes before the first user turn"
             logging.getLogger(__name__).warning(
@@ -117,107 +104,94 @@ class Chat(LanguageModel):
         self._takes_system = not plain
         return bool(plain)
 
-    # Answers
-
     async def answer(self, group: Group) -> list[Reply]:
-        """Return the reply to the ask."""
+        """Return the reply to the ask. Raises `InputError` where the server cannot answer such asks."""
         [request], [messages] = group.requests, group.prepared
-        has_system = any(message.role == "system" for message in messages)
-        if has_system and self._takes_system is not False:
+        if group.way == "labels":
+            await self._once("labels", self._find_labels_way)
+        if self._takes_system is not False and any(message.role == "system" for message in messages):
             try:
-                reply = await self._answer(request, messages, group.way)
+                replies = await self._replies(request, messages, group.way)
             except (RefusedError, FailedError):
-                if self._takes_system or not await self.once("system", self._refuses_system):
+                if self._takes_system or not await self._once("system", self._refuses_system):
                     raise
             else:
                 self._takes_system, self.found["system_turn"] = True, "sent"
-                return reply
-        return await self._answer(request, folded(messages), group.way)
+                return replies
+        return await self._replies(request, folded(messages), group.way)
 
-    async def _answer(self, request: Request, messages: Sequence[Message], way: str) -> list[Reply]:
+    async def _replies(self, request: Request, messages: Sequence[Message], way: str) -> list[Reply]:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         prefix, fields, gap = request.prompt.answer.prefix.decoder_only, dict[str, Any](), ""
-        continues = await self.once("prefix", self._continues) if prefix else False
+        continues = await self._once("prefix", self._continues) if prefix else False
         if continues:
-            turns, fields = [*turns, {"role": "assistant", "content": prefix}], CONTINUE
+            turns.append({"role": "assistant", "content": prefix})
             # As in the token ids of the other form: after a word, a label is written with a blank before it.
-            gap = " " if prefix[-1] not in " \n([" else ""
-        prompt = Conversed(request, turns, fields, gap)
+            fields, gap = dict(CONTINUE), " " if prefix[-1] not in " \n([" else ""
+        tokens = sum(at_most_tokens(turn["content"]) for turn in turns)
         if way == "labels":
-            return await self.label_scores(Group(way, (request,), (prompt,)))
-        length, effort = self.answer_tokens(request), self.spec.options.reasoning_effort
-        fields = {**fields, **self._neutral, **self.spec.sampling(request)}
-        fields |= {"reasoning_effort": effort} if effort else {}
-        return [await self.ask(turns, length, _read_text, prompt.cost(1, length), **fields)]
+            return await self._label_scores(Group(way, (request,), (Turns(request, turns, fields, gap, tokens),)))
+        length, effort = self._answer_tokens(request), self.spec.options.reasoning_effort
+        fields |= {**self.neutral, **self.spec.sampling(request), **({"reasoning_effort": effort} if effort else {})}
+        return [await self._ask(turns, length, _read_text, spending(1, tokens, length), **fields)]
 
-    def rows(self, choice: Any) -> Rows:
-        """Return the most probable first tokens that a choice lists."""
-        rows = choice["logprobs"]["content"][0]["top_logprobs"]
-        return [(str(row["token"]), row.get("logprob")) for row in rows]
+    def _rows(self, choice: Any) -> Rows:
+        return [(str(row["token"]), row.get("logprob")) for row in choice["logprobs"]["content"][0]["top_logprobs"]]
 
-    async def listings(self, group: Group, calls: int, **held: Any) -> list[Listing]:
-        """Ask for the list of the group's only prompt."""
-        prompt: Conversed = group.prepared[0]
+    async def _listings(self, group: Group, calls: int, **more: Any) -> list[Listing]:
+        [prompt] = group.prepared
 
         def read(reply: Any) -> Listing:
             choice = reply["choices"][0]
-            said = _parts(choice["message"].get("content") or "")[0]
-            rows = self.rows(choice)
-            return Listing.of(
-                rows,
-                lambda listed: by_text(listed, prompt.request.labels, prompt.gap),
-                said,
-                usage(reply, "prompt_tokens"),
-            )
+            said, _ = _text_and_thoughts(choice["message"])
+            labels, count = prompt.request.labels, usage(reply, "prompt_tokens")
+            return Listing.of(self._rows(choice), lambda listed: by_text(listed, labels, prompt.gap), said, count)
 
-        fields = {**prompt.fields, **self._list_fields, **held}
-        return [await self.ask(prompt.turns, 1, read, prompt.cost(calls, 1), **fields)]
+        fields = {**prompt.fields, **self._list_fields, **more}
+        return [await self._ask(prompt.turns, 1, read, spending(calls, prompt.tokens, 1), **fields)]
 
-    async def score_missing(self, listing: Listing, prompt: Conversed) -> None:
+    async def _score_missing(self, listing: Listing, prompt: Turns) -> None:
         """Score the labels that are not listed by an answer that can be nothing but a label."""
-        if not await self.once("structured", self._holds_to_labels):
-            return
-        labels = [prompt.gap + label for label in prompt.request.labels]
-        group = Group("labels", (prompt.request,), (prompt,))
-        [among] = await self.listings(group, 0, structured_outputs={"choice": labels})
-        known = [score for score in among.scores if score is not None]
-        if len(known) == len(labels):
-            scores = shifted(listing.scores, known)
-            self.count("renormalised_over_labels", scores is None)
-            listing.scores = list(scores or known)
+        if await self._once("structured", self._holds_to_labels):
+            group = Group("labels", (prompt.request,), (prompt,))
+            choice = [prompt.gap + label for label in prompt.request.labels]
+            [among] = await self._listings(group, 0, structured_outputs={"choice": choice})
+            known = [score for score in among.scores if score is not None]
+            if len(known) == len(choice):
+                scores = shifted(listing.scores, known)
+                self._count("renormalised_over_labels", scores is None)
+                listing.scores = [*(scores or known)]
 
 
 def _read_text(reply: Any) -> Reply:
     choice = reply["choices"][0]
-    message = choice["message"]
-    content, thoughts = _parts(message.get("content") or "")
-    thought = message.get("reasoning") or message.get("reasoning_content") or thoughts
-    if isinstance(thought, str) and thought:
+    content, thoughts = _text_and_thoughts(choice["message"])
+    if thoughts:
         # Its own marks of thoughts would end it too early for whoever reads the answer.
-        inside = TAG.sub(lambda tag: f"({tag[0][1:-1]})", thought)
+        inside = TAG.sub(lambda tag: f"({tag[0][1:-1]})", thoughts)
         unfinished = not content and choice.get("finish_reason") == "length"
         content = f"<think>{inside}" if unfinished else f"<think>{inside}</think>{content}"
     return Reply(content, None, usage(reply, "prompt_tokens"), usage(reply, "completion_tokens"))
 
 
-def _parts(content: Any) -> tuple[str, str]:
-    """Return the text and the thoughts in a message's content, which may be a list of parts."""
+def _text_and_thoughts(message: Any) -> tuple[str, str]:
+    parts = list(_parts(message.get("content") or ""))
+    thoughts = message.get("reasoning") or message.get("reasoning_content")
+    if not isinstance(thoughts, str):
+        thoughts = "".join(text for text, is_thought in parts if is_thought)
+    return "".join(text for text, is_thought in parts if not is_thought), thoughts
+
+
+def _parts(content: Any, is_thought: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield the texts in a message's content, which may be a list of parts, and whether each is a thought."""
     if isinstance(content, str):
-        return content, ""
-    if isinstance(content, Mapping):
-        content = [content]
-    if not isinstance(content, list):
+        yield content, is_thought
+    elif isinstance(content, list):
+        for part in content:
+            yield from _parts(part, is_thought)
+    elif isinstance(content, Mapping):
+        is_thought |= content.get("type") in ("thinking", "reasoning")
+        names = ("thinking", "reasoning", "text", "summary") if is_thought else ("text", "content")
+        yield from _parts(next(filter(None, map(content.get, names)), ""), is_thought)
+    else:
         raise MalformedError("a text that is none")
-    text, thoughts = "", ""
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else "text"
-        if kind in ("thinking", "reasoning"):
-            inner = part.get("thinking") or part.get("reasoning") or part.get("text") or part.get("summary") or ""
-            thoughts += "".join(_parts(inner))
-        elif isinstance(part, str):
-            text += part
-        elif isinstance(part.get("text"), str):
-            text += part["text"]
-        elif isinstance(part.get("content"), (str, list)):
-            text += _parts(part["content"])[0]
-    return text, thoughts

@@ -27,7 +27,7 @@ import httpx2
 import openai
 
 from ...errors import BackendError, InputError
-from .budget import NOTHING, Budget, Spending
+from .budget import Budget, Spending, spending
 from .pace import Pace, backoff, log_wait, named_wait
 from .refusals import (
     DeclinedError,
@@ -68,6 +68,8 @@ REMEMBERED = 4096
 
 MAX_VALUES = 8
 """So many different values of a field that replies carry are kept."""
+
+NOTHING = spending()
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError, MalformedError)
 """Exceptions of reading a reply that is not of the form that was asked for."""
@@ -210,16 +212,17 @@ class Client:
         answers_before, last = self._answers, None
         while True:
             await self.pace.enter(tokens)
-            attempts, cost = attempts + 1, NOTHING
+            attempts, used = attempts + 1, 0
             try:
                 answer, cost = await self._attempt(call, last)
+                used = cost["prompt_tokens"] + cost["completion_tokens"]
                 self.pace.answered()
                 self._answers += 1
                 return answer
             except AttemptError as error:
                 last = error
             finally:
-                self.pace.leave(cost.tokens - tokens if cost.tokens else 0.0)
+                self.pace.leave(used - tokens if used else 0.0)
             if self.stopped:
                 raise StoppedError("stopped")
             said, failure = last.refusal, self._failure(last, attempts)
@@ -335,7 +338,7 @@ class Client:
                 raise AttemptError(f"malformed reply ({reason})", malformed=True) from None
             body = text
         wait = named_wait(response.headers)
-        said = refusal(status, body, self.spec.shown, wait=wait, hidden=hidden)
+        said = refusal(status, body, self.spec.shown, wait, hidden=hidden)
         raise AttemptError(f"status {status}", said)
 
     def _failure(self, error: AttemptError, attempts: int) -> Exception:
@@ -408,7 +411,7 @@ def _cost(body: Any, most: Spending) -> Spending:
         return most
     details = body["usage"].get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return Spending(most.calls, prompt, usage(body, "completion_tokens") or 0, cached if type(cached) is int else 0)
+    return spending(most["calls"], prompt, usage(body, "completion_tokens") or 0, cached if type(cached) is int else 0)
 
 
 def proxy_of(url: str) -> str | None:

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 from ...answers.reading import NO_PROBABILITY, Reply, no_answer
 from ...errors import InputError
 from .._tokens.batches import Prepared
 from ..base import Request
-from .budget import Spending
+from .budget import Spending, spending
 from .client import usage
 from .forms import Group, at_most_tokens
-from .labels import by_text, log_probability
-from .language import FEWER_LOGPROBS, LabelTrial, LanguageModel, Listed, Listing, Rows
+from .labels import Listed, Listing, Rows, by_text, log_probability
+from .language import FEWER_LOGPROBS, LabelTrial, LanguageModel
 from .refusals import MalformedError
 
 SHORT = "Answer with A or B:"
@@ -49,25 +48,14 @@ class Completions(LanguageModel):
     _several = False
     """Whether a request may hold several prompts."""
 
-    # Work before asks are sent
-
-    def prepare(self, requests: Sequence[Request]) -> list[Group]:
-        """Return prompts of the same settings together, texts that are to be written each alone."""
-        groups = []
-        for (way, _), run in groupby(requests, lambda request: (self._way(request), request.terms)):
-            alike = list(run)
-            size = 1 if way == "text" else self.spec.share(len(alike))
-            for start in range(0, len(alike), size):
-                part = tuple(alike[start : start + size])
-                groups.append(Group(way, part, tuple(self._prepared(request, way) for request in part)))
-        return groups
-
-    def _way(self, request: Request) -> str:
-        if request.prompt.target:
-            return "continuation"
+    def _alike(self, request: Request) -> tuple[Any, ...]:
+        way = "whole_labels" if request.prompt.answer.scored == "whole" else "labels"
         if request.scoring == "generation":
-            return "text"
-        return "whole_labels" if request.prompt.answer.scored == "whole" else "labels"
+            way = "text"
+        return "continuation" if request.prompt.target else way, request.terms
+
+    def _group_size(self, way: str, waiting: int) -> int:
+        return 1 if way == "text" else super()._group_size(way, waiting)
 
     def _prepared(self, request: Request, way: str) -> Tokenised:
         if self.tokens is None:
@@ -76,7 +64,7 @@ class Completions(LanguageModel):
                     f"prompt '{request.prompt.name}' asks for the probability of a text of several tokens, which only "
                     "the model's tokenizer can tell apart; set model.tokenizer to its folder or hub id"
                 )
-            text = "\n\n".join(message.content for message in self.rendered(request))
+            text = "\n\n".join(message.content for message in self._rendered(request))
             return Prepared(request, text + request.prompt.answer.prefix.decoder_only, []), None
         text, ids = self.tokens.prompt(request)
         prompt = Prepared(request, text, ids)
@@ -87,22 +75,6 @@ class Completions(LanguageModel):
         labels = self.tokens.label_ids(request, text)
         return prompt, [list(label) for label in labels] if way == "whole_labels" else [first for (first,) in labels]
 
-    # What the server can do
-
-    async def check(self, way: str) -> None:
-        """Raise `InputError` where the server cannot answer asks that are put that way."""
-        self.found["log_probabilities"] = "whole vocabulary"
-        if way != "text":
-            await self.once("several", self._takes_several)
-        if way == "labels":
-            await self.once("labels", self.find_labels_way)
-        elif way != "text" and not await self.once("continuation", self._find_continuation_way):
-            raise InputError(
-                f"the server gives no log-probabilities of prompts for {self.spec.options.name} (neither "
-                "prompt_logprobs nor echo), which likelihood asks and labels of several tokens need; use vLLM, or "
-                "scoring: generation"
-            )
-
     @property
     def short_prompt(self) -> Any:
         """The prompt of trials."""
@@ -110,18 +82,17 @@ class Completions(LanguageModel):
 
     async def _takes_several(self) -> None:
         if self.spec.share(1 << 20) > 1:
-            several, _ = await self.attempt([self.short_prompt] * 2, lambda reply: len(reply["choices"]) == 2)
+            several, _ = await self._try([self.short_prompt] * 2, lambda reply: len(reply["choices"]) == 2)
             self.found["several_prompts_a_request"] = self._several = bool(several)
 
-    def label_trials(self) -> Iterator[LabelTrial]:
-        """Yield the ways in which tokens may be listed."""
+    def _label_trials(self) -> Iterator[LabelTrial]:
         if self.tokens:
             ids = sorted(set(self.short_prompt))[:3]
             fields = {"logprobs": 1, "logprob_token_ids": ids, "allowed_token_ids": ids[:1], **AS_IDS}
-            yield LabelTrial("logprob_token_ids", fields, wanted=[f"token_id:{token}" for token in ids])
+            yield "logprob_token_ids", fields, None, [f"token_id:{token}" for token in ids]
         for count in dict.fromkeys((self.spec.options.top_logprobs, FEWER_LOGPROBS)):
             for more in [AS_IDS, {}] if self.tokens else [{}]:
-                yield LabelTrial("logprobs", {"logprobs": count, **more}, count)
+                yield "logprobs", {"logprobs": count, **more}, count, ()
 
     async def _find_continuation_way(self) -> str | None:
         prompt = self.short_prompt
@@ -130,21 +101,29 @@ class Completions(LanguageModel):
             def last(reply: Any, way: str = way) -> list[float | None]:
                 return [_continued(way, reply["choices"][0], prompt, 1)]
 
-            if (await self.attempt(prompt, last, **fields))[0]:
+            if (await self._try(prompt, last, **fields))[0]:
                 self.found["continuations"] = way.partition(" ")[0]
                 return way
         return None
 
-    # Answers
-
     async def answer(self, group: Group) -> list[Reply]:
-        """Return the replies to a group, in order."""
+        """Return the replies to a group, in order. Raises `InputError` where the server cannot answer such asks."""
+        self.found["log_probabilities"] = "whole vocabulary"
         if group.way == "text":
             return [await self._text(group.prepared[0][0])]
+        await self._once("several", self._takes_several)
+        if group.way == "labels":
+            await self._once("labels", self._find_labels_way)
+        elif not await self._once("continuation", self._find_continuation_way):
+            raise InputError(
+                f"the server gives no log-probabilities of prompts for {self.spec.options.name} (neither "
+                "prompt_logprobs nor echo), which likelihood asks and labels of several tokens need; use vLLM, or "
+                "scoring: generation"
+            )
         if not self._several and len(group.requests) > 1:
             return [reply for one in group.split() for reply in await self.answer(one)]
         if group.way == "labels":
-            return await self.label_scores(group)
+            return await self._label_scores(group)
         pairs = [(prompt, target) for prompt, targets in group.prepared for target in targets]
         scores = iter(await self._continuations(pairs, len(group.requests)))
         return [
@@ -152,7 +131,7 @@ class Completions(LanguageModel):
         ]
 
     async def _text(self, prompt: Prepared) -> Reply:
-        length = self.answer_tokens(prompt.request)
+        length = self._answer_tokens(prompt.request)
 
         def read(reply: Any) -> Reply:
             [choice] = _choices(reply, 1)
@@ -161,15 +140,13 @@ class Completions(LanguageModel):
             counted = len(prompt.ids) or usage(reply, "prompt_tokens")
             return Reply(prompt.thought + choice["text"], None, counted, usage(reply, "completion_tokens"))
 
-        fields = {**self._neutral, **self.spec.sampling(prompt.request)}
-        return await self.ask(prompt.ids or prompt.text, length, read, _cost([prompt], 1, length), **fields)
+        fields = {**self.neutral, **self.spec.sampling(prompt.request)}
+        return await self._ask(prompt.ids or prompt.text, length, read, _cost([prompt], 1, length), **fields)
 
-    def rows(self, choice: Any) -> Rows:
-        """Return the most probable first tokens that a choice lists."""
+    def _rows(self, choice: Any) -> Rows:
         return [(str(token), value) for token, value in choice["logprobs"]["top_logprobs"][0].items()]
 
-    async def listings(self, group: Group, calls: int) -> list[Listing]:
-        """Ask for the lists of a group's prompts."""
+    async def _listings(self, group: Group, calls: int) -> list[Listing]:
         prompts = [prompt for prompt, _ in group.prepared]
         fields = self._list_fields
         if "logprob_token_ids" in fields:
@@ -182,7 +159,7 @@ class Completions(LanguageModel):
 
         prompt = [prompt.ids or prompt.text for prompt in prompts]
         cost = _cost(prompts, calls, len(prompts))
-        return await self.ask(prompt if len(prompt) > 1 else prompt[0], 1, read, cost, **fields)
+        return await self._ask(prompt if len(prompt) > 1 else prompt[0], 1, read, cost, **fields)
 
     def _listing(self, choice: Any, prompt: Prepared, tokens: Sequence[int] | None) -> Listing:
         def find(listed: Listed) -> list[float | None]:
@@ -191,12 +168,12 @@ class Completions(LanguageModel):
             return by_text(listed, prompt.request.labels)
 
         # Without a tokenizer there is no count: the server's is of all the prompts that share a request.
-        return Listing.of(self.rows(choice), find, str(choice.get("text", "")), len(prompt.ids) or None)
+        return Listing.of(self._rows(choice), find, str(choice.get("text", "")), len(prompt.ids) or None)
 
-    async def score_missing(self, listing: Listing, prompt: Tokenised) -> None:
+    async def _score_missing(self, listing: Listing, prompt: Tokenised) -> None:
         """Score the labels that are not listed as continuations of the prompt."""
         prepared, tokens = prompt
-        if tokens and await self.once("continuation", self._find_continuation_way):
+        if tokens and await self._once("continuation", self._find_continuation_way):
             missing = [i for i, score in enumerate(listing.scores) if score is None]
             scores = await self._continuations([(prepared, [tokens[i]]) for i in missing], 0)
             for i, score in zip(missing, scores, strict=True):
@@ -204,7 +181,7 @@ class Completions(LanguageModel):
 
     async def _continuations(self, pairs: Sequence[tuple[Prepared, list[int]]], calls: int) -> list[float | None]:
         """Return the log-probability of each text after its prompt, summed over its tokens, or None if it has none."""
-        way = await self.once("continuation", self._find_continuation_way) or ""
+        way = await self._once("continuation", self._find_continuation_way) or ""
         size = self.spec.share(1 << 20) if self._several else 1
         scores: list[float | None] = []
         for start in range(0, len(pairs), size):
@@ -217,8 +194,8 @@ class Completions(LanguageModel):
                     _continued(way, choice, prompt.ids + target, len(target)) for choice, (prompt, target) in choices
                 ]
 
-            cost = Spending(0 if start else calls, sum(map(len, whole)), len(whole))
-            scores += await self.ask(whole if len(whole) > 1 else whole[0], 1, read, cost, **CONTINUATIONS[way])
+            cost = spending(0 if start else calls, sum(map(len, whole)), len(whole))
+            scores += await self._ask(whole if len(whole) > 1 else whole[0], 1, read, cost, **CONTINUATIONS[way])
         return scores
 
 
@@ -257,4 +234,4 @@ def _scored(prompt: Prepared, scores: list[float | None], targets: Sequence[list
 
 def _cost(prompts: Sequence[Prepared], calls: int, completion: int) -> Spending:
     """Return the most that a request can cost."""
-    return Spending(calls, sum(len(prompt.ids) or at_most_tokens(prompt.text) for prompt in prompts), completion)
+    return spending(calls, sum(len(prompt.ids) or at_most_tokens(prompt.text) for prompt in prompts), completion)

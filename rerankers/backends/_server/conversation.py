@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
 
 from ...answers.reading import REFUSED, Reply, no_answer
 from ...errors import InputError
@@ -19,6 +18,8 @@ from .forms import Form, Group
 from .refusals import LENGTH, DeclinedError, FailedError, RefusedError
 from .rerank import Rerank
 from .spec import ServerSpec
+
+FORMS: dict[str, type[Form]] = {"chat": Chat, "completions": Completions, "relevance": Rerank}
 
 NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
 """vLLM and SGLang take these from the model's generation config by default, and then text is no longer greedy."""
@@ -44,8 +45,7 @@ class Conversation:
 
     def __init__(self, spec: ServerSpec, tokens: Callable[[], Tokens | None]) -> None:
         self.spec = spec
-        self.tokens = tokens
-        self.tokenises = spec.options.tokenizer is not None
+        self._tokens = tokens
         self.budget = Budget(spec.options.budget, spec.usd)
         self.client = Client(spec, self.budget)
         self._forms: dict[str, Form] = {}
@@ -56,11 +56,11 @@ class Conversation:
     @property
     def details(self) -> dict[str, object]:
         """What was found out, and what was spent."""
-        spent, price, pace = self.budget.spent, self.budget.price(self.budget.spent), self.client.pace
+        spent, price, pace = self.budget.spent, self.budget.usd(self.budget.spent), self.client.pace
         capabilities = {name: value for form in self._forms.values() for name, value in form.found.items()}
         seen = {f"{name}s_seen": sorted(values) for name, values in self.client.seen.items() if values}
         limits = {"refusals": pace.refusals, "seconds_paused": round(pace.paused, 1)} if pace.refusals else None
-        counts = {name: getattr(spent, name) for name in ("calls", "prompt_tokens", "completion_tokens")}
+        counts = {name: spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")}
         return {
             "server": self._kind,
             "capabilities": capabilities,
@@ -95,15 +95,12 @@ class Conversation:
 
     async def answer(self, group: Group) -> list[Reply]:
         """Return the replies to a group, in order."""
-        name = self._form_name(group.requests[0])
-        form = self._form(name)
         try:
-            await form.once(f"check {group.way}", lambda: form.check(group.way))
-            return await form.answer(group)
+            return await self._form(self._form_name(group.requests[0])).answer(group)
         except DeclinedError as error:
             if len(group.requests) > 1:  # it is one of them
                 return [reply for one in group.split() for reply in await self.answer(one)]
-            reason = no_answer(REFUSED, str(error))
+            reason = no_answer(REFUSED, error.reason)
             return [Reply(reason, None, error.prompt_tokens, error.completion_tokens)]
         except RefusedError as error:
             raise self._refused(error, group.requests[0]) from None
@@ -123,13 +120,8 @@ class Conversation:
 
     def _form(self, name: str) -> Form:
         if name not in self._forms:
-            tokens = self.tokens()
-            if name == "relevance":
-                self._forms[name] = Rerank(self.client, self.spec, tokens)
-            else:
-                kind = Completions if name == "completions" else Chat
-                extra = NEUTRAL if self._kind in NEUTRAL_SERVERS else {}
-                self._forms[name] = kind(self.client, self.spec, tokens, extra)
+            neutral = NEUTRAL if self._kind in NEUTRAL_SERVERS else {}
+            self._forms[name] = FORMS[name](self.client, self.spec, self._tokens(), neutral)
         return self._forms[name]
 
     def _refused(self, error: RefusedError, request: Request) -> InputError:
@@ -150,11 +142,16 @@ class Conversation:
             remedy = "model.omit leaves a field out that it does not take, model.extra_body adds one"
         return InputError(f"query {request.query.id}: {where} refuses the request: {error.message}; {remedy}")
 
-    def halt(self) -> set[asyncio.Task[Any] | None]:
-        """Repeat nothing from now on; return the tasks that a reply is on its way to."""
+    def halt(self) -> None:
+        """Repeat and begin nothing from now on; only replies on their way are waited for."""
         self.client.stopped = True
-        return set(self.client.under_way)
+        for task in asyncio.all_tasks() - self.client.under_way:
+            task.cancel()
 
     async def end(self) -> None:
-        """Close all connections."""
+        """Give up all that is under way and close all connections."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.client.close()

@@ -1,18 +1,18 @@
 """A bounded number of asks open at a server, in an event loop of its own thread.
 
-While some asks are sent, the next ones are prepared, tokenised in a second thread. Where one fails for good, no more is
-sent, replies on their way are waited for and handed over, and then the failure is raised.
+Asks are prepared and handed to the loop as there is room for them. Where one fails for good, no more is sent, replies
+on their way are waited for and handed over, and then the failure is raised.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import threading
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 
 from ..base import Answered, Request
@@ -20,8 +20,7 @@ from .budget import BudgetSpentError
 from .conversation import Conversation
 from .forms import Group
 
-WINDOW = 64
-"""So many of the waiting requests are prepared at once, at most."""
+WINDOW = 64  # requests that are prepared at once, at most
 
 
 class Dispatch:
@@ -30,26 +29,21 @@ class Dispatch:
     def __init__(self, conversation: Conversation, max_open: int) -> None:
         self.conversation = conversation
         self.max_open = max_open
-        self._outstanding = 0
         self._waiting: deque[Request] = deque()
-        self._done: queue.SimpleQueue[Answered | BaseException] = queue.SimpleQueue()
-        self._raised: BaseException | None = None
-        """What `collect` raises from now on."""
-        self._failure: BaseException | None = None
-        """The first failure in the event loop."""
+        self._groups: deque[Group] = deque()
         self._open = 0
+        self._done: queue.SimpleQueue[tuple[int, Answered, BaseException | None]] = queue.SimpleQueue()
+        """What the loop hands over: asks that are open no more, replies, a failure."""
+        self._begun = False
+        self._failure: BaseException | None = None
         self._loop = asyncio.new_event_loop()
-        self._arrived, self._freed, self._stop = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
         # A daemon: after Ctrl-C nothing waits for a server.
-        self._thread = threading.Thread(target=self._run, name="r2llm-server", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="r2llm-server", daemon=True)
         self._thread.start()
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Take requests, to be sent in order."""
-        self._outstanding += len(requests)
         self._waiting.extend(requests)
-        self._set(self._arrived)
 
     def collect(self) -> Answered:
         """Wait until some are answered and return those; nothing if none is outstanding.
@@ -57,97 +51,62 @@ class Dispatch:
         Raises the failure of a request when all others that were under way are handed over.
         """
         answered: Answered = []
-        while self._outstanding and self._raised is None:
-            try:
-                done = self._done.get(block=not answered)
-            except queue.Empty:
-                break
-            if isinstance(done, BaseException):
-                self._raised = done
-            else:
-                answered += done
-        self._outstanding -= len(answered)
-        if not answered and self._raised is not None:
-            raise self._raised
+        self._send()
+        while self._open and (not answered or not self._done.empty()):
+            ended, replies, error = self._done.get()
+            self._open -= ended
+            answered += replies
+            if error is not None and self._failure is None:
+                self._fail(error)
+            self._send()
+        if not answered and self._failure is not None:
+            raise self._failure
         return answered
 
     def close(self) -> None:
         """Give up what is under way and end the thread."""
-        self._set(self._stop)
-        self._thread.join()
-
-    def _set(self, event: asyncio.Event) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: collect says why
-            self._loop.call_soon_threadsafe(event.set)
-
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
+        if not self._loop.is_closed():
+            self._run(self.conversation.end())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
             self._loop.close()
 
-    async def _serve(self) -> None:
-        """Send until stopped or failed; the last that is handed over is the failure, or an error that says closed."""
-        self._start(self._send_all())
-        await self._stop.wait()
-        under_way = self.conversation.halt() if self._failure else set()
-        for task in self._tasks - under_way:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(Exception):
-            await self.conversation.end()
-        self._done.put(self._failure or RuntimeError("the backend is closed"))
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _start(self, work: Coroutine[Any, Any, None], asks: int = 0) -> None:
-        """Start work, which holds so many asks open and whose failure is the end."""
+    def _send(self) -> None:
+        """Send as many of the waiting requests as may be open."""
+        try:
+            while self._failure is None and (self._groups or self._waiting):
+                if not self._begun:
+                    self._run(self.conversation.begin())
+                    self._begun = True
+                if not self._groups:
+                    requests = [self._waiting.popleft() for _ in range(min(len(self._waiting), WINDOW))]
+                    self._groups.extend(self.conversation.prepare(requests))
+                size = len(self._groups[0].requests)
+                if self._open and self._open + size > self.max_open:
+                    break
+                self._open += size
+                work = asyncio.run_coroutine_threadsafe(self._ask(self._groups.popleft()), self._loop)
+                work.add_done_callback(partial(self._ended, size))
+        except Exception as error:  # noqa: BLE001 - raised where answers are collected
+            self._fail(error)
 
-        def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            self._open -= asks
-            self._freed.set()
-            if not task.cancelled() and (error := task.exception()):
-                self._failure = self._failure or error
-                self._stop.set()
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._loop.call_soon_threadsafe(self.conversation.halt)
 
-        self._open += asks
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(ended)
-
-    async def _send_all(self) -> None:
-        await self.conversation.begin()
-        with ThreadPoolExecutor(1, "r2llm-prompts") as preparer:  # one thread: tokenizers are not made for several
-            upcoming = asyncio.create_task(self._prepare(preparer))
-            try:
-                while True:
-                    groups = await upcoming
-                    upcoming = asyncio.create_task(self._prepare(preparer))
-                    for group in groups:
-                        size = len(group.requests)
-                        while self._open and self._open + size > self.max_open:
-                            self._freed.clear()
-                            await self._freed.wait()
-                        self._start(self._ask(group), size)
-            finally:
-                upcoming.cancel()
-
-    async def _prepare(self, preparer: ThreadPoolExecutor) -> list[Group]:
-        """Return the next groups, once requests have arrived."""
-        while not self._waiting:
-            self._arrived.clear()
-            await self._arrived.wait()
-        requests = [self._waiting.popleft() for _ in range(min(len(self._waiting), WINDOW))]
-        if self.conversation.tokenises:
-            return await self._loop.run_in_executor(preparer, self.conversation.prepare, requests)
-        return self.conversation.prepare(requests)
+    def _ended(self, asks: int, work: Future[None]) -> None:
+        self._done.put((asks, [], CancelledError() if work.cancelled() else work.exception()))
 
     async def _ask(self, group: Group) -> None:
+        """Hand over the replies to a group."""
         try:
             replies = await self.conversation.answer(group)
+            self._done.put((0, list(zip(group.requests, replies, strict=True)), None))
         except BudgetSpentError:
             if len(group.requests) == 1:
                 raise
             for one in group.split():  # some may still fit
                 await self._ask(one)
-        else:
-            self._done.put(list(zip(group.requests, replies, strict=True)))

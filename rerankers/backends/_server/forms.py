@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from itertools import groupby
+from typing import Any, TypeVar
 
 from ...answers.reading import Reply
 from ...prompts.template import Message
@@ -13,13 +15,13 @@ from .._tokens.control_tokens import disarmed
 from .._tokens.tokens import Tokens
 from ..base import Request
 from .budget import Spending
+from .client import Client
 from .refusals import DeclinedError, FailedError, MalformedError, RefusedError
 from .spec import ServerSpec
 
 T = TypeVar("T")
 
-OVERHEAD = 512
-"""Tokens: a chat template, and what a server puts into it, are taken to be no more."""
+OVERHEAD = 512  # tokens: a chat template, and what a server puts into it, are taken to be no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,45 +38,52 @@ class Group:
         return [Group(self.way, (request,), (prepared,)) for request, prepared in pairs]
 
 
-class Poster(Protocol):
-    """Requests to a server, with their retries; see `Client.post`."""
+class Form(ABC):
+    """A way of putting asks to a server; `neutral` are fields of generation that the server would else not set."""
 
-    async def post(
-        self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, asks: int = 0, most: Spending = ...
-    ) -> T: ...
-
-
-class Form:
-    """A way of putting asks to a server, and what its trials found out about the server."""
-
-    def __init__(self, client: Poster, spec: ServerSpec, tokens: Tokens | None) -> None:
+    def __init__(
+        self, client: Client, spec: ServerSpec, tokens: Tokens | None, neutral: Mapping[str, Any] | None = None
+    ) -> None:
         self.client = client
         self.spec = spec
         self.tokens = tokens
-        self.found: dict[str, object] = {}
+        self.neutral = neutral or {}
+        self.found: dict[str, Any] = {}
         """Capabilities of the server, for the manifest."""
         self._tasks: dict[str, asyncio.Future[Any]] = {}
 
     def prepare(self, requests: Sequence[Request]) -> list[Group]:
         """Return the requests in groups, with all that is to be computed before they are sent."""
-        raise NotImplementedError
+        groups = []
+        for (way, *_), run in groupby(requests, self._alike):
+            alike = tuple(run)
+            size = self._group_size(way, len(alike))
+            for part in (alike[start : start + size] for start in range(0, len(alike), size)):
+                groups.append(Group(way, part, tuple(self._prepared(request, way) for request in part)))
+        return groups
 
-    async def check(self, way: str) -> None:
-        """Raise `InputError` where the server cannot answer asks that are put that way."""
-        raise NotImplementedError
-
+    @abstractmethod
     async def answer(self, group: Group) -> list[Reply]:
-        """Return the replies to a group, in order."""
-        raise NotImplementedError
+        """Return the replies to a group, in order. Raises `InputError` where the server cannot answer such asks."""
 
-    async def once(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+    @abstractmethod
+    def _alike(self, request: Request) -> tuple[Any, ...]:
+        """Return the way in which an ask is put, and whatever else requests have in common that share one."""
+
+    @abstractmethod
+    def _prepared(self, request: Request, way: str) -> Any: ...
+
+    def _group_size(self, way: str, waiting: int) -> int:  # noqa: ARG002
+        return self.spec.share(waiting)
+
+    async def _once(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of work that is done once however many wait for it."""
         if name not in self._tasks:
             self._tasks[name] = asyncio.ensure_future(work())
         result: T = await self._tasks[name]
         return result
 
-    async def trial(
+    async def _trial(
         self, path: str, body: Mapping[str, Any], shows: Callable[[Any], T], most: Spending, *, needed: bool = False
     ) -> tuple[T | None, str]:
         """Return what a trial's reply shows, or None and the server's words if it cannot do what the trial asks for.
@@ -85,14 +94,14 @@ class Form:
         """
 
         def read(reply: Any) -> T | None:
-            if "choices" not in reply:
-                return shows(reply)
-            if not {"message", "text"} & set(reply["choices"][0]):
+            if "choices" in reply and not {"message", "text"} & set(reply["choices"][0]):
                 raise MalformedError("neither a text nor a message")
             try:
                 return shows(reply)
             except (LookupError, TypeError, ValueError, AttributeError, MalformedError):
-                return None
+                if "choices" in reply:
+                    return None
+                raise
 
         reason = ""
         for _ in range(2):
@@ -109,7 +118,7 @@ class Form:
                 ):
                     break
             except DeclinedError as error:
-                reason = str(error)
+                reason = error.reason
             except FailedError as error:
                 if needed:
                     remedy = "where it gives no log-probabilities, set ranker.scoring: generation"
@@ -117,7 +126,7 @@ class Form:
                 return None, str(error)
         return None, reason
 
-    def rendered(self, request: Request) -> tuple[Message, ...]:
+    def _rendered(self, request: Request) -> tuple[Message, ...]:
         """Return the conversation that puts an ask to a server that tokenises it, without control tokens in its texts.
 
         Cut to length where there is a tokenizer, whole where there is none.
@@ -135,13 +144,6 @@ class Form:
             "decoder_only",
             {name: shown(note, lengths.get(name)) for name, note in request.ask.notes},
         )
-
-    def answer_tokens(self, request: Request) -> int:
-        """Return the most tokens that an answer may have; a token is a byte at least."""
-        if self.tokens:
-            return self.tokens.answer_tokens(request)
-        most = request.terms.decoding.max_new_tokens
-        return len(request.ideal.encode()) + 1 if most is None else most
 
 
 def at_most_tokens(text: str) -> int:

@@ -15,39 +15,28 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ...visible import visible
 
-PATIENCE = 75.0
-"""Seconds after which a server that says nothing but 429 is given up, or twice the wait it names if that is longer."""
+if TYPE_CHECKING:
+    from .client import Replica
 
-FIRST_WAIT, MAX_WAIT = 0.5, 30.0
-"""Seconds to wait where the server names none, doubled each time."""
-
-LONG_WAIT = 5.0
-"""Seconds: waits from here on are logged."""
-
+PATIENCE = 75.0  # seconds after which a server that says only 429 is given up, or twice the wait it names if longer
+FIRST_WAIT, MAX_WAIT = 0.5, 30.0  # seconds to wait where the server names none, doubled each time
+LONG_WAIT = 5.0  # seconds: waits from here on are logged
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-class Limited(Protocol):
-    """A server that may ask for a pause, which ends at `resumes` by the monotonic clock."""
-
-    url: str
-    resumes: float
 
 
 class Pace:
     """The moment at which the next request may go out, to one of several replicas; used in one event loop."""
 
     def __init__(
-        self, replicas: Sequence[Limited], requests_per_minute: float | None, tokens_per_minute: float | None
+        self, replicas: Sequence[Replica], requests_per_minute: float | None, tokens_per_minute: float | None
     ) -> None:
         self.replicas = replicas
         self.refusals = 0
-        self.paused = 0.0
-        """Seconds for which nothing was sent because the server asked for it."""
+        self.paused = 0.0  # seconds for which nothing was sent because the server asked for it
         self._request_seconds = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._token_seconds = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
         self._next = 0.0
@@ -83,7 +72,7 @@ class Pace:
         self._streak, self._refused_since = 0, None
         self._max_open += 1 / self._max_open
 
-    def limited(self, replica: Limited, named: float | None, message: str) -> bool:
+    def limited(self, replica: Replica, named: float | None, message: str) -> bool:
         """Slow down after a 429 that names so many seconds to wait, or None; False if it is time to give up."""
         now = time.monotonic()
         self.refusals += 1

@@ -43,23 +43,22 @@ LENGTH = re.compile(
 """A refusal about the length of a prompt."""
 
 
+@dataclass(eq=False)
 class RefusedError(Exception):
     """The server finds a request wrong (4xx): its status, its message in one line, and the field it blames."""
 
-    def __init__(self, status: int, message: str, blamed: str | None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.blamed = blamed
+    status: int
+    message: str
+    blamed: str | None
 
 
+@dataclass(eq=False)
 class DeclinedError(Exception):
     """The provider declines a prompt's content, which is the outcome of one ask: the reason, and its tokens."""
 
-    def __init__(self, reason: str, prompt_tokens: int | None = 0, completion_tokens: int | None = 0) -> None:
-        super().__init__(reason)
-        self.prompt_tokens = prompt_tokens
-        self.completion_tokens = completion_tokens
+    reason: str
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
 
 
 class FailedError(BackendError):
@@ -78,8 +77,8 @@ class Refusal:
     message: str
     codes: str
     field: str | None
-    wait: float | None = None
-    hidden: bool = False
+    wait: float | None
+    hidden: bool
     """Whether it came with the status of success."""
 
     @property
@@ -107,9 +106,7 @@ class Refusal:
         return self.status in (408, 409, 425) or self.status >= 500
 
 
-def refusal(
-    status: int, body: Any, shown: Callable[[str], str], *, wait: float | None = None, hidden: bool = False
-) -> Refusal:
+def refusal(status: int, body: Any, shown: Callable[[str], str], wait: float | None, *, hidden: bool) -> Refusal:
     """Return the error that a reply's JSON, or else its text, tells of; `shown` makes its words fit for a message."""
     if isinstance(body, list) and len(body) == 1:  # Gemini's
         [body] = body
@@ -145,14 +142,15 @@ def reason_declined(body: Any) -> str | None:
     """Return why the provider withheld the answer in a reply of success, or None if it did not."""
     choices = body.get("choices") if isinstance(body, Mapping) else None
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, Mapping):
-            reason, message = choice.get("finish_reason"), choice.get("message")
-            if isinstance(message, Mapping) and message.get("refusal") and not message.get("content"):
-                return str(message["refusal"])
-            if isinstance(reason, str) and DECLINED.search(reason):
-                return reason
-            if reason and message is None and "text" not in choice:
-                return f"no message, finish_reason {reason}"
+        if not isinstance(choice, Mapping):
+            continue
+        reason, message = choice.get("finish_reason"), choice.get("message")
+        if isinstance(message, Mapping) and message.get("refusal") and not message.get("content"):
+            return str(message["refusal"])
+        if isinstance(reason, str) and DECLINED.search(reason):
+            return reason
+        if reason and message is None and "text" not in choice:
+            return f"no message, finish_reason {reason}"
     return None
 
 

@@ -11,13 +11,12 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 from ...answers.reading import Reply
 from ...errors import InputError
 from ..base import Request
-from .budget import Spending
+from .budget import spending
 from .forms import Form, Group, at_most_tokens
 from .refusals import MalformedError, RefusedError
 
@@ -43,19 +42,14 @@ Pair = tuple[str, str, int | None]
 class Rerank(Form):
     """The form of requests, in the first of the dialects that the server speaks."""
 
-    def prepare(self, requests: Sequence[Request]) -> list[Group]:
-        """Return passages of the same query together."""
-        groups = []
-        for _, run in groupby(requests, lambda request: (request.terms, request.query)):
-            alike = list(run)
-            size = len(alike) if self.spec.options.group_scores else self.spec.share(len(alike))
-            for start in range(0, len(alike), size):
-                part = tuple(alike[start : start + size])
-                groups.append(Group("relevance", part, tuple(map(self._pair, part))))
-        return groups
+    def _alike(self, request: Request) -> tuple[Any, ...]:
+        return "relevance", request.terms, request.query
 
-    def _pair(self, request: Request) -> Pair:
-        turns = self.rendered(request)
+    def _group_size(self, way: str, waiting: int) -> int:
+        return waiting if self.spec.options.group_scores else super()._group_size(way, waiting)
+
+    def _prepared(self, request: Request, way: str = "relevance") -> Pair:  # noqa: ARG002
+        turns = self._rendered(request)
         if len(turns) != 2:
             raise InputError(
                 f"prompt '{request.prompt.name}' has {len(turns)} messages; rerank endpoints take two texts, the query "
@@ -63,10 +57,6 @@ class Rerank(Form):
             )
         query, passage = (turn.content for turn in turns)
         return query, passage, len(self.tokens.tokenizer(query, passage)["input_ids"]) if self.tokens else None
-
-    async def check(self, way: str) -> None:  # noqa: ARG002
-        """Raise `InputError` where the server has no such endpoint for the model."""
-        await self.once("dialect", self._find_dialect)
 
     async def _find_dialect(self) -> str:
         reasons, api = [], self.spec.options.api
@@ -90,7 +80,7 @@ class Rerank(Form):
     async def _try(self, dialect: str, passages: list[str]) -> tuple[list[float] | None, str]:
         path, fields = DIALECTS[dialect]
         body = self.spec.body(**fields("why are there tides", passages))
-        return await self.trial(path, body, lambda reply: _scores(reply, len(passages)), Spending(0, 64, 0))
+        return await self._trial(path, body, lambda reply: _scores(reply, len(passages)), spending(0, 64, 0))
 
     async def _check_independent(self, dialect: str) -> None:
         """Raise `InputError` where a passage's score depends on those beside it."""
@@ -115,21 +105,21 @@ class Rerank(Form):
 
         async def all_scores() -> dict[str, float]:
             alike = [replace(first, ask=replace(first.ask, docs=(doc,))) for doc in first.texts]
-            whole = Group(group.way, group.requests, tuple(map(self._pair, alike)))
+            whole = Group(group.way, group.requests, tuple(map(self._prepared, alike)))
             return dict(zip(first.texts, await self._post(whole), strict=True))
 
         # By its key, which holds all the candidates: asks that come later take the same reply.
-        by_doc = await self.once(f"{first.query.id} {first.terms.attempt} {id(first.texts)}", all_scores)
+        by_doc = await self._once(f"{first.query.id} {first.terms.attempt} {id(first.texts)}", all_scores)
         return [by_doc[request.ask.docs[0]] for request in group.requests]
 
     async def _post(self, group: Group) -> list[float]:
-        path, fields = DIALECTS[await self.once("dialect", self._find_dialect)]
+        path, fields = DIALECTS[await self._once("dialect", self._find_dialect)]
         pairs: Sequence[Pair] = group.prepared
         body = self.spec.body(**fields(pairs[0][0], [passage for _, passage, _ in pairs]))
         tokens = sum(count or at_most_tokens(query + passage) for query, passage, count in pairs)
         asks = len(group.requests)
         return await self.client.post(
-            path, body, lambda reply: _scores(reply, len(pairs)), asks=asks, most=Spending(asks, tokens, 0)
+            path, body, lambda reply: _scores(reply, len(pairs)), asks=asks, most=spending(asks, tokens, 0)
         )
 
 

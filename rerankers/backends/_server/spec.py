@@ -15,14 +15,9 @@ from .._tokens.chat_templates import TemplateOptions
 from ..base import Request
 from .budget import Limits
 
-MAX_MESSAGE = 300
-"""Longest part of a server's own message that is shown, in characters."""
-
-MIN_SECRET = 16
-"""A shorter key is no secret but a word such as "EMPTY", which an answer may hold."""
-
-OPEN_REQUESTS = 16
-"""The open asks are spread over so many requests by default: when one ends, the server still has others."""
+MAX_MESSAGE = 300  # characters of a server's own message that are shown
+MIN_SECRET = 16  # a shorter key is no secret but a word such as "EMPTY", which an answer may hold
+OPEN_REQUESTS = 16  # that the open asks are spread over by default: when one ends, the server still has others
 
 
 class Options(TemplateOptions):
@@ -32,42 +27,32 @@ class Options(TemplateOptions):
 
     name: Annotated[str, PathMark("folder")] = Field(description="the model's name at the server")
     base_url: Speed[str | list[str]] = Field(
-        "https://api.openai.com/v1",
-        description="where the server is, or several replicas of it; with /v1 where it has it",
+        "https://api.openai.com/v1", description="the server, or a list of its replicas; with /v1 where it has it"
     )
     api: Literal["auto", "chat", "completions", "rerank", "score"] = Field(
-        "auto",
-        description="how asks are put; auto: completions with a tokenizer, else chat; cross-encoders: rerank or score",
+        "auto", description="auto: completions with a tokenizer, else chat; cross-encoders: rerank or score"
     )
     tokenizer: Annotated[str | None, PathMark("folder")] = Field(
-        None,
-        description="the model's tokenizer, a folder or hub id: texts are cut to length and prompts tokenised here",
+        None, description="the model's own, a folder or hub id: texts are cut to length and prompts tokenised here"
     )
-    max_concurrency: Speed[int] = Field(64, ge=1, description="asks open at once, at all replicas together")
+    max_concurrency: Speed[int] = Field(64, ge=1, description="most asks open at once, at all replicas together")
     prompts_per_request: Speed[int | None] = Field(
-        None,
-        ge=1,
-        description="asks that share a request, where the server takes several and no text is written; a sixteenth of "
-        "max_concurrency unless given",
+        None, ge=1, description="most asks a request, if no text is written; default a sixteenth of max_concurrency"
     )
-    top_logprobs: int = Field(20, ge=1, description="of so many most probable tokens labels are scored")
+    top_logprobs: int = Field(20, ge=1, description="labels are scored by so many most probable tokens")
     timeout: Speed[float] = Field(120.0, gt=0, description="seconds an attempt may take")
     retries: Speed[int] = Field(6, ge=0, description="further attempts at a request that failed")
-    requests_per_minute: Speed[float | None] = Field(
-        None, gt=0, description="so many requests are sent a minute at most"
-    )
+    requests_per_minute: Speed[float | None] = Field(None, gt=0, description="most requests sent a minute")
     tokens_per_minute: Speed[float | None] = Field(
-        None, gt=0, description="so many tokens, of prompts and completions, as the server counts them"
+        None, gt=0, description="most tokens a minute, of prompts and completions, as the server counts them"
     )
     budget: Speed[Limits] = Field(Limits(), description="what one execution may spend: usd, tokens, calls")
     prices: Annotated[Speed[str | dict[str, Any] | None], PathMark("named file")] = Field(
         None,
         description="{prompt, completion} in US dollars per million tokens, or a file of prices by model name; "
-        "the user's own file of prices unless given",
+        "default the user's own file of prices",
     )
-    api_key_env: Speed[str] = Field(
-        "OPENAI_API_KEY", description="the environment variable that holds the key, if one is needed"
-    )
+    api_key_env: Speed[str] = Field("OPENAI_API_KEY", description="the environment variable that holds the key, if any")
     group_scores: bool = Field(
         False,
         description="a rerank endpoint's scores depend on the passages asked about together, as a listwise reranker's "
@@ -77,7 +62,7 @@ class Options(TemplateOptions):
         None, description="how long a reasoning model thinks: minimal, low, medium, high"
     )
     extra_body: dict[str, Any] = Field({}, description="further fields of every request")
-    omit: list[str] = Field([], description="fields that are left out of every request: what the server refuses")
+    omit: list[str] = Field([], description="fields left out of every request, because the server refuses them")
 
 
 @dataclass(frozen=True)
@@ -104,17 +89,15 @@ class ServerSpec:
         forms = (rf"(?:\\*{re.escape(char)}|\\+u00(?i:{ord(char):02x}))" for char in self.key or "")
         return re.compile("".join(forms) or r"(?!)")
 
-    def without_key(self, text: str) -> str:
-        """Return a text with the key masked."""
-        return self._key.sub("…", text) if self.key and (self.key in text or "\\" in text) else text
-
     def without_secret(self, reply: str) -> str:
         """Return a reply's JSON with the key masked, unless the key is too short to be secret."""
-        return self.without_key(reply) if len(self.key or "") >= MIN_SECRET else reply
+        if not self.key or len(self.key) < MIN_SECRET or not (self.key in reply or "\\" in reply):
+            return reply
+        return self._key.sub("…", reply)
 
     def shown(self, text: str) -> str:
         """Return a server's words fit for a message: in one line, without the key, shortened."""
-        return " ".join(self.without_key(text).split())[:MAX_MESSAGE]
+        return " ".join(self._key.sub("…", text).split())[:MAX_MESSAGE]
 
     def share(self, waiting: int) -> int:
         """Return how many of the waiting asks may share a request without leaving a replica idle."""
