@@ -1,4 +1,4 @@
-"""Datasets: `load` gives the one that a config names. What it can be asked is in `base`."""
+"""Datasets: `load` opens the one that a config names; `base` is their interface."""
 
 from __future__ import annotations
 
@@ -9,51 +9,49 @@ from ...rerankers.errors import InputError
 from .base import Dataset, Docs
 from .candidates import CandidatesFile
 from .irds import IrDataset
-from .local import Files, is_beir_folder, open_beir_folder
+from .local import BeirFolder, Files, is_beir_folder
 from .records import Qrels, read_qrels
 
 __all__ = ["Dataset", "Docs", "Qrels", "load", "read_qrels"]
 
 
 def load(spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable[[], Docs] | None = None) -> Dataset:
-    """The dataset that a config's `dataset` names; nothing large is read before it is asked for.
+    """Return the dataset that a config's `dataset` names; nothing large is read before it is needed.
 
-    An ir_datasets identifier, a BEIR folder, or one of {beir, split}, {candidates, qrels, queries} and
+    `spec` is an ir_datasets identifier, a BEIR folder, or one of {beir, split}, {candidates, qrels, queries} and
     {docs, queries, qrels, field}. Relative paths are looked up in `base`, the config's folder, then in the current
-    folder. `docs_from_index` opens the documents where `docs` is `index`.
-    Raises InputError for what is not there.
+    folder. `docs_from_index` opens the documents where `docs` is `index`. Raise InputError for what is not there.
     """
     if isinstance(spec, str):
         return _named(spec, base)
     name = ", ".join(f"{key}: {value}" for key, value in spec.items())
-    if "beir" in spec:
-        return open_beir_folder(name, _existing(spec["beir"], base), spec.get("split"))
-    if "candidates" in spec:
-        return CandidatesFile(name, _files(spec, ("candidates", "qrels", "queries"), base))
-    if "queries" not in spec:
+    kinds = ("beir", "candidates", "qrels", "queries", "docs")
+    indexed = spec.get("docs") == "index"
+    if not spec.keys() & {"beir", "candidates", "queries"}:
         raise InputError(f"dataset {name}: `queries` is missing; {{docs, queries, qrels}} are expected")
-    if spec.get("docs") != "index":
-        return Files(name, _files(spec, ("docs", "queries", "qrels"), base), part=spec.get("field"))
-    if docs_from_index is None:
+    files = {kind: _existing(spec[kind], base) for kind in kinds if kind in spec and not (kind == "docs" and indexed)}
+    if "beir" in files:
+        return BeirFolder(name, files["beir"], spec.get("split"))
+    if "candidates" in files:
+        return CandidatesFile(name, files)
+    if indexed and docs_from_index is None:
         raise InputError(f"dataset {name}: `docs: index` needs a first stage with an index (first_stage.bm25.index)")
-    return Files(name, _files(spec, ("queries", "qrels"), base), docs_from_index, spec.get("field"))
+    return Files(name, files, docs_from_index if indexed else None, spec.get("field"))
 
 
 def _named(name: str, base: Path) -> Dataset:
     places = _places(name, base)
-    folder = next((place for place in places if is_beir_folder(place)), None)
-    if folder is not None:
-        return open_beir_folder(name, folder, None)
+    for place in places:
+        if is_beir_folder(place):
+            return BeirFolder(name, place, None)
     if name.startswith((".", "/", "~")) or name.endswith("/"):
-        found = next((place for place in places if place.is_dir()), None)
-        if found is not None:
-            raise InputError(f"dataset {name}: {found} is no BEIR folder: it has no corpus.jsonl or corpus.jsonl.gz")
-        raise InputError(f"dataset {name}: no such folder; looked for {_listed(places)}")
+        for place in places:
+            if place.is_dir():
+                raise InputError(
+                    f"dataset {name}: {place} is no BEIR folder: it has no corpus.jsonl or corpus.jsonl.gz"
+                )
+        raise InputError(f"dataset {name}: no such folder; looked for {' and '.join(map(str, places))}")
     return IrDataset(name)
-
-
-def _files(spec: Mapping[str, str], keys: tuple[str, ...], base: Path) -> dict[str, Path]:
-    return {key: _existing(spec[key], base) for key in keys if key in spec}
 
 
 def _existing(name: str, base: Path) -> Path:
@@ -61,14 +59,10 @@ def _existing(name: str, base: Path) -> Path:
     for place in places:
         if place.exists():
             return place
-    raise InputError(f"dataset: no {name}; looked for {_listed(places)}")
+    raise InputError(f"dataset: no {name}; looked for {' and '.join(map(str, places))}")
 
 
 def _places(name: str, base: Path) -> list[Path]:
-    """Where a path may lie: beside the config, then in the current folder."""
+    """Return where a path may lie: beside the config, then in the current folder."""
     path = Path(name).expanduser()
     return list(dict.fromkeys([(base / path).absolute(), path.absolute()]))
-
-
-def _listed(places: list[Path]) -> str:
-    return " and ".join(map(str, places))

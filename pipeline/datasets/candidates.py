@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...rerankers.types import Query
 from ..io.files import fault, json_kind
@@ -34,86 +32,74 @@ class CandidatesFile(Files):
 
     @property
     def query_list(self) -> QueryList:
-        """The queries of the file."""
-        return self._contents.query_list
+        """All queries of the file."""
+        return self._contents[0]
 
     def docs(self) -> Docs:
-        """The candidates' documents."""
-        return self._contents.docs
+        """Return the candidates' documents."""
+        return self._contents[1]
 
     def first_stage(self) -> Run:
-        """The candidates in their order. Where none has a score, scores are n, n - 1, … 1."""
-        return self._contents.run
+        """Return the candidates in their order. Where none has a score, scores are n, n - 1, … 1."""
+        return self._contents[2]
 
     @cached_property
-    def _contents(self) -> _Contents:
-        texts = super().query_list.queries if "queries" in self._files else None
-        return _read(self._files["candidates"], texts)
+    def _contents(self) -> tuple[QueryList, TextStore, Run]:
+        path, texts = self._files["candidates"], super().query_list.queries if "queries" in self._files else None
+        queries, docs, run = QueryList(path), TextStore(f"{path}: no candidate"), Run()
+        for spot, item in records(path):
+            listed = next((item[name] for name in _LISTS if name in item), None)
+            if not isinstance(listed, list):
+                raise fault(*spot, "no list of candidates: `hits`, `candidates` or `docs` is expected")
+            hits = [_hit(hit, spot) for hit in listed]
+            query = _query(item, listed, texts, spot)
+            if query is None:
+                queries.nameless.append(str(spot[1]))
+                continue
+            if query.id in run:
+                raise fault(*spot, f"query {query.id} is there already")
+            queries.add(query.id, query.text, spot)
+            run[query.id] = _ranked(query.id, hits, spot)
+            known = docs.lookup([hit.id for hit in hits])
+            for hit in hits:
+                if known.get(hit.id, hit.text) != hit.text:
+                    raise fault(*spot, f"candidate {hit.id} has another text with an earlier query")
+            docs.add((hit.id, hit.text) for hit in hits if hit.id not in known)
+        return queries, docs, run
 
 
-@dataclass
-class _Contents:
-    """What a candidates file holds."""
-
-    query_list: QueryList
-    docs: TextStore
-    run: Run = field(default_factory=dict)
-
-
-def _read(path: Path, texts: Mapping[str, Query] | None) -> _Contents:
-    contents = _Contents(QueryList(path), TextStore(f"{path}: no candidate"))
-    for spot, item in records(path):
-        listed = next((item[name] for name in _LISTS if name in item), None)
-        if not isinstance(listed, list):
-            raise fault(*spot, "no list of candidates: `hits`, `candidates` or `docs` is expected")
-        hits = [_Hit.read(hit, spot) for hit in listed]
-        query = _query(item, listed, texts, spot)
-        if query is None:
-            contents.query_list.nameless.append(str(spot[1]))
-            continue
-        if query.id in contents.run:
-            raise fault(*spot, f"query {query.id} is there already")
-        contents.query_list.add(query.id, query.text, spot)
-        contents.run[query.id] = _ranked(query.id, hits, spot)
-        contents.docs.add(_new_documents(contents.docs, hits, spot))
-    return contents
-
-
-@dataclass(frozen=True, slots=True)
-class _Hit:
-    """One candidate."""
+class _Hit(NamedTuple):
+    """A candidate."""
 
     id: str
     text: str
     score: float | None
 
-    @classmethod
-    def read(cls, hit: Any, spot: Spot) -> _Hit:
-        if not isinstance(hit, dict):
-            raise fault(*spot, f"a candidate is {json_kind(hit)}, not an object")
-        id_ = identifier(hit, DOC_IDS, spot)
-        wrong = unfit(id_, spot)
-        if wrong:
-            raise wrong
-        document = hit.get("doc", hit)
-        if isinstance(document, str):
-            document = {"text": document}
-        if not isinstance(document, dict):
-            raise fault(*spot, f"candidate {id_}: `doc` is {json_kind(document)}, not an object")
-        score = hit.get("score")
-        if score is not None and not math.isfinite(numeric(score)):
-            raise fault(*spot, f"candidate {id_}: the score {score!r:.40} is not a finite number")
-        return cls(id_, document_text(document, spot), None if score is None else numeric(score))
+
+def _hit(hit: Any, spot: Spot) -> _Hit:
+    if not isinstance(hit, dict):
+        raise fault(*spot, f"a candidate is {json_kind(hit)}, not an object")
+    id_ = identifier(hit, DOC_IDS, spot)
+    if wrong := unfit(id_, spot):
+        raise wrong
+    document = hit.get("doc", hit)
+    if isinstance(document, str):
+        document = {"text": document}
+    if not isinstance(document, dict):
+        raise fault(*spot, f"candidate {id_}: `doc` is {json_kind(document)}, not an object")
+    score = hit.get("score")
+    if score is not None and not math.isfinite(numeric(score)):
+        raise fault(*spot, f"candidate {id_}: the score {score!r:.40} is not a finite number")
+    return _Hit(id_, document_text(document, spot), None if score is None else numeric(score))
 
 
 def _query(item: Mapping[str, Any], hits: list[Any], texts: Mapping[str, Query] | None, spot: Spot) -> Query | None:
-    """The item's query. Its identifier stands beside the text, beside the query, or in each of the hits.
+    """Return the item's query, or None where it has neither hits nor an identifier.
 
-    None where it has neither hits nor an identifier.
+    The identifier stands beside the text, beside the query, or in each of the hits.
     """
-    asked = item.get("query")
-    holder = asked if isinstance(asked, dict) else item
-    if any(name in holder for name in QUERY_IDS):
+    holder = item["query"] if isinstance(item.get("query"), dict) else item
+    if holder.keys() & {*QUERY_IDS}:
         id_ = identifier(holder, QUERY_IDS, spot)
     elif hits:
         ids = {identifier(hit, ("qid",), spot) for hit in hits}
@@ -142,12 +128,3 @@ def _ranked(query: str, hits: list[_Hit], spot: Spot) -> list[tuple[str, float]]
         without = next(hit.id for hit in hits if hit.score is None)
         raise fault(*spot, f"query {query}: candidate {without} has no score, others have")
     return list(zip(ids, scores or map(float, range(len(ids), 0, -1)), strict=True))
-
-
-def _new_documents(store: TextStore, hits: list[_Hit], spot: Spot) -> list[tuple[str, str]]:
-    """The documents not seen with an earlier query. One that was must have the same text."""
-    known = store.found([hit.id for hit in hits])
-    for hit in hits:
-        if known.get(hit.id, hit.text) != hit.text:
-            raise fault(*spot, f"candidate {hit.id} has another text with an earlier query")
-    return [(hit.id, hit.text) for hit in hits if hit.id not in known]

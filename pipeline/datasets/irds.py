@@ -15,23 +15,13 @@ from typing import Any
 
 from ...rerankers.errors import InputError
 from ..io.files import reason
-from ..run.runfile import Run
-from .base import Dataset, takes_queries_from_documents
-from .corpus import KeptDocs
+from .base import Dataset, Docs, takes_queries_from_documents
 from .records import Qrels, QueryList, clean
 
 _PATIENCE = {"IR_DATASETS_DL_TRIES": "2", "IR_DATASETS_DL_TIMEOUT": "8"}
 """Its own three tries of 15 seconds at each of two mirrors are 90 seconds where a firewall is silent."""
 
-_CHATTER = (
-    "[starting]",
-    "[finished]",
-    "[error]",
-    "download error",
-    "Download failed",
-    "If you have",
-    "Opening ",
-)
+_CHATTER = ("[starting]", "[finished]", "[error]", "download error", "Download failed", "If you have", "Opening ")
 """How those log lines begin that repeat ir_datasets' progress bars or our error. Terms of use are shown."""
 
 _BRIGHT_EXCLUDED = -100
@@ -41,78 +31,77 @@ _ELSEWHERE = "a local BEIR folder or {docs, queries, qrels} files work too"
 
 
 class IrDataset(Dataset):
-    """A dataset of ir_datasets, which downloads what is asked for into its folder (`IR_DATASETS_HOME`)."""
+    """A dataset of ir_datasets, which downloads what is asked for into its folder (`IR_DATASETS_HOME`).
+
+    Where it has scored documents, they are not the first stage that papers rerank, so it has none here.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._dataset = _registered(name)
+        self._registry = _library().registry
         self.queries_are_documents = name.startswith("beir/") and takes_queries_from_documents(name)
+        try:
+            self._dataset = self._registry[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, list(self._registry), n=3)
+            hint = f" (the nearest: {', '.join(near)})" if near else ""
+            problem = f"neither a folder with corpus.jsonl nor an ir_datasets identifier{hint}"
+            raise InputError(f"dataset {name}: {problem}; {_ELSEWHERE}") from None
 
     def qrels(self) -> Qrels | None:
-        """The judgements, without those by which BRIGHT lists exclusions."""
-        if self._judgements is None:
-            return None
-        return {
-            query: {document: grade for document, grade in grades.items() if not self._excludes(grade)}
-            for query, grades in self._judgements.items()
-        }
+        """Return the judgements, without those by which BRIGHT lists exclusions."""
+        return self._judgements[0] if self._dataset.has("qrels") else None
 
-    def docs(self) -> _IrDocs:
-        """The documents."""
-        self._require("docs", "documents")
+    def exclusions(self) -> Mapping[str, set[str]]:
+        """Return what each query of BRIGHT excludes."""
+        return self._judgements[1]
+
+    def docs(self) -> Docs:
+        """Return the documents."""
         return self._docs
 
     def identity(self) -> dict[str, object]:
-        """The identifier: ir_datasets checks what it downloads against a hash."""
+        """Return the identifier: ir_datasets checks what it downloads against a hash."""
         return {"ir_datasets": self.name}
-
-    def first_stage(self) -> Run | None:
-        """None: where ir_datasets has scored documents, they are not the first stage that papers rerank."""
-        return None
-
-    def exclusions(self) -> Mapping[str, set[str]]:
-        """BRIGHT: what each query excludes."""
-        excluded = {
-            query: {document for document, grade in grades.items() if self._excludes(grade)}
-            for query, grades in (self._judgements or {}).items()
-        }
-        return {query: documents for query, documents in excluded.items() if documents}
-
-    def _excludes(self, grade: int) -> bool:
-        return self.name.startswith("bright/") and grade == _BRIGHT_EXCLUDED
-
-    def _require(self, kind: str, what: str) -> None:
-        if not self._dataset.has(kind):
-            subsets = [id_ for id_ in _import().registry if id_.startswith(f"{self.name}/")]
-            hint = f"; choose one of its subsets: {', '.join(subsets)}" if subsets else f"; {_ELSEWHERE}"
-            raise InputError(f"dataset {self.name}: ir_datasets has no {what} for it{hint}")
 
     @cached_property
     def query_list(self) -> QueryList:
-        """The queries of the dataset or subset."""
+        """All queries of the dataset or subset."""
         self._require("queries", "queries")
-        read = QueryList(self.name)
+        queries = QueryList(self.name)
         with _explained(self.name, self._dataset):
             for number, query in enumerate(self._dataset.queries_iter(), 1):
-                read.add(query.query_id, _text(query, self.name), (Path(self.name), f"query {number}"))
-        return read
+                queries.add(query.query_id, _text(query, self.name), (Path(self.name), f"query {number}"))
+        return queries
 
     @cached_property
-    def _judgements(self) -> Qrels | None:
-        if not self._dataset.has("qrels"):
-            return None
-        judgements: Qrels = {}
+    def _judgements(self) -> tuple[Qrels, dict[str, set[str]]]:
+        """The judgements and the exclusions."""
+        qrels: Qrels = {}
+        excluded: dict[str, set[str]] = {}
+        bright = self.name.startswith("bright/")
         with _explained(self.name, self._dataset):
-            for qrel in self._dataset.qrels_iter():
-                judgements.setdefault(qrel.query_id, {})[qrel.doc_id] = qrel.relevance
-        return judgements
+            for qrel in self._dataset.qrels_iter() if self._dataset.has("qrels") else ():
+                grades = qrels.setdefault(qrel.query_id, {})
+                if bright and qrel.relevance == _BRIGHT_EXCLUDED:
+                    excluded.setdefault(qrel.query_id, set()).add(qrel.doc_id)
+                else:
+                    grades[qrel.doc_id] = qrel.relevance
+        return qrels, excluded
 
     @cached_property
-    def _docs(self) -> _IrDocs:
+    def _docs(self) -> Docs:
+        self._require("docs", "documents")
         return _IrDocs(self.name, self._dataset)
 
+    def _require(self, kind: str, noun: str) -> None:
+        if not self._dataset.has(kind):
+            subsets = ", ".join(id_ for id_ in self._registry if id_.startswith(f"{self.name}/"))
+            hint = f"choose one of its subsets: {subsets}" if subsets else _ELSEWHERE
+            raise InputError(f"dataset {self.name}: ir_datasets has no {noun} for it; {hint}")
 
-class _IrDocs(KeptDocs):
+
+class _IrDocs(Docs):
     """The documents of an ir_datasets dataset, through the indexed store that it builds on first use."""
 
     def __init__(self, name: str, dataset: Any) -> None:
@@ -120,14 +109,13 @@ class _IrDocs(KeptDocs):
         self._name = name
         self._dataset = dataset
 
-    def found(self, ids: Sequence[str]) -> dict[str, str]:
+    def lookup(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the default text of those documents that there are."""
         with _explained(self._name, self._dataset):
             records = self._store.get_many(ids)
         return {id_: _text(record, self._name) for id_, record in records.items()}
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """All documents in the corpus' order."""
         with _explained(self._name, self._dataset):
             for record in self._dataset.docs_iter():
                 yield record.doc_id, _text(record, self._name)
@@ -137,19 +125,8 @@ class _IrDocs(KeptDocs):
         return self._dataset.docs_store()
 
 
-def _registered(name: str) -> Any:
-    registry = _import().registry
-    try:
-        return registry[name]
-    except KeyError:
-        near = difflib.get_close_matches(name, list(registry), n=3)
-        hint = f" (the nearest: {', '.join(near)})" if near else ""
-        what = f"neither a folder with corpus.jsonl nor an ir_datasets identifier{hint}"
-        raise InputError(f"dataset {name}: {what}; {_ELSEWHERE}") from None
-
-
 def _text(record: Any, dataset: str) -> str:
-    """The text that ir_datasets takes for ranking: "title text" where there is a title."""
+    """Return the text that ir_datasets takes for ranking: "title text" where there is a title."""
     if hasattr(record, "default_text"):
         return clean(record.default_text() or "")
     if hasattr(record, "text"):
@@ -157,15 +134,15 @@ def _text(record: Any, dataset: str) -> str:
     raise InputError(f"dataset {dataset}: its {type(record).__name__} has no default text; {_ELSEWHERE}")
 
 
-def _import() -> Any:
-    """The module, told to be brief and not too patient; what the user's environment says comes first."""
+def _library() -> Any:
+    """Return the module, with short logs and short waits; the user's environment variables come first."""
     for variable, value in _PATIENCE.items():
         os.environ.setdefault(variable, value)
     try:
         import ir_datasets
     except OSError as error:
-        what = f"ir_datasets cannot make its folder ({reason(error)})"
-        raise InputError(f"{what}; set IR_DATASETS_HOME to one that can be written") from error
+        problem = f"ir_datasets cannot make its folder ({reason(error)})"
+        raise InputError(f"{problem}; set IR_DATASETS_HOME to one that can be written") from error
     logger = ir_datasets.log.easy().logger()
     if _brief not in logger.filters:
         logger.addFilter(_brief)
@@ -178,52 +155,43 @@ def _brief(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _explained(name: str, dataset: Any) -> Iterator[None]:
-    """One line for what ir_datasets raises where it cannot get or open its files."""
+    """Raise InputError, in one line, for what ir_datasets raises where it cannot get or open its files."""
     try:
         yield
     except ImportError as error:
-        what = f"ir_datasets needs the package {error.name}: pip install {error.name}"
-        raise InputError(f"dataset {name}: {what}") from error
+        problem = f"ir_datasets needs the package {error.name}: pip install {error.name}"
+        raise InputError(f"dataset {name}: {problem}") from error
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
-        home = f"{_import().util.home_path()} (IR_DATASETS_HOME)"
-        absent = ", ".join(_absent_files(dataset))
+        home = f"{_library().util.home_path()} (IR_DATASETS_HOME)"
+        handlers = [getattr(dataset, f"{kind}_handler")() for kind in ("queries", "qrels", "docs") if dataset.has(kind)]
+        absent = ", ".join(dict.fromkeys(_absent_downloads(handlers, set())))
         needs = f"to be downloaded into {home}: {absent}" if absent else f"files are in {home}"
         raise InputError(f"dataset {name}: {_cause(error)}; {needs}; {_ELSEWHERE}") from error
 
 
 def _cause(error: BaseException) -> str:
-    """The error in short: of a failed download the innermost reason, which requests wraps in three others."""
+    """Return the error in short: of a failed download the innermost reason, which requests wraps in three others."""
     if isinstance(error, RuntimeError) and len(error.args) == 2 and isinstance(error.args[1], list):
-        tried = [each for _, each in error.args[1]]
-        error = next((each for each in tried if not isinstance(each, FileNotFoundError)), tried[0])
+        failures = [failure for _, failure in error.args[1]]
+        error = next((one for one in failures if not isinstance(one, FileNotFoundError)), failures[0])
     if isinstance(error, FileNotFoundError):
         return f"no file {error.filename or error.args[-1]}"
     text = " ".join(str(error).split())
     return text.rpartition(": ")[2].rstrip(")").rstrip("'\"") if "Caused by" in text else text[:300]
 
 
-def _absent_files(dataset: Any) -> list[str]:
-    """The addresses and sizes of the downloads behind a dataset that are not in its folder yet."""
-    handlers = [getattr(dataset, f"{kind}_handler")() for kind in ("queries", "qrels", "docs") if dataset.has(kind)]
-    absent = {}
-    for download in _downloads(handlers, {}):
-        address = next((mirror.url for mirror in download.mirrors if hasattr(mirror, "url")), None)
-        kept_at = download.path(force=False) if download._cache_path else None
-        if address and not (kept_at and Path(kept_at).exists()):
-            size = f" ({download._size_hint / 1e6:,.1f} MB)" if (download._size_hint or 0) > 1e6 else ""
-            absent[address] = f"{address}{size}"
-    return list(absent.values())
-
-
-def _downloads(thing: Any, seen: dict[int, Any]) -> Iterator[Any]:
-    """The download records within an ir_datasets object, which has no other way to list them."""
-    if id(thing) in seen:
-        return
-    seen[id(thing)] = thing
-    if isinstance(thing, _import().util.Download):
-        yield thing
-    elif isinstance(thing, list | tuple):
+def _absent_downloads(thing: Any, seen: set[int]) -> Iterator[str]:
+    """Yield address and size of each download within an ir_datasets object, which cannot list them, not done yet."""
+    if isinstance(thing, list | tuple):
         for part in thing:
-            yield from _downloads(part, seen)
-    elif type(thing).__module__.startswith("ir_datasets"):
-        yield from _downloads(list(getattr(thing, "__dict__", {}).values()), seen)
+            yield from _absent_downloads(part, seen)
+    elif type(thing).__module__.startswith("ir_datasets") and id(thing) not in seen:
+        seen.add(id(thing))
+        if not isinstance(thing, _library().util.Download):
+            yield from _absent_downloads([*getattr(thing, "__dict__", {}).values()], seen)
+            return
+        path = thing.path(force=False) if thing._cache_path else None
+        address = next((mirror.url for mirror in thing.mirrors if hasattr(mirror, "url")), None)
+        if address and not (path and Path(path).exists()):
+            size = thing._size_hint or 0
+            yield f"{address} ({size / 1e6:,.1f} MB)" if size > 1e6 else address

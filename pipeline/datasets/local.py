@@ -16,9 +16,9 @@ from .records import Qrels, QueryList, files_of, read_qrels, read_queries
 
 
 class Files(Dataset):
-    """Queries with, where given, documents and qrels: one file each, `qrels` and `docs` optional.
+    """Queries, and optionally documents and qrels, one file each.
 
-    `docs_from_index` opens the documents where their text is in the first stage's index (`docs: index`), `part` is
+    `docs_from_index` opens the documents where their text is in the first stage's index (`docs: index`); `part` is
     the part of a topic that is its text.
     """
 
@@ -30,30 +30,27 @@ class Files(Dataset):
         part: str | None = None,
     ) -> None:
         self.name = name
-        self._part = part
         self._files = files
         self._docs_from_index = docs_from_index
+        self._part = part
 
     def qrels(self) -> Qrels | None:
-        """The judgements, where a file of them is given."""
+        """Return the judgements, or None without a file of them."""
         return self._qrels
 
     def docs(self) -> Docs:
-        """The documents, of the file or of the index."""
+        """Return the documents of the file or of the index."""
         return self._docs
 
     def identity(self) -> dict[str, object]:
-        """The SHA-256 of each file, and what else says which text is read."""
-        hashes: dict[str, object] = {kind: _digest(path) for kind, path in self._files.items()}
-        return (
-            hashes
-            | ({"docs": "index"} if self._docs_from_index else {})
-            | ({"field": self._part} if self._part else {})
-        )
+        """Return the SHA-256 of each file, and the settings that decide which text is read."""
+        digests: dict[str, object] = {kind: _digest(path) for kind, path in self._files.items()}
+        digests |= {"docs": "index"} if self._docs_from_index else {}
+        return digests | ({"field": self._part} if self._part else {})
 
     @cached_property
     def query_list(self) -> QueryList:
-        """The queries of the file."""
+        """All queries of the file."""
         return read_queries(self._files["queries"], self._part)
 
     @cached_property
@@ -70,14 +67,35 @@ class Files(Dataset):
 
 
 class BeirFolder(Files):
-    """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`, each also compressed."""
+    """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`, each also compressed.
+
+    `split` is `test` unless given; without a `qrels` folder there are no judgements.
+    """
+
+    def __init__(self, name: str, folder: Path, split: str | None) -> None:
+        files = {}
+        for kind, file in (("docs", "corpus.jsonl"), ("queries", "queries.jsonl")):
+            path = _present(folder / file)
+            if path is None:
+                missing = f"{folder / file}: not found, nor {file}.gz"
+                raise InputError(f"{missing}; a BEIR folder has corpus.jsonl and queries.jsonl")
+            files[kind] = path
+        judged = folder / "qrels"
+        if split is not None or judged.is_dir():
+            path = _present(judged / f"{split or 'test'}.tsv")
+            if path is None:
+                splits = ", ".join(sorted({path.name.split(".tsv")[0] for path in judged.glob("*.tsv*")})) or "none"
+                raise InputError(f"{judged}: no split {split or 'test'!r} ({split or 'test'}.tsv); there is: {splits}")
+            files["qrels"] = path
+        super().__init__(name, files)
+        self.queries_are_documents = takes_queries_from_documents(folder.resolve().name) or None
 
     def queries(self) -> dict[str, Query]:
-        """The queries that the split judges, in the order of `queries.jsonl`."""
+        """Return the queries that the split judges, in the order of `queries.jsonl`."""
         return self._judged
 
     def identity(self) -> dict[str, object]:
-        """The SHA-256 of each file, as a BEIR folder."""
+        """Return the SHA-256 of each file, as a BEIR folder."""
         return {"beir": super().identity()}
 
     @cached_property
@@ -92,43 +110,17 @@ class BeirFolder(Files):
 
 
 def is_beir_folder(path: Path) -> bool:
-    """Whether it looks like one: a folder that holds a corpus."""
+    """Return True for a folder that holds a corpus."""
     return _present(path / "corpus.jsonl") is not None
 
 
-def open_beir_folder(name: str, folder: Path, split: str | None) -> BeirFolder:
-    """The BEIR dataset in a folder. `split` is `test` unless given; without a `qrels` folder it has none."""
-    files = {"docs": _required(folder / "corpus.jsonl"), "queries": _required(folder / "queries.jsonl")}
-    if split is not None or (folder / "qrels").is_dir():
-        files["qrels"] = _split_file(folder / "qrels", split or "test")
-    dataset = BeirFolder(name, files)
-    if takes_queries_from_documents(folder.resolve().name):
-        dataset.queries_are_documents = True
-    return dataset
-
-
-def _split_file(folder: Path, split: str) -> Path:
-    path = _present(folder / f"{split}.tsv")
-    if path is None:
-        splits = sorted({found.name.split(".tsv")[0] for found in folder.glob("*.tsv*")})
-        raise InputError(f"{folder}: no split {split!r} ({split}.tsv); there is: {', '.join(splits) or 'none'}")
-    return path
-
-
-def _required(path: Path) -> Path:
-    found = _present(path)
-    if found is None:
-        raise InputError(f"{path}: not found, nor {path.name}.gz; a BEIR folder has corpus.jsonl and queries.jsonl")
-    return found
-
-
 def _present(path: Path) -> Path | None:
-    """The file, or the same compressed."""
+    """Return the file, or the same compressed."""
     return next((file for suffix in SUFFIXES if (file := path.with_name(f"{path.name}{suffix}")).is_file()), None)
 
 
 def _digest(path: Path) -> object:
-    """The SHA-256 of a file; of a folder those of the files that are read."""
+    """Return the SHA-256 of a file; of a folder those of the files that are read."""
     if not path.is_dir():
         return file_digest(path)
     return {str(file.relative_to(path)): file_digest(file) for file in files_of(path)}

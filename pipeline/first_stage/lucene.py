@@ -1,4 +1,4 @@
-"""Lucene: build an index, find one by name, search it with BM25, read texts out of it.
+"""Lucene: build an index, locate one by name, search it with BM25, read texts out of it.
 
 Everything is Anserini's, so that figures published with Anserini and Pyserini come out to the last digit.
 """
@@ -17,17 +17,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ...rerankers.errors import BackendError, InputError
 from ...rerankers.types import Query
+from ..datasets.base import Docs, batches
 from ..datasets.records import DOC_TEXTS
 from .java import java_class, java_errors, java_list, java_string, last_complaint, run_java
 
-Item = TypeVar("Item")
-
 Progress = Callable[[int], None]
-"""Told how many documents or queries are done so far."""
+"""Called with the number of documents or queries done so far."""
 
 SHARD_DOCS = 50_000
 """Documents in one file for the indexer, which reads as many files at a time as there are cores."""
@@ -35,44 +34,25 @@ SHARD_DOCS = 50_000
 FETCHED_DOCS = 16_384
 """Documents that Java holds at a time: Anserini fetches the stored text of every hit."""
 
-
-MARKUP = re.compile(r"<[A-Za-z!/][^<>]*>")
-"""A tag."""
-
 PREBUILT_LANGUAGE = re.compile(r"(?:mrtydi-v1\.1|miracl-v1\.0|ciral-v1\.0|hc4-v1\.0|neuclir22)-([a-z]+)|(zh)wiki-.*")
-"""How prebuilt indexes of one language are named; those of translations end in `-en` besides."""
+"""The names of prebuilt indexes of one language; those of translations end in `-en` besides."""
 
-LANGUAGE_NAMES = {
-    "arabic": "ar",
-    "bengali": "bn",
-    "english": "en",
-    "finnish": "fi",
-    "indonesian": "id",
-    "japanese": "ja",
-    "korean": "ko",
-    "russian": "ru",
-    "swahili": "sw",
-    "telugu": "te",
-    "thai": "th",
-}
+LANGUAGE_CODES = {"bengali": "bn", "indonesian": "id"}
+"""Languages that names of prebuilt indexes spell out, where the code is not the first two letters."""
 
 WHITE_SPACE_LANGUAGES = ("ha", "so", "sw", "yo")
 """Those of prebuilt indexes that Anserini splits at white space, as it does for every code that it does not know."""
 
-CHECKED_DOCS = 20
-"""Stored documents of an index whose terms are compared with those that the analyzer makes of their texts."""
-
-CHECKED_TERMS = 25
-"""Terms of each of them."""
-
-SHOWN_TERMS = 5
-"""Terms of a query without hits that are named."""
+CHECKED_DOCS, CHECKED_TERMS = 20, 25
+"""Stored documents of an index, and terms of each, that are compared with what the analyzer makes of their texts."""
 
 ALIKE = 0.9
 """The share of the terms that must be in the index: texts may have been cleaned before they were indexed."""
 
+SHOWN_TERMS = 5
+"""Terms of a query without hits that are named."""
 
-# Building
+REMEDY = "give a prebuilt Pyserini name, the folder of a Lucene index, or `build`"
 
 
 def build_index(
@@ -80,10 +60,9 @@ def build_index(
 ) -> None:
     """Index (docid, text) pairs of a language into a new Lucene index at `folder`, with Anserini's defaults.
 
-    The index appears at `folder` only when whole. Documents stream through files beside it; in memory are
-    only the ids (about 100 bytes each). As always with Anserini, a document of white space only is left out.
-    `on_progress` counts documents taken. `InputError` for an empty corpus, a bad or repeated id, a folder
-    that exists; `BackendError` where Java fails or loses a document.
+    The index appears only when whole. Documents stream through files beside it; only their ids are in memory. As
+    always with Anserini, a document of white space only is left out. Raise InputError for an empty corpus, a bad or
+    repeated id or a folder that exists, and BackendError where Java fails or loses a document.
     """
     folder = folder.absolute()
     try:
@@ -93,21 +72,26 @@ def build_index(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-") as workplace:
             shards, index = Path(workplace, "shards"), Path(workplace, "index")
             shards.mkdir()
-            given = _write_shards(docs, shards, on_progress)
-            _index_shards(shards, index, given, language)
+            _index_shards(shards, index, _write_shards(docs, shards, on_progress), language)
             index.rename(folder)
     except OSError as error:
         raise InputError(f"cannot build an index at {folder}: {error}") from error
 
 
 def _write_shards(docs: Iterable[tuple[str, str]], folder: Path, on_progress: Progress | None) -> int:
-    """Write documents as JSON lines in files of `SHARD_DOCS` documents; how many there were."""
+    """Write documents as JSON lines in files of `SHARD_DOCS` documents; return how many there were."""
     seen: set[str] = set()
     stream = iter(docs)
     for number in itertools.count():
         with (folder / f"{number:05}.jsonl").open("w", encoding="ascii") as shard:
             for docid, text in itertools.islice(stream, SHARD_DOCS):
-                _check_id(docid, seen)
+                place = f"document {len(seen) + 1} of the corpus"
+                if docid in seen:
+                    raise InputError(f"{place} repeats the id {docid!r}: make the ids unique")
+                if not docid:
+                    raise InputError(f"{place} has an empty id: every document needs one")
+                if java_string(docid) != docid:
+                    raise InputError(f"document id {docid!r} is not valid Unicode: rename the document")
                 seen.add(docid)
                 shard.write(json.dumps({"id": docid, "contents": text}) + "\n")
                 if on_progress and len(seen) % 1000 == 0:
@@ -121,20 +105,8 @@ def _write_shards(docs: Iterable[tuple[str, str]], folder: Path, on_progress: Pr
     return len(seen)
 
 
-def _check_id(docid: str, seen: set[str]) -> None:
-    number = len(seen) + 1
-    if docid in seen:
-        raise InputError(f"document {number} of the corpus repeats the id {docid!r}: make the ids unique")
-    if not docid:
-        raise InputError(f"document {number} of the corpus has an empty id: every document needs one")
-    try:
-        docid.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"document id {docid!r} is not valid Unicode: rename the document") from error
-
-
-def _index_shards(shards: Path, index: Path, given: int, language: str) -> None:
-    """Run Anserini's indexer, and see that nothing but empty documents is missing from the index."""
+def _index_shards(shards: Path, index: Path, count: int, language: str) -> None:
+    """Run Anserini's indexer, and check that nothing but empty documents is missing from the index."""
     # The buffer only says how often the indexer writes to disk; Anserini's own 4 GB may exceed Java's memory.
     arguments = (
         "-collection JsonCollection -generator DefaultLuceneDocumentGenerator -storeRaw -optimize"
@@ -145,39 +117,36 @@ def _index_shards(shards: Path, index: Path, given: int, language: str) -> None:
     counts = dict(re.findall(r"- (indexed|empty): +([\d,]+)$", output, re.MULTILINE))
     indexed, empty = (int(counts.get(name, "0").replace(",", "")) for name in ("indexed", "empty"))
     # Anserini logs a disk that is full, or a document that it cannot index, and ends as if all were well.
-    if " ERROR " in output or indexed + empty != given or not _is_index(index):
-        raise BackendError(f"Anserini indexed {indexed} of {given} documents ({empty} empty): {last_complaint(output)}")
+    if " ERROR " in output or indexed + empty != count or not _is_index(index):
+        raise BackendError(f"Anserini indexed {indexed} of {count} documents ({empty} empty): {last_complaint(output)}")
     if indexed == 0:
-        raise InputError(f"nothing to index: every document of the corpus ({given}) is empty")
-
-
-# Finding
-
-REMEDY = "give a prebuilt Pyserini name, the folder of a Lucene index, or `build`"
+        raise InputError(f"nothing to index: every document of the corpus ({count}) is empty")
 
 
 def find_index(name: str, *, base: Path) -> Path:
-    """The folder of an index given by path (relative to `base` or the working folder) or by Pyserini's name.
+    """Return the folder of an index that is named by path (relative to `base` or the working folder) or by Pyserini.
 
-    An index that has such a name is downloaded into Pyserini's cache unless it is there. `InputError` for an
-    unknown name, a folder without an index, or a download that fails.
+    A prebuilt index is downloaded into Pyserini's cache unless it is there. Raise InputError for an unknown name, a
+    folder without an index, and a download that fails.
     """
-    given = Path(name).expanduser()
-    folders = [base / given, Path.cwd() / given]
+    path = Path(name).expanduser()
+    folders = [base / path, Path.cwd() / path]
     for folder in folders:
         if _is_index(folder):
             return folder
-    there = [folder for folder in folders if folder.exists()]
-    if len(given.parts) == 1:
-        known = _prebuilt_indexes()
-        if name in known:
-            return _prebuilt_folder(name, known[name])
-        if not there:
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    existing = [folder for folder in folders if folder.exists()]
+    if len(path.parts) == 1:
+        java_class("java.lang.System")  # Java must run before Pyserini starts it its own way
+        from pyserini.prebuilt_index_info import TF_INDEX_INFO  # 0.3 s
+
+        if name in TF_INDEX_INFO:
+            return _prebuilt_folder(name, TF_INDEX_INFO[name])
+        if not existing:
+            near = difflib.get_close_matches(name, TF_INDEX_INFO, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise InputError(f"unknown index {name!r}: {hint}{REMEDY}")
-    if there:
-        raise InputError(f"{there[0]} is not a Lucene index (no segments file in it): {REMEDY}")
+    if existing:
+        raise InputError(f"{existing[0]} is not a Lucene index (no segments file in it): {REMEDY}")
     raise InputError(f"no index at {folders[0]}: {REMEDY}")
 
 
@@ -185,25 +154,15 @@ def _is_index(folder: Path) -> bool:
     return any(folder.glob("segments_*"))
 
 
-def _prebuilt_indexes() -> dict[str, dict[str, Any]]:
-    """What Pyserini knows of its prebuilt inverted indexes, by name: urls, md5, size."""
-    java_class("java.lang.System")  # Java must run before Pyserini starts it its own way
-    from pyserini.prebuilt_index_info import TF_INDEX_INFO  # 0.3 s
-
-    indexes: dict[str, dict[str, Any]] = TF_INDEX_INFO
-    return indexes
-
-
-def _prebuilt_folder(name: str, info: dict[str, Any]) -> Path:
-    """Where Pyserini keeps a prebuilt index; downloaded by Pyserini if it is not there."""
+def _prebuilt_folder(name: str, info: Mapping[str, Any]) -> Path:
+    """Return where Pyserini keeps a prebuilt index; Pyserini downloads it if it is not there."""
     url = info["urls"][0]
-    archive = info.get("filename") or url.rpartition("/")[2]
+    archive = re.sub(r"[.]tar[.]gz.*$", "", info.get("filename") or url.rpartition("/")[2])
     cache = Path(os.environ.get("PYSERINI_CACHE") or Path.home() / ".cache" / "pyserini", "indexes")
-    folder = cache / f"{re.sub(r'[.]tar[.]gz.*$', '', archive)}.{info['md5']}"
+    folder = cache / f"{archive}.{info['md5']}"
     if _is_index(folder):
         return folder
-    size = info.get("size compressed (bytes)") or 0
-    where = f"{url} ({size / 1e6:,.0f} MB)"
+    where = f"{url} ({(info.get('size compressed (bytes)') or 0) / 1e6:,.0f} MB)"
     try:
         from pyserini.util import download_prebuilt_index
 
@@ -222,9 +181,9 @@ def _prebuilt_folder(name: str, info: dict[str, Any]) -> Path:
 
 def language_of(name: str) -> str:
     """Return the language of a prebuilt index by its name; `en` for any other name."""
-    found = PREBUILT_LANGUAGE.fullmatch(name)
-    code = (found[1] or found[2]) if found else "en"
-    return LANGUAGE_NAMES.get(code, code)
+    match = PREBUILT_LANGUAGE.fullmatch(name)
+    code = (match[1] or match[2]) if match else "en"
+    return LANGUAGE_CODES.get(code, code[:2])
 
 
 def fields_of(name: str) -> dict[str, float] | None:
@@ -233,26 +192,21 @@ def fields_of(name: str) -> dict[str, float] | None:
 
 
 def check_language(language: str) -> None:
-    """Raise `InputError` for a language whose analyzer is not known."""
-    known = {
-        "en",
-        *WHITE_SPACE_LANGUAGES,
-        *java_class("io.anserini.analysis.AnalyzerMap").analyzerMap.keySet().toArray(),
-    }
+    """Raise InputError for a language without an analyzer."""
+    analyzed = java_class("io.anserini.analysis.AnalyzerMap").analyzerMap.keySet().toArray()
+    known = sorted({"en", *WHITE_SPACE_LANGUAGES, *analyzed})
     if language not in known:
-        raise InputError(f"first_stage.bm25.language: no analyzer for {language!r}; known: {', '.join(sorted(known))}")
+        raise InputError(f"first_stage.bm25.language: no analyzer for {language!r}; known: {', '.join(known)}")
 
 
-# Searching
-
-
-class Index:
+class Index(Docs):
     """A Lucene index, open for searching and reading."""
 
     def __init__(self, folder: Path) -> None:
         if not _is_index(folder):
             raise InputError(f"{folder} is not a Lucene index (no segments file in it)")
         self.folder = folder.absolute()
+        self.source = f"{self.folder}: no document"
         searcher = java_class("io.anserini.search.SimpleSearcher")
         # A long query (BRIGHT, ArguAna) may have more than Lucene's 1,024 different terms.
         java_class("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(2**31 - 1)
@@ -274,28 +228,17 @@ class Index:
 
         A document of the query's own id comes on top of these. Order, ties and scores are Anserini's: scores are
         rounded to four decimals; equal ones stand in ascending order of id and are then set a millionth apart. Of a
-        docid that the index has twice the later hit is dropped. `on_note` hears of that and of queries whose terms the
+        docid that the index has twice the later hit is dropped. `on_note` receives that and queries whose terms the
         index lacks; `on_progress` counts queries.
         """
-        threads = os.cpu_count() or 1
         results: dict[str, list[tuple[str, float]]] = {query.id: [] for query in queries}
         waiting, fetched, done, repeats = list(queries), depth, 0, []
-        weights = java_class("java.util.HashMap")()
-        for name, weight in (fields or {}).items():
-            weights.put(name, java_class("java.lang.Float")(weight))
         with java_errors(f"search in {self.folder} failed"):
             self._searcher.set_bm25(float(k1), float(b))
             while waiting:
                 short = []
-                for batch in _batches(waiting, max(threads, FETCHED_DOCS // fetched)):
-                    positions = java_list([str(i) for i in range(len(batch))])
-                    texts = java_list([query.text for query in batch])
-                    if fields:
-                        hits = self._searcher.batch_search_fields(texts, positions, fetched, threads, weights)
-                    else:
-                        hits = self._searcher.batch_search(texts, positions, fetched, threads)
-                    for i, query in enumerate(batch):
-                        rows = [(hit.docid, hit.score) for hit in hits.get(str(i))]
+                for batch in batches(waiting, max(os.cpu_count() or 1, FETCHED_DOCS // fetched)):
+                    for query, rows in zip(batch, self._hits(batch, fetched, fields), strict=True):
                         once: dict[str, float] = {}
                         for docid, score in rows:
                             once.setdefault(docid, score)
@@ -314,15 +257,29 @@ class Index:
                 terms = ", ".join(self._terms(empty[0].text)[:SHOWN_TERMS])
                 on_note(f"{len(empty)} queries have no term that the index has (the first is {empty[0].id}: {terms})")
         if on_note and repeats:
-            what = "a document twice among their hits, as the index has it; the later one is dropped"
-            on_note(f"{len(repeats)} of {len(queries)} queries have {what} (the first is {repeats[0].id})")
+            problem = "a document twice among their hits, as the index has it; the later one is dropped"
+            on_note(f"{len(repeats)} of {len(queries)} queries have {problem} (the first is {repeats[0].id})")
         return results
+
+    def _hits(
+        self, queries: Sequence[Query], count: int, fields: Mapping[str, float] | None
+    ) -> list[list[tuple[str, float]]]:
+        places = [str(place) for place in range(len(queries))]
+        arguments = [java_list(query.text for query in queries), java_list(places), count, os.cpu_count() or 1]
+        if fields:
+            weights = java_class("java.util.HashMap")()
+            for name, weight in fields.items():
+                weights.put(name, java_class("java.lang.Float")(weight))
+            found = self._searcher.batch_search_fields(*arguments, weights)
+        else:
+            found = self._searcher.batch_search(*arguments)
+        return [[(hit.docid, hit.score) for hit in found.get(place)] for place in places]
 
     def use(self, language: str, rm3: Mapping[str, float] | None = None, *, prebuilt: str | None = None) -> None:
         """Set the language of the queries, and how they are expanded.
 
-        `prebuilt` is Pyserini's name of the index. Raises `InputError` for a language without an analyzer, and where
-        the index does not hold what expansion needs.
+        `prebuilt` is Pyserini's name of the index. Raise InputError for a language without an analyzer, and where the
+        index does not hold what expansion needs.
         """
         check_language(language)
         if language != "en":
@@ -330,13 +287,11 @@ class Index:
         if rm3 is None:
             return
         collection = None
-        reader = java_class("io.anserini.index.IndexReaderUtils").getReader(str(self.folder))
-        if reader.getTermVectors(0) is None:
-            number = 2 if (prebuilt or "").startswith("msmarco-v2-") else 1
-            kind = "Doc" if (prebuilt or "").startswith("msmarco-v2-doc") else "Passage"
-            collection = f"MsMarcoV2{kind}Collection" if number == 2 else "JsonCollection"
-            raw = self._searcher.doc(0).get("raw")
-            if raw is None or _body(_json_fields(raw)) is None:
+        if java_class("io.anserini.index.IndexReaderUtils").getReader(str(self.folder)).getTermVectors(0) is None:
+            version = re.match("msmarco-v2-(doc)?", prebuilt or "")
+            kind = version and ("Doc" if version[1] else "Passage")
+            collection = f"MsMarcoV2{kind}Collection" if kind else "JsonCollection"
+            if _body(_json_fields(self._searcher.doc(0).get("raw") or "")) is None:
                 raise InputError(
                     f"first_stage.bm25.rm3: {self.folder} has neither document vectors (-storeDocvectors) nor its "
                     "documents as JSON (-storeRaw), of which the terms could be taken"
@@ -345,7 +300,7 @@ class Index:
         self._searcher.set_rm3(collection, int(terms), int(docs), float(weight), False, True)
 
     def check(self, language: str, fields: Mapping[str, float] | None, *, sure: bool) -> None:
-        """Raise `InputError` where the index is not one of this language, or does not have these fields.
+        """Raise InputError where the index is not one of this language, or does not have these fields.
 
         The terms of some stored documents must be those that the language's analyzer makes of their texts. Where no
         texts are stored, the caller must be `sure` of the language.
@@ -357,10 +312,9 @@ class Index:
             texts = [str(i.name) for i in infos if str(i.getIndexOptions().toString()) != "NONE" and not i.omitsNorms()]
             unknown = [name for name in fields or {} if name not in texts]
             if unknown or (fields is None and texts != ["contents"]):
-                what = f"has no field {unknown[0]}" if unknown else "has other fields than `contents`"
-                raise InputError(
-                    f"{self.folder} {what}: in first_stage.bm25.fields, give weights to some of {sorted(texts)}"
-                )
+                problem = f"has no field {unknown[0]}" if unknown else "has other fields than `contents`"
+                remedy = f"in first_stage.bm25.fields, give weights to some of {sorted(texts)}"
+                raise InputError(f"{self.folder} {problem}: {remedy}")
             share = self._share_of_terms(reader)
         if share is None and not sure:
             raise InputError(
@@ -373,7 +327,7 @@ class Index:
             )
 
     def _share_of_terms(self, reader: Any) -> float | None:
-        """Return which share of the terms of stored texts their documents have in the index; None without texts."""
+        """Return the share of the terms of stored texts that the index has for them; None without texts."""
         searcher = java_class("org.apache.lucene.search.IndexSearcher")(reader)
         term, query = java_class("org.apache.lucene.index.Term"), java_class("org.apache.lucene.search.TermQuery")
         must = java_class("org.apache.lucene.search.BooleanClause$Occur").MUST
@@ -390,14 +344,13 @@ class Index:
         return sum(present) / len(present) if present else None
 
     def _terms(self, text: str) -> list[str]:
-        """Return the terms that the analyzer makes of a text."""
         analyze = java_class("io.anserini.analysis.AnalyzerUtils").analyze
         return [str(token) for token in analyze(self._searcher.get_analyzer(), java_string(text)).toArray()]
 
-    def texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """The texts of documents by id, "title text" where the index has a title; unknown ids are left out.
+    def lookup(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the texts of those documents that are there, "title text" where the index has a title.
 
-        `InputError` where the index was built without its documents' texts.
+        Raise InputError where the index was built without its documents' texts.
         """
         texts: dict[str, str] = {}
         for docid, document in self._documents(ids):
@@ -411,29 +364,32 @@ class Index:
             texts[docid] = text
         return texts
 
-    def missing(self, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that no document of the index has, in the order given."""
-        found = {docid for docid, _ in self._documents(ids)}
-        return [docid for docid in ids if docid not in found]
+    def missing(self, ids: Iterable[str]) -> list[str]:
+        """Return the identifiers that no document of the index has, each once."""
+        unique = list(dict.fromkeys(ids))
+        existing = {docid for docid, _ in self._documents(unique)}
+        return [docid for docid in unique if docid not in existing]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        raise InputError("an index cannot be built from the text of an index; give `docs` a file")
 
     def identity(self) -> str:
-        """A hash (sha256, hexadecimal) that tells this index from others; copies of its folder have the same.
+        """Return a SHA-256 that tells this index from others; copies of its folder have the same.
 
         It covers the names and sizes of the files, and the content of those that hold the random identifiers
         which Lucene gives to segments and commits: a second build of the same documents has another identity.
         """
-        files = sorted(path for path in self.folder.iterdir() if path.name.startswith(("_", "segments_")))
         digest = hashlib.sha256()
-        for path in files:
+        for path in sorted(path for path in self.folder.iterdir() if path.name.startswith(("_", "segments_"))):
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
             if path.name.startswith("segments_") or path.suffix == ".si":
                 digest.update(path.read_bytes())
         return digest.hexdigest()
 
     def _documents(self, ids: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Those of the documents that exist, as (id, Lucene document)."""
+        """Yield the documents that exist, as (id, Lucene document)."""
         with java_errors(f"reading {self.folder} failed"):
-            for batch in _batches(ids, FETCHED_DOCS):
+            for batch in batches(ids, FETCHED_DOCS):
                 documents = self._searcher.batch_get_docs(java_list(batch), os.cpu_count() or 1)
                 for docid in batch:
                     document = documents.get(java_string(docid))
@@ -441,24 +397,23 @@ class Index:
                         yield docid, document
 
 
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
 def _text_of(raw: str) -> str:
-    """The text of a stored document: JSON joined as ir_datasets does by default, markup without its tags as Anserini
-    parses it, anything else as it is.
+    """Return the text of a stored document.
+
+    JSON is joined as ir_datasets does by default, markup loses its tags as when Anserini parses it.
     """
     fields = _json_fields(raw)
     body = _body(fields)
     if body is None:
-        return str(java_class("org.jsoup.Jsoup").parse(java_string(raw)).text()) if MARKUP.search(raw) else raw
-    parts = (fields.get("title"), fields.get("headings"), body)
-    return " ".join(part for part in parts if isinstance(part, str) and part)
+        has_tag = re.search(r"<[A-Za-z!/][^<>]*>", raw)
+        return str(java_class("org.jsoup.Jsoup").parse(java_string(raw)).text()) if has_tag else raw
+    return " ".join(
+        part for part in (fields.get("title"), fields.get("headings"), body) if part and isinstance(part, str)
+    )
 
 
 def _json_fields(raw: str) -> dict[str, Any]:
-    """The fields of a stored JSON document; none where it is anything else."""
+    """Return the fields of a stored JSON document; none where it is anything else."""
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError):

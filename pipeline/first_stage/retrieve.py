@@ -157,7 +157,7 @@ class _Retrieval:
     @cached_property
     def dataset(self) -> Dataset:
         """The experiment's dataset."""
-        return open_dataset(self.loaded, lambda: _IndexDocs(self.index))
+        return open_dataset(self.loaded, lambda: self.index)
 
     @cached_property
     def index(self) -> lucene.Index:
@@ -297,24 +297,6 @@ def _language(bm25: Bm25) -> str:
 def _fields(bm25: Bm25) -> dict[str, float] | None:
     """The fields to search; None for `contents`. RM3 takes that one alone."""
     return bm25.fields or (None if bm25.rm3 else lucene.fields_of(bm25.index))
-
-
-class _IndexDocs:
-    """Documents whose text is taken out of a Lucene index."""
-
-    def __init__(self, index: lucene.Index) -> None:
-        self.index = index
-
-    def missing(self, ids: Iterable[str]) -> list[str]:
-        """Those that the index lacks."""
-        return self.index.missing(list(dict.fromkeys(ids)))
-
-    def texts(self, ids: Sequence[str]) -> dict[str, str]:
-        """The text of some documents."""
-        return self.index.texts(ids)
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        raise InputError("an index cannot be built from the text of an index; give `docs` a file")
 
 
 def chosen_queries(queries: Mapping[str, Query], choice: QueryChoice) -> dict[str, Query]:

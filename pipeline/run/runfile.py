@@ -2,7 +2,7 @@
 
 A run file has six columns, `query Q0 document rank score tag`. trec_eval ignores the rank: it orders by
 score, up to 9.0.4 in single precision, and puts the greater document identifier first where two are equal.
-So a run is read in that order, and written with scores that say the order even in single precision.
+So a run is read in that order, and written with scores that decrease strictly even in single precision.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import gc
 import math
 import operator
-import struct
 from array import array
-from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -26,6 +25,9 @@ Run = dict[str, list[tuple[str, float]]]
 _Columns = tuple[list[bytes], list[bytes], list[bytes]]
 """The document, rank and score columns of a query, as they stand in the file."""
 
+COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
+MSMARCO = ("query", "document", "rank")
+"""The columns of a run as TREC and as MS MARCO have them."""
 
 TIED = (
     "{} have tied scores (the first is {}); ties are ordered by document identifier, descending, as trec_eval does: "
@@ -37,62 +39,40 @@ DOUBLE = (
 )
 DISAGREEING = "the rank column disagrees with the scores in {} (the first is {}); the scores decide, as in trec_eval"
 UNRANKED = "{} have ranks that are no integers (the first is {}); the scores decide, as in trec_eval"
-"""What can be odd about a query's lines."""
-
-COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
-"""The columns of a run."""
-
-MSMARCO = ("query", "document", "rank")
-"""The columns of a run as MS MARCO has them."""
-
-
-class _FaultyError(ValueError):
-    """Something in the file is wrong; where is looked for afterwards."""
 
 
 def read(path: Path, queries: Container[str] | None = None) -> tuple[Run, list[str]]:
-    """Return a run in trec_eval's order, and notes about what is odd in it; `.gz` is read too.
+    """Return a run in trec_eval's order, and notes about what is odd in it. Compressed files are read too.
 
-    What trec_eval reads is read, the rank column not being needed; of an MS MARCO run, which has three columns and goes
-    by its name, the rank is all there is. With `queries` only theirs: of other lines no more is looked at than the
-    number of columns. Raises InputError with file and line for anything that would change the ranking: another number
-    of columns, a score that is not finite, a document given twice to a query, and for `#` lines and an empty file.
+    What trec_eval reads is read. An MS MARCO run goes by its name and has three columns; its scores are 1 / rank. With
+    `queries`, of other queries' lines only the number of columns is checked. Raise InputError with file and line for
+    what would change the ranking: a wrong number of columns, a score that is not finite, a repeated document, `#`.
     """
     run: Run = {}
     odd: dict[str, list[str]] = {}
+    msmarco = _is_msmarco(path)
     try:
         with _collection_paused():
-            columns, notes = _columns(path, queries)
+            columns, notes = _columns(path, queries, msmarco=msmarco)
             for raw in list(columns):
-                written = columns.pop(raw)
-                documents, ranks, scores = _values(written)
                 query = raw.decode()
-                if not all(map(bytes.isdigit, written[1])):
-                    odd.setdefault(UNRANKED, []).append(query)
-                if not _decreasing(array("f", scores)):
-                    order, kind = _trec_eval_order(documents, ranks, scores)
-                    documents, ranks = [documents[i] for i in order], [ranks[i] for i in order]
-                    scores = [scores[i] for i in order]
-                    if kind:
-                        odd.setdefault(kind, []).append(query)
-                if _disagree(ranks, scores):
-                    odd.setdefault(DISAGREEING, []).append(query)
-                run[query] = list(zip(documents, scores, strict=True))
+                run[query], kinds = _ordered(columns.pop(raw))
+                for kind in kinds:
+                    odd.setdefault(kind, []).append(query)
     except ValueError:
-        _find_fault(path)
+        _raise_fault(path, msmarco=msmarco)
         raise
     if not run and queries is None:
         raise InputError(f"{path}: the run file is empty")
-    notes += [what.format(f"{len(ids)} of {len(run)} queries", ids[0]) for what, ids in odd.items()]
+    notes += [kind.format(f"{len(ids)} of {len(run)} queries", ids[0]) for kind, ids in odd.items()]
     return run, [f"{path}: {note}" for note in notes]
 
 
-def _columns(path: Path, queries: Container[str] | None) -> tuple[dict[bytes, _Columns], list[str]]:
-    """Each query's columns, and notes. Bytes, unread: this loop decides how long a large file takes."""
+def _columns(path: Path, queries: Container[str] | None, *, msmarco: bool) -> tuple[dict[bytes, _Columns], list[str]]:
+    """Return each query's columns, and notes. Bytes, unparsed: this loop decides how long a large file takes."""
     columns: dict[bytes, _Columns] = {}
     skipped: _Columns
     current, tag, tags, blank = None, b"", set(), False
-    msmarco = _is_msmarco(path)
     with open_bytes(path) as stream:
         try:
             for line in stream:
@@ -113,9 +93,9 @@ def _columns(path: Path, queries: Container[str] | None) -> tuple[dict[bytes, _C
         except (ValueError, ZeroDivisionError) as error:
             blank = not line.strip() and not any(map(bytes.strip, stream))
             if not blank:
-                raise _FaultyError from error
+                raise ValueError from error
     if any(query.startswith(b"#") for query in columns):
-        raise _FaultyError
+        raise ValueError
     notes = {
         "an MS MARCO run: a document's score is 1 / rank": msmarco,
         "blank lines at the end": blank,
@@ -125,99 +105,82 @@ def _columns(path: Path, queries: Container[str] | None) -> tuple[dict[bytes, _C
 
 
 def _is_msmarco(path: Path) -> bool:
-    """Whether a file is a run as MS MARCO has them, by its name and first line: query, document and rank."""
     if not (path.name.removesuffix(".gz").endswith(".tsv") or "msmarco" in path.name):
         return False
     with open_bytes(path) as stream:
         return len(stream.readline().split()) == len(MSMARCO)
 
 
+def _ordered(columns: _Columns) -> tuple[list[tuple[str, float]], list[str]]:
+    """Return a query's documents in trec_eval's order, and what is odd about them. Raise ValueError for faulty ones.
+
+    trec_eval compares identifiers byte by byte, which in UTF-8 is the order of code points, Python's. Where ranks and
+    scores in double precision agree on an order, it is kept, though scores are equal in single precision.
+    """
+    documents = b"\n".join(columns[0]).decode().split("\n")
+    ranks, scores = list(map(_rank, columns[1])), list(map(float, columns[2]))
+    single, odd = array("f", scores), []
+    if len(set(documents)) < len(documents) or not all(map(math.isfinite, single)):
+        raise ValueError
+    if any(b"_" in score for score in columns[2]):  # Python's digits may be grouped, C's may not
+        raise ValueError
+    if not all(map(bytes.isdigit, columns[1])):
+        odd.append(UNRANKED)
+    order: Sequence[int] = range(len(documents))
+    if not _monotonic(operator.gt, single):
+        by_single = sorted(order, key=lambda i: (single[i], documents[i]), reverse=True)
+        by_double = sorted(order, key=lambda i: (scores[i], documents[i]), reverse=True)
+        order = by_single
+        if by_double != by_single and _monotonic(operator.lt, [ranks[i] for i in by_double]):
+            order = by_double
+            odd.append(DOUBLE)
+        elif len(set(single)) < len(single):
+            odd.append(TIED)
+    if not _monotonic(operator.lt, [ranks[i] for i in order]) and not any(map(math.isnan, ranks)):
+        # Ties may be ranked either way.
+        by_score = sorted(order, key=lambda i: (-single[i], ranks[i]))
+        if any(ranks[a] > ranks[b] for a, b in pairwise(by_score)):
+            odd.append(DISAGREEING)
+    return [(documents[i], scores[i]) for i in order], odd
+
+
 def _rank(text: bytes) -> float:
-    """The rank, which some tools write as 1.0; not a number where it is none."""
+    """Return a rank, which some tools write as 1.0; NaN where it is no number."""
     try:
         return int(text) if text.isdigit() else float(text)
     except ValueError:
         return math.nan
 
 
-def _values(columns: _Columns) -> tuple[list[str], list[float], list[float]]:
-    """A query's columns as text and numbers, checked."""
-    documents = b"\n".join(columns[0]).decode().split("\n")
-    ranks = list(map(_rank, columns[1]))
-    scores = list(map(float, columns[2]))
-    if len(set(documents)) < len(documents) or not all(map(math.isfinite, array("f", scores))):
-        raise _FaultyError
-    if any(b"_" in score for score in columns[2]):  # Python's digits may be grouped, C's may not
-        raise _FaultyError
-    return documents, ranks, scores
+def _monotonic(compare: Callable[[float, float], bool], values: Sequence[float]) -> bool:
+    return all(map(compare, values, islice(values, 1, None)))
 
 
-def _decreasing(scores: Sequence[float]) -> bool:
-    return all(map(operator.gt, scores, islice(scores, 1, None)))
-
-
-def _trec_eval_order(
-    documents: Sequence[str], ranks: Sequence[float], scores: Sequence[float]
-) -> tuple[list[int], str]:
-    """Positions by descending score, then by descending identifier, and what is odd about it; empty where nothing is.
-
-    trec_eval compares identifiers byte by byte, which in UTF-8 is the order of code points, Python's. Where ranks and
-    scores in double precision agree on an order, that is taken, though scores are equal in single precision.
-    """
-    single = array("f", scores)
-    places = range(len(documents))
-    by_single = sorted(places, key=lambda i: (single[i], documents[i]), reverse=True)
-    by_double = sorted(places, key=lambda i: (scores[i], documents[i]), reverse=True)
-    if by_double != by_single and _increasing([ranks[i] for i in by_double]):
-        return by_double, DOUBLE
-    return by_single, TIED if _tied([scores[i] for i in by_single]) else ""
-
-
-def _tied(scores: Sequence[float]) -> bool:
-    single = array("f", scores)
-    return any(map(operator.eq, single, islice(single, 1, None)))
-
-
-def _increasing(ranks: Sequence[float]) -> bool:
-    return all(map(operator.lt, ranks, islice(ranks, 1, None)))
-
-
-def _disagree(ranks: Sequence[float], scores: Sequence[float]) -> bool:
-    """Whether a document with a lower score has the better rank. Ties may be ranked either way."""
-    if _increasing(ranks) or any(map(math.isnan, ranks)):
-        return False
-    single = array("f", scores)
-    by_score = sorted(range(len(ranks)), key=lambda i: (-single[i], ranks[i]))
-    return any(ranks[a] > ranks[b] for a, b in pairwise(by_score))
-
-
-def _find_fault(path: Path) -> None:
-    """Raise InputError for the first line that is wrong. Slow, and only called when one is known to be."""
+def _raise_fault(path: Path, *, msmarco: bool) -> None:
+    """Raise InputError for the first faulty line; slow, and only called when there is one."""
     first_seen: dict[tuple[bytes, bytes], int] = {}
-    msmarco = _is_msmarco(path)
     with open_bytes(path) as stream:
         for number, line in enumerate(stream, 1):
-            wrong = _fault_of(line, msmarco=msmarco)
+            columns = line.split()
+            wrong = _fault_of(line, columns, msmarco=msmarco)
             if wrong is None:
-                query, document = operator.itemgetter(0, 1 if msmarco else 2)(line.split())
+                query, document = columns[0], columns[1 if msmarco else 2]
                 before = first_seen.setdefault((query, document), number)
-                if before != number:
-                    wrong = f"query {query.decode()} has document {document.decode()} on line {before} too"
-            if wrong is not None:
-                raise fault(path, number, wrong)
+                if before == number:
+                    continue
+                wrong = f"query {query.decode()} has document {document.decode()} on line {before} too"
+            raise fault(path, number, wrong)
 
 
-def _fault_of(line: bytes, *, msmarco: bool) -> str | None:
-    """What is wrong with one line by itself."""
+def _fault_of(line: bytes, columns: Sequence[bytes], *, msmarco: bool) -> str | None:
     try:
-        text = line.decode().rstrip("\r\n")
+        text = line.decode()
     except UnicodeDecodeError:
-        return "not UTF-8; convert it"
-    columns = line.split()
+        return "not UTF-8; convert the file"
     if not columns:
         return "a blank line; a run file has none but at its end"
     if text.lstrip().startswith("#"):
-        return "a comment; evaluators stumble over it, so keep metadata in a file beside the run"
+        return "a comment; evaluators cannot read it, so keep metadata in a file beside the run"
     if msmarco:
         if len(columns) != len(MSMARCO):
             return f"{len(columns)} columns, not the three of an MS MARCO run: {', '.join(MSMARCO)}"
@@ -225,30 +188,22 @@ def _fault_of(line: bytes, *, msmarco: bool) -> str | None:
     if len(columns) < len(COLUMNS):
         hint = "; a run of MS MARCO's three columns has a name that ends in .tsv" if len(columns) == 3 else ""
         return f"{len(columns)} columns, not the six of `{' '.join(COLUMNS)}`{hint}"
-    score = columns[4]
-    if b"_" in score or not _is_number(score):
-        return f"the score {score.decode()} is not a number"
-    if not math.isfinite(_single(float(score))):
-        return f"the score {score.decode()} is not finite in single precision, in which trec_eval compares"
-    return None
-
-
-def _is_number(text: bytes) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    score = columns[4].decode()
+    with suppress(ValueError):
+        if "_" not in score and math.isfinite(_single(float(score))):
+            return None
+        if "_" not in score:
+            return f"the score {score} is not finite in single precision, in which trec_eval compares"
+    return f"the score {score} is not a number"
 
 
 def _single(score: float) -> float:
-    """The score as trec_eval holds it, in single precision."""
     return array("f", [score])[0]
 
 
 @contextmanager
 def _collection_paused() -> Iterator[None]:
-    """No garbage collection meanwhile: it would visit millions of new tuples again and again."""
+    """Pause garbage collection, which would visit millions of new tuples again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -259,75 +214,59 @@ def _collection_paused() -> Iterator[None]:
 
 
 def write(path: Path, rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]], tag: str) -> None:
-    """Write rankings, best first, as a run file with scores n, n - 1, … 1, so that the score says the rank.
+    """Write rankings, best first, as a run file with scores n, n - 1, … 1.
 
-    `candidates` are each query's documents before ranking. Raises InputError, and leaves an existing file as
-    it is, where a ranking is not a permutation of them, and for an identifier or tag with white space.
+    `candidates` are each query's documents before ranking. Raise InputError, and leave an existing file as it is,
+    where a ranking is not a permutation of them, and for an identifier or tag with white space.
     """
-    _check_word("the tag", tag)
-    _check_same_queries(rankings, candidates)
-    for query, ranking in rankings.items():
-        _check_permutation(query, ranking, candidates[query])
-    scored = {query: list(zip(r, range(len(r), 0, -1), strict=True)) for query, r in rankings.items()}
-    _write(path, scored, tag)
+    for query in {**candidates, **rankings}:
+        if query not in rankings:
+            raise InputError(f"query {query} has candidates but no ranking: the run would lose it")
+        if query not in candidates:
+            raise InputError(f"query {query} has a ranking but no candidates: the run would invent it")
+    _write(
+        path, {query: list(zip(r, range(len(r), 0, -1), strict=True)) for query, r in rankings.items()}, tag, candidates
+    )
 
 
 def write_scored(path: Path, run: Run, tag: str) -> int:
-    """Write a first stage in its own order with its own scores; return how many of them had to be lowered.
-
-    Where a score is not below the one before it (a tie, or an order that is not by score), an evaluator would
-    read another order than the one that was reranked. Such a score is lowered: see `strict`.
-    """
-    _check_word("the tag", tag)
-    for query, ranking in run.items():
-        documents = [document for document, _ in ranking]
-        _check_permutation(query, documents, documents)
+    """Write a first stage in its order, with scores as `strict` makes them; return how many had to be lowered."""
     written = strict(run)
-    _write(path, written, tag)
-    return sum(map(operator.ne, _scores(run), _scores(written)))
+    _write(path, written, tag, {query: [doc for doc, _ in ranking] for query, ranking in run.items()})
+    return sum(a != b for query in run for (_, a), (_, b) in zip(run[query], written[query], strict=True))
 
 
 def strict(run: Run) -> Run:
-    """The run in its own order, its scores as `write_scored` writes them.
+    """Return the run in its order with scores that decrease strictly in single precision.
 
-    Where a score is not below the one before it, it becomes the next single-precision number below that one, the
-    smallest change that keeps the order; all others are as they are.
+    A score that is not below the one before it (a tie, or an order that is not by score) becomes the next
+    single-precision number below that one, the smallest change by which evaluators keep the order.
     """
-    found: Run = {}
+    lowered: Run = {}
     for query, ranking in run.items():
-        documents = [document for document, _ in ranking]
-        below = _strictly_decreasing(query, documents, [score for _, score in ranking])
-        found[query] = list(zip(documents, below, strict=True))
-    return found
-
-
-def _scores(run: Run) -> Iterator[float]:
-    return (score for ranking in run.values() for _, score in ranking)
-
-
-def _strictly_decreasing(query: str, documents: Sequence[str], scores: Sequence[float]) -> list[float]:
-    """The scores, each lowered where it is not below the one before it in single precision."""
-    result: list[float] = []
-    last = math.inf
-    for document, score in zip(documents, scores, strict=True):
-        kept = float(score) if _single(score) < last else _next_below(last)
-        last = _single(kept)
-        if not math.isfinite(_single(score)) or not math.isfinite(last):
-            raise InputError(f"query {query}: single precision cannot hold document {document}'s score {score}")
-        result.append(kept)
-    return result
+        lowered[query], last = [], math.inf
+        for document, score in ranking:
+            kept = float(score) if _single(score) < last else _next_below(last)
+            last = _single(kept)
+            if not math.isfinite(_single(score)) or not math.isfinite(last):
+                raise InputError(f"query {query}: single precision cannot hold document {document}'s score {score}")
+            lowered[query].append((document, kept))
+    return lowered
 
 
 def _next_below(value: float) -> float:
-    """The greatest single-precision number below one."""
-    if value == 0:
-        return -math.ldexp(1, -126)  # not a subnormal number: some libraries make the process take those for zero
-    (bits,) = struct.unpack("<i", struct.pack("<f", value))
-    (below,) = struct.unpack("<f", struct.pack("<i", bits - 1 if value > 0 else bits + 1))
-    return float(below)
+    import numpy as np
+
+    # Never a subnormal number below zero: some libraries make the process take those for zero.
+    return float(np.nextafter(np.float32(value), np.float32(-np.inf))) if value else -math.ldexp(1, -126)
 
 
-def _write(path: Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str) -> None:
+def _write(
+    path: Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str, candidates: Mapping[str, Sequence[str]]
+) -> None:
+    _check_word("the tag", tag)
+    for query, ranking in run.items():
+        _check_permutation(query, [document for document, _ in ranking], candidates[query])
     if not any(run.values()):
         raise InputError(f"{path}: nothing to write: no query has a document")
     with replacing(path) as stream:
@@ -337,20 +276,9 @@ def _write(path: Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str)
             )
 
 
-def _check_same_queries(rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]]) -> None:
-    for query in candidates:
-        if query not in rankings:
-            raise InputError(f"query {query} has candidates but no ranking: the run would lose it")
-    for query in rankings:
-        if query not in candidates:
-            raise InputError(f"query {query} has a ranking but no candidates: the run would invent it")
-
-
 def _check_permutation(query: str, ranking: Sequence[str], candidates: Sequence[str]) -> None:
-    """Refuse a ranking that is not of the candidates, each once, and identifiers that are not one word."""
     _check_word("the query identifier", query)
-    expected = set(candidates)
-    seen: set[str] = set()
+    expected, seen = set(candidates), set()
     for document in ranking:
         _check_word(f"query {query}: the document identifier", document)
         if document in seen:
@@ -358,11 +286,10 @@ def _check_permutation(query: str, ranking: Sequence[str], candidates: Sequence[
         if document not in expected:
             raise InputError(f"query {query}: document {document} is ranked but was no candidate")
         seen.add(document)
-    for document in candidates:
-        if document not in seen:
-            raise InputError(f"query {query}: candidate {document} is lost from the ranking")
+    if lost := [document for document in candidates if document not in seen]:
+        raise InputError(f"query {query}: candidate {lost[0]} is lost from the ranking")
 
 
-def _check_word(what: str, text: str) -> None:
+def _check_word(name: str, text: str) -> None:
     if text.split() != [text]:
-        raise InputError(f"{what} {text!r} is not one word: a run file is split at white space")
+        raise InputError(f"{name} {text!r} is not one word: a run file is split at white space")

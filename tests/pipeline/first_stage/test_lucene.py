@@ -109,7 +109,7 @@ def test_batches_do_not_change_the_result(index: Index, monkeypatch: pytest.Monk
 
 
 def test_texts_come_back_as_given(index: Index) -> None:
-    texts = index.texts([docid for docid, _ in DOCS] + ["unknown", "\ud800"])
+    texts = index.lookup([docid for docid, _ in DOCS] + ["unknown", "\ud800"])
     given = {docid: text.replace("\ud83d", "\ufffd") for docid, text in DOCS if docid not in EMPTY}
     assert texts == given
 
