@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from .accounting import Tally, total
@@ -18,31 +18,29 @@ from .types import Candidates, Cost, Doc, Ranking
 
 @dataclass(frozen=True)
 class Stage:
-    """A ranker, the model that it asks, and how many documents of the order so far it ranks."""
+    """A ranker, the model that it asks, and how many of the first documents it ranks, or None for all."""
 
     ranker: Ranker
     backend: Backend
     depth: int | None = None
-    """All of them where it is None; those below keep their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A query's final ranking, and what each stage of it cost."""
+    """A query's final ranking, with scores if the last stage gave every candidate one, and the cost of each stage."""
 
     ranking: Ranking
-    """With scores where the last stage gave every candidate one."""
     costs: tuple[Cost, ...]
 
     @property
     def cost(self) -> Cost:
-        """Return what the query cost in all stages."""
+        """Return the cost of all stages."""
         return total(self.costs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """A query's candidates in the order that the stages so far leave, and what those cost."""
+    """A query's candidates in the order that the stages so far leave, and the cost of those."""
 
     candidates: Candidates
     scores: tuple[float, ...] | None = None
@@ -63,52 +61,29 @@ class _Order:
         return _Order(candidates, ranking.scores if count == len(ids) else None, (*self.costs, cost))
 
 
+@dataclass
 class Cascade:
-    """Ranks queries with one stage after the other, all of whose answers one ledger holds.
+    """Ranks queries with one stage after the other, all of whose answers one ledger holds; see `Scheduler`.
 
     Between stages no more than `IN_FLIGHT` queries are in memory: so many pass all stages before the next ones begin.
     Two stages may have the same backend, for only one of them is at work at a time.
     """
 
-    def __init__(
-        self,
-        stages: Sequence[Stage],
-        ledger: Ledger,
-        *,
-        pooled: bool = True,
-        shared: SharedLedger | None = None,
-        sources: Sequence[Source] = (),
-        refusal: Callable[[str], str] | None = None,
-        finished: Set[str] | None = None,
-    ) -> None:
-        self.stages = stages
-        self.ledger = ledger
-        self.tally = Tally()
-        self.on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
-        """Called with the number of answers in all stages whenever there are more."""
-        self.schedulers = [
-            Scheduler(
-                stage.ranker,
-                stage.backend,
-                ledger,
-                pooled=pooled,
-                shared=shared,
-                sources=sources,
-                refusal=refusal,
-                on_answers=lambda answered: self.on_answers(answered),
-                finished=finished,
-                tally=self.tally,
-            )
-            for stage in stages
-        ]
+    stages: Sequence[Stage]
+    ledger: Ledger
+    pooled: bool = True
+    shared: SharedLedger | None = None
+    sources: Sequence[Source] = ()
+    refusal: Callable[[str], str] | None = None
+    on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
+    finished: Set[str] | None = None
+    tally: Tally = field(default_factory=Tally)
 
     def rank(self, queries: Iterable[Candidates]) -> Iterator[Ranked]:
         """Yield each query's ranking and costs as it is done.
 
         Raises `BackendError` if a backend fails; the answers given until then are in the ledger.
         """
-        for stage in self.stages:
-            self.ledger.add_model(stage.backend.identity)
         *earlier, last = range(len(self.stages))
         for portion in self._portions(queries):
             orders: Iterable[_Order] = map(_Order, portion)
@@ -121,24 +96,24 @@ class Cascade:
                 yield Ranked(Ranking(order.candidates.ids, order.scores), order.costs)
 
     def _portions(self, queries: Iterable[Candidates]) -> Iterator[Iterable[Candidates]]:
-        """Yield so many queries as may be between stages at a time; all at once where there is one stage."""
-        if len(self.stages) == 1:
-            yield queries
-            return
+        """Yield so many queries as may be between stages at a time, or all at once if there is one stage."""
         source = iter(queries)
+        if len(self.stages) == 1:
+            yield source
         while portion := list(islice(source, IN_FLIGHT)):
             yield portion
 
     def _through(self, number: int, orders: Iterable[_Order]) -> Iterator[_Order]:
         """Yield the orders that a stage leaves, as they are done."""
-        waiting: dict[str, _Order] = {}
+        stage, waiting = self.stages[number], dict[str, _Order]()
 
         def presented() -> Iterator[Candidates]:
             for order in orders:
                 waiting[order.candidates.query.id] = order
-                yield first(order.candidates, self.stages[number].depth)
+                yield first(order.candidates, stage.depth)
 
-        for ranking, cost in self.schedulers[number].rank(presented()):
+        answers = self.ledger, self.pooled, self.shared, self.sources, self.refusal, self.on_answers, self.finished
+        for ranking, cost in Scheduler(stage.ranker, stage.backend, *answers, self.tally).rank(presented()):
             yield waiting.pop(cost.query_id).after(ranking, cost)
 
 

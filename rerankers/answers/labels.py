@@ -8,7 +8,7 @@ to make of more than 4,300 digits.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, Literal, TypeVar
@@ -104,10 +104,10 @@ def read_label(text: str, labels: Sequence[str], rule: LabelRule = "strict") -> 
     only = _only_label(answer, indices)
     if only.value is not None or len(answer) > LONGEST_EXPLANATION or not indices:
         return only
-    for form, named in _statements(answer, tuple(labels), indices):
-        if named:
-            return Found(min(named), form) if len(named) == 1 else Found(None, "ambiguous")
-    return Found(None, "no_label")
+    form, named = _stated(answer, tuple(labels), indices)
+    if len(named) == 1:
+        return Found(min(named), form)
+    return Found(None, "ambiguous" if named else "no_label")
 
 
 def _only_label(text: str, indices: Mapping[str, int]) -> Found[int]:
@@ -155,22 +155,22 @@ def _statement_patterns(labels: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pa
     return re.compile(answer), re.compile(explained, re.MULTILINE), re.compile(sentence)
 
 
-def _statements(text: str, labels: tuple[str, ...], indices: Mapping[str, int]) -> Iterator[tuple[str, set[int]]]:
-    """Yield labels that are stated in a text with more in it: first what is called the answer; then all, by form."""
+def _stated(text: str, labels: tuple[str, ...], indices: Mapping[str, int]) -> tuple[str, set[int]]:
+    """Return the labels that a text with more in it calls the answer, or else all that it states, and the form."""
 
     def named(stated: Iterable[str]) -> set[int]:
         return {indices[key(label)] for label in stated if key(label) in indices}
 
     answer, explained, sentence = _statement_patterns(labels)
-    yield "answer", named(answer.findall(text))
+    if answers := named(answer.findall(text)):
+        return "answer", answers
     lines = [_only_label(line, indices).value for line in text.split("\n") if line.strip(SPACES)]
     rests = [text[match.end() :].partition("\n")[0] for match in explained.finditer(text)]  # "No. Yes"
     in_sentences = named(label for match in sentence.finditer(text) for label in match.groups() if label)
     stated = {index for index in (*lines, *(_only_label(rest, indices).value for rest in rests)) if index is not None}
     stated |= named(explained.findall(text)) | in_sentences
     if lines[0] is not None or lines[-1] is not None:
-        yield "own_line", stated
+        return "own_line", stated
     if explained.match(text):
-        yield "explained", stated
-    if in_sentences:
-        yield "sentence", stated
+        return "explained", stated
+    return "sentence", stated if in_sentences else set()
