@@ -35,8 +35,6 @@ from .run.shards import Shard
 
 T = TypeVar("T")
 
-State = Literal["agrees", "differs", "not checked"]
-
 NEGLIGIBLE = 1e-9
 """Difference of two figures that is none: another machine may add in another order."""
 
@@ -50,7 +48,7 @@ class Check:
 
     file: str
     what: str
-    state: State
+    state: Literal["agrees", "differs", "not checked"]
     detail: str = ""
 
 
@@ -63,11 +61,10 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
     if not (path / MANIFEST).is_file():
         raise InputError(f"{path}: no run's folder: there is no {MANIFEST} in it; r2llm rerank makes one")
     try:
-        content = manifest.intact(path / MANIFEST)
+        run = _Run(path, manifest.intact(path / MANIFEST))
     except InputError as error:
         return [Check(MANIFEST, "content", "differs", f"{error}; nothing else can be judged by it")]
-    run = _Run(path, content)
-    parts = [part for part in _parts(content) if not (alone and part.outside)]
+    parts = [part for part in _parts(run.manifest) if not (alone and part.outside)]
     checks = [Check(MANIFEST, "content", "agrees")]
     with listener.task("verifying", len(parts)) as advance:
         for number, part in enumerate(parts, 1):
@@ -76,10 +73,26 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
     return checks
 
 
+def compared(recorded: object, found: object, where: str = "") -> Iterator[str]:
+    """Yield the differences of two JSON trees, each with its keys."""
+    if isinstance(recorded, Mapping) and isinstance(found, Mapping):
+        for key in dict.fromkeys([*recorded, *found]):
+            yield from compared(recorded.get(key), found.get(key), f"{where} {key}".strip())
+    elif isinstance(recorded, list) and isinstance(found, list) and len(recorded) == len(found):
+        for number, pair in enumerate(zip(recorded, found, strict=True), 1):
+            yield from compared(*pair, f"{where} {number}")
+    elif recorded != found and not (
+        isinstance(recorded, float)
+        and isinstance(found, float)
+        and math.isclose(recorded, found, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE)
+    ):
+        yield f"{where + ': ' if where else ''}{recorded} is recorded, {found} was found"
+
+
 class _UnreadableError(InputError):
     """A file of the run is damaged: its own checks differ, and those of others that need it cannot be made."""
 
-    def __init__(self, file: str, error: InputError) -> None:
+    def __init__(self, file: str, error: object) -> None:
         super().__init__(str(error))
         self.file = file
 
@@ -101,26 +114,32 @@ class _Run:
 
     @cached_property
     def queries(self) -> Mapping[str, Query]:
-        """The queries of the experiment, as the dataset has them."""
         return chosen_queries(self.dataset.queries(), self.loaded.config.queries)
 
     @cached_property
     def spent(self) -> dict[str, list[Cost]]:
-        """Each query's costs, stage by stage."""
         return self._read("costs.jsonl", lambda path: costs.by_stage(path, json_lines(path)))
 
     @cached_property
     def metrics(self) -> Mapping[str, Any]:
-        metrics = self._read(record.METRICS, record.metrics)
-        if not metrics:
-            raise _UnreadableError(record.METRICS, InputError("the file is missing"))
+        if not (metrics := self._read(record.METRICS, record.metrics)):
+            raise _UnreadableError(record.METRICS, "the file is missing")
         return metrics
+
+    @cached_property
+    def first_stage(self) -> Mapping[str, Any]:
+        """The identity of the first stage: the whole experiment if nothing was reranked."""
+        experiment: Mapping[str, Any] = self.manifest["experiment"]
+        return experiment.get("first_stage", experiment)  # type: ignore[no-any-return]
+
+    @property
+    def ledger(self) -> closing[Ledger]:
+        return closing(Ledger(self.path / "ledger.sqlite", read_only=True))
 
     def scored(self, name: str) -> runfile.Run:
         return self._read(name, lambda path: runfile.read(path)[0])
 
     def order(self, name: str) -> dict[str, list[str]]:
-        """Each query's documents in a run file, best first."""
         return {query: [doc for doc, _ in hits] for query, hits in self.scored(name).items()}
 
     def _read(self, name: str, reader: Callable[[Path], T]) -> T:
@@ -128,16 +147,6 @@ class _Run:
             return reader(self.path / name)
         except InputError as error:
             raise _UnreadableError(name, error) from error
-
-    @property
-    def first_stage(self) -> Mapping[str, Any]:
-        """The identity of the first stage: the whole experiment if nothing was reranked."""
-        first_stage: Mapping[str, Any] = self.manifest["experiment"].get("first_stage", self.manifest["experiment"])
-        return first_stage
-
-    @property
-    def ledger(self) -> closing[Ledger]:
-        return closing(Ledger(self.path / "ledger.sqlite", read_only=True))
 
 
 @dataclass(frozen=True)
@@ -167,56 +176,37 @@ class _Part:
 
 def _parts(content: Mapping[str, Any]) -> Iterator[_Part]:
     """Yield all checks of a run with this manifest."""
-    files = content["files"]
-    for name in files:
-        yield _Part(name, "sha256", partial(_file_hash, name))
+    files, models = content["files"], manifest.models(content)
+    yield from (_Part(name, "sha256", partial(_file_hash, name)) for name in files)
     yield _Part(MANIFEST, "fingerprint", _fingerprint)
-    for name in ("first_stage.trec", "run.trec", RERANKED):
-        if name in files:
-            yield _Part(name, "scores, ranks and tag", partial(_columns, name))
-            if name != "first_stage.trec":
-                yield _Part(name, "a permutation of the first stage", partial(_permutation, name))
     if "first_stage.trec" in files:  # else a shard whose queries have no candidates
         yield _Part("first_stage.trec", "depth", _depth)
+    for name in files.keys() & {"first_stage.trec", "run.trec", RERANKED}:
+        yield _Part(name, "scores, ranks and tag", partial(_columns, name))
+        if name != "first_stage.trec":
+            yield _Part(name, "a permutation of the first stage", partial(_permutation, name))
     if "run.trec" in files:
         yield _Part("costs.jsonl", "sums", _sums)
         yield _Part("ledger.sqlite", "integrity", _ledger_integrity)
         yield _Part("ledger.sqlite", "content", _ledger_content)
-    if RERANKED in files:
-        yield _Part("run.trec", "the fused order", _fused, outside=True)
-    yield _Part("config.yaml", "fingerprint", _config, outside=True)
-    yield _Part("dataset", "documents and queries", _dataset, outside=True)
-    yield _Part("dataset", "qrels", _qrels, outside=True)
-    if "run" in content["config"]["first_stage"]:
-        yield _Part("first_stage.run", "sha256", _given_run, outside=True)
-    if "candidates" in content["data"]:
-        yield _Part("dataset", "texts of the candidates", _candidates, outside=True)
-    if "metrics.json" in files:
-        yield _Part("metrics.json", "measures", _measures, outside=True)
-        if "run.trec" in files:
+        if "metrics.json" in files:
             yield _Part("metrics.json", "efficiency", _efficiency)
-    models = manifest.models(content)
+    outside = {
+        ("run.trec", "the fused order", _fused): RERANKED in files,
+        ("config.yaml", "fingerprint", _config): True,
+        ("dataset", "documents and queries", _dataset): True,
+        ("dataset", "qrels", _qrels): True,
+        ("first_stage.run", "sha256", _given_run): "run" in content["config"]["first_stage"],
+        ("dataset", "texts of the candidates", _candidates): "candidates" in content["data"],
+        ("metrics.json", "measures", _measures): "metrics.json" in files,
+    }
+    yield from (_Part(*part, outside=True) for part, wanted in outside.items() if wanted)
     for number, model in enumerate(models):
         name = "model" if len(models) == 1 else f"model of stage {number + 1}"
         if "files" in model:
             yield _Part(name, "sha256 of its files", partial(_model_files, number), outside=True)
         if "answers" in model:
             yield _Part(name, "recorded answers", partial(_answers, number), outside=True)
-
-
-def compared(recorded: object, found: object, where: str = "") -> Iterator[str]:
-    """Yield where two JSON trees differ."""
-    if isinstance(recorded, Mapping) and isinstance(found, Mapping):
-        for key in dict.fromkeys([*recorded, *found]):
-            yield from compared(recorded.get(key), found.get(key), f"{where} {key}".strip())
-    elif isinstance(recorded, list) and isinstance(found, list) and len(recorded) == len(found):
-        for number, pair in enumerate(zip(recorded, found, strict=True), 1):
-            yield from compared(*pair, f"{where} {number}")
-    elif isinstance(recorded, float) and isinstance(found, float):
-        if not math.isclose(recorded, found, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE):
-            yield f"{where}: {recorded} is recorded, {found} was found"
-    elif recorded != found:
-        yield f"{where + ': ' if where else ''}{recorded} is recorded, {found} was found"
 
 
 # The folder by itself
@@ -254,10 +244,9 @@ def _columns(name: str, run: _Run) -> Iterator[str]:
 
 
 def _depth(run: _Run) -> Iterator[str]:
-    depth = run.first_stage["depth"]
     for query, docs in run.order("first_stage.trec").items():
-        if len(docs) > depth:
-            yield f"query {query} has {len(docs)} documents, and the depth is {depth}"
+        if len(docs) > run.first_stage["depth"]:
+            yield f"query {query} has {len(docs)} documents, and the depth is {run.first_stage['depth']}"
 
 
 def _permutation(name: str, run: _Run) -> Iterator[str]:
@@ -274,22 +263,20 @@ def _permutation(name: str, run: _Run) -> Iterator[str]:
 def _sums(run: _Run) -> Iterator[str]:
     if list(run.spent) != list(run.order("run.trec")):
         yield "its queries are not those of run.trec, in that order"
-    spent = costs.read(run.path / "costs.jsonl")
-    count = len(manifest.stages(run.manifest["experiment"]))
+    count, spent = len(manifest.stages(run.manifest["experiment"])), costs.read(run.path / "costs.jsonl")
     for cost in spent:
-        added = total(stages := run.spent[cost.query_id])
+        stages = run.spent[cost.query_id]
         if cost.asks != cost.calls + cost.cached:
             yield f"query {cost.query_id}: {cost.asks} asks, {cost.calls} calls and {cost.cached} cached"
         if len(stages) != count:
             yield f"query {cost.query_id}: {len(stages)} stages, and the run has {count}"
-        elif any(compared(dataclasses.asdict(cost), dataclasses.asdict(added))):
+        elif any(compared(dataclasses.asdict(cost), dataclasses.asdict(total(stages)))):
             yield f"query {cost.query_id}: its stages add up to something else"
-    unparsed = sum(cost.unparsed for cost in spent)
+    unparsed, calls = sum(cost.unparsed for cost in spent), sum(cost.calls for cost in spent)
     yield from compared(run.manifest["unparsed"], unparsed, "unparsed answers")
     yield from compared(sum(run.manifest["unparsed_by_kind"].values()), unparsed, "unparsed by kind of ask")
     # An execution that was cut off may have asked more than the run needed, or it is not known what it asked.
     executed = [execution["calls"] for execution in run.manifest["executions"]]
-    calls = sum(cost.calls for cost in spent)
     if None not in executed and (calls > sum(executed) or (len(executed) == 1 and calls < sum(executed))):
         yield from compared(sum(executed), calls, "calls")
 
@@ -300,10 +287,8 @@ def _ledger_integrity(run: _Run) -> Iterator[str]:
 
 
 def _ledger_content(run: _Run) -> Iterator[str]:
-    recorded = run.manifest["ledger"]
     with run.ledger as ledger:
-        yield from compared(recorded["answers"], len(ledger), "answers")
-        yield from compared(recorded["content"], ledger.digest(), "content hash")
+        yield from compared(run.manifest["ledger"], {"content": ledger.digest(), "answers": len(ledger)})
 
 
 def _efficiency(run: _Run) -> Iterator[str]:
@@ -315,31 +300,29 @@ def _efficiency(run: _Run) -> Iterator[str]:
 
 
 def _config(run: _Run) -> Iterator[str]:
-    """The experiment of the config, but for what only dataset and model tell: that is as recorded."""
+    """The experiment of the config; what only dataset and model tell is taken as recorded, and checked by itself."""
     config, experiment = run.loaded.config, run.manifest["experiment"]
     yield from compared(run.manifest["name"], config.name, "name")
     first_stage = {**run.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
     if bm25 := config.first_stage.bm25:
         first_stage["source"] = {**run.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
-    if "first_stage" not in experiment:
-        yield from compared(experiment, first_stage)
-        return
-    recorded: list[Mapping[str, Any]] = [
-        *manifest.stages(experiment),
-        *({"model": {"backend": ""}} for _ in run.loaded.stages),
-    ]
-    stages = [
-        Stage(ranker, Recorded(each["model"]), stage.depth)
-        for ranker, each, stage in zip(run.loaded.rankers, recorded, run.loaded.stages, strict=False)
-    ]
-    fuse = config.fuse
-    fused = {"method": fuse.method, "with": experiment.get("fuse", {}).get("with"), **fuse.parameters} if fuse else None
-    yield from compared(experiment, manifest.experiment(first_stage, stages, fused, config.seed))
+    found: Mapping[str, object] = first_stage
+    if recorded := manifest.stages(experiment):
+        models = [Recorded(stage["model"]) for stage in recorded]
+        models += [Recorded({"backend": ""})] * (len(run.loaded.stages) - len(models))
+        depths = [stage.depth for stage in run.loaded.stages]
+        fuse = config.fuse
+        fused = (
+            {"method": fuse.method, "with": experiment.get("fuse", {}).get("with"), **fuse.parameters} if fuse else None
+        )
+        stages = list(map(Stage, run.loaded.rankers, models, depths))
+        found = manifest.experiment(first_stage, stages, fused, config.seed)
+    yield from compared(experiment, found)
 
 
 def _dataset(run: _Run) -> Iterator[str]:
     yield from compared(run.first_stage["dataset"], without_qrels(run.dataset.identity()), "dataset")
-    yield from compared(run.first_stage["queries"], contents.queries(dict(run.queries)), "queries")
+    yield from compared(run.first_stage["queries"], contents.queries(run.queries), "queries")
 
 
 def _qrels(run: _Run) -> Iterator[str]:
@@ -347,14 +330,11 @@ def _qrels(run: _Run) -> Iterator[str]:
 
 
 def _given_run(run: _Run) -> Iterator[str]:
-    given = run.loaded.config.first_stage.run
-    if given is None or not Path(given).is_file():
-        raise InputError(f"no file {given}")
-    yield from compared(run.first_stage["source"]["run"], file_digest(Path(given), remember=False))
+    given = _there(run.loaded.config.first_stage.run)
+    yield from compared(run.first_stage["source"]["run"], file_digest(given, remember=False))
 
 
 def _fused(run: _Run) -> Iterator[str]:
-    """The order that the reranked one and the other run come to."""
     fuse = run.loaded.config.fuse
     if fuse is None:
         yield "the config fuses nothing"
@@ -369,7 +349,6 @@ def _fused(run: _Run) -> Iterator[str]:
 
 
 def _candidates(run: _Run) -> Iterator[str]:
-    """The texts as they were presented, out of the dataset's documents."""
     if "ir_datasets" in run.first_stage["dataset"]:
         raise InputError("the documents are ir_datasets', which might have to download them")
     docs, queries, hits = run.dataset.docs(), run.dataset.queries(), run.scored("first_stage.trec")
@@ -379,8 +358,8 @@ def _candidates(run: _Run) -> Iterator[str]:
         yield f"queries {_some(strangers)} are not in the dataset"
     else:
         config, digest = run.loaded.config, contents.CandidatesDigest()
-        order, seed = config.first_stage.order, config.shuffle_seed
-        for _ in digest.passing(FirstStage(run.dataset, queries, hits, docs, {}, order, seed)):
+        stage = FirstStage(run.dataset, queries, hits, docs, {}, config.first_stage.order, config.shuffle_seed)
+        for _ in digest.passing(stage):
             pass
         yield from compared(run.manifest["data"]["candidates"], digest.hexdigest())
 
@@ -389,31 +368,30 @@ def _measures(run: _Run) -> Iterator[str]:
     qrels = run.dataset.qrels()
     if qrels is None or contents.qrels(qrels) != run.manifest["data"]["qrels"]:
         raise InputError("the dataset's qrels are not those of the run")
-    shard = run.manifest.get("shard")
-    queries = list(Shard(**shard).part(run.queries) if shard else run.queries)
+    queries = Shard(**run.manifest["shard"]).part(run.queries) if "shard" in run.manifest else run.queries
     names = evaluate.with_judged(run.loaded.config.evaluate.measures)
-    files = {"first_stage": "first_stage.trec", "reranked": RERANKED, "": "run.trec"}
+    orders = {"": "run.trec", "first_stage": "first_stage.trec", "reranked": RERANKED}
     if "run.trec" not in run.manifest["files"]:
-        files = {"": "first_stage.trec"}
-    recorded, found = {key: value for key, value in run.metrics.items() if key != "efficiency"}, dict[str, Any]()
-    for order, name in files.items():
+        orders = {"": "first_stage.trec"}
+    found: dict[str, Any] = {"efficiency": run.metrics.get("efficiency")}
+    for order, name in orders.items():
         if name in run.manifest["files"]:
             metrics = evaluate.measure(names, qrels, run.order(name), queries)
             content = {"all": metrics.mean, "per_query": metrics.per_query}
             found |= {order: content} if order else content
-    yield from compared(recorded, found)
+    yield from compared(run.metrics, found)
 
 
 def _model_files(stage: int, run: _Run) -> Iterator[str]:
     model, name = manifest.models(run.manifest)[stage], _model_section(run, stage).get("name", "")
     for file, recorded in model["files"].items():
-        path: Path | None = Path(name) / file
+        path = Path(name) / file
         if model["revision"] is not None:
             import huggingface_hub
 
             cached = huggingface_hub.try_to_load_from_cache(name, file, revision=model["revision"])
-            path = Path(cached) if isinstance(cached, str) else None
-        if path is None or not path.parent.is_dir():
+            path = Path(cached if isinstance(cached, str) else "/nowhere/at all")
+        if not path.parent.is_dir():
             raise InputError(f"{name} is not on this machine")
         if not path.is_file():
             yield f"{file} is missing"
@@ -421,23 +399,24 @@ def _model_files(stage: int, run: _Run) -> Iterator[str]:
             yield from compared(recorded, file_digest(path, remember=False), file)
 
 
-def _model_section(run: _Run, stage: int) -> Mapping[str, Any]:
-    """Return what the config says of the model of a stage."""
-    stages = run.loaded.stages
-    return (stages[stage].model if stage < len(stages) else None) or {}
-
-
 def _answers(stage: int, run: _Run) -> Iterator[str]:
-    path = Path(_model_section(run, stage).get("answers", ""))
-    if not path.is_file():
-        raise InputError(f"no file {path}")
-    content = manifest.models(run.manifest)[stage].get("content")
-    if content is None:
-        identity = manifest.stages(run.manifest["experiment"])[stage]["model"]
-        yield from compared(identity["answers"], file_digest(path), "sha256")
-    else:
+    path = _there(_model_section(run, stage).get("answers"))
+    if content := manifest.models(run.manifest)[stage].get("content"):
         with closing(Ledger(path, read_only=True)) as ledger:
             yield from compared(content, ledger.digest(), "content hash")
+    else:
+        identity = manifest.stages(run.manifest["experiment"])[stage]["model"]
+        yield from compared(identity["answers"], file_digest(path), "sha256")
+
+
+def _model_section(run: _Run, stage: int) -> Mapping[str, Any]:
+    return (run.loaded.stages[stage].model if stage < len(run.loaded.stages) else None) or {}
+
+
+def _there(name: str | None) -> Path:
+    if name is None or not Path(name).is_file():
+        raise InputError(f"no file {name}")
+    return Path(name)
 
 
 def _no_index() -> Docs:
