@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +37,10 @@ def inspect(
 
     if (query is None) == (worst is None):
         raise InputError("inspect needs one of --query ID and --worst N")
-    if query is None:
-        verdicts, warnings = inspection.worst(run_dir, worst or 0)
-        content: dict[str, Any] = {"run_dir": str(run_dir), "worst": [asdict(verdict) for verdict in verdicts]}
-        content["warnings"] = list(warnings)
-    else:
-        story = inspection.story(run_dir, query, prompts=prompts)
-        content = story.content
+    content = (
+        inspection.worst(run_dir, worst or 0) if query is None else inspection.story(run_dir, query, prompts=prompts)
+    )
+    texts = content.pop("texts", {})
     if as_json:
         console.as_json(content)
         return
@@ -54,7 +50,7 @@ def inspect(
         _show(content, len(content["asks"]) if asks is None else asks)
         docs = [each["doc"] for each in (*content["moves"], *content["judged"])]
         for doc in dict.fromkeys(docs) if text else ():
-            console.line(f"text of {doc}: {story.texts.get(doc, '')}")
+            console.line(f"text of {doc}: {texts.get(doc, '')}")
         _show_costs(content)
     for warning in content["warnings"]:
         console.line(f"WARNING: {warning}")

@@ -1,7 +1,7 @@
 """A query's story: what reranking did to it, what was asked and answered, and how the order came about.
 
 The method is driven once more with the answers of the run's ledger: no model is needed, and there is no second account
-of what a method does.
+of what a method does. Stories and verdicts are JSON, as `r2llm inspect --json` prints them.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ..rerankers.accounting import total
 from ..rerankers.answers.reading import Reply
-from ..rerankers.backends.base import Backend, Grades, Request
+from ..rerankers.backends.base import Backend, Request
 from ..rerankers.backends.replay import LedgerReplay
 from ..rerankers.cascade import Cascade, Stage
 from ..rerankers.errors import InputError, R2llmError
 from ..rerankers.ledger import Ledger
-from ..rerankers.types import Answer, Candidates, Cost, Query
+from ..rerankers.ranker import Ranker
+from ..rerankers.types import Query
 from .configs import load as configs
 from .configs.load import DataFiles, Loaded
-from .first_stage.retrieve import open_dataset, retrieve
+from .first_stage.retrieve import FirstStage, open_dataset, retrieve
 from .io.files import json_lines
 from .io.progress import Listener
-from .preview import Shown, open_without_weights, shown
+from .preview import open_without_weights, shown
 from .run import costs, manifest, runfile
 from .run import read as record
 from .run.fusion import RERANKED
@@ -37,149 +38,23 @@ LEDGER = "ledger.sqlite"
 TOP = 10
 """The documents of an order that a verdict is about."""
 
-Fate = Literal["gained", "lost", "kept"]
-
-FATES: tuple[Fate, ...] = get_args(Fate)
+FATES = ("gained", "lost", "kept")
+"""What befell a judged document of the top before or after."""
 
 REPLAYED_TEXTS = (
     "the answers were replayed from recorded texts, of which no ledger is kept: the asks and how they were answered "
     "cannot be shown, only the order before and after"
 )
 
-Measures = Mapping[str, tuple[float, float]]
-"""Each measure of a query before and after reranking."""
+Content = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A judged document of the top before or after: its ranks, None outside the candidates, and what befell it."""
-
-    doc: str
-    grade: int
-    before: int | None
-    after: int | None
-    fate: Fate
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What reranking did to a query. `measures` is empty if it is not judged, or the run is not finished."""
-
-    query: Query
-    measures: Measures
-    judged: Sequence[Judged]
-    """Gained, lost, kept; the better grades first."""
-    missed: int
-    """Relevant documents that are no candidates."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """An ask as it was put and answered."""
-
-    stage: int
-    """From 1, as `round` is."""
-    round: int
-    request: Request
-    reply: Reply
-    answer: Answer
-    same_as: int | None
-    """The number of the first ask of this query that was the same: pooled, the model answers it once."""
-    unread: str
-    """What the ranker does about an answer that cannot be read: its `on_unparsed`."""
-    prompt: Shown | None = None
-
-    @property
-    def again(self) -> bool:
-        """Whether it repeats an ask whose answer could not be read."""
-        return self.request.terms.attempt > 0
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """The ask in JSON: how it was presented, answered and read."""
-        ask, reply, labels = self.request.ask, self.reply, list(self.request.labels)
-        labelled = len(labels) == len(ask.docs) and not isinstance(self.request.prompt.labels, dict)
-        names = labels if labelled else [None] * len(ask.docs)
-        return {
-            "stage": self.stage,
-            "round": self.round,
-            "again": self.again,
-            "same_as": self.same_as,
-            "kind": ask.kind,
-            "docs": [{"label": label, "doc": doc} for label, doc in zip(names, ask.docs, strict=True)],
-            "labels": labels,
-            "text": reply.text,
-            "scores": None if reply.scores is None else list(reply.scores),
-            "read_as": self._read_as(),
-            "parsed": self.answer.parsed,
-            "prompt_tokens": reply.prompt_tokens,
-            "completion_tokens": reply.completion_tokens,
-            **({"prompt": self.prompt.text, "prompt_cut": self.prompt.tokens is not None} if self.prompt else {}),
-        }
-
-    def _read_as(self) -> str:
-        ask, answer = self.request.ask, self.answer
-        if not answer.parsed:
-            return f"unread: {self.unread}"
-        if ask.kind in ("choose", "compare"):
-            return ask.docs[answer.choice]
-        if ask.kind in ("permute", "select"):
-            return " > ".join(ask.docs[i] for i in answer.order)
-        return answer.note or " ".join(f"{score:.4f}" for score in answer.scores)
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A document's rank in the final order and in the first stage, and its grade."""
-
-    rank: int
-    before: int | None
-    doc: str
-    grade: int | None
-
-
-@dataclass(frozen=True)
-class Story:
-    """All there is to tell of a query."""
-
-    run_dir: Path
-    verdict: Verdict
-    stages: Sequence[Mapping[str, Any]]
-    """Of each stage `ranker`, `model`, `depth` (None: all documents) and `cost`, that of the last execution."""
-    first_stage: Sequence[tuple[str, float]]
-    grades: Mapping[str, int]
-    asks: Sequence[Asked]
-    moves: Sequence[Move]
-    texts: Mapping[str, str]
-    """Those of all candidates, whole."""
-    cost: Cost | None
-    """That of the last execution, all stages together."""
-    notes: Sequence[str]
-    """What cannot be told, and what is not as it should be."""
-    warnings: Sequence[str]
-    """Why the run as a whole is doubtful."""
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """The story in JSON."""
-        hits = [{"doc": doc, "score": score, "grade": self.grades.get(doc)} for doc, score in self.first_stage]
-        return {
-            "run_dir": str(self.run_dir),
-            **asdict(self.verdict),
-            **({"stages": self.stages} if len(self.stages) > 1 else self.stages[0]),
-            "first_stage": [{"rank": rank, **hit} for rank, hit in enumerate(hits, 1)],
-            "asks": [{"ask": number, **asked.content} for number, asked in enumerate(self.asks, 1)],
-            "moves": [asdict(move) for move in self.moves],
-            "cost": asdict(self.cost) if self.cost else None,
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
-        }
-
-
-def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
+def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
     """Return the story of a query of a run; with `prompts`, each ask's prompt too.
 
-    Raises `InputError` if the folder holds no run, the run has no such query, or its dataset is not there.
+    `texts` are those of all candidates; costs are those of the last execution; `notes` say what cannot be told, and
+    `warnings` why the run as a whole is doubtful. Raises `InputError` if the folder holds no run, the run has no such
+    query, or its dataset is not there.
     """
     run, notes = record.read(run_dir), list[str]()
     first, final, unfused = (_order(run_dir / name) for name in ("first_stage.trec", "run.trec", RERANKED))
@@ -188,44 +63,48 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Story:
         raise InputError(f"{run_dir}: query {query_id} is not among the run's {len(first)}{known}")
     loaded = _loaded(run_dir, query_id)
     first_stage = retrieve(loaded, Listener())
-    candidates, qrels = next(iter(first_stage)), first_stage.dataset.qrels()
-    grades = (qrels or {}).get(query_id, {})
-    asks, order = _asks(run, loaded, candidates, qrels if prompts else None, notes, prompts=prompts)
+    candidates = next(iter(first_stage))
+    grades = (first_stage.dataset.qrels() or {}).get(query_id, {})
+    asks, order = _asks(run, loaded, first_stage, notes, prompts=prompts)
     if not final:
         notes.append("there is no run.trec: the run is not finished")
     elif order and (unfused or final).get(query_id) != order:
         name = RERANKED if unfused else "run.trec"
         notes.append(f"{name} has another order than the ledger's answers give; r2llm verify says more")
-    if any(asked.prompt and asked.prompt.tokens is None for asked in asks):
+    if any(ask.get("prompt_cut") is False for ask in asks):
         notes.append("no tokenizer is at hand, so prompts are shown whole: neither query nor passages are cut")
     docs = (not unfused and order) or final.get(query_id) or order
     before = {doc: rank for rank, doc in enumerate(first[query_id], 1)}
     rows = json_lines(run_dir / "costs.jsonl") if run.costs else ()
     spent = costs.by_stage(run_dir / "costs.jsonl", rows).get(query_id, [])
-    top = getattr(loaded.rankers[-1].params, "k", TOP)
-    return Story(
-        run_dir=run_dir,
-        verdict=_verdict(candidates.query, first[query_id], docs, grades, _measures(run).get(query_id, {})),
-        stages=[
-            {
-                "ranker": {"method": ranker.method.name, "prompt": ranker.prompt.name, "scoring": ranker.scoring},
-                "model": dict(stage.model or {}),
-                **({"depth": stage.depth, "cost": cost and asdict(cost)} if len(loaded.stages) > 1 else {}),
-            }
-            for ranker, stage, cost in zip_longest(loaded.rankers, loaded.stages, spent)
+    cascade = len(loaded.stages) > 1
+    stages = [
+        {
+            "ranker": {"method": ranker.method.name, "prompt": ranker.prompt.name, "scoring": ranker.scoring},
+            "model": dict(stage.model or {}),
+            **({"depth": stage.depth, "cost": cost and asdict(cost)} if cascade else {}),
+        }
+        for ranker, stage, cost in zip_longest(loaded.rankers, loaded.stages, spent)
+    ]
+    hits = enumerate(runfile.read(run_dir / "first_stage.trec")[0][query_id], 1)
+    top = enumerate(docs[: getattr(loaded.rankers[-1].params, "k", TOP)], 1)
+    return {
+        "run_dir": str(run_dir),
+        **_verdict(candidates.query, first[query_id], docs, grades, _measures(run).get(query_id, {})),
+        **({"stages": stages} if cascade else stages[0]),
+        "first_stage": [
+            {"rank": rank, "doc": doc, "score": score, "grade": grades.get(doc)} for rank, (doc, score) in hits
         ],
-        first_stage=runfile.read(run_dir / "first_stage.trec")[0][query_id],
-        grades=grades,
-        asks=asks,
-        moves=[Move(rank, before.get(doc), doc, grades.get(doc)) for rank, doc in enumerate(docs[:top], 1)],
-        texts={doc.id: doc.text for doc in candidates.docs},
-        cost=total(spent) if spent else None,
-        notes=notes,
-        warnings=run.manifest.get("warnings", ()),
-    )
+        "asks": asks,
+        "moves": [{"rank": rank, "before": before.get(doc), "doc": doc, "grade": grades.get(doc)} for rank, doc in top],
+        "cost": asdict(total(spent)) if spent else None,
+        "notes": notes,
+        "warnings": run.manifest.get("warnings", []),
+        "texts": {doc.id: doc.text for doc in candidates.docs},
+    }
 
 
-def worst(run_dir: Path, count: int) -> tuple[list[Verdict], Sequence[str]]:
+def worst(run_dir: Path, count: int) -> Content:
     """Return the verdicts on the queries whose first measure lost most, and the run's warnings.
 
     Raises `InputError` if the run has no measures before and after, or its dataset is not there.
@@ -238,35 +117,43 @@ def worst(run_dir: Path, count: int) -> tuple[list[Verdict], Sequence[str]]:
     dataset = open_dataset(configs.load(str((run_dir / "config.yaml").resolve())))
     queries, qrels = dataset.queries(), dataset.qrels() or {}
     before, after = (_order(run_dir / name) for name in ("first_stage.trec", "run.trec"))
-    verdicts = [
-        _verdict(
-            queries.get(id_, Query(id_, "")), before.get(id_, ()), after.get(id_, ()), qrels.get(id_, {}), measured[id_]
-        )
-        for id_ in sorted(losses, key=lambda query: losses[query])[:count]
-    ]
-    return verdicts, run.manifest.get("warnings", ())
+    verdicts = []
+    for id_ in sorted(losses, key=lambda query: losses[query])[:count]:
+        query = queries.get(id_, Query(id_, ""))
+        verdicts.append(_verdict(query, before.get(id_, []), after.get(id_, []), qrels.get(id_, {}), measured[id_]))
+    return {"run_dir": str(run_dir), "worst": verdicts, "warnings": run.manifest.get("warnings", [])}
 
 
 def _verdict(
-    query: Query, before: Sequence[str], after: Sequence[str], grades: Mapping[str, int], measures: Measures
-) -> Verdict:
+    query: Query,
+    before: list[str],
+    after: list[str],
+    grades: Mapping[str, int],
+    measures: Mapping[str, Sequence[float]],
+) -> Content:
+    """Return what reranking did to a query.
+
+    `judged` are its judged documents in the top before or after, `missed` is the number of relevant ones that are no
+    candidates, and `measures` are those before and after, none if the query is not judged or the run not finished.
+    """
     ranks, final = ({doc: rank for rank, doc in enumerate(order, 1)} for order in (before, after))
-    judged = []
+    judged = list[Content]()
     for doc in dict.fromkeys([*after[:TOP], *before[:TOP]]):
         if doc in grades:
-            fate: Fate = (
-                "kept" if doc in before[:TOP] and doc in after[:TOP] else "gained" if doc in after[:TOP] else "lost"
-            )
-            judged.append(Judged(doc, grades[doc], ranks.get(doc), final.get(doc), fate))
-    judged.sort(key=lambda each: (FATES.index(each.fate), -each.grade))
-    return Verdict(query, measures, judged, sum(grade > 0 and doc not in ranks for doc, grade in grades.items()))
+            gained, lost, _ = FATES
+            fate = lost if doc not in after[:TOP] else gained if doc not in before[:TOP] else "kept"
+            ends = {"before": ranks.get(doc), "after": final.get(doc)}
+            judged.append({"doc": doc, "grade": grades[doc], **ends, "fate": fate})
+    judged.sort(key=lambda each: (FATES.index(each["fate"]), -each["grade"]))
+    missed = sum(grade > 0 and doc not in ranks for doc, grade in grades.items())
+    return {"query": asdict(query), "measures": measures, "judged": judged, "missed": missed}
 
 
-def _measures(run: record.Record) -> dict[str, Measures]:
+def _measures(run: record.Record) -> dict[str, dict[str, list[float]]]:
     with record.shown(run.path):
         before = run.metrics.get("first_stage", {}).get("per_query", {})
         return {
-            query: {name: (float(before[query][name]), float(value)) for name, value in values.items()}
+            query: {name: [float(before[query][name]), float(value)] for name, value in values.items()}
             for query, values in run.metrics.get("per_query", {}).items()
             if values and query in before
         }
@@ -312,24 +199,16 @@ class _Recording(LedgerReplay):
 
 
 def _asks(
-    run: record.Record,
-    loaded: Loaded,
-    candidates: Candidates,
-    grades: Grades | None,
-    notes: list[str],
-    *,
-    prompts: bool,
-) -> tuple[list[Asked], list[str]]:
+    run: record.Record, loaded: Loaded, first_stage: FirstStage, notes: list[str], *, prompts: bool
+) -> tuple[list[Content], list[str]]:
     """Return the query's asks, and the ranking that they come to; none if the ledger does not lead there."""
-    ledger = run.path / LEDGER
+    ledger, asks, order = run.path / LEDGER, list[Content](), list[str]()
     if not all(options.remembers for options in loaded.models):
         notes.append(REPLAYED_TEXTS)
-        return [], []
+        return asks, order
     if not ledger.is_file():
         notes.append(f"there is no {LEDGER}, so the asks and their answers cannot be shown")
-        return [], []
-    asks: list[Asked] = []
-    order: list[str] = []
+        return asks, order
     numbers: dict[bytes, int] = {}
     recorded = manifest.stages(run.manifest["experiment"])
     # The ledger of one stage holds one model's answers, also if the manifest has another name for it.
@@ -337,24 +216,53 @@ def _asks(
     with ExitStack() as stack:
         replays = [stack.enter_context(closing(_Recording(ledger, identity))) for identity in identities]
         unused = stack.enter_context(closing(Ledger(None)))
-        stages = [
-            Stage(*row) for row in zip(loaded.rankers, replays, [each.depth for each in loaded.stages], strict=True)
-        ]
+        stages = list(map(Stage, loaded.rankers, replays, [stage.depth for stage in loaded.stages]))
         # One at a time and not pooled: every ask is put, in the method's order, also one that was put before.
         try:
-            [ranked] = Cascade(stages, unused, pooled=False).rank([candidates])
+            [ranked] = Cascade(stages, unused, pooled=False).rank(first_stage)
             order = list(ranked.ranking.docs)
         except R2llmError as error:
             notes.append(f"the story ends early: {error}")
-        for stage, (replay, ranker) in enumerate(zip(replays, loaded.rankers, strict=True), 1):
+        for stage, replay, ranker in zip(loaded.stages, replays, loaded.rankers, strict=True):
             renderer: Backend = replay
             if prompts:
                 with suppress(R2llmError):  # the model's folder may be gone, or its server not there
-                    renderer = open_without_weights(loaded.stages[stage - 1], grades, loaded.config.seed)
+                    renderer = open_without_weights(stage, first_stage.dataset.qrels(), loaded.config.seed)
             for round_, request, reply in replay.answered:
-                first = numbers.setdefault(request.key, len(asks) + 1)
-                same_as = first if first <= len(asks) else None
-                prompt = shown(request, renderer) if prompts else None
-                answer = ranker.read(request.ask, reply, replay)
-                asks.append(Asked(stage, round_, request, reply, answer, same_as, ranker.options.on_unparsed, prompt))
+                number = len(asks) + 1
+                same_as = numbers.setdefault(request.key, number)
+                where: Content = {"ask": number, "stage": replays.index(replay) + 1, "round": round_}
+                where |= {"again": request.terms.attempt > 0, "same_as": same_as if same_as < number else None}
+                asks.append(where | _asked(request, reply, ranker, replay))
+                if prompts:
+                    prompt = shown(request, renderer)
+                    asks[-1] |= {"prompt": prompt.text, "prompt_cut": prompt.tokens is not None}
     return asks, order
+
+
+def _asked(request: Request, reply: Reply, ranker: Ranker, replay: Backend) -> Content:
+    """Return how an ask was presented, answered and read."""
+    ask, labels, answer = request.ask, list(request.labels), ranker.read(request.ask, reply, replay)
+    if not answer.parsed:
+        read_as = f"unread: {ranker.options.on_unparsed}"
+    elif ask.kind in ("choose", "compare"):
+        read_as = ask.docs[answer.choice]
+    elif ask.kind in ("permute", "select"):
+        read_as = " > ".join(ask.docs[i] for i in answer.order)
+    else:
+        read_as = answer.note or " ".join(f"{score:.4f}" for score in answer.scores)
+    labelled = len(labels) == len(ask.docs) and not isinstance(request.prompt.labels, dict)
+    return {
+        "kind": ask.kind,
+        "docs": [
+            {"label": label, "doc": doc}
+            for label, doc in zip(labels if labelled else [None] * len(ask.docs), ask.docs, strict=True)
+        ],
+        "labels": labels,
+        "text": reply.text,
+        "scores": None if reply.scores is None else list(reply.scores),
+        "read_as": read_as,
+        "parsed": answer.parsed,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+    }

@@ -463,7 +463,7 @@ def test_above_five_per_cent_unread_answers_a_run_warns_and_its_manifest_keeps_t
     )
     assert "most often score: no_label (1), for example 'hm, \\x1b[2J'" in warning
     assert manifest(outcome)["warnings"] == [warning]
-    assert inspection.story(outcome.run_dir, "q2").warnings == [warning]
+    assert inspection.story(outcome.run_dir, "q2")["warnings"] == [warning]
     again = mumble(heard, write, ["Yes", "No", "Yes", "hm, \x1b[2J"])
     assert (again.executed, again.warnings) == (False, [warning])
 

@@ -156,8 +156,8 @@ def test_another_partner_is_found_and_a_lost_one_is_not_checked(toy: Path, write
 def test_a_story_tells_the_fused_order(toy: Path, heard) -> None:
     folder = rerank(heard, POINTWISE, RRF).run_dir
     story = inspection.story(folder, "q1")
-    assert [move.doc for move in story.moves] == order(folder / "run.trec")["q1"]
-    assert story.notes == []
+    assert [move["doc"] for move in story["moves"]] == order(folder / "run.trec")["q1"]
+    assert story["notes"] == []
 
 
 # Mistakes

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.inspect import Story
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import costs, runfile
 from r2llm.rerankers.errors import BackendError, InputError
@@ -32,8 +33,8 @@ def run(toy: Path) -> Run:
     return run
 
 
-def docs(story: Story) -> list[tuple[str, ...]]:
-    return [asked.request.ask.docs for asked in story.asks]
+def docs(story: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [tuple(doc["doc"] for doc in ask["docs"]) for ask in story["asks"]]
 
 
 # The story
@@ -41,20 +42,20 @@ def docs(story: Story) -> list[tuple[str, ...]]:
 
 def test_each_ask_is_told_in_order_with_its_answer(run: Run) -> None:
     story = inspection.story(run("model.answers=oracle", "ranker.k=2"), "q1")
-    assert story.verdict.query.text == "why is the sea salt"
+    assert story["query"]["text"] == "why is the sea salt"
     # The heap of d1 d2 d3 d4, two children a node: d4 under d2, d2 and d3 under d1.
     assert docs(story) == [("d2", "d4"), ("d1", "d2", "d3"), ("d4", "d2", "d1")]
-    assert [asked.answer.choice for asked in story.asks] == [0, 2, 2]
-    assert [asked.round for asked in story.asks] == [1, 2, 3]
-    assert [asked.request.labels for asked in story.asks] == [("A", "B"), ("A", "B", "C"), ("A", "B", "C")]
-    assert story.notes == []
+    assert [ask["read_as"] for ask in story["asks"]] == ["d2", "d3", "d1"]
+    assert [ask["round"] for ask in story["asks"]] == [1, 2, 3]
+    assert [ask["labels"] for ask in story["asks"]] == [["A", "B"], ["A", "B", "C"], ["A", "B", "C"]]
+    assert story["notes"] == []
 
 
 def test_the_first_stage_and_the_moves_have_ranks_and_grades(run: Run) -> None:
     story = inspection.story(run("model.answers=oracle", "ranker.k=2"), "q1")
-    assert story.first_stage == [("d1", 9.0), ("d2", 8.0), ("d3", 7.0), ("d4", 6.0)]
-    assert story.grades == {"d3": 3, "d1": 1}
-    assert [(move.rank, move.before, move.doc, move.grade) for move in story.moves] == [
+    assert [(hit["doc"], hit["score"]) for hit in story["first_stage"]] == [("d1", 9), ("d2", 8), ("d3", 7), ("d4", 6)]
+    assert [hit["grade"] for hit in story["first_stage"]] == [1, None, 3, None]
+    assert [tuple(move.values()) for move in story["moves"]] == [
         (1, 3, "d3", 3),
         (2, 1, "d1", 1),
     ]
@@ -74,17 +75,17 @@ def test_it_agrees_with_what_the_run_counted_and_wrote(run: Run, method: str, or
     counted = {cost.query_id: cost for cost in costs.read(folder / "costs.jsonl")}
     for query, ranking in written.items():
         story = inspection.story(folder, query)
-        assert len(story.asks) == counted[query].asks
-        assert story.cost == counted[query]
-        assert max((asked.round for asked in story.asks), default=0) == counted[query].rounds
-        assert [move.doc for move in story.moves] == [doc for doc, _ in ranking][: len(story.moves)]
-        assert sum(asked.same_as is not None for asked in story.asks) == counted[query].cached
-        assert story.notes == []
+        assert len(story["asks"]) == counted[query].asks
+        assert story["cost"] == asdict(counted[query])
+        assert max((ask["round"] for ask in story["asks"]), default=0) == counted[query].rounds
+        assert [move["doc"] for move in story["moves"]] == [doc for doc, _ in ranking][: len(story["moves"])]
+        assert sum(ask["same_as"] is not None for ask in story["asks"]) == counted[query].cached
+        assert story["notes"] == []
 
 
 def test_a_repeated_ask_leads_to_the_first_of_its_kind(run: Run) -> None:
     story = inspection.story(run("ranker={method: listwise.sliding, repeats: 3}", "model.answers=oracle"), "q2")
-    assert [asked.same_as for asked in story.asks] == [None, None, 2]
+    assert [ask["same_as"] for ask in story["asks"]] == [None, None, 2]
     assert docs(story)[1] == docs(story)[2] == ("d4", "d5")
 
 
@@ -92,8 +93,8 @@ def test_the_quickstart_has_a_story_without_its_index(tmp_path: Path, monkeypatc
     experiment.rerank(config.load("quickstart.yaml", queries=2), tmp_path / "run", Listener())
     monkeypatch.setenv("R2LLM_CACHE", str(tmp_path / "empty"))
     story = inspection.story(tmp_path / "run", "q02")
-    assert len(story.first_stage) > 10
-    assert len(story.moves) == 10
+    assert len(story["first_stage"]) > 10
+    assert len(story["moves"]) == 10
     assert not (tmp_path / "empty" / "indexes").exists()
 
 
@@ -102,7 +103,7 @@ def test_a_story_is_told_from_any_folder(run: Run, tmp_path: Path, monkeypatch: 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    assert inspection.story(folder, "q1").asks
+    assert inspection.story(folder, "q1")["asks"]
 
 
 # Real models
@@ -121,38 +122,36 @@ def test_raw_texts_tokens_and_second_attempts_are_told_without_the_model(generat
     shutil.rmtree(model)
     for cost in costs.read(run_dir / "costs.jsonl"):
         story = inspection.story(run_dir, cost.query_id)
-        assert len(story.asks) == cost.asks
-        assert all(isinstance(asked.reply.text, str) for asked in story.asks)
-        assert sum(asked.reply.prompt_tokens or 0 for asked in story.asks) == cost.prompt_tokens
-        assert sum(not asked.answer.parsed for asked in story.asks) == cost.unparsed
-        again = [asked for asked in story.asks if asked.again]
+        assert len(story["asks"]) == cost.asks
+        assert all(isinstance(ask["text"], str) for ask in story["asks"])
+        assert sum(ask["prompt_tokens"] or 0 for ask in story["asks"]) == cost.prompt_tokens
+        assert sum(not ask["parsed"] for ask in story["asks"]) == cost.unparsed
+        again = [ask for ask in story["asks"] if ask["again"]]
         assert len(again) > 0  # a model of random weights writes no label
-        assert story.asks[0].again is False
+        assert story["asks"][0]["again"] is False
 
 
 def test_prompts_are_shown_as_the_model_read_them(generated: tuple[Path, Path]) -> None:
     story = inspection.story(generated[0], "q1", prompts=True)
-    for asked in story.asks:
-        assert asked.prompt is not None
-        assert len(asked.prompt.tokens or ()) == asked.reply.prompt_tokens
-        assert "Sea water is salt." not in asked.prompt.text  # cut to three tokens
-    assert story.notes == []
+    for ask in story["asks"]:
+        assert ask["prompt_cut"]
+        assert "Sea water is salt." not in ask["prompt"]  # cut to three tokens
+    assert story["notes"] == []
 
 
 def test_without_the_tokenizer_prompts_are_whole_and_it_is_said(generated: tuple[Path, Path]) -> None:
     run_dir, model = generated
     shutil.rmtree(model)
     story = inspection.story(run_dir, "q1", prompts=True)
-    assert any("Sea water is salt." in asked.prompt.text for asked in story.asks if asked.prompt)
-    [note] = story.notes
+    assert any("Sea water is salt." in ask["prompt"] for ask in story["asks"])
+    [note] = story["notes"]
     assert "prompts are shown whole" in note
 
 
 def test_simulated_prompts_are_whole(run: Run) -> None:
     story = inspection.story(run(), "q1", prompts=True)
-    assert story.asks[0].prompt is not None
-    assert story.asks[0].prompt.text.startswith("[user]\nGiven a query")
-    assert "no tokenizer" in story.notes[0]
+    assert story["asks"][0]["prompt"].startswith("[user]\nGiven a query")
+    assert "no tokenizer" in story["notes"][0]
 
 
 # What cannot be told
@@ -164,9 +163,9 @@ def test_of_recorded_texts_only_the_order_can_be_told(toy: Path) -> None:
     settings = ("ranker={method: listwise.sliding}", "model={backend: replay, answers: answers.jsonl}")
     experiment.rerank(config.load("toy.yaml", [*settings, "queries.ids=[q1, q2]"]), RUN, Listener())
     story = inspection.story(RUN, "q1", prompts=True)
-    assert story.asks == []
-    assert [move.doc for move in story.moves] == ["d3", "d1", "d2", "d4"]
-    assert story.notes == [inspection.REPLAYED_TEXTS]
+    assert story["asks"] == []
+    assert [move["doc"] for move in story["moves"]] == ["d3", "d1", "d2", "d4"]
+    assert story["notes"] == [inspection.REPLAYED_TEXTS]
 
 
 def test_a_replayed_ledger_has_the_story_of_the_recording(run: Run, toy: Path) -> None:
@@ -175,7 +174,7 @@ def test_a_replayed_ledger_has_the_story_of_the_recording(run: Run, toy: Path) -
     experiment.rerank(config.load("toy.yaml", settings), Path("replayed"), Listener())
     story = inspection.story(Path("replayed"), "q1", prompts=True)
     assert docs(story) == docs(recorded)
-    assert story.moves == recorded.moves
+    assert story["moves"] == recorded["moves"]
 
 
 def test_a_run_that_was_cut_off_is_told_as_far_as_it_came(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,8 +193,8 @@ def test_a_run_that_was_cut_off_is_told_as_far_as_it_came(run: Run, monkeypatch:
     monkeypatch.setattr(Ledger, "add", keep)
     story = inspection.story(RUN, "q1")
     assert docs(story) == [("d2", "d4"), ("d1", "d2", "d3")]
-    assert story.moves == []
-    early, unfinished = story.notes
+    assert story["moves"] == []
+    early, unfinished = story["notes"]
     assert early.startswith("the story ends early: run/ledger.sqlite: no answer for query q1 about")
     assert "no run.trec" in unfinished
 
@@ -204,7 +203,7 @@ def test_where_reading_was_given_up_the_unread_answer_is_told(run: Run, tiny_t5:
     with pytest.raises(BackendError):
         run(f"model={{backend: transformers, name: {tiny_t5}}}", "ranker.scoring=generation", "ranker.on_unparsed=fail")
     stories = [inspection.story(RUN, query) for query in ("q1", "q2", "q3")]
-    assert any("cannot be read" in story.notes[0] for story in stories)
+    assert any("cannot be read" in story["notes"][0] for story in stories)
 
 
 def test_a_run_file_that_says_something_else_is_noticed(run: Run) -> None:
@@ -212,7 +211,7 @@ def test_a_run_file_that_says_something_else_is_noticed(run: Run) -> None:
     ranking, _ = runfile.read(folder / "run.trec")
     turned = {query: [doc for doc, _ in reversed(found)] for query, found in ranking.items()}
     runfile.write(folder / "run.trec", turned, turned, "toy")
-    assert "run.trec has another order" in inspection.story(folder, "q1").notes[0]
+    assert "run.trec has another order" in inspection.story(folder, "q1")["notes"][0]
 
 
 def test_a_query_that_the_run_does_not_have_is_refused(run: Run) -> None:
@@ -229,5 +228,5 @@ def test_a_folder_that_is_no_runs_is_refused(toy: Path) -> None:
 def test_of_a_first_stage_alone_there_is_little_to_tell(toy: Path) -> None:
     experiment.retrieve_only(config.load("toy.yaml"), RUN, Listener())
     story = inspection.story(RUN, "q1")
-    assert (list(story.asks), list(story.moves)) == ([], [])
-    assert "no ledger.sqlite" in story.notes[0]
+    assert (list(story["asks"]), list(story["moves"])) == ([], [])
+    assert "no ledger.sqlite" in story["notes"][0]

@@ -153,8 +153,8 @@ def test_it_can_be_shown_inspected_resumed_and_replayed(toy: Path, heard) -> Non
     merged = merge(heard, sharded(heard, 2, output=toy / "parts"))
     assert record.read(merged).finished
     story = inspection.story(merged, "q1")
-    assert story.asks
-    assert [note for note in story.notes if "no tokenizer" not in note] == []
+    assert story["asks"]
+    assert [note for note in story["notes"] if "no tokenizer" not in note] == []
     again = experiment.rerank(config.load("toy.yaml"), merged, heard)
     assert (again.executed, again.costs["calls"]["total"]) == (False, sum(row["calls"] for row in costs(merged)))
     settings = ("model={backend: replay, answers: parts/ledger.sqlite}",)
