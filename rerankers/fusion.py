@@ -13,8 +13,7 @@ from .types import minmax
 Scored = Sequence[tuple[str, float]]
 """Document ids with their scores, best first."""
 
-RRF_K = 60
-"""The constant of Cormack et al., which served many collections."""
+RRF_K = 60  # of Cormack et al., who found it to serve many collections
 
 
 def rrf(ranked: Scored, other: Scored, k: int = RRF_K) -> list[str]:

@@ -15,7 +15,7 @@ SiftDown = Callable[[list[str], int], Asking]
 def extract_top(
     docs: Sequence[str], k: int, children: int, sift_down: SiftDown
 ) -> Generator[list[Ask], list[Answer], list[str]]:
-    """The top k of some documents, best first, by a heap of so many `children` a node."""
+    """Return the top k documents, best first, by a heap of so many `children` a node."""
     heap = list(docs)
     for root in range(len(heap) // children, -1, -1):
         yield from sift_down(heap, root)

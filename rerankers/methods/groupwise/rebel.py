@@ -34,16 +34,16 @@ class Params(BaseParams):
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return self.group_size
 
     @property
     def templates(self) -> Mapping[str, AskKind]:
-        """The prompt of the rubric, where one is written."""
+        """Return the prompt of the rubric, if one is written."""
         return {self.rubric_prompt: "write"} if self.turns == "two" else {}
 
     def prompt_for(self, scoring: Scoring) -> str:  # noqa: ARG002
-        """The prompt that shows the rubric, or the one with five criteria of its own."""
+        """Return the prompt that shows the rubric, or the one with five criteria of its own."""
         return self.prompt if self.turns == "two" else "rebel_one_turn"
 
 

@@ -13,17 +13,17 @@ Asking = Generator[list[Ask], list[Answer], list[str]]
 
 
 class Params(BaseParams):
-    """What all listwise methods ask, and with which prompt unless told."""
+    """Parameters of all listwise methods."""
 
     asks: ClassVar[tuple[AskKind, ...]] = ("permute",)
     prompt: ClassVar[str] = "rankgpt"
     scoring: ClassVar[Scoring] = "generation"
 
     scored_prompt: ClassVar[str | None] = "setwise"
-    """The prompt where labels are scored instead; none for a method that is its prompt."""
+    """The prompt for scoring by likelihood; None for a method that is its prompt."""
 
     def prompt_for(self, scoring: Scoring) -> str:
-        """The prompt whose answer is written, or the one whose labels are scored."""
+        """Return the prompt whose answer is generated, or the one whose labels are scored."""
         return self.scored_prompt if scoring == "likelihood" and self.scored_prompt else self.prompt
 
 
@@ -43,7 +43,7 @@ class Sliding(Params):
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return self.window
 
 
@@ -64,7 +64,7 @@ def windows(n: int, size: int, stride: int, *, partial: bool) -> Iterator[tuple[
 
 
 def in_order(docs: Sequence[str], answer: Answer) -> list[str]:
-    """The documents that were shown, in the order that the answer gives them."""
+    """Return the documents shown, in the order of the answer."""
     return [docs[i] for i in answer.order]
 
 

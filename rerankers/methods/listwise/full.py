@@ -24,7 +24,7 @@ class Params(ListwiseParams):
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return self.window
 
 

@@ -25,7 +25,7 @@ class Params(Sliding, Seeded):
 
     @property
     def draws(self) -> bool:
-        """Whether chance has a part in it."""
+        """Return whether it makes random choices."""
         return self.order == "shuffle"
 
 

@@ -42,12 +42,12 @@ class Params(ListwiseParams):
 
     @property
     def pivot(self) -> int:
-        """The pivot's rank in the first window: below it there is one document at least."""
+        """Return the pivot's rank in the first window: below it there is at least one document."""
         return min(self.k, self.window - 1)
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return self.window
 
 
@@ -69,7 +69,7 @@ def topdown(candidates: Candidates, params: Params) -> Steps:
                 order = in_order(partition, answer)
                 place = order.index(pivot)
                 above, below = above + order[:place], below + order[place + 1 :]
-        docs, found = above[: params.budget], len(above) >= params.pivot
+        docs, enough = above[: params.budget], len(above) >= params.pivot
         tail = [*above[params.budget :], pivot, *below, *rest, *tail]
-        if not found:
+        if not enough:
             return Ranking((*docs, *tail))

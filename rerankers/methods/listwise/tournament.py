@@ -16,7 +16,7 @@ from . import Params as ListwiseParams
 from . import ordered
 
 SHIFT = 21
-"""How far down the first stage the document is looked for that takes a winner's slot: far from its neighbours."""
+"""The distance down the first stage of the document that takes a winner's slot: far from its neighbours."""
 
 Known = dict[frozenset[int], list[int]]
 """The order of each set of documents that was asked about, by first-stage index."""
@@ -36,7 +36,7 @@ class Params(ListwiseParams, TopK):
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return self.m
 
 
@@ -58,7 +58,7 @@ def tournament(candidates: Candidates, params: Params) -> Steps:
 def _winner(
     slots: Sequence[int], ids: Sequence[str], params: Params, known: Known
 ) -> Generator[list[Ask], list[Answer], int]:
-    """The best of the documents in the slots, level by level: the groups of a level are one round."""
+    """Return the best of the documents in the slots, level by level: the groups of a level are one round."""
     above: Sequence[int] = ()
     while True:
         groups = []

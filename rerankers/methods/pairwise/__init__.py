@@ -13,14 +13,14 @@ from ...types import Params as BaseParams
 
 
 class Pairs(BaseParams):
-    """What all pairwise methods ask, and with which prompt unless told."""
+    """Parameters of all pairwise methods."""
 
     asks: ClassVar[tuple[AskKind, ...]] = ("compare",)
     prompt: ClassVar[str] = "pairwise"
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return 2
 
 
@@ -29,7 +29,7 @@ class Params(Pairs, TopK):
 
 
 def first_wins(answers: Sequence[Answer]) -> bool:
-    """Whether the answers to (a, b) and to (b, a), or to (a, b) alone, agree that a is the more relevant."""
+    """Return whether the answers to (a, b) and to (b, a), or to (a, b) alone, agree that a is the more relevant."""
     return all(answer.parsed and answer.choice == place for place, answer in enumerate(answers))
 
 
@@ -52,9 +52,9 @@ def bubble_up(docs: list[str], start: int, rank: int) -> Generator[list[Ask], li
 
 
 def probabilities(answer: Answer) -> tuple[float, float]:
-    """The two documents' probabilities of being the more relevant, over both labels.
+    """Return the two documents' probabilities of being the more relevant, over both labels.
 
-    Of a generated answer 1 for the document that it names; 0 for both where it could not be read.
+    A generated answer gives the document that it names 1; one that could not be read gives both 0.
     """
     if not answer.parsed:
         return 0.0, 0.0

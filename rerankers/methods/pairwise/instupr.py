@@ -30,7 +30,7 @@ class Params(Pairs):
 
     @property
     def templates(self) -> Mapping[str, AskKind]:
-        """The prompt that scores a document."""
+        """Return the prompt that scores a document."""
         return {self.score_prompt: "score"}
 
 

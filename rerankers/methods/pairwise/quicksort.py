@@ -40,7 +40,7 @@ class Params(PairwiseParams, Seeded):
 
     @property
     def draws(self) -> bool:
-        """Whether chance has a part in it."""
+        """Return whether it makes random choices."""
         return self.pivot == "random"
 
 
@@ -93,7 +93,7 @@ def _partition(
 def _wins(
     pairs: Sequence[tuple[str, str]], params: Params, known: dict[Ask, Answer]
 ) -> Generator[list[Ask], list[Answer], list[bool]]:
-    """Whether the first of each pair beats the second: one round, of which only what is not known is asked."""
+    """Return whether the first of each pair beats the second: one round, in which only unknown pairs are asked."""
     asks = [[compare(a, b), compare(b, a)] if params.orders == "both" else [compare(a, b)] for a, b in pairs]
     new = [ask for ask in chain(*asks) if not (params.cache and ask in known)]
     if new:

@@ -23,12 +23,12 @@ class Anchored(BaseParams):
 
 
 def contrasts(candidates: Candidates, params: Anchored) -> Generator[list[Ask], list[Answer], list[Ask]]:
-    """The asks of GCCP, one a document: is it more relevant than the anchor, which is derived first?"""
+    """Return the asks of GCCP, one a document: is it more relevant than the anchor, which is derived first?"""
     options = (("sentences", params.z), ("threshold", params.threshold), ("choice", params.choice))
     [anchor] = yield [derive("spectral_summary", candidates.ids[: params.m], options)]
     return [score(doc, notes=[("anchor", anchor.note)]) for doc in candidates.ids]
 
 
 def peak_probability(answer: Answer) -> float:
-    """The probability of the most relevant label over the whole vocabulary; of a text, the value that it gives."""
+    """Return the most relevant label's probability over the whole vocabulary, or the value that a text gives."""
     return math.exp(answer.peak) if answer.text is None else answer.peak

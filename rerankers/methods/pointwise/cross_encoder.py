@@ -18,7 +18,7 @@ class Params(BaseParams):
 
     @property
     def scorings(self) -> tuple[Scoring, ...]:
-        """Its head gives a number; nothing is written."""
+        """Return likelihood alone: the head gives a number."""
         return ("likelihood",)
 
 

@@ -39,7 +39,7 @@ class Params(BaseParams):
 
     @property
     def templates(self) -> Mapping[str, AskKind]:
-        """The prompts of the two analyses."""
+        """Return the prompts of the two analyses."""
         return {self.query_prompt: "write", self.passage_prompt: "write"}
 
 

@@ -39,7 +39,7 @@ class Params(Anchored):
 
     @property
     def templates(self) -> Mapping[str, AskKind]:
-        """The components' prompts."""
+        """Return the components' prompts."""
         return {getattr(self, f"{name}_prompt"): _kind(name) for name in self.components}
 
 

@@ -18,7 +18,7 @@ from ...types import Candidates, Steps, by_score, compare
 from ..pairwise import Pairs, probabilities
 
 PLACES = {"candidate_first": (0,), "reference_first": (1,), "both": (0, 1)}
-"""Where the document stands in the prompts of a pair."""
+"""The place of the document in the prompts of a pair."""
 
 
 class Params(Pairs):

@@ -31,12 +31,12 @@ class Params(TopK, Seeded):
 
     @property
     def draws(self) -> bool:
-        """Whether chance has a part in it."""
+        """Return whether it makes random choices."""
         return self.num_permutation > 1
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return self.num_child + 1
 
 

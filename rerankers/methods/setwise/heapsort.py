@@ -20,7 +20,7 @@ def heapsort(candidates: Candidates, params: Params) -> Steps:
 
 
 def extract_top(docs: Sequence[str], params: Params, dice: Random) -> Generator[list[Ask], list[Answer], list[str]]:
-    """The top k of some documents, best first."""
+    """Return the top k documents, best first."""
     sift_down = partial(_sift_down, params=params, dice=dice)
     return heaps.extract_top(docs, params.k, params.num_child, sift_down)
 

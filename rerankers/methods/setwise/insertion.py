@@ -34,7 +34,7 @@ class Params(SetwiseParams):
 
     @property
     def scorings(self) -> tuple[Scoring, ...]:
-        """Labels' probabilities alone give an order."""
+        """Return likelihood alone where a window is ordered."""
         return ("likelihood",) if self.compare == "sort" else ("likelihood", "generation")
 
     @model_validator(mode="after")
@@ -69,7 +69,7 @@ def _move_up(docs: list[str], params: Params, dice: Random) -> Generator[list[As
 
 
 def _ranked(docs: list[str], params: Params, dice: Random) -> Generator[list[Ask], list[Answer], list[str]]:
-    """The documents in the order of the labels' probabilities, or as they are but for the best, which goes first."""
+    """Return the documents by their labels' probabilities, or as they are but with the best first."""
     if params.compare == "max":
         best = yield from best_of(docs, params, dice)
         return [docs[best], *docs[:best], *docs[best + 1 :]]

@@ -51,12 +51,12 @@ class Params(Seeded):
         return self
 
     def prompt_for(self, scoring: Scoring) -> str:
-        """The authors' conversation, or the setwise prompt where labels are scored."""
+        """Return the authors' conversation, or the setwise prompt if labels are scored."""
         return "setwise" if scoring == "likelihood" else self.prompt
 
     @property
     def most_docs(self) -> int:
-        """The most documents that one ask shows."""
+        """Return the most documents that one ask shows."""
         return max(stage.size for stage in self.stages)
 
 
