@@ -9,117 +9,99 @@ from . import options
 
 if TYPE_CHECKING:
     from ..pipeline.estimate import Estimate, Figures, StageEstimate
-    from ..pipeline.trial import Figure
 
-JUDGES = {
-    "qrels": "answers that follow the relevance judgements, with noise, stood in for the model's",
-    "first_stage": "answers that follow the first stage's order, with noise, stood in for the model's",
-    "model": "the simulated model itself answered",
+STAND_INS = {
+    "qrels": "answers that follow the relevance judgements, with noise, stand in for the model's",
+    "first_stage": "answers that follow the first stage's order, with noise, stand in for the model's",
+    "model": "the simulated model itself answers",
 }
 
-OTHER_RULES = "were the first one shown always the best, or the last candidate, or any at random"
+RANGE = "low, high: if the first document shown always won, or the last candidate, or a random one"
 
 
 def estimate(
     config: options.Config,
     settings: options.Settings = None,
     queries: options.QueryLimit = None,
-    probe_seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--probe-seconds",
-            metavar="S",
-            help="How long to ask the real model for its speed; 10 unless given, and 0 for a server, which may charge.",
-        ),
-    ] = None,
     probe_queries: Annotated[
         int,
         typer.Option(
             "--probe-queries",
             metavar="N",
-            help="Rank N queries with the real model instead, and scale up: the nearest estimate for every method.",
+            help="Rank N queries with the real model and scale up: gives seconds, and the best estimate of the rest.",
         ),
     ] = 0,
+    probe_seconds: Annotated[float, typer.Option("--probe-seconds", hidden=True)] = 0.0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say what a run would ask, and what that would cost in tokens, FLOPs, US dollars and time on this machine.
+    """Estimate the asks, tokens, FLOPs, US dollars and time of a run.
 
-    Simulated answers stand in for the model's; the model itself is only asked to see how fast it is, and for some
-    queries where you say so.
+    Simulated answers stand in for the model's, and a sample of the prompts is tokenized; the model is asked only with
+    --probe-queries. The range of what depends on the answers is that of other simulated answers or, with
+    --probe-queries, a 95 % interval (Student's t).
     """
     from ..pipeline import estimate as estimates
     from ..pipeline.configs import load as configs
     from . import console
 
     listener = console.listener(quiet)
-    effort = estimates.Effort(probe_seconds, probe_queries)
+    if probe_seconds > 0:
+        listener.note("--probe-seconds is deprecated and counts as --probe-queries 1, which also measures the time")
+        probe_queries = probe_queries or 1
     loaded = configs.load_noting(config, settings or (), queries, listener)
-    found = estimates.estimate(loaded, effort, listener)
+    result = estimates.estimate(loaded, probe_queries, listener)
     if as_json:
-        console.as_json(_as_json(found))
+        console.as_json(_as_json(result))
     else:
-        _show(found)
+        _show(result)
 
 
-def _show(found: "Estimate") -> None:
+def _show(result: "Estimate") -> None:
     from . import console
 
-    basis = f"{found.tried} of them ranked for real, and scaled up" if found.tried else JUDGES[found.judged_by]
-    console.line(f"{found.name}: {found.queries} queries; {basis}")
-    for number, stage in enumerate(found.stages, 1):
-        which = f"stage {number}: " if len(found.stages) > 1 else ""
-        console.line(f"{which}{stage.method}: {_basis(stage)}")
-        _show_table(stage.figures, stage.corrections, stage.bounded, found.queries)
-        _show_notes(stage, found.tried)
-    if len(found.stages) > 1:
+    basis = f"{result.tried} of them ranked for real, and scaled up" if result.tried else STAND_INS[result.judged_by]
+    console.line(f"{result.name}: {result.queries} queries; {basis}")
+    for number, stage in enumerate(result.stages, 1):
+        which = f"stage {number}: " if len(result.stages) > 1 else ""
+        varying = [name for name in ("asks", "calls", "rounds") if name not in stage.exact]
+        basis = f"; {', '.join(varying)} depend on the answers" if varying else ""
+        console.line(f"{which}{stage.method}: {', '.join(stage.exact) or 'nothing'} exact{basis}")
+        _show_table(stage.figures, stage.corrections, stage.bounded, result.queries)
+        _show_notes(stage, result.tried, varying=bool(varying))
+    if len(result.stages) > 1:
         console.line("all stages")
-        _show_table(found.total, {}, any(stage.bounded for stage in found.stages), found.queries)
+        _show_table(result.total, {}, any(stage.bounded for stage in result.stages), result.queries)
 
 
-def _basis(stage: "StageEstimate") -> str:
-    from ..pipeline.estimate import COUNTS
-
-    known = f"{', '.join(stage.exact) or 'nothing'} exact"
-    estimated = ", ".join(name for name in COUNTS if name not in stage.exact)
-    return f"{known}; {estimated} depend on the answers" if estimated else known
-
-
-def _show_notes(stage: "StageEstimate", tried: int) -> None:
-    from ..pipeline.estimate import COUNTS
+def _show_notes(stage: "StageEstimate", tried: int, *, varying: bool) -> None:
     from . import console
 
-    if len(stage.exact) < len(COUNTS):
-        console.line(f"low, high: {'a 95 % interval (Student t)' if tried else OTHER_RULES}")
+    if varying:
+        console.line("low, high: a 95 % interval (Student's t)" if tried else RANGE)
     if stage.sampled and not tried:
-        console.line(f"tokens and FLOPs: the means of {stage.sampled} requests, times the asks")
+        console.line(f"tokens and FLOPs: the means of {stage.sampled} prompts, times the asks")
+        console.line("no seconds: --probe-queries N measures them on this machine")
     if stage.figures["prompt_tokens"].total is None:
         console.line("no tokens, FLOPs and USD: nothing is asked, or nothing here counts the model's tokens")
     if stage.figures["seconds"].total is not None:
-        console.line("seconds: on this machine as it is now, and with loading the model")
+        console.line("seconds: on this machine as it is now, with loading the model")
 
 
-def _show_table(figures: "Figures", left_out: Mapping[str, float], bounded: bool, queries: int) -> None:
+def _show_table(figures: "Figures", corrections: Mapping[str, float], bounded: bool, queries: int) -> None:
     from . import console
 
     most = ", at most" if bounded else ""
     labels = {"completion_tokens": f"completion tokens{most}", "flops": f"FLOPs{most}", "usd": f"USD{most}"}
     rows = [
-        [
-            labels.get(name, name.replace("_", " ")),
-            *(_number(name, value) for value in (_share(figure.total, queries), figure.total, figure.low, figure.high)),
-        ]
-        for name, figure in figures.items()
-        if name != "usd" or figure.total is not None
+        [labels.get(name, name.replace("_", " ")), *(_number(name, value) for value in costs.values())]
+        for name, costs in _costs(figures, queries).items()
+        if name != "usd" or costs["total"] is not None
     ]
-    for name, value in left_out.items():
+    for name, value in corrections.items():
         label = f"not in FLOPs: {name.replace('_', ' ')}"
         rows.append([label, _number("flops", value / queries), _number("flops", value), "", ""])
     console.table("estimated cost", ["cost", "a query", "total", "low", "high"], rows)
-
-
-def _share(total: float | None, queries: int) -> float | None:
-    return None if total is None else total / queries
 
 
 def _number(name: str, value: float | None) -> str:
@@ -130,14 +112,14 @@ def _number(name: str, value: float | None) -> str:
     return FORMS[name].format(value) if name in FORMS else f"{value:,.1f}".removesuffix(".0")
 
 
-def _as_json(found: "Estimate") -> dict[str, Any]:
+def _as_json(result: "Estimate") -> dict[str, Any]:
     return {
-        "name": found.name,
-        "queries": found.queries,
-        "tried": found.tried,
-        "judged_by": found.judged_by,
-        "costs": _costs(found.total, found.queries),
-        "stages": [_stage(stage, found.queries) for stage in found.stages],
+        "name": result.name,
+        "queries": result.queries,
+        "tried": result.tried,
+        "judged_by": result.judged_by,
+        "costs": _costs(result.total, result.queries),
+        "stages": [_stage(stage, result.queries) for stage in result.stages],
     }
 
 
@@ -148,20 +130,18 @@ def _stage(stage: "StageEstimate", queries: int) -> dict[str, Any]:
         "bounded": stage.bounded,
         "sampled": stage.sampled,
         "costs": _costs(stage.figures, queries),
-        "flops_left_out": {
-            name: {"mean": total / queries, "total": total} for name, total in stage.corrections.items()
-        },
+        "flops_left_out": {name: {"mean": size / queries, "total": size} for name, size in stage.corrections.items()},
     }
 
 
 def _costs(figures: "Figures", queries: int) -> dict[str, dict[str, float | None]]:
-    return {name: _figure(figure, queries) for name, figure in figures.items()}
-
-
-def _figure(figure: "Figure", queries: int) -> dict[str, float | None]:
+    """Return each figure with its mean per query first."""
     return {
-        "mean": _share(figure.total, queries),
-        "total": figure.total,
-        "low": figure.low,
-        "high": figure.high,
+        name: {
+            "mean": None if figure.total is None else figure.total / queries,
+            "total": figure.total,
+            "low": figure.low,
+            "high": figure.high,
+        }
+        for name, figure in figures.items()
     }

@@ -9,7 +9,7 @@ def test_counts_without_a_tokenizer(r2llm, toy: Path) -> None:
     done = r2llm("estimate", "--config", "toy.yaml", "--set", "ranker.method=pointwise.yes_no")
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "toy: 2 queries; the simulated model itself answered",
+        "toy: 2 queries; the simulated model itself answers",
         "pointwise.yes_no: asks, calls, rounds exact",
         "cost\ta query\ttotal\tlow\thigh",
         "asks\t2.5\t5\t5\t5",
@@ -24,15 +24,15 @@ def test_counts_without_a_tokenizer(r2llm, toy: Path) -> None:
     assert not Path("runs").exists()
 
 
-def test_a_real_model_with_a_probe(r2llm, toy: Path, tiny_t5: Path) -> None:
+def test_a_real_model_by_its_prompts_and_by_a_query(r2llm, toy: Path, tiny_t5: Path) -> None:
     model = f"model={{backend: transformers, name: {tiny_t5}, device: cpu}}"
     words = ("estimate", "--config", "toy.yaml", "--set", model, "--quiet", "--queries", 1)
-    done = r2llm(*words, "--probe-seconds", 0.1)
+    done = r2llm(*words, "--probe-queries", 1)
     assert (done.code, done.err) == (0, "")
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in done.out.splitlines() if "\t" in line}
     assert rows.keys() >= {"FLOPs", "seconds", "not in FLOPs: output head"}
-    assert "-" not in {cell for row in rows.values() for cell in row}
-    found = r2llm(*words, "--probe-seconds", 0, "--json").json
+    assert "-" not in {cell for row in rows.values() for cell in row[:2]}
+    found = r2llm(*words, "--json").json
     assert found.keys() == {"name", "queries", "tried", "judged_by", "costs", "stages"}
     costs = found["costs"]
     assert isinstance(costs, dict)
@@ -42,10 +42,10 @@ def test_a_real_model_with_a_probe(r2llm, toy: Path, tiny_t5: Path) -> None:
 
 def test_what_depends_on_the_answers_has_a_range(r2llm, toy: Path, tiny_t5: Path) -> None:
     model = f"model={{backend: transformers, name: {tiny_t5}, device: cpu}}"
-    words = ("--config", "quickstart.yaml", "--set", model, "--quiet", "--queries", 1, "--probe-seconds", 0)
+    words = ("--config", "quickstart.yaml", "--set", model, "--quiet", "--queries", 1)
     done = r2llm("estimate", *words)
     assert "setwise.heapsort: nothing exact; asks, calls, rounds depend on the answers" in done.out
-    assert "low, high: were the first one shown always the best, or the last candidate, or any at random" in done.out
+    assert "low, high: if the first document shown always won, or the last candidate, or a random one" in done.out
 
 
 def test_queries_ranked_for_real(r2llm, toy: Path, tiny_t5: Path) -> None:
@@ -72,3 +72,12 @@ def test_a_cascade_is_told_stage_by_stage(r2llm, toy: Path) -> None:
     told = [line.partition(":")[0] for line in done.out.splitlines() if line.startswith(("stage ", "all stages"))]
     assert "stage 2: setwise.heapsort: asks, calls, rounds exact" in done.out
     assert told == ["stage 1", "stage 2", "stage 3", "all stages"]
+
+
+def test_a_probe_by_seconds_is_one_of_a_query(r2llm, toy: Path, tiny_t5: Path) -> None:
+    model = f"model={{backend: transformers, name: {tiny_t5}, device: cpu}}"
+    words = ("estimate", "--config", "toy.yaml", "--set", model, "--json")
+    done = r2llm(*words, "--probe-seconds", 0.1)
+    assert "note: --probe-seconds is deprecated and counts as --probe-queries 1" in done.err
+    assert (done.json["tried"], r2llm(*words, "--probe-seconds", 0).json["tried"]) == (1, 0)
+    assert done.json["costs"]["seconds"]["total"] > 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.estimate import COUNTS, Effort, Estimate, estimate
+from r2llm.pipeline.estimate import COUNTS, Estimate, Figure, estimate, scaled
 from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.io.progress import Listener
 from r2llm.rerankers.backends import transformers
@@ -18,8 +18,8 @@ from r2llm.rerankers.errors import InputError
 QUICKSTART = ("queries.limit=5", "first_stage.depth=20")
 
 
-def before(name: str, *settings: str, probe: float = 0, tried: int = 0) -> Estimate:
-    return estimate(config.load(name, settings), Effort(probe, tried), Listener())
+def before(name: str, *settings: str, tried: int = 0) -> Estimate:
+    return estimate(config.load(name, settings), tried, Listener())
 
 
 def totals(found: Estimate) -> dict[str, float | None]:
@@ -137,7 +137,7 @@ def test_what_the_estimate_of_operations_leaves_out_is_told(toy: Path, tiny_t5: 
 
 
 def test_tokens_of_a_sample_are_about_those_of_all(write: Callable[..., Path], tiny_t5: Path, monkeypatch) -> None:
-    monkeypatch.setattr("r2llm.pipeline.judges.SAMPLE", 20)
+    monkeypatch.setattr("r2llm.pipeline.simulation.SAMPLE", 20)
     settings = (*QUICKSTART, "ranker={method: pointwise.yes_no}", t5(tiny_t5))
     found, run = before("quickstart.yaml", *settings), after("quickstart.yaml", *settings)
     assert found.stages[0].sampled == 20
@@ -149,7 +149,7 @@ def test_generated_answers_are_bounded_until_the_model_is_asked(toy: Path, tiny_
     found = before("toy.yaml", *settings)
     assert found.stages[0].bounded
     assert totals(found)["completion_tokens"] == 3 * (totals(found)["asks"] or 0)
-    asked, run = before("toy.yaml", *settings, probe=60), after("toy.yaml", *settings)
+    asked, run = before("toy.yaml", *settings, tried=2), after("toy.yaml", *settings)
     assert not asked.stages[0].bounded
     assert totals(asked)["completion_tokens"] == pytest.approx(measured(run)["completion_tokens"], rel=0.15)
 
@@ -157,7 +157,7 @@ def test_generated_answers_are_bounded_until_the_model_is_asked(toy: Path, tiny_
 def test_notes_count_at_most_by_their_limit_and_with_a_probe_as_they_are_written(toy: Path, tiny_llama: Path) -> None:
     settings = ("ranker={method: pointwise.judgerank, max_new_tokens: 24}", t5(tiny_llama))
     most = before("toy.yaml", *settings)
-    asked, run = totals(before("toy.yaml", *settings, probe=60)), measured(after("toy.yaml", *settings))
+    asked, run = totals(before("toy.yaml", *settings, tried=2)), measured(after("toy.yaml", *settings))
     assert most.stages[0].bounded
     assert (totals(most)["completion_tokens"] or 0) >= (run["completion_tokens"] or 0)
     for name in ("prompt_tokens", "flops"):
@@ -167,10 +167,6 @@ def test_notes_count_at_most_by_their_limit_and_with_a_probe_as_they_are_written
 def test_without_a_probe_no_weights_are_loaded(toy: Path, tiny_t5: Path, monkeypatch) -> None:
     monkeypatch.setattr(transformers.Transformers, "model", property(lambda self: pytest.fail("loaded")))
     assert totals(before("toy.yaml", t5(tiny_t5)))["seconds"] is None
-
-
-def test_a_probe_measures_the_time(toy: Path, tiny_t5: Path) -> None:
-    assert (totals(before("toy.yaml", t5(tiny_t5), probe=0.1))["seconds"] or 0) > 0
 
 
 @pytest.mark.parametrize("ranker", ["{method: setwise.heapsort, k: 3}", "{method: pairwise.bubblesort, k: 2}"])
@@ -225,9 +221,8 @@ def test_what_the_answers_went_by_is_told(toy: Path, tiny_t5: Path) -> None:
 
 
 def test_a_server_is_not_asked_unless_told(toy: Path) -> None:
-    """What its prices make of the tokens that its tokenizer counts is told all the same."""
     model = "model={backend: openai, name: m, base_url: 'http://127.0.0.1:9/v1', prices: {prompt: 1, completion: 2}}"
-    found = estimate(config.load("toy.yaml", (model,)), Effort(), Listener())
+    found = before("toy.yaml", model)
     assert totals(found)["asks"]
     assert totals(found)["seconds"] is totals(found)["usd"] is None
 
@@ -238,19 +233,43 @@ def test_prices_of_a_server_whose_tokens_are_counted_here(toy: Path, tiny_llama:
     assert found["usd"] == pytest.approx((found["prompt_tokens"] or 0) / 1e6)
 
 
-def test_less_than_nothing_is_refused() -> None:
-    for seconds in (math.nan, math.inf):
-        with pytest.raises(InputError, match=r"--probe-seconds (nan|inf): a time is 0 or more, and ends"):
-            Effort(probe_seconds=seconds)
-    with pytest.raises(InputError, match=r"--probe-seconds -1: a time is 0 or more"):
-        Effort(probe_seconds=-1)
-    with pytest.raises(InputError, match=r"--probe-queries -1: a number of queries is 0 or more"):
-        Effort(probe_queries=-1)
+def test_less_than_nothing_is_refused(toy: Path) -> None:
+    with pytest.raises(InputError, match=r"--probe-queries -1: the number of queries must be 0 or more"):
+        before("toy.yaml", tried=-1)
 
 
 def test_a_replay_is_not_tried(toy: Path) -> None:
     (toy / "answers.jsonl").write_text('{"query_id": "q1", "text": "Yes"}\n')
     model = "model={backend: replay, answers: answers.jsonl}"
     assert totals(before("toy.yaml", "ranker={method: pointwise.yes_no}", model))["asks"] == 8
-    with pytest.raises(InputError, match=r"--probe-queries: recorded answers are for one whole run"):
+    with pytest.raises(InputError, match=r"--probe-queries: recorded answers serve one whole run"):
         before("toy.yaml", model, tried=1)
+
+
+# scaling up what some queries cost
+
+
+def test_what_the_simulation_foretells_exactly_is_scaled_exactly() -> None:
+    assert scaled([20.0, 60.0], [10.0, 30.0], 200.0, 10) == Figure(400.0, 400.0, 400.0)
+
+
+def test_deviations_from_it_make_a_range() -> None:
+    found = scaled([9.0, 11.0, 10.0], [10.0, 10.0, 10.0], 120.0, 12)
+    error = 12 * math.sqrt((1 + 1 + 0) / 2 / 3 * (1 - 3 / 12))
+    span = 4.302653 * error  # Student's t, two degrees of freedom, 97.5 %
+    assert found == Figure(120.0, pytest.approx(120 - span), pytest.approx(120 + span))
+
+
+def test_all_queries_leave_no_doubt_and_one_of_several_says_nothing_of_it() -> None:
+    assert scaled([9.0, 11.0], [10.0, 10.0], 20.0, 2) == Figure(20.0, 20.0, 20.0)
+    assert scaled([9.0], [10.0], 20.0, 2) == Figure(18.0, None, None)
+    assert scaled([9.0], [10.0], 10.0, 1) == Figure(9.0, 9.0, 9.0)
+
+
+def test_where_nothing_was_foretold_each_query_counts_the_same() -> None:
+    assert scaled([0.0, 0.0], [0.0, 0.0], 0.0, 7) == Figure(0.0, 0.0, 0.0)
+    assert scaled([2.0, 2.0], [0.0, 0.0], 0.0, 7) == Figure(14.0, 14.0, 14.0)
+
+
+def test_less_than_nothing_is_never_spent() -> None:
+    assert scaled([0.0, 100.0], [1.0, 1.0], 10.0, 10).low == 0.0
