@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..rerankers.errors import InputError
-from . import console, heading, options
+from . import console, options
 
 SHOWN = 20
 """Documents of the first stage that are printed; --json has all."""
@@ -63,7 +63,7 @@ def _show_verdict(verdict: Mapping[str, Any]) -> None:
 
     console.line(f"query {verdict['query']['id']}: {verdict['query']['text']}")
     for name, (before, after) in verdict["measures"].items():
-        console.line(f"{name} {heading.change(before, after)}")
+        console.line(f"{name} {before:.4f} → {after:.4f} ({after - before:+.4f})")
     judged = verdict["judged"]
     for words, relevant in (("relevant", True), ("not relevant", False)):
         fates = Counter(each["fate"] for each in judged if (each["grade"] > 0) is relevant)

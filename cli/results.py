@@ -1,188 +1,296 @@
-"""How the outcome of an experiment is shown: a table of metrics, a table of costs, and where the files are."""
+"""A run on the terminal: which it was, how it measured, what it cost and, for `show`, how it was made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from ..rerankers.errors import BackendError
-from . import console, heading
+from . import console
 
 if TYPE_CHECKING:
     from ..pipeline.evaluate import Metrics
-    from ..pipeline.experiment import Outcome
     from ..pipeline.run.costs import Summary
+    from ..pipeline.run.manifest import Environment, Manifest
+    from ..pipeline.run.read import Run, RunMeasures
 
+Facts = Iterator[tuple[str, str]]
+"""Names and values."""
+
+COLUMNS = ("what", "value")
 
 FIGURES = ("mean", "p50", "p95", "total")
 
 FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
-"""How costs are written that are not counts."""
+"""The formats of costs that are not counts."""
+
+LABELS = {"flops": "FLOPs", "usd": "USD"}
+
+GIB = 2**30
+
+SHORT = 12
+"""The digits of a hash that are shown: enough to tell runs apart by eye."""
+
+CHOICES = ("limit", "sample", "first")
+"""The keys of `queries` that say how many."""
+
+IN_NAME = ("backend", "name", "answers")
+"""The keys of a `model` section that its name is made of."""
+
+ELSEWHERE = ("files", "tokenizer", "name", "backend")
+"""A model's details that have a row of their own."""
 
 
-def show(outcome: Outcome, *, as_json: bool) -> None:
-    """Print an outcome on stdout. Raises `BackendError` where more answers are unread than its config allows."""
+def show(run: Run, *, as_json: bool) -> None:
+    """Print a run on stdout. Raises `BackendError` if more answers are unread than its config allows."""
     if as_json:
-        console.as_json(_as_json(outcome))
-        for warning in outcome.warnings:
+        console.as_json(_as_json(run))
+        for warning in run.manifest.warnings:
             console.trouble(f"warning: {warning}")
     else:
-        _show(outcome)
-    if outcome.refusal:
-        raise BackendError(outcome.refusal)
+        kind = " (simulated answers: not a model's result)" if run.manifest.simulated else ""
+        part = f", shard {run.manifest.shard}" if run.manifest.shard else ""
+        console.line(f"{run.manifest.name}{part}{kind}")
+        if not run.queries:
+            console.line(f"no query of this shard has candidates: nothing to rank; noted in {run.run_dir}")
+            return
+        _show_result(run)
+        for measure, expected in run.expected.items():
+            console.line(f"published {measure}: {expected.value:g} ± {expected.tolerance:g} ({expected.source})")
+        if not run.executed:
+            console.line("the run was finished before: nothing was asked, and its costs are those of then")
+        console.line(f"run file: {run.run_file}")
+    if run.refusal:
+        raise BackendError(run.refusal)
 
 
-def _show(outcome: Outcome) -> None:
-    from ..pipeline.run import read as record
-
-    kind = " (simulated answers: not a model's result)" if outcome.simulated else ""
-    part = f", shard {outcome.shard}" if outcome.shard else ""
-    console.line(f"{outcome.name}{part}{kind}")
-    if not outcome.queries:
-        console.line(f"no query of this shard has candidates: nothing to rank; noted in {outcome.run_dir}")
+def show_in_full(run: Run, *, as_json: bool) -> None:
+    """Print all that a run's folder says on stdout."""
+    if as_json:
+        content = {"manifest": run.manifest.content, "metrics": run.metrics.content if run.metrics else {}}
+        stages = {"stages": list(run.stages)} if run.stages else {}
+        console.as_json({"run_dir": str(run.run_dir), **content, "costs": run.costs, **stages})
         return
-    left = record.read(outcome.run_dir)
-    console.table("which", heading.COLUMNS, list(heading.rows(left.manifest, left.metrics)))
-    for warning in outcome.warnings:
-        console.line(f"WARNING: {warning}")
-    _show_metrics(outcome)
-    _show_costs(outcome)
-    show_efficiency(outcome.efficiency)
-    for measure, expected in outcome.expected.items():
-        console.line(f"published {measure}: {expected.value:g} ± {expected.tolerance:g} ({expected.source})")
-    if not outcome.executed:
-        console.line("the run was finished before: nothing was asked, and its costs are those of then")
-    console.line(f"run file: {outcome.run_file}")
+    console.line(f"{run.manifest.name} in {run.run_dir}")
+    if run.manifest.simulated:
+        console.line("SIMULATED ANSWERS: these figures are no model's result")
+    if not run.manifest.is_finished:
+        console.line("NOT FINISHED: r2llm rerank with the same config and settings goes on where it stopped")
+    _show_result(run)
+    if run.stages:
+        rows = [[name, *figures] for name, *figures in _cost_rows(run.stages, ["mean"], run.manifest.schedule)]
+        header = ["cost", *(f"stage {number}" for number in range(1, len(run.stages) + 1))]
+        console.table("mean cost of a query, stage by stage", header, rows)
+    console.table("how", COLUMNS, list(_how(run.manifest)))
 
 
 def show_metrics(metrics: Metrics, *, per_query: bool, as_json: bool) -> None:
     """Print an evaluation on stdout."""
     if as_json:
-        shown: dict[str, Any] = {"metrics": metrics.mean}
-        console.as_json(shown | ({"per_query": metrics.per_query} if per_query else {}))
+        console.as_json({"metrics": metrics.mean} | ({"per_query": metrics.per_query} if per_query else {}))
         return
-    names = list(metrics.mean)
-    rows = [["all", *(f"{metrics.mean[name]:.4f}" for name in names), str(len(metrics.per_query))]]
+    rows = [("all", metrics.mean, len(metrics.per_query))]
     if per_query:
-        rows += [[q, *(f"{values[name]:.4f}" for name in names), "1"] for q, values in metrics.per_query.items()]
-    console.table(f"{len(metrics.per_query)} queries", ["query", *names, "queries"], rows)
+        rows += zip(metrics.per_query, metrics.per_query.values(), repeat(1), strict=False)
+    console.table(
+        f"{len(metrics.per_query)} queries",
+        ["query", *metrics.mean, "queries"],
+        [[query, *(f"{values[name]:.4f}" for name in metrics.mean), str(count)] for query, values, count in rows],
+    )
 
 
-def _show_metrics(outcome: Outcome) -> None:
-    if outcome.metrics is None:
-        which = " of these queries" if outcome.shard else ""
+def _show_result(run: Run) -> None:
+    """Print which run it is, its doubts, measures and costs."""
+    console.table("which", COLUMNS, list(_which(run)))
+    for warning in run.manifest.warnings:
+        console.line(f"WARNING: {warning}")
+    if run.metrics:
+        _show_means(run.metrics)
+    elif run.manifest.is_finished:
+        which = " of these queries" if run.manifest.shard else ""
         console.line(f"no relevance judgements{which}: nothing to evaluate")
-        return
-    orders = {"first stage": outcome.first_stage, "reranked": outcome.reranked}
-    before = {name: found.mean for name, found in orders.items() if found}
-    _means_table(outcome.metrics.mean, before, len(outcome.metrics.per_query))
+    schedule, seconds = run.manifest.schedule, run.manifest.wall_seconds
+    if run.costs:
+        console.table("cost of a query", ["cost", *FIGURES], _cost_rows([run.costs], FIGURES, schedule))
+    if run.costs and schedule == "throughput" and seconds:
+        rate = run.queries / seconds
+        console.line(f"throughput: {rate:.3g} queries/s ({run.queries} in {seconds:.1f} s, pooled)")
+    if efficiency := run.metrics and run.metrics.efficiency:
+        for measure, ratio in efficiency["rpp"].items():
+            both = f"{ratio['mean_of_ratios']:,.4g} (mean of ratios), {ratio['ratio_of_means']:,.4g} (ratio of means)"
+            console.line(f"RPP, {measure} per PetaFLOP: {both}")
+        console.line(f"QPP, queries per PetaFLOP: {efficiency['qpp']:,.4g}")
 
 
-def show_means(metrics: Mapping[str, Any]) -> None:
-    """Print the means in a run's `metrics.json` as a table."""
-    orders = {"first stage": metrics.get("first_stage"), "reranked": metrics.get("reranked")}
-    before = {name: found["all"] for name, found in orders.items() if found}
-    _means_table(metrics["all"], before, len(metrics["per_query"]))
+def _show_means(measures: RunMeasures) -> None:
+    """Print a column for each order, the last called by what was done last, and its change over the first."""
+    before = {"first stage": measures.first_stage, "reranked": measures.reranked}
+    orders = {name: order.mean for name, order in before.items() if order}
+    orders[("first stage", "reranked", "fused")[len(orders)]] = measures.mean
+    changes = len(orders) > 1
+    rows = []
+    for name, last in measures.mean.items():
+        means = [order[name] for order in orders.values()]
+        rows.append([name, *(f"{mean:.4f}" for mean in means), *([f"{last - means[0]:+.4f}"] if changes else [])])
+    queries = len(measures.per_query)
+    rows.append(["queries", *(str(queries) for _ in orders), *([""] if changes else [])])
+    header = ["measure", *orders, *(["change"] if changes else [])]
+    console.table(f"mean over {queries} queries", header, rows)
 
 
-def _means_table(last: Mapping[str, float], before: Mapping[str, Mapping[str, float]], queries: int) -> None:
-    """A column for each order on the way, and one for the last, which is called by what was done last."""
-    names = ("first stage", "reranked", "fused")
-    orders = {**before, names[len(before)]: last}
-    rows = [[name, *(f"{means[name]:.4f}" for means in orders.values())] for name in last]
-    rows.append(["queries", *(str(queries) for _ in orders)])
-    console.table(f"mean over {queries} queries", ["measure", *orders], rows)
-
-
-def show_costs(costs: Summary, schedule: str) -> None:
-    """Print a summary of costs as a table."""
-    rows = [
-        [_label(name, schedule) + _part(figures, costs), *(_number(name, figures[each]) for each in FIGURES)]
-        for name, figures in costs.items()
-        if _is_told(name, [costs])
-    ]
-    rows.append(["queries", "", "", "", _number("queries", costs["asks"]["queries"])])
-    console.table("cost of a query", ["cost", *FIGURES], rows)
-
-
-def _part(figures: Mapping[str, float | None], costs: Summary) -> str:
-    """Over how many queries a figure is, where not over all."""
-    over, queries = figures["queries"], costs["asks"]["queries"]
-    return f" (of {over} of {queries} queries)" if over and over != queries else ""
-
-
-def show_efficiency(found: Mapping[str, Any] | None) -> None:
-    """Print what a run came to per PetaFLOP, where that is known."""
-    if not found:
-        return
-    for measure, ratio in found["rpp"].items():
-        both = f"{ratio['mean_of_ratios']:,.4g} (mean of ratios), {ratio['ratio_of_means']:,.4g} (ratio of means)"
-        console.line(f"RPP, {measure} per PetaFLOP: {both}")
-    console.line(f"QPP, queries per PetaFLOP: {found['qpp']:,.4g}")
-
-
-def show_stages(stages: Sequence[Summary], schedule: str) -> None:
-    """Print the mean costs of a query in each stage of a cascade as a table."""
-    rows = [
-        [_label(name, schedule), *(_number(name, stage[name]["mean"]) for stage in stages)]
-        for name in stages[0]
-        if _is_told(name, stages)
-    ]
-    rows.append(["queries", *(_number("queries", stage["asks"]["queries"]) for stage in stages)])
-    header = ["cost", *(f"stage {number}" for number in range(1, len(stages) + 1))]
-    console.table("mean cost of a query, stage by stage", header, rows)
-
-
-def _show_costs(outcome: Outcome) -> None:
-    if not outcome.costs:
-        return
-    show_costs(outcome.costs, outcome.schedule)
-    if outcome.schedule == "throughput" and outcome.wall_seconds:
-        rate = outcome.queries / outcome.wall_seconds
-        console.line(f"throughput: {rate:.3g} queries/s ({outcome.queries} in {outcome.wall_seconds:.1f} s, pooled)")
-
-
-def _is_told(name: str, summaries: Sequence[Summary]) -> bool:
-    """Whether a cost has a row of its own: operations and prices only where some are known."""
-    return name not in ("flops", "usd") or any(found[name]["mean"] is not None for found in summaries)
-
-
-def _label(name: str, schedule: str) -> str:
-    if name != "seconds":
-        return {"flops": "FLOPs", "usd": "USD"}.get(name, name.replace("_", " "))
-    return "latency, s" if schedule == "latency" else "seconds in the pool"
+def _cost_rows(summaries: Sequence[Summary], figures: Sequence[str], schedule: str) -> list[list[str]]:
+    """Return a row a count with these figures of each summary; FLOPs and prices only if known."""
+    rows = []
+    for name, first in summaries[0].items():
+        if name in LABELS and all(summary[name]["mean"] is None for summary in summaries):
+            continue
+        label = LABELS.get(name, name.replace("_", " "))
+        if name == "seconds":
+            label = "latency, s" if schedule == "latency" else "seconds in the pool"
+        known, queries = first["queries"], summaries[0]["asks"]["queries"]
+        part = f" (of {known} of {queries} queries)" if len(summaries) == 1 and known and known != queries else ""
+        rows.append([label + part, *(_number(name, each[name][figure]) for each in summaries for figure in figures)])
+    blank = [""] * (len(figures) - 1)
+    counts = [[*blank, _number("queries", summary["asks"]["queries"])] for summary in summaries]
+    return [*rows, ["queries", *(cell for cells in counts for cell in cells)]]
 
 
 def _number(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    if name in FORMS:
-        return FORMS[name].format(value)
-    return f"{value:,.1f}".removesuffix(".0")
+    return FORMS[name].format(value) if name in FORMS else f"{value:,.1f}".removesuffix(".0")
 
 
-def _as_json(outcome: Outcome) -> dict[str, Any]:
+def _as_json(run: Run) -> dict[str, Any]:
+    about, measures = run.manifest, run.metrics
+    before = {"first_stage": measures and measures.first_stage, "reranked": measures and measures.reranked}
     return {
-        "name": outcome.name,
-        "run_dir": str(outcome.run_dir),
-        "run_file": str(outcome.run_file),
-        "simulated": outcome.simulated,
-        "schedule": outcome.schedule,
-        **({"shard": str(outcome.shard)} if outcome.shard else {}),
-        **({"warnings": outcome.warnings} if outcome.warnings else {}),
-        "queries": outcome.queries,
-        "metrics": _mean(outcome.metrics),
-        "first_stage_metrics": _mean(outcome.first_stage),
-        **({"reranked_metrics": _mean(outcome.reranked)} if outcome.reranked else {}),
-        "costs": outcome.costs,
-        "efficiency": outcome.efficiency,
-        "wall_seconds": outcome.wall_seconds,
-        "expected": {
-            measure: {"value": expected.value, "tolerance": expected.tolerance, "source": expected.source}
-            for measure, expected in outcome.expected.items()
-        },
+        "name": about.name,
+        "run_dir": str(run.run_dir),
+        "run_file": str(run.run_file),
+        "simulated": about.simulated,
+        "schedule": about.schedule,
+        **({"shard": str(about.shard)} if about.shard else {}),
+        **({"warnings": about.warnings} if about.warnings else {}),
+        "queries": run.queries,
+        "metrics": measures.mean if measures else {},
+        "first_stage_metrics": before["first_stage"].mean if before["first_stage"] else {},
+        **({"reranked_metrics": before["reranked"].mean} if before["reranked"] else {}),
+        "costs": run.costs,
+        "efficiency": measures and measures.efficiency,
+        "wall_seconds": about.wall_seconds,
+        "expected": {measure: expected.model_dump() for measure, expected in run.expected.items()},
     }
 
 
-def _mean(metrics: Metrics | None) -> dict[str, float]:
-    return metrics.mean if metrics else {}
+# Facts, out of the manifest; what an unfinished run does not know yet is left out
+
+
+def _which(run: Run) -> Facts:
+    about, config = run.manifest, run.manifest.config
+    yield "dataset", words(config.dataset)
+    yield "first stage", words(config.first_stage)
+    settings = config.stages or [{}]
+    for which, stage, section in zip(_numbered(about), about.stages, settings, strict=False):
+        ranker, depth = stage.ranker, f", the first {stage.depth}" if stage.depth else ""
+        options = "; ".join(filter(None, [words(ranker.params), ranker.scoring]))
+        yield f"{which}method", f"{ranker.method} ({options}){depth}"
+        model = section.get("model") or config.model or {}
+        rest = words({key: value for key, value in model.items() if key not in IN_NAME})
+        name = model.get("name") or model.get("answers")
+        yield f"{which}model", f"{name} ({model.get('backend')}{f'; {rest}' if rest else ''})"
+    for name, prompt in about.prompts.items():
+        yield "prompt", f"{name}, {prompt.digest[:SHORT]}"
+    if about.experiment.fuse:
+        yield "fused", words(about.experiment.fuse)
+    chosen = words({key: value for key, value in config.queries.items() if key in CHOICES})
+    if run.queries:
+        yield "queries", f"{run.queries:,}" + (f" ({chosen})" if chosen else "")
+
+
+def _how(about: Manifest) -> Facts:
+    yield "fingerprint", about.fingerprint[:SHORT]
+    if about.shard:
+        yield "shard", str(about.shard)
+    if about.merged:
+        yield "merged from", f"{len(about.merged.shards)} shards, {about.merged.differing_answers} answers differing"
+    if about.shared_ledger:
+        yield "shared ledger", words(about.shared_ledger)
+    for which, stage in zip(_numbered(about), about.stages, strict=True):
+        yield f"{which}ranker options", words(stage.ranker.options)
+    for name, prompt in about.prompts.items():
+        yield f"source of prompt {name}", prompt.source
+    yield "seeds", words(about.seeds)
+    yield from _models(about)
+    yield from _executions(about)
+    yield from _environment(about.environment)
+    for name, digest in about.data.items():
+        if digest:
+            yield f"{name} sha256", digest[:SHORT]
+    if about.ledger:
+        yield "ledger", f"{about.ledger.answers:,} answers, {about.ledger.content[:SHORT]}"
+    for name, digest in about.files.items():
+        yield f"{name} sha256", digest[:SHORT]
+
+
+def _models(about: Manifest) -> Facts:
+    sections = about.config.stages or [{}]
+    for number, (which, section) in enumerate(zip(_numbered(about), sections, strict=False)):
+        if settings := section.get("model") or about.config.model:
+            yield f"{which}model settings", words(settings)
+        model = about.stage_models[number] if number < len(about.stage_models) else {}
+        if details := {name: value for name, value in model.items() if name not in ELSEWHERE}:
+            yield f"{which}computed with", words(details)
+        if digest := model.get("tokenizer"):
+            yield f"{which}tokenizer sha256", digest[:SHORT]
+        for name, digest in model.get("files", {}).items():
+            yield f"{which}model file {name} sha256", digest[:SHORT]
+
+
+def _executions(about: Manifest) -> Facts:
+    of = len(about.executions)
+    for number, one in enumerate(about.executions, 1):
+        calls = "?" if one.calls is None else f"{one.calls:,}"
+        name = f"execution {number} of {of}" if of > 1 else "execution"
+        yield name, f"{one.status}, {one.started} to {one.ended or '?'}, {calls} calls"
+    if not of:
+        yield "execution", f"{about.started} to {about.finished}"
+    if about.wall_seconds is not None:
+        yield "ranking took", f"{about.wall_seconds:.1f} s, schedule {about.schedule}"
+    if about.answer_forms:
+        yield "texts read as", words(about.answer_forms)
+    if about.unparsed_by_kind:
+        yield "unparsed answers", words(about.unparsed_by_kind)
+    yield from (("note", note) for note in about.notes)
+
+
+def _environment(environment: Environment) -> Facts:
+    machine, git = environment.hardware, environment.git
+    memory = f", {machine.memory / GIB:.0f} GiB" if machine.memory else ""
+    yield "machine", f"{machine.cpu}, {machine.cores} cores{memory}"
+    for gpu in machine.gpus:
+        yield "GPU", words(gpu)
+    yield "system", f"{environment.platform}, Python {environment.python}"
+    yield "packages", ", ".join(f"{name} {version}" for name, version in environment.packages.items())
+    if git:
+        yield "checkout", git["commit"] + (", with uncommitted changes" if git["dirty"] else "")
+
+
+def _numbered(about: Manifest) -> list[str]:
+    """Return the beginnings of the rows of each stage; empty for the only one."""
+    count = len(about.stages)
+    return [f"stage {number}, " if count > 1 else "" for number in range(1, count + 1)]
+
+
+def words(value: Any) -> str:
+    """Return a JSON value in a line, without nulls."""
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{name} ({words(item)})" if isinstance(item, Mapping) else f"{name} {words(item)}"
+            for name, item in value.items()
+            if item is not None
+        )
+    if isinstance(value, list):
+        return " ".join(map(words, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..rerankers.errors import InputError
-from .experiment import Outcome
 from .io.files import json_lines, reason, replacing
 from .run import contents, runfile
+from .run.read import Run
 
 TOP = 10
 """How many documents of each ranking are written down by name; the rest of it only goes into a hash."""
@@ -136,17 +136,16 @@ def save(path: Path, text: str) -> None:
         stream.write(text)
 
 
-def of_run(outcome: Outcome, rankings: Mapping[str, Sequence[str]], queries: Iterable[str]) -> Baseline:
+def of_run(outcome: Run, rankings: Mapping[str, Sequence[str]], queries: Iterable[str]) -> Baseline:
     """What a finished run came to, its measures not yet rounded, its tolerances exact."""
-    manifest = json.loads((outcome.run_dir / "manifest.json").read_text(encoding="utf-8"))
     spent = {row["query_id"]: row for _, row in json_lines(outcome.run_dir / "costs.jsonl")}
     means = outcome.metrics.mean if outcome.metrics else {}
     measured = outcome.metrics.per_query if outcome.metrics else {}
     totals = {name: outcome.costs[name]["total"] for name in COSTS}
     return Baseline(
-        name=outcome.name,
-        fingerprint=manifest["fingerprint"],
-        parts=_parts(manifest["experiment"]),
+        name=outcome.manifest.name,
+        fingerprint=outcome.manifest.fingerprint,
+        parts=_parts(outcome.manifest["experiment"]),
         tolerances=Tolerances(measures=dict.fromkeys(means, EXACT), costs=dict.fromkeys(COSTS, 0.0)),
         measures=means,
         costs={name: None if total is None else int(total) for name, total in totals.items()},
@@ -162,7 +161,7 @@ def of_run(outcome: Outcome, rankings: Mapping[str, Sequence[str]], queries: Ite
     )
 
 
-def rankings_of(outcome: Outcome) -> dict[str, list[str]]:
+def rankings_of(outcome: Run) -> dict[str, list[str]]:
     """Each query's documents, best first, as the run file has them."""
     run, _ = runfile.read(outcome.run_file)
     return {query: [doc for doc, _ in found] for query, found in run.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from . import evaluate, experiment
 from .baseline import EXACT, TOP, Baseline, QueryResult
 from .configs import load as configs
 from .configs.load import Expected, Loaded
-from .experiment import Outcome
 from .first_stage.retrieve import chosen_queries, open_dataset
 from .io.progress import Listener
+from .run.read import Run
 
 Figure = float | None
 """A measure or a count; null where it was not taken, as tokens without a tokenizer."""
@@ -245,7 +244,7 @@ def _update(loaded: Loaded, path: Path, output: Path | None, listener: Listener)
     if before is not None and _comparable(before, run.after):
         comparison = _Comparing(before, run).comparison(path)
     baselines.write(path, run.after.keeping(before.tolerances) if before else run.after)
-    return Updated(loaded.config.name, path, run.outcome.run_dir, comparison, run.outcome.warnings)
+    return Updated(loaded.config.name, path, run.outcome.run_dir, comparison, run.outcome.manifest.warnings)
 
 
 def _comparable(before: Baseline, after: Baseline) -> bool:
@@ -256,7 +255,7 @@ def _comparable(before: Baseline, after: Baseline) -> bool:
 class _Run:
     """A finished run, its rankings, and what it comes to."""
 
-    outcome: Outcome
+    outcome: Run
     rankings: Mapping[str, Sequence[str]]
     after: Baseline
 
@@ -268,7 +267,7 @@ def _run(loaded: Loaded, queries: Sequence[str], output: Path | None, listener: 
     return _Run(outcome, rankings, baselines.of_run(outcome, rankings, queries))
 
 
-def _rank_again(loaded: Loaded, output: Path | None, listener: Listener) -> Outcome:
+def _rank_again(loaded: Loaded, output: Path | None, listener: Listener) -> Run:
     """Rank, also where the run is finished: what is checked is that it still comes to the same."""
     outcome = experiment.rerank(loaded, output, listener, again=True)
     if outcome.refusal:
@@ -302,12 +301,11 @@ def _refuse_lost_measures(path: Path, before: Baseline, measures: set[str]) -> N
         )
 
 
-def _note_what_the_ledger_hides(outcome: Outcome, listener: Listener) -> None:
+def _note_what_the_ledger_hides(outcome: Run, listener: Listener) -> None:
     """Say that answers came out of the ledger of earlier executions: they would hide a change of the model."""
-    manifest = json.loads((outcome.run_dir / "manifest.json").read_text(encoding="utf-8"))
-    last = manifest["executions"][-1]
-    earlier = last["answers_before"]
-    if earlier and last["calls"] < (outcome.costs["calls"]["total"] or 0):
+    last = outcome.manifest.executions[-1]
+    earlier = last.answers_before
+    if earlier and (last.calls or 0) < (outcome.costs["calls"]["total"] or 0):
         listener.note(
             f"answers are taken from the {earlier:,} that earlier executions left in {outcome.run_dir}: the ranking is "
             "checked, the model is not; remove that folder or give another --output to have it answer again"
@@ -337,7 +335,7 @@ class _Comparing:
             may_move=before.tolerances.queries,
             differing_parts=self._differing_parts(),
             unmeasured=tuple(name for name in after.measures if name not in before.measures),
-            warnings=self.run.outcome.warnings,
+            warnings=self.run.outcome.manifest.warnings,
         )
 
     def _measure(self, name: str) -> Change:
@@ -415,11 +413,11 @@ def _against_published(loaded: Loaded, output: Path | None, listener: Listener) 
     """Run an experiment in full and hold it against the figures published for it."""
     figures = _published(loaded)
     outcome = _rank_again(loaded, output, listener)
-    if outcome.simulated:
+    if outcome.manifest.simulated:
         raise InputError(_simulated(loaded))
     means = outcome.metrics.mean if outcome.metrics else {}
     judgements = [Judgement(name, means[name], expected) for name, expected in figures.items()]
-    return Reproduction(loaded.config.name, outcome.run_dir, tuple(judgements), outcome.warnings)
+    return Reproduction(loaded.config.name, outcome.run_dir, tuple(judgements), outcome.manifest.warnings)
 
 
 def _published(loaded: Loaded) -> dict[str, Expected]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..rerankers.errors import InputError, R2llmError
 from . import datasets, evaluate, experiment
@@ -16,7 +15,7 @@ from .evaluate import Metrics
 from .first_stage import retrieve
 from .io.progress import Listener
 from .run import manifest, runfile
-from .run.shards import Shard
+from .run.manifest import Manifest
 
 RANKINGS = ("run.trec", "first_stage.trec")
 """The last ranking of a run is the first of these that it has."""
@@ -89,8 +88,8 @@ def _judgements(
     if loaded is not None:
         dataset = retrieve.dataset_with_index(loaded, listener)
         chosen = retrieve.chosen_queries(dataset.queries(), loaded.config.queries)
-        part = _manifest(folder).get("shard") if folder else None
-        queries = list(Shard(part["number"], part["of"]).part(chosen) if part else chosen)
+        run = _manifest(folder) if folder else None
+        queries = list(run.shard.part(chosen) if run and run.shard else chosen)
     else:
         dataset = datasets.load(source.dataset or "", base=Path.cwd())
         queries = list(dataset.queries())[: source.queries]
@@ -111,14 +110,14 @@ def _run_of(loaded: Loaded, output: Path | None) -> Path:
         raise InputError(f"{error}; {what}") from error
     finished = {}
     for folder in [output] if output else sorted(Path("runs").glob("*")):
-        content = _manifest(folder)
-        if content.get("status") == "finished":
-            finished[folder] = content
-    fitting = [folder for folder, content in finished.items() if content.get("fingerprint") == wanted]
+        run = _manifest(folder)
+        if run and run.is_finished:
+            finished[folder] = run
+    fitting = [folder for folder, run in finished.items() if run.fingerprint == wanted]
     if fitting:
         return _ranking(fitting[0])
     name = loaded.config.name
-    others = [str(folder) for folder, content in finished.items() if output or content.get("name") == name]
+    others = [str(folder) for folder, run in finished.items() if output or run.name == name]
     raise InputError(
         f"no finished run of {name} with the config's fingerprint {wanted[:8]} in {output or Path.cwd() / 'runs'}; "
         f"r2llm rerank makes one (there {'are' if others else 'is'} of that name: {', '.join(others) or 'none'})"
@@ -127,14 +126,15 @@ def _run_of(loaded: Loaded, output: Path | None) -> Path:
 
 def _ranking(folder: Path) -> Path:
     """Return the last ranking of a finished run. Raises `InputError` where the folder holds none."""
-    if _manifest(folder).get("status") != "finished":
+    run = _manifest(folder)
+    if not run or not run.is_finished:
         raise InputError(f"{folder}: holds no finished run; r2llm rerank makes one")
     return next((path for name in RANKINGS if (path := folder / name).is_file()), folder / RANKINGS[0])
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    """Return what a folder's manifest says; empty where there is none that can be read."""
+def _manifest(folder: Path) -> Manifest | None:
+    """Return a folder's manifest, or None where there is none that can be read."""
     try:
         return manifest.read(folder / manifest.NAME)
     except InputError:
-        return {}
+        return None

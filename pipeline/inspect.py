@@ -29,7 +29,7 @@ from .first_stage.retrieve import FirstStage, open_dataset, retrieve
 from .io.files import json_lines
 from .io.progress import Listener
 from .preview import open_without_weights, shown
-from .run import costs, manifest, runfile
+from .run import costs, runfile
 from .run import read as record
 from .run.fusion import RERANKED
 
@@ -99,7 +99,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
         "moves": [{"rank": rank, "before": before.get(doc), "doc": doc, "grade": grades.get(doc)} for rank, doc in top],
         "cost": asdict(total(spent)) if spent else None,
         "notes": notes,
-        "warnings": run.manifest.get("warnings", []),
+        "warnings": run.manifest.warnings,
         "texts": {doc.id: doc.text for doc in candidates.docs},
     }
 
@@ -121,7 +121,7 @@ def worst(run_dir: Path, count: int) -> Content:
     for id_ in sorted(losses, key=lambda query: losses[query])[:count]:
         query = queries.get(id_, Query(id_, ""))
         verdicts.append(_verdict(query, before.get(id_, []), after.get(id_, []), qrels.get(id_, {}), measured[id_]))
-    return {"run_dir": str(run_dir), "worst": verdicts, "warnings": run.manifest.get("warnings", [])}
+    return {"run_dir": str(run_dir), "worst": verdicts, "warnings": run.manifest.warnings}
 
 
 def _verdict(
@@ -149,14 +149,15 @@ def _verdict(
     return {"query": asdict(query), "measures": measures, "judged": judged, "missed": missed}
 
 
-def _measures(run: record.Record) -> dict[str, dict[str, list[float]]]:
-    with record.shown(run.path):
-        before = run.metrics.get("first_stage", {}).get("per_query", {})
-        return {
-            query: {name: [float(before[query][name]), float(value)] for name, value in values.items()}
-            for query, values in run.metrics.get("per_query", {}).items()
-            if values and query in before
-        }
+def _measures(run: record.Run) -> dict[str, dict[str, list[float]]]:
+    if not run.metrics or not run.metrics.first_stage:
+        return {}
+    before = run.metrics.first_stage.per_query
+    return {
+        query: {name: [before[query][name], value] for name, value in values.items()}
+        for query, values in run.metrics.per_query.items()
+        if values and query in before
+    }
 
 
 def _order(path: Path) -> dict[str, list[str]]:
@@ -199,10 +200,10 @@ class _Recording(LedgerReplay):
 
 
 def _asks(
-    run: record.Record, loaded: Loaded, first_stage: FirstStage, notes: list[str], *, prompts: bool
+    run: record.Run, loaded: Loaded, first_stage: FirstStage, notes: list[str], *, prompts: bool
 ) -> tuple[list[Content], list[str]]:
     """Return the query's asks, and the ranking that they come to; none if the ledger does not lead there."""
-    ledger, asks, order = run.path / LEDGER, list[Content](), list[str]()
+    ledger, asks, order = run.run_dir / LEDGER, list[Content](), list[str]()
     if not all(options.remembers for options in loaded.models):
         notes.append(REPLAYED_TEXTS)
         return asks, order
@@ -210,9 +211,8 @@ def _asks(
         notes.append(f"there is no {LEDGER}, so the asks and their answers cannot be shown")
         return asks, order
     numbers: dict[bytes, int] = {}
-    recorded = manifest.stages(run.manifest["experiment"])
     # The ledger of one stage holds one model's answers, also if the manifest has another name for it.
-    identities = [stage["model"] for stage in recorded] if len(loaded.stages) > 1 else [None]
+    identities = [stage.model for stage in run.manifest.stages] if len(loaded.stages) > 1 else [None]
     with ExitStack() as stack:
         replays = [stack.enter_context(closing(_Recording(ledger, identity))) for identity in identities]
         unused = stack.enter_context(closing(Ledger(None)))

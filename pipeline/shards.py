@@ -20,6 +20,7 @@ from .first_stage.retrieve import FirstStage, chosen_queries, dataset_with_index
 from .io.progress import Listener
 from .run import contents, manifest, runfile
 from .run.manifest import NAME as MANIFEST
+from .run.manifest import Manifest
 from .run.shards import Shard, folders
 from .verify import compared, verify
 
@@ -32,13 +33,13 @@ class Part:
 
     shard: Shard
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @property
     def summary(self) -> dict[str, Any]:
         """The shard in the manifest of the merged run."""
         kept = ("executions", "wall_seconds", "ledger", "shared_ledger", "files", "environment")
-        digests = {"manifest": self.manifest[manifest.SEAL], "candidates": self.manifest["data"].get("candidates")}
+        digests = {"manifest": self.manifest[manifest.SEAL], "candidates": self.manifest.data.get("candidates")}
         content = {"number": self.shard.number, "of": self.shard.of, **digests}
         return content | {name: self.manifest[name] for name in kept if name in self.manifest}
 
@@ -80,7 +81,7 @@ class Shards:
             for done, part in enumerate(self.parts, 1):
                 _check_whole(part)
                 advance(done)
-        self.ranked = [part for part in self.parts if "run.trec" in part.manifest["files"]]
+        self.ranked = [part for part in self.parts if "run.trec" in part.manifest.files]
         if not self.ranked:
             raise InputError("none of the queries has candidates; check that queries and first stage belong together")
         self.first = self.ranked[0]
@@ -139,7 +140,7 @@ class Shards:
 
     def first_stage(self, loaded: Loaded, listener: Listener) -> FirstStage:
         """Return the first stage of all shards. Raises `InputError` if the dataset's queries are not theirs."""
-        dataset, identity = dataset_with_index(loaded, listener), self.first.manifest["experiment"]["first_stage"]
+        dataset, identity = dataset_with_index(loaded, listener), self.first.manifest.first_stage
         queries = chosen_queries(dataset.queries(), loaded.config.queries)
         if contents.queries(queries) != identity["queries"]:
             raise InputError(
@@ -156,8 +157,8 @@ class Shards:
 
     def models(self) -> list[Recorded]:
         """Return the model of each stage, with what all shards say of it."""
-        identities = [stage["model"] for stage in manifest.stages(self.first.manifest["experiment"])]
-        details = zip(*(manifest.models(part.manifest) for part in self.ranked), strict=True)
+        identities = [stage.model for stage in self.first.manifest.stages]
+        details = zip(*(part.manifest.stage_models for part in self.ranked), strict=True)
         return [Recorded(*pair) for pair in zip(identities, map(_common, details), strict=True)]
 
     def join_ledgers(self, target: Path, queries: Iterable[str]) -> int:
@@ -240,12 +241,12 @@ def _read(path: Path) -> Part:
         named = f" --shard {Shard(**content['shard'])}" if "shard" in content else ""
         raise InputError(f"{path}: is not finished; run r2llm rerank{named} {AGAIN} again, and it goes on")
     try:
-        content = manifest.intact(path / MANIFEST)
+        about = manifest.intact(path / MANIFEST)
     except InputError as error:
         raise InputError(f"{path / MANIFEST}: {error}; remove {path} and run that shard again") from error
-    if "shard" not in content:
+    if about.shard is None:
         raise InputError(f"{path}: holds a whole run and no shard; remove it, or name the folders of shards one by one")
-    return Part(Shard(**content["shard"]), path, content)
+    return Part(about.shard, path, about)
 
 
 def _glance(path: Path) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ from .run import read as record
 from .run.efficiency import efficiency
 from .run.fusion import RERANKED
 from .run.manifest import NAME as MANIFEST
-from .run.shards import Shard
+from .run.manifest import Manifest
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class _Run:
     """A run's folder, and what is read of it and of the world around it when a check asks."""
 
     path: Path
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @cached_property
     def loaded(self) -> Loaded:
@@ -122,15 +122,14 @@ class _Run:
 
     @cached_property
     def metrics(self) -> Mapping[str, Any]:
-        if not (metrics := self._read(record.METRICS, record.metrics)):
+        if not (measures := self._read(record.METRICS, record.measures)):
             raise _UnreadableError(record.METRICS, "the file is missing")
-        return metrics
+        return measures.content
 
     @cached_property
     def first_stage(self) -> Mapping[str, Any]:
         """The identity of the first stage: the whole experiment if nothing was reranked."""
-        experiment: Mapping[str, Any] = self.manifest["experiment"]
-        return experiment.get("first_stage", experiment)  # type: ignore[no-any-return]
+        return self.manifest.first_stage
 
     @property
     def ledger(self) -> closing[Ledger]:
@@ -174,9 +173,9 @@ class _Part:
         return Check(self.file, self.what, "differs" if found else "agrees", "; ".join([*found[:SHOWN], *more]))
 
 
-def _parts(content: Mapping[str, Any]) -> Iterator[_Part]:
+def _parts(about: Manifest) -> Iterator[_Part]:
     """Yield all checks of a run with this manifest."""
-    files, models = content["files"], manifest.models(content)
+    files, models = about.files, about.stage_models
     yield from (_Part(name, "sha256", partial(_file_hash, name)) for name in files)
     yield _Part(MANIFEST, "fingerprint", _fingerprint)
     if "first_stage.trec" in files:  # else a shard whose queries have no candidates
@@ -196,8 +195,8 @@ def _parts(content: Mapping[str, Any]) -> Iterator[_Part]:
         ("config.yaml", "fingerprint", _config): True,
         ("dataset", "documents and queries", _dataset): True,
         ("dataset", "qrels", _qrels): True,
-        ("first_stage.run", "sha256", _given_run): "run" in content["config"]["first_stage"],
-        ("dataset", "texts of the candidates", _candidates): "candidates" in content["data"],
+        ("first_stage.run", "sha256", _given_run): "run" in about.config.first_stage,
+        ("dataset", "texts of the candidates", _candidates): "candidates" in about.data,
         ("metrics.json", "measures", _measures): "metrics.json" in files,
     }
     yield from (_Part(*part, outside=True) for part, wanted in outside.items() if wanted)
@@ -216,12 +215,12 @@ def _file_hash(name: str, run: _Run) -> Iterator[str]:
     if not (run.path / name).is_file():
         yield "the file is missing"
     else:
-        yield from compared(run.manifest["files"][name], file_digest(run.path / name, remember=False))
+        yield from compared(run.manifest.files[name], file_digest(run.path / name, remember=False))
 
 
 def _fingerprint(run: _Run) -> Iterator[str]:
     found = manifest.fingerprint(run.manifest["experiment"])
-    yield from compared(run.manifest["fingerprint"], found, "fingerprint")
+    yield from compared(run.manifest.fingerprint, found, "fingerprint")
 
 
 def _columns(name: str, run: _Run) -> Iterator[str]:
@@ -235,8 +234,8 @@ def _columns(name: str, run: _Run) -> Iterator[str]:
         query, _, _, rank, score, tag = columns
         _, last_rank, last_score = last if last[0] == query else (query, 0, math.inf)
         last = (query, int(rank), array("f", [float(score)])[0])
-        if tag != run.manifest["name"]:
-            yield f"the tag is {tag}, not {run.manifest['name']}"
+        if tag != run.manifest.name:
+            yield f"the tag is {tag}, not {run.manifest.name}"
         if last[1] != last_rank + 1:
             yield f"rank {rank} follows rank {last_rank} of query {query}"
         if last[2] >= last_score:
@@ -263,7 +262,7 @@ def _permutation(name: str, run: _Run) -> Iterator[str]:
 def _sums(run: _Run) -> Iterator[str]:
     if list(run.spent) != list(run.order("run.trec")):
         yield "its queries are not those of run.trec, in that order"
-    count, spent = len(manifest.stages(run.manifest["experiment"])), costs.read(run.path / "costs.jsonl")
+    count, spent = len(run.manifest.stages), costs.read(run.path / "costs.jsonl")
     for cost in spent:
         stages = run.spent[cost.query_id]
         if cost.asks != cost.calls + cost.cached:
@@ -273,8 +272,8 @@ def _sums(run: _Run) -> Iterator[str]:
         elif any(compared(dataclasses.asdict(cost), dataclasses.asdict(total(stages)))):
             yield f"query {cost.query_id}: its stages add up to something else"
     unparsed, calls = sum(cost.unparsed for cost in spent), sum(cost.calls for cost in spent)
-    yield from compared(run.manifest["unparsed"], unparsed, "unparsed answers")
-    yield from compared(sum(run.manifest["unparsed_by_kind"].values()), unparsed, "unparsed by kind of ask")
+    yield from compared(run.manifest.unparsed, unparsed, "unparsed answers")
+    yield from compared(sum(run.manifest.unparsed_by_kind.values()), unparsed, "unparsed by kind of ask")
     # An execution that was cut off may have asked more than the run needed, or it is not known what it asked.
     executed = [execution["calls"] for execution in run.manifest["executions"]]
     if None not in executed and (calls > sum(executed) or (len(executed) == 1 and calls < sum(executed))):
@@ -302,13 +301,13 @@ def _efficiency(run: _Run) -> Iterator[str]:
 def _config(run: _Run) -> Iterator[str]:
     """The experiment of the config; what only dataset and model tell is taken as recorded, and checked by itself."""
     config, experiment = run.loaded.config, run.manifest["experiment"]
-    yield from compared(run.manifest["name"], config.name, "name")
+    yield from compared(run.manifest.name, config.name, "name")
     first_stage = {**run.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
     if bm25 := config.first_stage.bm25:
         first_stage["source"] = {**run.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
     found: Mapping[str, object] = first_stage
-    if recorded := manifest.stages(experiment):
-        models = [Recorded(stage["model"]) for stage in recorded]
+    if recorded := run.manifest.stages:
+        models = [Recorded(stage.model) for stage in recorded]
         models += [Recorded({"backend": ""})] * (len(run.loaded.stages) - len(models))
         depths = [stage.depth for stage in run.loaded.stages]
         fuse = config.fuse
@@ -326,7 +325,7 @@ def _dataset(run: _Run) -> Iterator[str]:
 
 
 def _qrels(run: _Run) -> Iterator[str]:
-    yield from compared(run.manifest["data"]["qrels"], contents.qrels(run.dataset.qrels()))
+    yield from compared(run.manifest.data["qrels"], contents.qrels(run.dataset.qrels()))
 
 
 def _given_run(run: _Run) -> Iterator[str]:
@@ -361,21 +360,21 @@ def _candidates(run: _Run) -> Iterator[str]:
         stage = FirstStage(run.dataset, queries, hits, docs, {}, config.first_stage.order, config.shuffle_seed)
         for _ in digest.passing(stage):
             pass
-        yield from compared(run.manifest["data"]["candidates"], digest.hexdigest())
+        yield from compared(run.manifest.data["candidates"], digest.hexdigest())
 
 
 def _measures(run: _Run) -> Iterator[str]:
     qrels = run.dataset.qrels()
-    if qrels is None or contents.qrels(qrels) != run.manifest["data"]["qrels"]:
+    if qrels is None or contents.qrels(qrels) != run.manifest.data["qrels"]:
         raise InputError("the dataset's qrels are not those of the run")
-    queries = Shard(**run.manifest["shard"]).part(run.queries) if "shard" in run.manifest else run.queries
+    queries = run.manifest.shard.part(run.queries) if run.manifest.shard else run.queries
     names = evaluate.with_judged(run.loaded.config.evaluate.measures)
     orders = {"": "run.trec", "first_stage": "first_stage.trec", "reranked": RERANKED}
-    if "run.trec" not in run.manifest["files"]:
+    if "run.trec" not in run.manifest.files:
         orders = {"": "first_stage.trec"}
     found: dict[str, Any] = {"efficiency": run.metrics.get("efficiency")}
     for order, name in orders.items():
-        if name in run.manifest["files"]:
+        if name in run.manifest.files:
             metrics = evaluate.measure(names, qrels, run.order(name), queries)
             content = {"all": metrics.mean, "per_query": metrics.per_query}
             found |= {order: content} if order else content
@@ -383,7 +382,7 @@ def _measures(run: _Run) -> Iterator[str]:
 
 
 def _model_files(stage: int, run: _Run) -> Iterator[str]:
-    model, name = manifest.models(run.manifest)[stage], _model_section(run, stage).get("name", "")
+    model, name = run.manifest.stage_models[stage], _model_section(run, stage).get("name", "")
     for file, recorded in model["files"].items():
         path = Path(name) / file
         if model["revision"] is not None:
@@ -401,11 +400,11 @@ def _model_files(stage: int, run: _Run) -> Iterator[str]:
 
 def _answers(stage: int, run: _Run) -> Iterator[str]:
     path = _there(_model_section(run, stage).get("answers"))
-    if content := manifest.models(run.manifest)[stage].get("content"):
+    if content := run.manifest.stage_models[stage].get("content"):
         with closing(Ledger(path, read_only=True)) as ledger:
             yield from compared(content, ledger.digest(), "content hash")
     else:
-        identity = manifest.stages(run.manifest["experiment"])[stage]["model"]
+        identity = run.manifest.stages[stage].model
         yield from compared(identity["answers"], file_digest(path), "sha256")
 
 

@@ -11,7 +11,7 @@ from .backends.base import Backend
 from .ledger import Ledger
 from .passages import PassageRanking
 from .ranker import Ranker
-from .scheduler import IN_FLIGHT, Scheduler, Source
+from .scheduler import IN_FLIGHT, Scheduler
 from .shared_ledger import SharedLedger
 from .types import Candidates, Cost, Doc, Ranking
 
@@ -73,8 +73,6 @@ class Cascade:
     ledger: Ledger
     pooled: bool = True
     shared: SharedLedger | None = None
-    sources: Sequence[Source] = ()
-    refusal: Callable[[str], str] | None = None
     on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
     finished: Set[str] | None = None
     tally: Tally = field(default_factory=Tally)
@@ -112,7 +110,7 @@ class Cascade:
                 waiting[order.candidates.query.id] = order
                 yield first(order.candidates, stage.depth)
 
-        answers = self.ledger, self.pooled, self.shared, self.sources, self.refusal, self.on_answers, self.finished
+        answers = self.ledger, self.pooled, self.shared, self.on_answers, self.finished
         for ranking, cost in Scheduler(stage.ranker, stage.backend, *answers, self.tally).rank(presented()):
             yield waiting.pop(cost.query_id).after(ranking, cost)
 

@@ -7,33 +7,22 @@ only a query that an earlier execution finished is answered from the ledger.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
 from .accounting import Tally, comparisons
 from .answers.reading import Reply
 from .backends.base import Backend, Request
-from .errors import BackendError, InputError, R2llmError
+from .errors import BackendError, R2llmError
 from .flops import of_answer, readings
-from .ledger import ELSEWHERE, Findings, Ledger
+from .ledger import ELSEWHERE, Ledger
 from .ranker import RETRIES, Ranker, Requests
 from .shared_ledger import SharedLedger
 from .types import Answer, Ask, Candidates, Cost, Ranking, Steps, plus
 
 IN_FLIGHT = 256
 """How many queries are ranked at the same time: enough that even methods of one ask a round fill a batch."""
-
-
-class Source(Protocol):
-    """Answers of other runs, such as the ledger of a shard: read only, and copied into the run's ledger."""
-
-    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
-        """Return the replies under those keys."""
-
-    def findings(self) -> Findings:
-        """Return what servers did that those replies depend on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,9 +54,8 @@ class _Place:
 class Scheduler:
     """Ranks queries with one ranker and one backend.
 
-    `sources` are answers of other runs, read before the backend is asked; `shared` is told of new ones. `refusal`
-    returns for a query why no backend may be asked, so that a missing answer is an error. `on_answers` is called with
-    the number of answers whenever there are more. `finished` are the queries that earlier executions of the run
+    `shared` are answers of other runs, read before the backend is asked if queries are pooled. `on_answers` is called
+    with the number of answers whenever there are more. `finished` are the queries that earlier executions of the run
     finished, all of whose answers the ledger has; None if it is no run's ledger: then whatever it has is cached.
     """
 
@@ -76,8 +64,6 @@ class Scheduler:
     ledger: Ledger
     pooled: bool = True
     shared: SharedLedger | None = None
-    sources: Sequence[Source] = ()
-    refusal: Callable[[str], str] | None = None
     on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
     finished: Set[str] | None = None
     tally: Tally = field(default_factory=Tally)
@@ -152,10 +138,8 @@ class Scheduler:
     def _answer_some(self) -> None:
         """Answer what the ledger knows, or let the backend answer some of the rest; then the methods go on."""
         known = self._known() if self._shares else {}
-        new, self._new = [request for request in self._new if request.key not in known], []
-        if new and self.refusal:
-            raise InputError(self.refusal(new[0].query.id))
-        self.backend.submit(new)
+        self.backend.submit([request for request in self._new if request.key not in known])
+        self._new = []
         if known:
             self._hand_over(known.items())
             return
@@ -179,11 +163,11 @@ class Scheduler:
         """
         keys = [request.key for request in self._new]
         recalled = self.ledger.recall(keys)
-        for source in self.sources:
-            taken = source.get_many([key for key in keys if key not in recalled])
+        if self.shared:
+            taken = self.shared.get_many([key for key in keys if key not in recalled])
             if taken:
                 rows = [(each.key, each.query.id, taken[each.key]) for each in self._new if each.key in taken]
-                self.ledger.adopt(source.findings())
+                self.ledger.adopt(self.shared.findings)
                 self.ledger.add(rows, elsewhere=True)
                 recalled |= {key: (reply, ELSEWHERE) for key, reply in taken.items()}
         for key, (_, execution) in recalled.items():

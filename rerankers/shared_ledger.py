@@ -59,7 +59,8 @@ class SharedLedger:
         self.taken = self.published = 0
         """Answers read from here, and written here."""
 
-        self._findings: Findings = {}
+        self.findings: Findings = {}
+        """What servers did that this run's answers depend on, those taken included."""
 
         self._note = note
         self._noted: set[str] = set()
@@ -76,10 +77,6 @@ class SharedLedger:
             raise InputError(f"shared_ledger: {folder}: {error.strerror}; name a folder that can be used") from error
         self._refresh()
 
-    def findings(self) -> Findings:
-        """Return what servers did that this run's answers depend on, those taken included."""
-        return self._findings
-
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
         """Return the published replies under those keys."""
         if keys and time.monotonic() - self._looked > REFRESH:
@@ -92,14 +89,14 @@ class SharedLedger:
         self, replies: Iterable[Row], model: Mapping[str, object], findings: Mapping[str, object] | None = None
     ) -> None:
         """Take a model's new replies, to be published a while later with others, and the findings about its server."""
-        self._findings |= as_findings(model, findings or {})
+        self.findings |= as_findings(model, findings or {})
         self._add(replies, [model])
         if time.monotonic() - self._wrote > PATIENCE:
             self.publish()
 
     def offer(self, ledger: Ledger) -> None:
         """Publish what a run's ledger has and nobody has published: it was killed before, or ran without this."""
-        self._findings |= ledger.findings()
+        self.findings |= ledger.findings()
         rows = ledger.rows()
         while portion := list(islice(rows, BATCH)):
             known = self._look_up([key for key, *_ in portion])
@@ -121,7 +118,7 @@ class SharedLedger:
             return
         new, self._new, self._pending = self._new, Ledger(None), 0
         with self._tolerating("answers are not shared"), closing(new):
-            new.adopt(self._findings)
+            new.adopt(self.findings)
             self._closed.add(self._put(new))
             self.published += len(new)
             with self._tolerating("segments are not merged"):
@@ -140,7 +137,7 @@ class SharedLedger:
             try:
                 hits = ledger.get_many([key for key in keys if key not in replies])
                 for place, value in ledger.findings().items() if hits else ():
-                    if (ours := self._findings.setdefault(place, value)) != value:
+                    if (ours := self.findings.setdefault(place, value)) != value:
                         raise InputError(f"it was answered with {place[1]} {value}, and this run with {ours}")
                 replies |= hits
             except InputError as error:
@@ -204,7 +201,7 @@ class SharedLedger:
     def _merge(self, names: Iterable[str]) -> None:
         """Replace whole segments, answered by servers that did the same, by one that has all their answers."""
         inputs: dict[str, Ledger] = {}
-        findings = dict(self._findings)
+        findings = dict(self.findings)
         with ExitStack() as stack:
             for name in names:
                 with suppress(InputError):  # gone, or damaged: whoever reads it will say so

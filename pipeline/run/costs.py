@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from ...rerankers.types import Cost
 from ..io.files import fault, json_lines
 
 Summary = dict[str, dict[str, float | None]]
-"""Count → mean, p50, p95 and total, and over how many `queries`: those whose seconds are known; all for every other
-count, which is null where a query has none."""
+"""Count → mean, p50, p95, total and the `queries` they are over: for seconds those whose time is known; for every
+other count all, or none if one query's is unknown."""
 
 COST = TypeAdapter(Cost)
 
@@ -25,34 +25,50 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Cost) if field.name !=
 
 
 def row(costs: Sequence[Cost], methods: Sequence[str]) -> dict[str, Any]:
-    """A line of `costs.jsonl`: what a query cost, and in a cascade each stage with its method too."""
-    found = dataclasses.asdict(total(costs))
-    if len(costs) > 1:
-        stages = zip(methods, costs, strict=True)
-        found["stages"] = [
-            {"method": method, **{name: getattr(cost, name) for name in FIELDS}} for method, cost in stages
-        ]
-    return found
+    """Return a line of `costs.jsonl`: a query's costs and, in a cascade, those of each stage with its method."""
+    stages = [
+        {"method": method, **{name: getattr(cost, name) for name in FIELDS}}
+        for method, cost in zip(methods, costs, strict=True)
+    ]
+    return dataclasses.asdict(total(costs)) | ({"stages": stages} if len(costs) > 1 else {})
+
+
+def checked(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[Cost, list[Cost]]]:
+    """Yield each numbered row's costs, and those of each stage in a cascade. Raises `InputError` with the line."""
+    for number, row in rows:
+        stages = row.get("stages", [])
+        if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+            raise fault(path, number, "stages: a list of objects is expected")
+        try:
+            yield _cost(row), [_cost(stage | {"query_id": row.get("query_id")}) for stage in stages]
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise fault(path, number, ": ".join([*map(str, first["loc"]), first["msg"]])) from error
+
+
+def _cost(row: dict[str, Any]) -> Cost:
+    return COST.validate_json(json.dumps(row), strict=True)
 
 
 def read(path: Path) -> list[Cost]:
-    """The costs in a run's `costs.jsonl`. Raises `InputError` with the line that is none."""
-    return [_checked(path, number, found) for number, found in json_lines(path)]
+    """Return the costs in a run's `costs.jsonl`. Raises as `checked` does."""
+    return [cost for cost, _ in checked(path, json_lines(path))]
 
 
 def read_stages(path: Path) -> list[list[Cost]]:
-    """Each query's costs stage by stage, in a cascade; nothing a query else. Raises as `read` does."""
-    return [_stages(path, number, row) for number, row in json_lines(path)]
+    """Return each query's costs by stage; none a query unless it is a cascade. Raises as `checked` does."""
+    return [stages for _, stages in checked(path, json_lines(path))]
 
 
 def by_stage(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, list[Cost]]:
-    """What each query of numbered rows cost, stage by stage. Raises as `read` does."""
-    spent = ((_checked(path, number, row), _stages(path, number, row)) for number, row in rows)
-    return {cost.query_id: stages or [cost] for cost, stages in spent}
+    """Return each query's costs by stage; those of the only stage if it is no cascade. Raises as `checked` does."""
+    return {cost.query_id: stages or [cost] for cost, stages in checked(path, rows)}
 
 
 def with_earlier(costs: Sequence[Cost], earlier: Sequence[Cost]) -> tuple[Cost, ...]:
-    """The costs of a query that is ranked again out of the ledger: calls and seconds are those of when it was asked."""
+    """Return the costs of a query that is ranked again out of the ledger, with the calls and seconds of when it was
+    asked.
+    """
     if [cost.asks for cost in costs] != [cost.asks for cost in earlier]:
         return tuple(costs)
     return tuple(
@@ -64,27 +80,6 @@ def with_earlier(costs: Sequence[Cost], earlier: Sequence[Cost]) -> tuple[Cost, 
         )
         for cost, kept in zip(costs, earlier, strict=True)
     )
-
-
-def _stages(path: Path, number: int, row: dict[str, Any]) -> list[Cost]:
-    stages = row.get("stages", [])
-    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
-        raise fault(path, number, "stages: a list of objects is expected")
-    return [_checked(path, number, {**stage, "query_id": row.get("query_id")}) for stage in stages]
-
-
-def stage_summaries(path: Path) -> list[Summary]:
-    """What each stage of a cascade cost; nothing for a run of one stage. Raises as `read` does."""
-    rows = [stages for stages in read_stages(path) if stages]
-    return [summary(stage) for stage in zip(*rows, strict=False)]
-
-
-def _checked(path: Path, number: int, found: dict[str, Any]) -> Cost:
-    try:
-        return COST.validate_json(json.dumps(found), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise fault(path, number, ": ".join([*map(str, first["loc"]), first["msg"]])) from error
 
 
 def summary(costs: Iterable[Cost]) -> Summary:

@@ -1,28 +1,28 @@
-"""What a run came to per PetaFLOP: RPP for each measure, and QPP (see `rerankers.flops`)."""
+"""Effectiveness and throughput per PetaFLOP: RPP for each measure, and QPP (see `rerankers.flops`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from ...rerankers.flops import qpp, rpp
 from ...rerankers.types import Cost
 
-PER_QUERY = Mapping[str, Mapping[str, float]]
-"""Query id → measure → value."""
-
-Efficiency = dict[str, Any]
-"""`{"qpp": queries per PetaFLOP, "rpp": {measure: {"mean_of_ratios": …, "ratio_of_means": …}}}`."""
-
 NO_QUALITY = "Judged@"
-"""How measures begin that say how much was judged, and not how good a ranking is."""
+"""The prefix of measures that say how much was judged, not how good a ranking is."""
 
 
-def efficiency(costs: Iterable[Cost], per_query: PER_QUERY | None) -> Efficiency | None:
-    """QPP over all queries, and RPP over those that were measured and cost anything.
+class Efficiency(TypedDict):
+    """Queries per PetaFLOP, over all queries, and each measure per PetaFLOP, over those measured that cost anything."""
 
-    None where nothing was measured, or where the operations of any query are not known.
-    """
+    qpp: float
+    rpp: dict[str, dict[str, float]]
+    """Measure → `mean_of_ratios` and `ratio_of_means`."""
+
+
+def efficiency(costs: Iterable[Cost], per_query: Mapping[str, Mapping[str, float]] | None) -> Efficiency | None:
+    """Return QPP and RPP, or None if nothing was measured, or a query's operations are unknown."""
     operations = {cost.query_id: cost.flops for cost in costs}
     known = {query: float(flops) for query, flops in operations.items() if flops is not None}
     spent = {query: flops for query, flops in known.items() if flops}

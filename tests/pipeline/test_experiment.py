@@ -18,10 +18,10 @@ from r2llm.pipeline import experiment
 from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.run import manifest as manifests
 from r2llm.pipeline.run import read as record
 from r2llm.pipeline.run.folder import RunFolder
+from r2llm.pipeline.run.read import Run
 from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.errors import InputError, StoppedError
@@ -38,11 +38,11 @@ COST = {
 }
 
 
-def rerank(heard, *settings: str, name: str = "toy.yaml", output: Path | None = None) -> Outcome:
+def rerank(heard, *settings: str, name: str = "toy.yaml", output: Path | None = None) -> Run:
     return experiment.rerank(config.load(name, settings), output, heard)
 
 
-def manifest(outcome: Outcome) -> dict[str, Any]:
+def manifest(outcome: Run) -> dict[str, Any]:
     return json.loads((outcome.run_dir / "manifest.json").read_text())
 
 
@@ -50,7 +50,7 @@ def fingerprint(heard, *settings: str, name: str = "toy.yaml") -> str:
     return str(manifest(rerank(heard, *settings, name=name))["fingerprint"])
 
 
-def costs(outcome: Outcome) -> list[dict[str, Any]]:
+def costs(outcome: Run) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (outcome.run_dir / "costs.jsonl").read_text().splitlines()]
 
 
@@ -203,7 +203,7 @@ def test_what_is_missing_is_made_again_without_asking(toy: Path, heard, lost: st
     after = files(again.run_dir)
     assert {name for name in before if after.get(name) != before[name]} <= {"ledger.sqlite", "ir-metadata.yml"}
     assert again.costs == first.costs
-    assert again.wall_seconds == first.wall_seconds
+    assert again.manifest.wall_seconds == first.manifest.wall_seconds
     assert [each["calls"] for each in manifest(again)["executions"]][1:] in ([], [0])
     assert {check.state for check in verification.verify(again.run_dir, heard)} == {"agrees"}
 
@@ -211,7 +211,7 @@ def test_what_is_missing_is_made_again_without_asking(toy: Path, heard, lost: st
 def test_a_measure_that_is_added_keeps_the_costs(toy: Path, heard) -> None:
     first = rerank(heard)
     more = rerank(heard, "evaluate.measures=[nDCG@10, RR]")
-    assert (more.executed, more.costs, more.wall_seconds) == (False, first.costs, first.wall_seconds)
+    assert (more.executed, more.costs, more.manifest.wall_seconds) == (False, first.costs, first.manifest.wall_seconds)
     assert more.metrics is not None
     assert more.metrics.mean["RR"] == pytest.approx(2 / 3)
     assert len(manifest(more)["executions"]) == 1
@@ -222,10 +222,10 @@ def test_a_measure_that_is_added_keeps_the_costs(toy: Path, heard) -> None:
 def test_a_finished_run_can_be_timed_and_keeps_its_latencies(toy: Path, heard) -> None:
     rerank(heard, output=toy / "out")
     timed = rerank(heard, "schedule=latency", output=toy / "out")
-    assert (timed.executed, timed.schedule) == (True, "latency")
+    assert (timed.executed, timed.manifest.schedule) == (True, "latency")
     assert timed.costs["seconds"]["queries"] == 3
     again = rerank(heard, output=toy / "out")
-    assert (again.executed, again.schedule, again.costs) == (False, "latency", timed.costs)
+    assert (again.executed, again.manifest.schedule, again.costs) == (False, "latency", timed.costs)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,7 @@ def test_retrieving_alone(toy: Path, heard) -> None:
 # Doubtful results
 
 
-def mumble(heard, write: Write, texts: list[str], *settings: str, again: bool = False) -> Outcome:
+def mumble(heard, write: Write, texts: list[str], *settings: str, again: bool = False) -> Run:
     """Rank q2's two documents and q3's by recorded texts."""
     queries = ["q2", "q2", "q3", "q3"]
     rows = [json.dumps({"query_id": query, "text": text}) for query, text in zip(queries, texts, strict=True)]
@@ -457,7 +457,7 @@ def test_above_five_per_cent_unread_answers_a_run_warns_and_its_manifest_keeps_t
     toy: Path, write: Write, heard
 ) -> None:
     outcome = mumble(heard, write, ["Yes", "No", "Yes", "hm, \x1b[2J"])
-    [warning] = outcome.warnings
+    [warning] = outcome.manifest.warnings
     assert warning.startswith(
         "1 of 4 answers (25%) could not be read, so the measures say little about the model; most"
     )
@@ -465,7 +465,7 @@ def test_above_five_per_cent_unread_answers_a_run_warns_and_its_manifest_keeps_t
     assert manifest(outcome)["warnings"] == [warning]
     assert inspection.story(outcome.run_dir, "q2")["warnings"] == [warning]
     again = mumble(heard, write, ["Yes", "No", "Yes", "hm, \x1b[2J"])
-    assert (again.executed, again.warnings) == (False, [warning])
+    assert (again.executed, again.manifest.warnings) == (False, [warning])
 
 
 @pytest.mark.parametrize(("most", "refused"), [(0.2, True), (0.25, False), (0, True), (1, False)])
@@ -481,9 +481,9 @@ def test_more_unread_answers_than_allowed_are_a_refusal_with_everything_kept(
 
 def test_a_query_whose_documents_all_have_one_score_is_warned_of(toy: Path, write: Write, heard) -> None:
     outcome = mumble(heard, write, ["Yes", "No", "Yes", "Yes"])
-    [warning] = outcome.warnings
+    [warning] = outcome.manifest.warnings
     assert warning.startswith("all documents of a query got one and the same score in 1 of 2 queries")
-    assert mumble(heard, write, ["Yes", "No", "No", "Yes"]).warnings == []
+    assert mumble(heard, write, ["Yes", "No", "No", "Yes"]).manifest.warnings == []
 
 
 def test_notes_are_kept_in_the_manifest_without_the_folders_in_them(toy: Path, write: Write, heard) -> None:

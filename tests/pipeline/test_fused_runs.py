@@ -11,8 +11,8 @@ import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.run import fusion, runfile
+from r2llm.pipeline.run.read import Run
 from r2llm.pipeline.verify import verify
 from r2llm.rerankers import fusion as formulas
 from r2llm.rerankers.errors import InputError
@@ -25,11 +25,11 @@ RRF = "fuse={method: rrf}"
 HALF = "fuse={method: interpolate, alpha: 0.5}"
 
 
-def rerank(heard, *settings: str, name: str = "toy.yaml", output: Path | None = None) -> Outcome:
+def rerank(heard, *settings: str, name: str = "toy.yaml", output: Path | None = None) -> Run:
     return experiment.rerank(config.load(name, settings), output, heard)
 
 
-def manifest(outcome: Outcome) -> dict[str, Any]:
+def manifest(outcome: Run) -> dict[str, Any]:
     return json.loads((outcome.run_dir / "manifest.json").read_text())
 
 
@@ -44,10 +44,10 @@ def test_the_unfused_order_is_kept_beside_the_fused_one(toy: Path, heard) -> Non
     assert order(fused.run_file) != order(plain.run_file)
     found = json.loads((fused.run_dir / "metrics.json").read_text())
     assert found["reranked"]["all"] == json.loads((plain.run_dir / "metrics.json").read_text())["all"]
-    assert fused.reranked is not None
-    assert fused.reranked.mean == found["reranked"]["all"]
+    assert fused.metrics.reranked is not None
+    assert fused.metrics.reranked.mean == found["reranked"]["all"]
     assert manifest(fused)["ledger"] == manifest(plain)["ledger"]
-    assert plain.reranked is None
+    assert plain.metrics.reranked is None
 
 
 @pytest.mark.parametrize("ranker", [POINTWISE, "ranker={method: setwise.heapsort, k: 3}"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.run import executions
+from r2llm.pipeline.run.read import Run
 from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers import shared_ledger
 from r2llm.rerankers.errors import InputError
-from r2llm.rerankers.ledger import Ledger
 
 SHARED = "shared_ledger=answers"
 
@@ -27,16 +25,16 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_ledger, "REFRESH", -1.0)
 
 
-def rerank(heard, output: str, *settings: str, shard: Shard | None = None) -> Outcome:
+def rerank(heard, output: str, *settings: str, shard: Shard | None = None) -> Run:
     return experiment.rerank(config.load("toy.yaml", settings), Path(output), heard, shard)
 
 
-def manifest(outcome: Outcome) -> dict[str, Any]:
+def manifest(outcome: Run) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((outcome.run_dir / "manifest.json").read_text(encoding="utf-8"))
     return found
 
 
-def counts(outcome: Outcome) -> tuple[float | None, ...]:
+def counts(outcome: Run) -> tuple[float | None, ...]:
     return tuple(outcome.costs[name]["total"] for name in ("asks", "calls", "cached"))
 
 
@@ -118,23 +116,8 @@ def test_it_lies_beside_the_config_that_names_it(toy: Path, write, heard, monkey
 def test_calls_of_an_interrupted_execution_are_not_known(toy: Path) -> None:
     """What its ledger holds more than before may have been taken or asked."""
     for shared, calls in ((False, 5), (True, None)):
-        cut_off = executions.Executions([], 3, None, shared=shared).listed()
-        [first, _] = executions.Executions(cut_off, 8, "2026-01-01T00:00:00+00:00").listed()
-        assert (first["status"], first["calls"], first["ended"]) == ("interrupted", calls, "2026-01-01T00:00:00+00:00")
-
-
-def test_a_run_is_made_of_the_answers_of_others_without_a_call(toy, heard) -> None:
-    whole = rerank(heard, "whole").run_dir
-    loaded = config.load("toy.yaml")
-    with closing(Ledger(whole / "ledger.sqlite", read_only=True)) as source:
-        copy = experiment.rerank(loaded, Path("copy"), heard, sources=[source], refusal="missing: {}".format).run_dir
-    for name in ("run.trec", "metrics.json"):
-        assert (copy / name).read_bytes() == (whole / name).read_bytes()
-    about, original = (json.loads((path / "manifest.json").read_text()) for path in (copy, whole))
-    assert about["ledger"] == original["ledger"]
-    assert about["executions"][0]["calls"] == 0
-    with pytest.raises(InputError, match=r"^missing: q1$"):
-        experiment.rerank(loaded, Path("none"), heard, refusal="missing: {}".format)
+        closed = executions.Execution.begin(3, shared=shared).closed(8, "2026-01-01T00:00:00+00:00")
+        assert (closed.status, closed.calls, closed.ended) == ("interrupted", calls, "2026-01-01T00:00:00+00:00")
 
 
 def test_a_plan_says_what_a_run_will_be_without_weights(toy, heard) -> None:

@@ -375,5 +375,5 @@ def test_a_run_that_is_not_finished(toy: Path, heard) -> None:
 
 def test_only_some_of_many_differences_are_spelt_out() -> None:
     part = verification._Part("f", "w", lambda run: iter("abcdefgh"))
-    check = part.check(verification._Run(Path(), {}))
+    check = part.check(verification._Run(Path(), None))
     assert check.detail == "a; b; c; d; e; and 3 more"

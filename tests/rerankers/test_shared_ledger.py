@@ -264,7 +264,7 @@ def test_answers_of_servers_that_did_other_things_are_neither_mixed_nor_merged(
         assert [note.split(": ", 2)[2] for note in notes] == [
             'it was answered with chat.answer_prefix "left out", and this run with "sent"'
         ]
-        own.adopt(shared.findings())
+        own.adopt(shared.findings)
         with pytest.raises(InputError, match="the server now answers with"):
             own.agree(MODEL, {"chat.answer_prefix": "left out"})
 
@@ -276,10 +276,10 @@ def test_answers_of_others_are_copied_and_count_as_cached(joining, rule_backend,
     def reply(request: Request) -> Reply:
         return Reply(scores=tuple(float(-i) for i in range(len(request.ask.docs))), prompt_tokens=5)
 
-    def ranked(shared: SharedLedger, pooled: bool = True) -> tuple[object, Ledger]:
+    def ranked(shared: SharedLedger | None, pooled: bool = True) -> tuple[object, Ledger]:
         ledger = Ledger(None)
         ranker = shared_ledger_ranker()
-        scheduler = Scheduler(ranker, rule_backend(reply), ledger, pooled=pooled, shared=shared, sources=[shared])
+        scheduler = Scheduler(ranker, rule_backend(reply), ledger, pooled=pooled, shared=shared)
         [(ranking, cost)] = scheduler.rank([make_candidates(4)])
         return (ranking, cost), ledger
 

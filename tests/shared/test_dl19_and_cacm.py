@@ -149,7 +149,7 @@ def test_real_models_permute_the_candidates(model: str, ranker: str, monkeypatch
     assert {query: sorted(doc for doc, _ in found) for query, found in run.items()} == {
         query: sorted(docs) for query, docs in given.items()
     }
-    assert (outcome.queries, outcome.simulated) == (5, False)
+    assert (outcome.queries, outcome.manifest.simulated) == (5, False)
     assert outcome.costs["prompt_tokens"]["total"]
     assert outcome.costs["seconds"]["mean"] is None or outcome.costs["seconds"]["mean"] > 0
 

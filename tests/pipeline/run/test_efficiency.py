@@ -48,7 +48,7 @@ def test_a_run_with_a_known_shape_writes_it_and_verify_checks_it(toy: Path, tiny
     written = json.loads(Path("run/metrics.json").read_text())
     total = outcome.costs["flops"]["total"]
     assert total
-    assert written["efficiency"] == outcome.efficiency
+    assert written["efficiency"] == outcome.metrics.efficiency
     assert written["efficiency"]["qpp"] == pytest.approx(3e15 / total)
     assert written["efficiency"]["rpp"].keys() == {"nDCG@10"}
     assert record.read(Path("run")).costs == outcome.costs
@@ -66,7 +66,7 @@ def test_a_run_with_a_known_shape_writes_it_and_verify_checks_it(toy: Path, tiny
 
 def test_a_run_of_unknown_shape_has_none(toy: Path) -> None:
     outcome = experiment.rerank(config.load("toy.yaml"), Path("run"), Listener())
-    assert outcome.efficiency is None
+    assert outcome.metrics.efficiency is None
     assert "efficiency" not in json.loads(Path("run/metrics.json").read_text())
     assert {cost.flops for cost in costs.read(Path("run/costs.jsonl"))} == {None}
 

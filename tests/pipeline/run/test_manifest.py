@@ -16,8 +16,8 @@ import r2llm
 import yaml
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.run import environment, executions, manifest
+from r2llm.pipeline.run.read import Run
 from r2llm.rerankers.backends import replay, simulated
 from r2llm.rerankers.backends.replay import LedgerReplay
 from r2llm.rerankers.errors import BackendError
@@ -30,7 +30,7 @@ ANNOTATED = ("platform", "research goal", "implementation", "method", "data")
 """The components of PRIMAD that can be filled in; nobody said who the actor is."""
 
 
-def rerank(heard, *settings: str, name: str = "toy.yaml", output: Path | None = None) -> Outcome:
+def rerank(heard, *settings: str, name: str = "toy.yaml", output: Path | None = None) -> Run:
     return experiment.rerank(config.load(name, settings), output, heard)
 
 
@@ -222,17 +222,14 @@ def test_ranking_again_is_another_execution_without_calls(toy: Path, heard) -> N
     found = read(again.run_dir)["executions"]
     assert [each["status"] for each in found] == ["finished", "finished"]
     assert found[1]["calls"] == 0 < found[0]["calls"] == found[1]["answers_before"]
-    assert again.wall_seconds == found[0]["seconds"]
+    assert again.manifest.wall_seconds == found[0]["seconds"]
     assert again.costs["calls"]["total"] == found[0]["calls"]
 
 
 def test_an_execution_that_left_no_answer_has_no_known_end() -> None:
-    earlier = {"status": "running", "started": "2026-01-01T00:00:00+00:00", "ended": None, "calls": None}
-    listed = executions.Executions([{**earlier, "answers_before": 5}], 5, "2026-01-02T00:00:00+00:00").listed()
-    assert [(each["status"], each["calls"], each["ended"]) for each in listed] == [
-        ("interrupted", 0, None),
-        ("running", None, None),
-    ]
+    earlier = executions.Execution(status="running", started="2026-01-01T00:00:00+00:00", answers_before=5)
+    closed = earlier.closed(5, "2026-01-02T00:00:00+00:00")
+    assert (closed.status, closed.calls, closed.ended) == ("interrupted", 0, None)
 
 
 # ir_metadata

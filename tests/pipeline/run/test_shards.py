@@ -9,13 +9,13 @@ import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.experiment import Outcome
 from r2llm.pipeline.run import read as record
+from r2llm.pipeline.run.read import Run
 from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers.errors import InputError
 
 
-def rerank(heard, shard: str | None, *settings: str, output: Path | None = None) -> Outcome:
+def rerank(heard, shard: str | None, *settings: str, output: Path | None = None) -> Run:
     return experiment.rerank(config.load("toy.yaml", settings), output, heard, Shard.parse(shard) if shard else None)
 
 
@@ -51,13 +51,13 @@ def test_a_shard_has_the_whole_experiments_fingerprint_and_its_own_queries(toy: 
     assert found["data"]["queries"] == whole["data"]["queries"]
     ranked = {line.split()[0] for line in outcome.run_file.read_text(encoding="utf-8").splitlines()}
     assert ranked == {"q2"}
-    assert (outcome.queries, str(outcome.shard), outcome.expected) == (1, "2/2", {})
+    assert (outcome.queries, str(outcome.manifest.shard), outcome.expected) == (1, "2/2", {})
 
 
 def test_a_shard_verifies_and_can_be_shown(toy: Path, heard) -> None:
     run_dir = rerank(heard, "1/2", "evaluate.measures=[AP]").run_dir
     assert {check.state for check in verification.verify(run_dir, heard)} == {"agrees"}
-    assert record.read(run_dir).finished
+    assert record.read(run_dir).manifest.is_finished
     alone = verification.verify(run_dir, heard, alone=True)
     assert {check.file for check in alone} & {"dataset", "config.yaml", "metrics.json"} == {
         "config.yaml",
@@ -84,7 +84,7 @@ def test_more_shards_than_queries_leave_empty_ones_that_verify(toy: Path, heard)
     assert (outcome.queries, outcome.metrics, outcome.costs) == (0, None, {})
     assert {path.name for path in outcome.run_dir.iterdir()} - {".lock"} == {"config.yaml", "manifest.json"}
     assert {check.state for check in verification.verify(outcome.run_dir, heard)} == {"agrees"}
-    assert record.read(outcome.run_dir).finished
+    assert record.read(outcome.run_dir).manifest.is_finished
 
 
 def test_a_shard_without_judgements_is_not_measured(toy: Path, write, heard) -> None:
