@@ -27,7 +27,7 @@ from ..rerankers.types import Answer, Ask, Cost
 from . import evaluate
 from . import shards as merging
 from .configs import load as configs
-from .configs.load import DATASETS, SHIPPED, Config, Expected, Loaded, paths
+from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
 from .configs.yaml_files import value_at
 from .evaluate import Metrics
 from .first_stage.retrieve import FirstStage, retrieve
@@ -571,12 +571,12 @@ def _resolved(config: Config, folder: Path, read_from: Path | None = None) -> di
     A path that led nowhere from the folder it was `read_from`, such as a model's on another machine, still does.
     """
     content = config.model_dump(mode="json", exclude_none=True)
-    for key in paths(content):
+    for key, mark in paths(content).items():
         value = value_at(content, key)
         if read_from and isinstance(value, str) and value.startswith(os.pardir):
             value = os.path.normpath(read_from.resolve() / value)
         if isinstance(value, str) and Path(value).is_absolute():
-            shipped = key in DATASETS and Path(value).parent == SHIPPED.resolve()
+            shipped = isinstance(mark, DatasetMark) and Path(value).parent == SHIPPED.resolve()
             value_at(content, key[:-1])[key[-1]] = (
                 Path(value).name if shipped else os.path.relpath(value, folder.resolve())
             )

@@ -15,9 +15,10 @@ from pydantic_core import to_jsonable_python
 
 from ..rerankers import catalog
 from ..rerankers.errors import InputError
+from ..rerankers.marks import marks
 from ..rerankers.prompts import template as prompts
 from .configs import load as config
-from .configs import yaml_files
+from .configs import schema, yaml_files
 
 Row = tuple[str, ...]
 
@@ -57,10 +58,10 @@ def about(what: str, name: str) -> list[Row] | str:
 
     Raises `InputError` where there is none of that name.
     """
-    section = {"methods": "ranker", "backends": "model", "models": "model"}.get(what)
+    section = {"methods": schema.METHOD, "backends": schema.BACKEND, "models": schema.BACKEND}.get(what)
     if section:
-        catalog.known(name, config.choices(section), config.SELECTORS[section])
-        return list(_fields(reversed(config.takers(section, name)), ""))
+        catalog.known(name, section.names(), section.selector)
+        return list(_fields(reversed(section.takers(name)), ""))
     if what == "prompts":
         return catalog.prompt_file(name.partition("/")[0]).read_text(encoding="utf-8")
     if what != "configs":
@@ -84,14 +85,16 @@ def _keys() -> list[Row]:
     found: list[Row] = [
         ("extends", "text | list of text", "none", "configs to start from, by path or shipped name; later ones win")
     ]
-    for row in _fields([config.Config], ""):
+    sections = marks(schema.Config, schema.Open)
+    for row in _fields([schema.Config], ""):
         found.append(row)
-        if row[0] not in config.SELECTORS:
+        section = sections.get(row[0])
+        if section is None:
             continue
-        names = config.choices(row[0])
+        names = section.names()
         users: dict[Row, list[str]] = {}
         for name in names:
-            for key in _fields(config.takers(row[0], name), f"{row[0]}."):
+            for key in _fields(section.takers(name), f"{row[0]}."):
                 users.setdefault(key, []).append(name)
         for key, of in sorted(users.items()):
             found.append(key if of == names else (*key[:3], f"{key[3]} ({', '.join(of)})"))
@@ -103,8 +106,8 @@ def _fields(models: Iterable[type[BaseModel]], before: str) -> Iterator[Row]:
     """Yield the `KEYS` of sections that these classes check, and of all sections in them."""
     for model in models:
         for name, field in model.model_fields.items():
-            key, kinds = before + (field.alias or name), config.kinds(field.annotation)
-            inner, items = config.models(kinds), config.models(config.below(kinds, "*", None))
+            key, kinds = before + (field.alias or name), schema.kinds(field.annotation)
+            inner, items = schema.models(kinds), schema.models(schema.items(kinds))
             meaning = field.description or _summary([*inner, *items][0])
             yield key, " | ".join(dict.fromkeys(map(_type, kinds))), default(field), meaning
             yield from dict.fromkeys(_fields(inner, f"{key}."))
@@ -120,7 +123,7 @@ def _type(kind: Any) -> str:
     if origin is Literal:
         return " | ".join(map(str, inner))
     if origin in (list, tuple):
-        return f"list of {' | '.join(map(_type, config.kinds(inner[0])))}"
+        return f"list of {' | '.join(map(_type, schema.kinds(inner[0])))}"
     return "null" if kind is type(None) else TYPES.get(kind, "mapping")
 
 

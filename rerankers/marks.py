@@ -24,6 +24,7 @@ class PathMark:
     """
 
     kind: Literal["file", "folder", "named file", "file or folder", "any"]
+    word: str | None = None  # a value that is no path, whatever files and folders are called
 
     def leads(self, path: Path) -> bool:
         """Return whether the path leads to a thing of this kind."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,7 @@ from .asks import KINDS
 from .backends.base import Backend, Decoding, Request, RequestSettings
 from .compat import Toolkit
 from .errors import InputError
+from .marks import PathMark
 from .passages import Passages, ranked_by_passages, scores_documents, split
 from .prompts import template as prompts
 from .prompts.template import Architecture, Prompt, Stops
@@ -41,7 +42,9 @@ class RankerOptions(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     method: str = Field(description="family.algorithm, such as setwise.heapsort")
-    prompt: str | None = Field(None, description="a prompt's name or YAML file; the method's own unless given")
+    prompt: Annotated[str | None, PathMark("named file")] = Field(
+        None, description="a prompt's name or YAML file; the method's own unless given"
+    )
     scoring: Scoring | None = Field(None, description="likelihood: label log-probabilities; generation: text, read")
     query_tokens: int | None = Field(128, ge=1, description="queries are cut to so many of the model's tokens")
     passage_tokens: int | None = Field(128, ge=1, description="passages are cut to so many of the model's tokens")

@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from .marks import PathMark
 
 Scoring = Literal["likelihood", "generation"]
 """The way a model answers: by the log-probabilities of the labels at one position, or by text that is read."""
@@ -19,6 +21,9 @@ AskKind = Literal[
     "score", "relevance", "likelihood", "compare", "choose", "permute", "select", "rate", "write", "derive"
 ]
 """The kinds of ask, with a constructor each below and a row each in `asks`. `derive` alone is not asked of a model."""
+
+PromptName = Annotated[str, PathMark("named file")]
+"""The name of a prompt, or its YAML file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,10 @@ from pydantic_core import core_schema
 from ...rerankers import catalog
 from ...rerankers.ranker import RankerOptions
 from .. import listing
-from . import load as config
+from . import schema as sections
+from .load import SHIPPED
 
-FILE = config.SHIPPED / "schema.json"
+FILE = SHIPPED / "schema.json"
 """Where the package has it: the configs' first lines lead there."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -43,7 +44,7 @@ def text() -> str:
 
 def schema() -> Schema:
     """The schema of a config file."""
-    whole = _schema_of(config.Config)
+    whole = _schema_of(sections.Config)
     definitions: Schema = whole.pop("$defs", {})
     common = _properties(RankerOptions, "ranker", definitions)
     common["prompt"]["examples"] = catalog.prompts()
@@ -53,8 +54,8 @@ def schema() -> Schema:
     for name, keys in (methods | backends).items():
         definitions[name] = {"description": about[name], "properties": _properties(keys, name, definitions)}
     whole["properties"] = {"extends": EXTENDS} | whole["properties"]
-    for name, keys_of, shared in (("ranker", methods, common), ("model", backends, {})):
-        section = _section(config.SELECTORS[name], shared, {taker: definitions[taker] for taker in keys_of})
+    for name, selector, keys_of, shared in (("ranker", "method", methods, common), ("model", "backend", backends, {})):
+        section = _section(selector, shared, {taker: definitions[taker] for taker in keys_of})
         whole["properties"][name] = {"description": whole["properties"][name]["description"]} | section
         definitions["Stage"]["properties"][name] = {"$ref": f"#/properties/{name}"}
     return {"$schema": DIALECT} | whole | {"title": "r2llm config", "description": WHOLE, "$defs": definitions}
@@ -83,7 +84,7 @@ class _Generator(GenerateJsonSchema):
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
         """What a list of texts may be written as: a text alone, or a list of them."""
         found = super().function_before_schema(schema)
-        alone = schema["function"]["function"] is typing.get_args(config.Texts)[1].func
+        alone = schema["function"]["function"] is typing.get_args(sections.Texts)[1].func
         return {"anyOf": [found["items"], found]} if alone else found
 
 

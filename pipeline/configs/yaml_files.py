@@ -1,4 +1,4 @@
-"""YAML with places: what a config file says, in which characters, and on which line of which file.
+"""YAML files: their values, and the place and the characters in which each was written.
 
 Files are merged by `extends`: mappings deeply, a later file over an earlier one, the file itself last.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,43 +16,30 @@ import yaml
 
 from ...rerankers.catalog import nearest
 from ...rerankers.errors import InputError
+from .schema import Key, alternatives
 
 ILL_FORMED = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
-"""What PyYAML raises: its own errors; others for `!!bool maybe`, for `!!timestamp soon`, for endless nesting."""
+"""What PyYAML raises: its own errors; others for `!!bool maybe`, for endless nesting."""
 
 WORD_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
-"""What YAML takes a key for: not for a number, nor for the truth value that it sees in `on` and `no`."""
+"""The tags of keys: not those of a number, nor of the truth value that YAML sees in `on` and `no`."""
 
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
-"""What values can be. Plain text that YAML takes for something else, such as 2019-01-01 and `=`, is text."""
+"""The tags of values. Plain text that YAML takes for something else, such as 2019-01-01 and `=`, is text."""
 
 MOST_BYTES = 4_000_000
 """The size of a file, beyond which it is no config."""
 
 MOST_REPEATED = 100_000
-"""So many values may aliases repeat: aliases of aliases make billions of a few lines."""
+"""The most values that aliases may repeat: aliases of aliases make billions of a few lines."""
 
 DEEPEST = 100
 """How deep values may be nested."""
 
-Written = tuple["Key", yaml.Node, yaml.Node]
-"""A key, the node that shows where it stands, and its value's."""
-
-Key = tuple[str, ...]
-"""The way to a value: the keys from the top, `("ranker", "num_child")`; items of a list go by number, from 0."""
-
-ALTERNATIVES: dict[Key, tuple[set[str], ...]] = {
-    (): ({"ranker"}, {"stages"}),
-    ("first_stage",): ({"bm25"}, {"run"}),
-    ("queries",): ({"limit"}, {"sample"}, {"ids"}),
-    ("dataset",): ({"docs", "queries", "field"}, {"candidates"}, {"beir"}),
-}
-"""Keys that replace each other when files are merged: whoever names one does not want the inherited other."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and how a value was written; relative paths in it are looked up in `folder`."""
+    """The place of a value; relative paths in it are looked up in `folder`."""
 
     words: str
     folder: Path
@@ -69,11 +55,16 @@ class Document:
     places: dict[Key, Place] = field(default_factory=dict)
 
     def place(self, key: Key) -> Place | None:
-        """Where the key, or the nearest one around it, was written."""
+        """Return where the key, or the nearest one around it, was written; None if nowhere."""
         return next((self.places[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.places), None)
 
+    def line(self, key: Key) -> str:
+        """Return the place of a key in words, or an empty text."""
+        place = self.place(key)
+        return place.words if place else ""
+
     def value(self, key: Key) -> Any:
-        """What stands at a key; None where nothing does."""
+        """Return the value at a key, or None."""
         return value_at(self.values, key)
 
     def merge(self, over: Document) -> None:
@@ -86,20 +77,19 @@ class Document:
         self.places.update(over.places)
 
     def _lay(self, below: dict[str, Any], above: dict[str, Any], at: Key, over: Document) -> None:
-        alternatives = ALTERNATIVES.get(at, ())
-        for group in alternatives:
-            if group & above.keys():
-                for key in [k for other in alternatives if other is not group for k in other - above.keys()]:
-                    below.pop(key, None)
+        ways = alternatives(at)
+        chosen = {ways[key] for key in above if key in ways}
+        for key, way in ways.items():
+            if key not in above and chosen - {way}:
+                below.pop(key, None)
         for key, value in above.items():
             here = (*at, key)
             if isinstance(value, dict) and isinstance(below.get(key), dict):
-                below[key] = dict(below[key])  # an alias may have put the same mapping elsewhere too
                 self._lay(below[key], value, here, over)
             elif isinstance(value, dict) and isinstance(below.get(key), list):
                 items = {str(number): item for number, item in enumerate(below[key])}
                 for number in value.keys() - items.keys():
-                    where = first_line(over, (*here, number))
+                    where = over.line((*here, number))
                     raise InputError(f"{where}: {'.'.join(here)} has no item {number}; there are {', '.join(items)}")
                 self._lay(items, value, here, over)
                 below[key] = list(items.values())
@@ -108,16 +98,11 @@ class Document:
                 self.places = {place: found for place, found in self.places.items() if place[: len(here)] != here}
 
 
-def read(path: Path, shipped: Path) -> Document:
-    """The file with everything it extends. Names that are not beside it are looked up among the `shipped` configs.
-
-    Raises `InputError` with file and line for what is not YAML, not a mapping, or missing.
-    """
-    return _read(path, shipped, ())
-
-
 def find(name: str, folder: Path, shipped: Path) -> Path:
-    """The config file of that path or name: in `folder`, or else among the shipped ones, `.yaml` added if need be."""
+    """Return the config file of a path or name: in `folder`, or else among the shipped ones; `.yaml` may be left out.
+
+    Raises `InputError` with the nearest names if there is none.
+    """
     names = [name] if name.endswith((".yaml", ".yml")) else [name, f"{name}.yaml"]
     for candidate in [place / n for place in (folder, shipped) for n in names]:
         with suppress(OSError):  # of a name that is too long, or a folder that may not be entered
@@ -128,7 +113,7 @@ def find(name: str, folder: Path, shipped: Path) -> Path:
 
 
 def value_at(values: Any, key: Key) -> Any:
-    """What stands at a key in mappings and lists; None where nothing does."""
+    """Return the value at a key in mappings and lists, or None."""
     for part in key:
         if isinstance(values, list):
             values = values[int(part)] if part.isdecimal() and int(part) < len(values) else None
@@ -138,23 +123,30 @@ def value_at(values: Any, key: Key) -> Any:
 
 
 def setting(text: str) -> Document:
-    """The document that `--set ranker.num_child=4` stands for; `stages.0.depth=50` is of a list's first item."""
+    """Return the document that `--set ranker.num_child=4` stands for; `stages.0.depth=50` is of a list's first item.
+
+    Raises `InputError` if it has no dotted key or no YAML value.
+    """
     name, equals, value = text.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys) or len(keys) > DEEPEST:
         raise InputError(f"--set {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
     place = Place(f"--set {text}", Path.cwd())
     try:
-        parsed, nodes = _parse(value)
+        parsed, written = _parse(value)
     except ILL_FORMED as error:
         raise InputError(f"--set {text}: not a YAML value: {_problem(error)}") from error
-    places = {(*keys, *key): replace(place, text=_text(node)) for key, _, node in nodes}
+    places = {(*keys, *key): replace(place, text=_text(node)) for key, (_, node) in written.items()}
     for key in reversed(keys):
         parsed = {key: parsed}
     return Document(parsed, {keys[:n]: place for n in range(1, len(keys) + 1)} | places)
 
 
-def _read(path: Path, shipped: Path, extending: tuple[Path, ...]) -> Document:
+def read(path: Path, shipped: Path, extending: tuple[Path, ...] = ()) -> Document:
+    """Return a file with everything it extends: files beside it, or shipped ones; `extending` are being read already.
+
+    Raises `InputError` with file and line for what is not YAML, not a mapping, or missing.
+    """
     if path.resolve() in extending:
         raise InputError(f"{path}: extends itself, by way of {' and '.join(p.name for p in extending)}")
     own = _file(path)
@@ -164,12 +156,12 @@ def _read(path: Path, shipped: Path, extending: tuple[Path, ...]) -> Document:
     for key in several if names else ():
         name = own.places[key].text
         if not name:
-            raise InputError(f"{own.places[key].words}: extends takes names of config files")
+            raise InputError(f"{own.line(key)}: extends takes names of config files")
         try:
             parent = find(name, path.parent, shipped)
         except InputError as error:
-            raise InputError(f"{own.places[key].words}: {error}") from error
-        document.merge(_read(parent, shipped, (*extending, path.resolve())))
+            raise InputError(f"{own.line(key)}: {error}") from error
+        document.merge(read(parent, shipped, (*extending, path.resolve())))
     document.merge(own)
     return document
 
@@ -184,99 +176,96 @@ def _file(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path}: cannot be read: {error}") from error
     try:
-        values, nodes = _parse(text)
+        values, written = _parse(text)
     except ILL_FORMED as error:
         mark = getattr(error, "problem_mark", None)
         form = "" if isinstance(error, _UnfitError) else "not valid YAML: "
         raise InputError(f"{path}{f', line {mark.line + 1}' if mark else ''}: {form}{_problem(error)}") from error
-    if not nodes:
+    if not written:
         raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
     places = {
-        key: Place(f"{path}, line {shown.start_mark.line + 1}", path.parent, _text(node)) for key, shown, node in nodes
+        key: Place(f"{path}, line {shown.start_mark.line + 1}", path.parent, _text(node))
+        for key, (shown, node) in written.items()
     }
     if not isinstance(values, dict):
         raise InputError(f"{places[()].words}: expected a mapping of keys to values")
     return Document(values, places)
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, for which nothing written plainly is a date, and integers have 64 bits."""
+class _UnfitError(yaml.MarkedYAMLError):
+    """It is YAML, but none that a config is written in."""
 
-    yaml_constructors = {tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in {None, *TAGS}}  # noqa: RUF012
+
+def _parse(text: str) -> tuple[Any, dict[Key, tuple[yaml.Node, yaml.Node]]]:
+    """Return the value of a YAML text, and by key the nodes that show where it stands and what; none if it is empty.
+
+    Raises `ILL_FORMED`.
+    """
+    loader = _Loader(text)
+    root = loader.get_single_node()
+    return (None if root is None else loader.value(root, (), root)), loader.written
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, by which nothing written plainly is a date, and a mapping that aliases repeat is many."""
+
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [resolver for resolver in resolvers if resolver[0] in TAGS]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def integer(self, node: yaml.ScalarNode) -> float:
-        """Return the integer, or infinity for one beyond 64 bits."""
-        number = self.construct_yaml_int(node) if len(node.value) < 99 else math.inf
-        return number if abs(number) < 2**63 else math.inf
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.written: dict[Key, tuple[yaml.Node, yaml.Node]] = {}
+        self._nodes: set[int] = set()
+        self._values = 0
 
+    def value(self, node: yaml.Node, key: Key, shown: yaml.Node, depth: int = 0) -> Any:
+        """Return the value of a node, which `shown` shows the place of, and record all nodes below it by key.
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.integer)
+        Raises for too many or too deep ones, for text that is not Unicode, and for a key that is no word or stands
+        there twice: YAML lets it silently win over the earlier one.
+        """
+        self.written[key] = (shown, node)
+        self._nodes.add(id(node))
+        self._values += 1
+        if depth >= DEEPEST:
+            raise yaml.MarkedYAMLError(problem="it is nested without end", problem_mark=node.start_mark)
+        if self._values > len(self._nodes) + MOST_REPEATED:
+            problem = f"aliases of aliases make more than {MOST_REPEATED:,} values of it; write out what is meant"
+            raise _UnfitError(problem=problem, problem_mark=node.start_mark)
+        if node.tag not in TAGS:
+            problem = f"the tag {node.tag!r} is not allowed; write plain values"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, key, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*key, str(n)), item, depth + 1) for n, item in enumerate(node.value)]
+        if re.search("[\0\ud800-\udfff]", node.value):
+            problem = "half a character, or one that ends texts: a lone surrogate or NUL"
+            raise _UnfitError(problem=problem, problem_mark=node.start_mark)
+        whole = node.tag.endswith(":int")
+        number = math.inf if whole and len(node.value) > 99 else self.construct_object(node)
+        return math.inf if whole and abs(number) >= 2**63 else number
 
-
-class _UnfitError(yaml.MarkedYAMLError):
-    """It is YAML, but none that a config is written in."""
-
-
-def _parse(text: str) -> tuple[Any, list[Written]]:
-    """Return what YAML says, and its nodes by key, the whole first; none where it is empty. Raises `ILL_FORMED`."""
-    loader = _Loader(text)
-    root = loader.get_single_node()
-    if root is None:
-        return None, []
-    _extent(root, {})
-    return loader.construct_document(root), [*_nodes((), root, root)]
-
-
-def _extent(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """Return of how many values a node is made, and how deep, each alias being what it repeats; nodes are visited once.
-
-    Raises for too many or too deep ones, for text that is not Unicode, and for a key that is no word or stands there
-    twice: YAML lets it silently win over the earlier one.
-    """
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = (0, DEEPEST)  # whoever meets it again below itself is nested without end
-    below = []
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag not in WORD_TAGS or not key.value.isprintable():
-                raise _UnfitError(problem="a key must be a word, in quotes if need be", problem_mark=key.start_mark)
-            if key.value in seen and key.value != "<<":
-                raise _UnfitError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-            below.append(_extent(value, known))
-    elif isinstance(node, yaml.SequenceNode):
-        below = [_extent(value, known) for value in node.value]
-    elif re.search("[\0\ud800-\udfff]", node.value):
-        raise _UnfitError(
-            problem="half a character, or one that ends texts: a lone surrogate or NUL", problem_mark=node.start_mark
-        )
-    count, depth = 1 + sum(count for count, _ in below), 1 + max((depth for _, depth in below), default=0)
-    if depth > DEEPEST:
-        raise yaml.MarkedYAMLError(problem="it is nested without end", problem_mark=node.start_mark)
-    if count > len(known) + MOST_REPEATED:
-        raise _UnfitError(
-            problem=f"aliases of aliases make {count:,} values of it; write out what is meant",
-            problem_mark=node.start_mark,
-        )
-    known[id(node)] = (count, depth)
-    return count, depth
-
-
-def _nodes(key: Key, shown: yaml.Node, node: yaml.Node) -> Iterator[Written]:
-    """Yield a node, and all keys in its mappings and items of its lists, each with the node that shows where it is."""
-    yield key, shown, node
-    if isinstance(node, yaml.MappingNode):
+    def _mapping(self, node: yaml.MappingNode, key: Key, depth: int) -> dict[str, Any]:
+        own: dict[str, yaml.Node] = {}
+        inherited: list[yaml.Node] = []
         for name, value in node.value:
-            yield from _nodes((*key, str(name.value)), name, value)
-    elif isinstance(node, yaml.SequenceNode):
-        for number, item in enumerate(node.value):
-            yield from _nodes((*key, str(number)), item, item)
+            if not isinstance(name, yaml.ScalarNode) or name.tag not in WORD_TAGS or not name.value.isprintable():
+                raise _UnfitError(problem="a key must be a word, in quotes if need be", problem_mark=name.start_mark)
+            if name.tag == WORD_TAGS[1]:
+                inherited += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            elif name.value in own:
+                raise _UnfitError(problem=f"{name.value} is given twice", problem_mark=name.start_mark)
+            own[name.value] = name
+        values: dict[str, Any] = {}
+        for merged in reversed(inherited):
+            if not isinstance(merged, yaml.MappingNode):
+                raise yaml.MarkedYAMLError(problem="expected a mapping to merge", problem_mark=merged.start_mark)
+            values |= self.value(merged, key, self.written[key][0], depth + 1)
+        named = [(name, value) for name, value in node.value if name.tag != WORD_TAGS[1]]
+        return values | {name.value: self.value(value, (*key, name.value), name, depth + 1) for name, value in named}
 
 
 def _text(node: yaml.Node) -> str | None:
@@ -284,15 +273,5 @@ def _text(node: yaml.Node) -> str | None:
 
 
 def _problem(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested without end"
-    problem = getattr(error, "problem", None) or str(error)
-    if "could not determine a constructor for the tag" in problem:
-        problem = f"the tag {problem.split()[-1]} is not allowed; write plain values"
-    return " ".join(str(problem).split())
-
-
-def first_line(document: Document, keys: Sequence[str | int]) -> str:
-    """Where the value at these keys was written, in words; empty where nobody wrote it."""
-    place = document.place(tuple(str(key) for key in keys))
-    return place.words if place else ""
+    problem = "it is nested without end" if isinstance(error, RecursionError) else getattr(error, "problem", None)
+    return " ".join(str(problem or error).split())

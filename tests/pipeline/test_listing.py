@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from r2llm.pipeline import listing
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.configs.schema import METHOD
 from r2llm.rerankers import catalog
 from r2llm.rerankers.errors import InputError
 
@@ -24,9 +25,7 @@ def test_every_key_has_a_type_a_default_and_a_meaning() -> None:
     assert of["model.noise"][2].endswith(" (simulated)")
     assert of["ranker.passages.words"][1] == "150"
     known = {row[0].split(".")[1] for row in rows if row[0].startswith("ranker.")}
-    assert known == {
-        key for name in catalog.methods() for taker in config.takers("ranker", name) for key in taker.model_fields
-    }
+    assert known == {key for name in catalog.methods() for taker in METHOD.takers(name) for key in taker.model_fields}
 
 
 def test_one_methods_or_backends_keys() -> None:

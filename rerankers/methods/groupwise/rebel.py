@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ...types import AskKind, Candidates, Ranking, Scoring, Steps, rate, top_then_rest, write
+from ...types import AskKind, Candidates, PromptName, Ranking, Scoring, Steps, rate, top_then_rest, write
 from ...types import Params as BaseParams
 
 
@@ -30,7 +30,9 @@ class Params(BaseParams):
     turns: Literal["one", "two"] = Field("two", description="two: a rubric is written for every query first")
     group_size: int = Field(10, ge=1, description="documents a prompt")
     drop_below: float = Field(3.0, description="lower final scores follow the others, in first-stage order")
-    rubric_prompt: str = Field("rebel_rubric", description="the prompt that asks for the rubric, with turns: two")
+    rubric_prompt: PromptName = Field(
+        "rebel_rubric", description="the prompt that asks for the rubric, with turns: two"
+    )
 
     @property
     def most_docs(self) -> int:

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ...types import AskKind, Candidates, Ranking, Steps, by_score, compare, score
+from ...types import AskKind, Candidates, PromptName, Ranking, Steps, by_score, compare, score
 from . import Pairs, probabilities
 
 
@@ -26,7 +26,7 @@ class Params(Pairs):
     prompt: ClassVar[str] = "instupr_pair"
 
     m: int = Field(30, ge=0, description="how many of the best by score are compared with each other")
-    score_prompt: str = Field("instupr_score", description="the prompt that asks for a document's score")
+    score_prompt: PromptName = Field("instupr_score", description="the prompt that asks for a document's score")
 
     @property
     def templates(self) -> Mapping[str, AskKind]:

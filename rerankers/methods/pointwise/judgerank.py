@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...types import AskKind, Candidates, Steps, by_score, minmax, score, write
+from ...types import AskKind, Candidates, PromptName, Steps, by_score, minmax, score, write
 from ...types import Params as BaseParams
 
 
@@ -24,8 +24,8 @@ class Params(BaseParams):
     asks: ClassVar[tuple[AskKind, ...]] = ("score",)
     prompt: ClassVar[str] = "judgerank_judgment"
 
-    query_prompt: str = Field("judgerank_query", description="the prompt that asks for the query's analysis")
-    passage_prompt: str = Field("judgerank_passage", description="the prompt that asks for a passage's analysis")
+    query_prompt: PromptName = Field("judgerank_query", description="the prompt that asks for the query's analysis")
+    passage_prompt: PromptName = Field("judgerank_passage", description="the prompt that asks for a passage's analysis")
     combine: Literal["none", "interpolate", "discrete"] = Field(
         "none", description="what the first stage adds: nothing, a share of the score, or the order within Yes and No"
     )

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ...types import Answer, Ask, AskKind, Candidates, Steps, by_score, minmax
+from ...types import Answer, Ask, AskKind, Candidates, PromptName, Steps, by_score, minmax
 from . import Anchored, contrasts, peak_probability
 
 Component = Literal["rg_yn", "rg_s", "qg"]
@@ -33,9 +33,9 @@ class Params(Anchored):
         BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
         AfterValidator(_once_each),
     ] = Field(("rg_yn",), min_length=1, description="whose scores are averaged with GCCP's")
-    rg_yn_prompt: str = Field("rg_yn", description="the prompt of component rg_yn")
-    rg_s_prompt: str = Field("rg_s", description="the prompt of component rg_s")
-    qg_prompt: str = Field("qlm", description="the prompt of component qg")
+    rg_yn_prompt: PromptName = Field("rg_yn", description="the prompt of component rg_yn")
+    rg_s_prompt: PromptName = Field("rg_s", description="the prompt of component rg_s")
+    qg_prompt: PromptName = Field("qlm", description="the prompt of component qg")
 
     @property
     def templates(self) -> Mapping[str, AskKind]:

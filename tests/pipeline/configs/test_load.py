@@ -372,8 +372,8 @@ model: {backend: simulated, answers: oracle}
         ("first_stage: {run: [3]}", r"first_stage\.run: should be a valid string, not \[3\]"),
         ("expected: {AP: 0.5}", r"expected\.AP: should be a mapping of keys to values, not 0\.5"),
         # What does not go together
-        ("queries: {limit: 3, sample: 2}", r"line 2: queries: give one of limit, sample and ids"),
-        ("first_stage: {bm25: {index: build}, run: x}", r"line 2: first_stage: give one of bm25 and run"),
+        ("queries: {limit: 3, sample: 2}", r"line 2: queries\.sample: give one of limit, sample and ids"),
+        ("first_stage: {bm25: {index: build}, run: x}", r"line 2: first_stage\.run: give one of bm25 and run"),
         ("first_stage: {bm25: {k1: 1.0}}", r"first_stage\.bm25\.index is missing"),
         ("model: {backend: transformers}", r"line 2: model\.name is missing"),
         (

@@ -152,10 +152,10 @@ def test_a_fault_in_a_parent_names_the_parent(write: Write, shipped: Path) -> No
 def test_places_name_the_file_and_line_of_the_last_word(write: Write, shipped: Path) -> None:
     write("parent.yaml", "seed: 1\nranker:\n  k: 3\n  num_child: 2")
     document = yaml_files.read(write("a.yaml", "extends: parent.yaml\nranker:\n  k: 4\n"), shipped)
-    assert yaml_files.first_line(document, ("ranker", "k")).endswith("a.yaml, line 3")
-    assert yaml_files.first_line(document, ("ranker", "num_child")).endswith("parent.yaml, line 4")
-    assert yaml_files.first_line(document, ("ranker", "num_child", "deeper")).endswith("parent.yaml, line 4")
-    assert yaml_files.first_line(document, ("nowhere",)) == ""
+    assert document.line(("ranker", "k")).endswith("a.yaml, line 3")
+    assert document.line(("ranker", "num_child")).endswith("parent.yaml, line 4")
+    assert document.line(("ranker", "num_child", "deeper")).endswith("parent.yaml, line 4")
+    assert document.line(("nowhere",)) == ""
 
 
 # Anchors
@@ -198,7 +198,7 @@ def bomb(first: str, of: str) -> str:
     ],
 )
 def test_aliases_of_aliases_are_refused_at_once(write: Write, shipped: Path, text: str) -> None:
-    with pytest.raises(InputError, match=r"a\.yaml, line \d+: aliases of aliases make [\d,]+ values of it"):
+    with pytest.raises(InputError, match=r"a\.yaml, line \d+: aliases of aliases make more than 100,000 values of it"):
         values(write("a.yaml", text), shipped)
 
 
