@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 Toolkit = Literal["llm-rankers"]
 
-TOOLKITS: Mapping[Toolkit, Mapping[str, str]] = {
+TOOLKITS: Mapping[Toolkit, Mapping[str, object]] = {
     "llm-rankers": {  # ielab/llm-rankers at b36517b
         "parse": "digits",
-        "lengths": "library",
-        "generation_settings": "model",
-        "special_tokens": "twice",
-        "target_start": "pad",
+        "library_lengths": True,
+        "model_settings": True,
+        "special_tokens_twice": True,
+        "count_pad": True,
         # Parameters of the methods that have them.
         "tail": "drop",
         "skip": "reference",
@@ -27,10 +27,11 @@ TOOLKITS: Mapping[Toolkit, Mapping[str, str]] = {
     }
 }
 
-DESCRIPTION = f"behave as that toolkit does: {', '.join(f'{k}: {v}' for k, v in TOOLKITS['llm-rankers'].items())}"
-
-CHANGE_REPLIES = {"generation_settings": "model", "special_tokens": "twice", "target_start": "pad"}
-"""The options beside prompt and decoding that change replies, at their value that is not the default."""
+DESCRIPTION = "behave as that toolkit does: " + ", ".join(
+    f"{name}: {str(value).lower()}" for name, value in TOOLKITS["llm-rankers"].items()
+)
+CHANGE_REPLIES = ("model_settings", "special_tokens_twice", "count_pad")
+"""The options beside prompt and decoding that change replies."""
 
 
 def completed(options: RankerOptions) -> RankerOptions:
@@ -40,7 +41,7 @@ def completed(options: RankerOptions) -> RankerOptions:
     return options.model_copy(update=unset)
 
 
-def parameters(toolkit: Toolkit | None, params: type[Params]) -> dict[str, str]:
+def parameters(toolkit: Toolkit | None, params: type[Params]) -> dict[str, object]:
     """Return the defaults of a method's parameters that `compat` changes."""
     implied = TOOLKITS[toolkit] if toolkit else {}
     return {name: value for name, value in implied.items() if name in params.model_fields}
@@ -48,5 +49,5 @@ def parameters(toolkit: Toolkit | None, params: type[Params]) -> dict[str, str]:
 
 def key(settings: RequestSettings) -> dict[str, Any]:
     """Return what the options above add to a ledger key: all together the toolkit's name, so that keys stay."""
-    changed = {name: value for name, value in CHANGE_REPLIES.items() if getattr(settings, name) == value}
+    changed = {name: True for name in CHANGE_REPLIES if getattr(settings, name)}
     return {"compat": "llm-rankers"} if len(changed) == len(CHANGE_REPLIES) else {"compat": None, **changed}

@@ -48,36 +48,18 @@ class RankerOptions(BaseModel):
     scoring: Scoring | None = Field(None, description="likelihood: label log-probabilities; generation: text, read")
     query_tokens: int | None = Field(128, ge=1, description="queries are cut to so many of the model's tokens")
     passage_tokens: int | None = Field(128, ge=1, description="passages are cut to so many of the model's tokens")
-    on_unparsed: Literal["keep_order", "retry", "fail"] = Field(
-        "keep_order", description="what to do with an answer that cannot be read"
-    )
-    parse: Literal["strict", "digits"] | None = Field(
-        None, description="strict, or as the older toolkits read answers (by digits, or by the last character)"
-    )
+    on_unparsed: Literal["keep_order", "retry", "fail"] = Field("keep_order", description="an answer that is unread")
+    parse: Literal["strict", "digits"] | None = Field(None, description="digits: read answers as the older toolkits")
     compat: Toolkit | None = Field(None, description=compat.DESCRIPTION)
-    lengths: Literal["prompt", "library"] | None = Field(
-        None,
-        description="of orders of numbered passages: the prompt's, or 20 new tokens, as transformers' default was, and "
-        "T5 prompts cut to 512; prompt unless given",
-    )
-    generation_settings: Literal["plain", "model"] | None = Field(
-        None, description="model: follow the model's own, such as a penalty for repetitions; plain unless given"
-    )
-    special_tokens: Literal["once", "twice"] | None = Field(
-        None,
-        description="twice: the tokenizer adds those that the chat template wrote, where the prompt begins the answer; "
-        "once unless given",
-    )
-    target_start: Literal["text", "pad"] | None = Field(
-        None, description="pad: query likelihood counts the padding token that T5's text begins with; text unless given"
-    )
+    library_lengths: bool | None = Field(None, description="orders by number: 20 new tokens; T5 prompts of 512 tokens")
+    model_settings: bool | None = Field(None, description="generate with the model's own settings, such as penalties")
+    special_tokens_twice: bool | None = Field(None, description="add them to a chat prompt that begins the answer")
+    count_pad: bool | None = Field(None, description="query likelihood: count the pad token before the query (T5)")
     max_new_tokens: int | None = Field(None, ge=1, description="length of a generated answer; the prompt's")
     temperature: float | None = Field(None, ge=0, description="0: the most probable token; the prompt's")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling's share; the prompt's")
     stop: Stops | None = Field(None, description="texts that end a generated answer, not part of it; the prompt's")
-    passages: Passages | None = Field(
-        None, description="split long documents, for a method that scores every document; whole documents unless given"
-    )
+    passages: Passages | None = Field(None, description="split long documents, where a method scores every document")
 
 
 @dataclass(frozen=True)
@@ -199,7 +181,7 @@ class Ranker:
         prompt, options = self.prompt_of(ask), self._completed
         form = prompt.answer
         length, prompt_tokens = getattr(form.max_new_tokens, architecture), None
-        if options.lengths == "library" and prompt.labels == "numbers":
+        if options.library_lengths and prompt.labels == "numbers":
             length, prompt_tokens = 20, 512 if architecture == "encoder_decoder" else None
         length = options.max_new_tokens or length
         temperature = form.temperature if options.temperature is None else options.temperature
@@ -217,9 +199,9 @@ class Ranker:
             query_tokens=options.query_tokens,
             passage_tokens=options.passage_tokens,
             attempt=attempt,
-            generation_settings=options.generation_settings or "plain",
-            special_tokens=options.special_tokens or "once",
-            target_start=options.target_start or "text",
+            model_settings=bool(options.model_settings),
+            special_tokens_twice=bool(options.special_tokens_twice),
+            count_pad=bool(options.count_pad),
         )
         return self._settings[key]
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -89,9 +89,9 @@ class RequestSettings:
     query_tokens: int | None
     passage_tokens: int | None
     attempt: int = 0
-    generation_settings: Literal["plain", "model"] = "plain"
-    special_tokens: Literal["once", "twice"] = "once"
-    target_start: Literal["text", "pad"] = "text"
+    model_settings: bool = False
+    special_tokens_twice: bool = False
+    count_pad: bool = False
 
 
 @dataclass(frozen=True, slots=True)

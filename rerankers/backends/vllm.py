@@ -218,7 +218,7 @@ class Vllm(Backend):
                 params |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed}
             if decoding.stop:
                 params |= {"stop": list(decoding.stop), "detokenize": True}
-            if request.terms.generation_settings == "model":
+            if request.terms.model_settings:
                 params["repetition_penalty"] = self.engine.llm.get_default_sampling_params().repetition_penalty
         return SamplingParams(**params, output_kind=RequestOutputKind.FINAL_ONLY)
 

@@ -32,7 +32,7 @@ def test_every_option_is_one_of_a_ranker_or_of_a_method() -> None:
     assert set(IMPLIED) <= fields
 
 
-@pytest.mark.parametrize("option", ["generation_settings", "special_tokens", "target_start"])
+@pytest.mark.parametrize("option", ["model_settings", "special_tokens_twice", "count_pad"])
 def test_what_can_change_a_reply_changes_its_key(option: str, rule_backend, make_candidates) -> None:
     backend = rule_backend(lambda request: Reply())
     keys = {

@@ -37,10 +37,10 @@ def test_the_defaults_are_the_methods_own() -> None:
         "on_unparsed": "keep_order",
         "parse": None,
         "compat": None,
-        "lengths": None,
-        "generation_settings": None,
-        "special_tokens": None,
-        "target_start": None,
+        "library_lengths": None,
+        "model_settings": None,
+        "special_tokens_twice": None,
+        "count_pad": None,
         "max_new_tokens": None,
         "temperature": None,
         "top_p": None,
@@ -162,7 +162,7 @@ def test_a_request_carries_the_whole_texts_and_how_they_are_cut(backend, make_ca
     requests = Requests(ranker, backend, make_candidates(["one", "two"], query_id="q7", query="moons"))
     request = requests.request(score("d01"))
     assert (request.query, request.passages) == (Query("q7", "moons"), ("two",))
-    assert (request.terms.query_tokens, request.terms.passage_tokens, request.terms.target_start) == (7, None, "text")
+    assert (request.terms.query_tokens, request.terms.passage_tokens, request.terms.count_pad) == (7, None, False)
     assert (request.scoring, request.labels) == ("likelihood", ("Yes", "No"))
     assert (request.terms.decoding.max_new_tokens, request.terms.decoding.temperature) == (3, 0.0)
     assert requests.request(score("d01"), attempt=1).terms.decoding.temperature == 1.0

@@ -106,7 +106,7 @@ class Generator:
         import transformers
 
         # The model's own repetition penalty would turn [1] > [10] around.
-        follows = texts[0].request.terms.generation_settings == "model"
+        follows = texts[0].request.terms.model_settings
         config = copy.deepcopy(self._settings) if follows else transformers.GenerationConfig()
         config.update(
             max_new_tokens=max(text.budget - len(text.ids) for text in texts),

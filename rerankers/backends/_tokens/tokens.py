@@ -88,7 +88,7 @@ class Tokens:
         if self.template is None:
             text, special = "\n\n".join(message.content for message in messages), True
         else:  # which writes the special tokens
-            text, special = self.template.render(messages), terms.special_tokens == "twice" and bool(prefix)
+            text, special = self.template.render(messages), terms.special_tokens_twice and bool(prefix)
         if self.architecture == "decoder_only":
             text += prefix
         ids = self._ids(text, special)
@@ -134,7 +134,7 @@ class Tokens:
         """Return the tokens whose probability is asked for; llm-rankers counts T5's padding token before them."""
         query = self._shield(self.cut(request.query.text, request.terms.query_tokens))
         ids = self._ids((request.prompt.target or "").format(query=query), special=False)
-        if request.terms.target_start == "pad" and self.architecture == "encoder_decoder":
+        if request.terms.count_pad and self.architecture == "encoder_decoder":
             return [self.tokenizer.pad_token_id, *ids]
         return ids
 

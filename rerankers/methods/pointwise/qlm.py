@@ -2,7 +2,7 @@
 
 Sachan et al., "Improving Passage Retrieval with Zero-Shot Question Generation", EMNLP 2022, arXiv:2204.07496 (UPR;
 their mean over tokens gives the order of this sum). All documents are ranked; equal scores keep first-stage order.
-`target_start: pad` adds the log-probability of the padding token that ielab/llm-rankers puts before the query (T5).
+`count_pad: true` adds the log-probability of the padding token that ielab/llm-rankers puts before the query (T5).
 """
 
 from typing import ClassVar

@@ -140,7 +140,7 @@ def test_a_prompt_says_where_its_answers_stop_and_the_ranker_may_say_otherwise(t
 
     def stops(**options) -> tuple[str, ...]:
         ranker = Ranker.create({"method": "listwise.full", "prompt": str(prompt), "scoring": "generation"} | options)
-        return ranker.terms(permute(["a"]), 0, "decoder_only").decoding.stop
+        return ranker.settings(permute(["a"]), 0, "decoder_only").decoding.stop
 
     assert stops() == ("\n", "###")
     assert stops(stop=["end"]) == stops(stop="end") == ("end",)
