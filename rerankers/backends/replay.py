@@ -122,10 +122,14 @@ class Recorded(Backend):
         return self._details
 
     def collect(self) -> Answered:
-        """Raise `InputError` for an ask that no ledger answers."""
-        request = self.take()[0]
-        what = f"no answer for query {request.query.id} about {', '.join(request.ask.docs)} was recorded"
-        raise InputError(f"{what}; use the dataset, ranker and seed of the recording")
+        """Look up everything that waits. Raises `InputError` for an ask whose answer was not recorded."""
+        return [(request, self._reply(request)) for request in self.take()]
+
+    def _reply(self, request: Request, where: str = "") -> Reply:
+        raise InputError(
+            f"{where}no answer for query {request.query.id} about {', '.join(request.ask.docs)} was recorded; "
+            "replay with the dataset, ranker and seed of the recording"
+        )
 
 
 class LedgerReplay(Recorded):
@@ -141,18 +145,8 @@ class LedgerReplay(Recorded):
         """Return the ledger's name and content hash: the identity is that of the recorded model."""
         return {"answers": self.path.name, "content": self.ledger.digest()}
 
-    def collect(self) -> Answered:
-        """Look up everything that waits. Raises `InputError` for an ask that the ledger does not answer."""
-        return [(request, self._look_up(request)) for request in self.take()]
-
-    def _look_up(self, request: Request) -> Reply:
-        reply = self.ledger.get(request.key)
-        if reply is None:
-            raise InputError(
-                f"{self.path}: no answer for query {request.query.id} about {', '.join(request.ask.docs)}; "
-                "replay with the dataset, ranker and seed of the recording"
-            )
-        return reply
+    def _reply(self, request: Request, where: str = "") -> Reply:
+        return self.ledger.get(request.key) or super()._reply(request, f"{self.path}: {where}")
 
     def close(self) -> None:
         """Close the ledger."""

@@ -12,7 +12,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +30,6 @@ from ._tokens.tokens import Tokens
 from .base import Answered, Backend, Request, RequestSettings, Setting
 
 WINDOW = 512  # waiting requests that are tokenised at once, and batched by length among themselves
-AHEAD = 1  # batches that wait in the model's queue besides those that it computes
 WORKERS = 4  # the default limit of prompts computed at the same time: a single ask should not be left to one thread
 
 
@@ -89,7 +88,7 @@ class Transformers(Backend):
         self.threads = torch.get_num_threads()
         self.workers = self._useful_workers(options)
         self._planned: deque[Batch] = deque()
-        self._running: list[Future[Answered]] = []
+        self._running: deque[Future[Answered]] = deque()
         share = max(1, self.threads // self.workers)
         begin = (lambda: torch.set_num_threads(share)) if self.workers > 1 else None
         self._pool = ThreadPoolExecutor(self.workers, "model", begin)
@@ -152,32 +151,18 @@ class Transformers(Backend):
         return Generator(self.passes, self.seed)
 
     def collect(self) -> Answered:
-        """Wait for the next batch's answers while the model goes on with the next; failures are raised last."""
-        while not self._failures() and len(self._running) < self.workers + AHEAD and (batch := self._next_batch()):
+        """Wait for the oldest batch's answers while the model goes on with those that follow."""
+        while len(self._running) < 2 * self.workers and (batch := self._next_batch()):
             self._load(batch[0].request)
             self._running.append(self._pool.submit(self._answered, batch))
-        if not self._running:
-            return []
-        wait(self._running, return_when=FIRST_COMPLETED)
-        if self._failures():
-            wait(self._running)
-        failures = self._failures()
-        done = [future for future in self._running if future.done() and future not in failures] or failures
-        self._running.remove(done[0])
-        return done[0].result()
-
-    def _failures(self) -> list[Future[Answered]]:
-        return [future for future in self._running if future.done() and future.exception()]
+        return self._running.popleft().result() if self._running else []
 
     def _load(self, request: Request) -> None:
         """Load what a request needs in this thread, since loading changes settings of all torch."""
+        generates = request.scoring == "generation"
+        part = "_cross_encoder" if request.ask.kind == "relevance" else "_generator" if generates else "passes"
         try:
-            if request.ask.kind == "relevance":
-                _ = self._cross_encoder
-            elif request.scoring == "generation":
-                _ = self._generator
-            else:
-                _ = self.passes
+            getattr(self, part)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise

@@ -14,18 +14,8 @@ from pydantic import Field
 
 from ...errors import InputError
 from ...marks import PathMark, Speed
-from .loading import (
-    ADAPTER_CONFIG,
-    TOKENIZER_FILES,
-    CheckpointOptions,
-    Source,
-    device_of,
-    dtype_of,
-    load,
-    locate,
-    one_line,
-    tokenizer_digest,
-)
+from . import loading
+from .loading import ADAPTER_CONFIG, CheckpointOptions, Source, load, locate, one_line
 from .passes import longest_of_config
 
 if TYPE_CHECKING:
@@ -87,14 +77,14 @@ class Weights:
         """Return the device of the prompts: the only one, or the first of several."""
         places = self.options.device_map
         if self.options.device != "auto" or not isinstance(places, dict):
-            return device_of(self.options.device)
+            return loading.device_of(self.options.device)
         first = next((place for place in places.values() if place not in ("cpu", "disk")), "cpu")
-        return device_of(f"cuda:{first}" if isinstance(first, int) else first)
+        return loading.device_of(f"cuda:{first}" if isinstance(first, int) else first)
 
     @cached_property
     def dtype(self) -> str:
         """Return the number format of the computation."""
-        return dtype_of(self.options.dtype, self.device)
+        return loading.dtype_of(self.options.dtype, self.device)
 
     @property
     def identity(self) -> dict[str, object]:
@@ -108,7 +98,7 @@ class Weights:
         """Return the files by hash, precision and places, for the manifest."""
         adapter = {"adapter": self.adapter.details} if self.adapter else {}
         more = {"quantization": self.quantization, "device_map": self.options.device_map}
-        tokenizer = {"tokenizer": tokenizer_digest(self._tokenizer_source)}
+        tokenizer = {"tokenizer": loading.tokenizer_digest(self._tokenizer_source)}
         computed = {"dtype": self.dtype, "device": str(self.device), **adapter}
         return self.base.details | tokenizer | computed | {key: each for key, each in more.items() if each is not None}
 
@@ -235,7 +225,7 @@ def _downloaded(adapter: Source) -> Source:
         import huggingface_hub
         from huggingface_hub import errors
 
-        commit, patterns = adapter.arguments["revision"], ["adapter_*", *TOKENIZER_FILES]
+        commit, patterns = adapter.arguments["revision"], ["adapter_*", *loading.TOKENIZER_FILES]
         try:
             huggingface_hub.snapshot_download(adapter.name, revision=commit, allow_patterns=patterns)
         except (errors.HfHubHTTPError, OSError) as error:
