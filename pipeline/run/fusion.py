@@ -1,4 +1,4 @@
-"""What a reranked order is fused with: the first stage, or a run that is given."""
+"""The fusion of a reranked order with the first stage, or with a given run."""
 
 from __future__ import annotations
 
@@ -23,48 +23,45 @@ RERANKED = "reranked.trec"
 
 @dataclass(frozen=True)
 class Partner:
-    """The other run, and how it is joined."""
+    """The other run, and how it is fused."""
 
     fuse: Fuse
     run: Run
 
     @property
     def identity(self) -> dict[str, object]:
-        """What makes the fused order what it is, given the reranked one: part of the experiment's fingerprint."""
-        given: object = self.fuse.other
-        if given != FIRST_STAGE:
-            given = {"run": file_digest(Path(self.fuse.other))}
-        return {"method": self.fuse.method, "with": given, **self.fuse.parameters}
+        """The part of the experiment's fingerprint that decides the fused order, given the reranked one."""
+        other = self.fuse.other
+        source: object = other if other == FIRST_STAGE else {"run": file_digest(Path(other))}
+        return {"method": self.fuse.method, "with": source, **self.fuse.parameters}
 
     def joined(self, reranked: Run) -> dict[str, list[str]]:
-        """Each query's documents by both; `reranked` has its scores as `reranked.trec` has them."""
-        return {query: self._joined(ranked, self.run.get(query, ())) for query, ranked in reranked.items()}
-
-    def _joined(self, ranked: fusion.Scored, other: fusion.Scored) -> list[str]:
-        if self.fuse.method == "interpolate":
-            return fusion.interpolate(ranked, other, self.fuse.alpha or 0.0)
-        return fusion.rrf(ranked, other, self.fuse.k)
+        """Return each query's documents in the fused order; `reranked` has its scores as `reranked.trec` has them."""
+        fuse, other = self.fuse, self.run
+        if fuse.method == "interpolate":
+            alpha = fuse.alpha or 0.0
+            return {query: fusion.interpolate(hits, other.get(query, ()), alpha) for query, hits in reranked.items()}
+        return {query: fusion.rrf(hits, other.get(query, ()), fuse.k) for query, hits in reranked.items()}
 
 
 def partner(config: Config, first_stage: FirstStage, listener: Listener) -> Partner | None:
-    """What the config fuses with; None where it does not.
+    """Return the run that the config fuses with, or None. The first stage takes part in its own order.
 
-    The first stage takes part in its own order, however it was presented. Raises `InputError` where a run is missing
-    or of other queries.
+    Raise InputError where a run is missing or of other queries.
     """
     if config.fuse is None:
         return None
     if config.fuse.other == FIRST_STAGE:
         return Partner(config.fuse, runfile.strict(first_stage.run))
     run = read(config.fuse, listener)
-    candidates = {query: {doc for doc, _ in found} for query, found in first_stage.run.items()}
+    candidates = {query: set(docs) for query, docs in first_stage.documents.items()}
     ranked = first_stage.queries if first_stage.shard else candidates
     if not ranked.keys() & run.keys():
-        raise InputError(
-            f"{config.fuse.other}: none of its {len(run)} queries is reranked; fuse with a run of the same"
-        )
-    strange = sum(doc not in docs for query, docs in candidates.items() for doc, _ in run.get(query, ()))
-    missing = sum(len(docs - {doc for doc, _ in run.get(query, ())}) for query, docs in candidates.items())
+        problem = f"none of its {len(run)} queries is reranked; fuse with a run of the same"
+        raise InputError(f"{config.fuse.other}: {problem}")
+    fused = {query: {doc for doc, _ in run.get(query, ())} for query in candidates}
+    strange = sum(len(fused[query] - docs) for query, docs in candidates.items())
+    missing = sum(len(docs - fused[query]) for query, docs in candidates.items())
     if strange or missing:
         listener.note(
             f"{config.fuse.other}: {strange} documents are no candidates and are ignored; {missing} candidates are not "
@@ -74,7 +71,7 @@ def partner(config: Config, first_stage: FirstStage, listener: Listener) -> Part
 
 
 def read(fuse: Fuse, listener: Listener) -> Run:
-    """The given run. Raises `InputError` where it is missing or no run."""
+    """Return the given run. Raise InputError where it is missing or no run."""
     if not Path(fuse.other).is_file():
         raise InputError(f"fuse.with: no file {fuse.other}; name a TREC run, or first_stage")
     run, warnings = runfile.read(Path(fuse.other))
@@ -84,16 +81,16 @@ def read(fuse: Fuse, listener: Listener) -> Run:
 
 
 def scored(rankings: Mapping[str, Ranking]) -> Run:
-    """Each query's documents with the scores that they are fused by, as a run file can hold them.
+    """Return each query's documents with the scores that they are fused by, as a run file can hold them.
 
-    Those of the ranking where the method gave each document one, minus the rank where not. A document that was not
-    rated gets the lowest score that another one of the query got.
+    They are the method's scores, or minus the rank where it gave none. A document without a score among others that
+    have one gets the query's lowest.
     """
-    found: Run = {}
+    run: Run = {}
     for query, ranking in rankings.items():
         scores = [float(-rank) for rank in range(1, len(ranking.docs) + 1)]
-        if ranking.scores is not None and any(map(math.isfinite, ranking.scores)):
-            lowest = min(filter(math.isfinite, ranking.scores))
-            scores = [score if math.isfinite(score) else lowest for score in ranking.scores]
-        found[query] = list(zip(ranking.docs, scores, strict=True))
-    return runfile.strict(found)
+        finite = [score for score in ranking.scores or () if math.isfinite(score)]
+        if ranking.scores is not None and finite:
+            scores = [score if math.isfinite(score) else min(finite) for score in ranking.scores]
+        run[query] = list(zip(ranking.docs, scores, strict=True))
+    return runfile.strict(run)
