@@ -33,9 +33,9 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate a TREC run with --dataset, --qrels or --config, a run's folder, or, with --config alone, its run."""
-    from ..pipeline import evaluation
+    from ..pipeline.evaluate import Source, metrics_of
     from . import console, results
 
-    source = evaluation.Source(config, tuple(settings or ()), queries, dataset, qrels, output)
-    metrics = evaluation.metrics_of(source, run, measure or (), console.listener(quiet))
+    source = Source(config, tuple(settings or ()), queries, dataset, qrels, output)
+    metrics = metrics_of(source, run, measure or (), console.listener(quiet))
     results.show_metrics(metrics, per_query=per_query, as_json=as_json)

@@ -1,4 +1,7 @@
-"""Evaluation through ir-measures: any of its measures, a query and in the mean."""
+"""Evaluation through ir-measures: its measures of rankings, and the command that measures a run that is already there.
+
+Measures stand below everything else, so the command imports the rest of the pipeline when it is called.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,27 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..rerankers.errors import InputError
+from ..rerankers.errors import InputError, R2llmError
+from .io.progress import Listener
+
+if TYPE_CHECKING:
+    from .configs.load import Loaded
+    from .datasets import Dataset
+    from .run.manifest import Manifest
 
 Qrels = Mapping[str, Mapping[str, int]]
 
 TREC_EVAL = re.compile(r"[A-Za-z]+(_[A-Za-z]+)*([._]\d+(\.\d+)?(,\d+(\.\d+)?)*)?")
-"""How trec_eval names a measure: `map`, `ndcg_cut_10`, `P.5,10`; its names for sets of measures are none."""
+"""A measure as trec_eval names it: `map`, `ndcg_cut_10`, `P.5,10`; its names for sets of measures are none."""
 
 LARGEST = 2**31 - 1
 """The evaluators' integers are C's."""
+
+RANKINGS = ("run.trec", "first_stage.trec")
+"""The last ranking of a run is the first of these that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +45,11 @@ class Metrics:
 def parse(names: Iterable[str]) -> list[Any]:
     """Return the measures of these names: ir-measures' (nDCG@10, AP(rel=2), Judged@10, …) or trec_eval's (ndcg_cut_10).
 
-    One text may hold several, with blanks between them. Raises `InputError` that names the one that is none.
+    One text may hold several, with blanks between them. Raise InputError for a name that is no measure.
     """
-    return [measure for name in names for word in _words(name) for measure in _measures(word)]
-
-
-def _words(name: str) -> list[str]:
-    """Return the names in a text: blanks within parentheses separate nothing."""
-    return re.split(r"\s+(?![^(]*\))", name.strip())
+    # Blanks within parentheses separate nothing.
+    words = [word for name in names for word in re.split(r"\s+(?![^(]*\))", name.strip())]
+    return [measure for word in words for measure in _measures(word)]
 
 
 def _measures(name: str) -> list[Any]:
@@ -84,7 +94,7 @@ def _nearest(name: str) -> str:
 
 
 def with_judged(names: Sequence[str]) -> list[str]:
-    """The measures, and Judged@k beside each nDCG@k: a score says little where much of the top is unjudged."""
+    """Return the measures, and Judged@k beside each nDCG@k: a score says little where much of the top is unjudged."""
     added = [f"Judged@{m['cutoff']}" for m in parse(names) if m.NAME == "nDCG" and "cutoff" in m.params]
     return list(dict.fromkeys([*names, *added]))
 
@@ -92,9 +102,9 @@ def with_judged(names: Sequence[str]) -> list[str]:
 def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]], queries: Iterable[str]) -> Metrics:
     """Measure rankings (document ids, best first) of the queries that have judgements.
 
-    A query without a ranking counts 0. Counts, such as NumRet, are sums, as trec_eval's; all else is a mean. The scores
-    given to the evaluator follow from the rank, so ties cannot reorder a ranking. Raises `InputError` where no query
-    is judged or a measure's provider is missing.
+    A query without a ranking counts 0. Counts, such as NumRet, are sums, as trec_eval's; all else is a mean. The
+    evaluator's scores follow from the rank, so ties cannot reorder a ranking. Raise InputError where no query is judged
+    or a measure's provider is missing.
     """
     import ir_measures
 
@@ -103,18 +113,18 @@ def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]]
     if not judged:
         raise InputError("none of the queries has relevance judgements; check that qrels and queries belong together")
     # Some providers only take numbers for query ids.
-    numbers = {query: str(number) for number, query in enumerate(judged, 1)}
-    relevance = {numbers[query]: dict(qrels[query]) for query in judged}
+    numbers = {query: str(number) for number, query in enumerate(judged)}
+    relevance = {number: dict(qrels[query]) for query, number in numbers.items()}
     scores = {
-        numbers[query]: {doc: float(len(run[query]) - rank) for rank, doc in enumerate(run[query])}
-        for query in judged
+        number: {doc: float(len(run[query]) - rank) for rank, doc in enumerate(run[query])}
+        for query, number in numbers.items()
         if run.get(query)
     }
     values = {query: {str(m): _without_ranking(m, qrels[query]) for m in measures} for query in judged}
     try:
         for metric in ir_measures.iter_calc(measures, relevance, scores) if scores else ():
             if metric.query_id in scores:
-                values[judged[int(metric.query_id) - 1]][str(metric.measure)] = float(metric.value)
+                values[judged[int(metric.query_id)]][str(metric.measure)] = float(metric.value)
     except (ValueError, RuntimeError, ImportError, subprocess.CalledProcessError) as error:
         raise InputError(f"cannot measure {', '.join(names)}: {' '.join(str(error).split())}") from error
     mean = {}
@@ -125,29 +135,156 @@ def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]]
 
 
 def _without_ranking(measure: Any, grades: Mapping[str, int]) -> float:
-    """Return what a query without a ranking counts: it is a query, and has relevant documents; all else is 0."""
+    """Return the value of a query without a ranking: it is a query, and has relevant documents; all else is 0."""
     if measure.NAME == "NumQ":
         return 1.0
     return float(sum(grade >= measure["rel"] for grade in grades.values())) if measure.NAME == "NumRel" else 0.0
 
 
 def notes(names: Sequence[str], qrels: Qrels, run: Mapping[str, object], queries: Iterable[str]) -> list[str]:
-    """Return what is left out of the measures of a run, what counts 0, and what the grades are taken for.
-
-    `queries` are those to average over.
-    """
-    judged = [query for query in queries if qrels.get(query)]
-    chosen = set(judged)
-    missing = sum(not run.get(query) for query in judged)
-    unjudged = sum(query not in chosen for query in run)
-    highest = max((grade for query in judged for grade in qrels[query].values()), default=0)
+    """Return what is left out when these queries are averaged over, what counts 0, and how grades are taken."""
+    judged = {query: qrels[query] for query in queries if qrels.get(query)}
+    missing, unjudged = sum(not run.get(query) for query in judged), len(run.keys() - judged.keys())
+    highest = max((grade for grades in judged.values() for grade in grades.values()), default=0)
     graded = [m for m in parse(names) if "rel" in m.SUPPORTED_PARAMS and "rel" not in m.params]
-    binary = [str(m) for m in graded if m.SUPPORTED_PARAMS["rel"].default == 1]
-    found = []
-    if missing:
-        found.append(f"{missing} of {len(judged)} judged queries have no documents in the run and count 0")
-    if unjudged:
-        found.append(f"{unjudged} of {len(run)} queries of the run are not measured: they have no judgements here")
-    if highest > 1 and binary:
-        found.append(f"judgements go up to {highest}, and {', '.join(binary)} count 1 as relevant; AP(rel=2) would not")
-    return found
+    binary = ", ".join(str(m) for m in graded if m.SUPPORTED_PARAMS["rel"].default == 1)
+    lines = {
+        f"{missing} of {len(judged)} judged queries have no documents in the run and count 0": missing,
+        f"{unjudged} of {len(run)} queries of the run are not measured: they have no judgements here": unjudged,
+        f"judgements go up to {highest}, and {binary} count 1 as relevant; AP(rel=2) would not": highest > 1 and binary,
+    }
+    return [line for line, applies in lines.items() if applies]
+
+
+def measured(
+    names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]], queries: Iterable[str], listener: Listener
+) -> Metrics:
+    """Return `measure` of the names and the Judged@k beside them; the listener receives the notes."""
+    names, queries = with_judged(names), list(queries)
+    metrics = measure(names, qrels, run, queries)
+    for note in notes(names, qrels, run, queries):
+        listener.note(note)
+    return metrics
+
+
+@dataclass(frozen=True)
+class Source:
+    """The source of judgements: one of a config, a dataset, and a qrels file."""
+
+    config: str | None = None
+    settings: tuple[str, ...] = ()
+    queries: int | None = None
+    dataset: str | None = None
+    qrels: Path | None = None
+    output: Path | None = None
+    """The run's folder, where the config's run is not below `runs/`."""
+
+
+def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listener: Listener) -> Metrics:
+    """Measure a TREC run, or that of a run's folder; without one, the run whose fingerprint is the config's.
+
+    The average is over the queries with judgements; a config and `--queries` narrow them down. A run's folder has
+    judgements of its own. Raise InputError for a malformed run and where judgements are missing.
+    """
+    from .configs import load as configs
+    from .first_stage.retrieve import without_own_documents
+    from .run import runfile
+
+    if run and not run.exists():
+        raise InputError(f"no file or folder {run}")
+    folder = run if run and run.is_dir() else None
+    sources = sum(choice is not None for choice in (source.config, source.dataset, source.qrels))
+    if sources > 1 or not (sources or folder):
+        raise InputError("evaluate needs judgements: give one of --dataset, --qrels and --config, or a run's folder")
+    if source.settings and not source.config:
+        raise InputError("--set changes a config: give --config too")
+    if folder:
+        run = _ranking(folder)
+    config = source.config or (str((folder / "config.yaml").resolve()) if folder and not sources else None)
+    loaded = configs.load_noting(config, source.settings, source.queries, listener) if config else None
+    if run is None:
+        if loaded is None:
+            raise InputError("evaluate needs a run: a TREC file, a run's folder, or --config alone for the config's")
+        run = _run_of(loaded, source.output)
+        listener.note(f"evaluating {run}")
+    qrels, queries, dataset = _judgements(source, loaded, folder, listener)
+    ranking, warnings = runfile.read(run)
+    for warning in warnings:
+        listener.note(warning)
+    if not ranking.keys() & {*queries}:
+        problem = f"none of its {len(ranking)} queries has judgements; the first is {next(iter(ranking))}"
+        raise InputError(f"{run}: {problem}")
+    if dataset is not None:
+        rule = loaded.config.first_stage.exclude_same_id if loaded else "auto"
+        ranking = without_own_documents(ranking, dataset, rule, listener)
+    documents = {query: [doc for doc, _ in hits] for query, hits in ranking.items()}
+    names = list(measures) or (loaded.config.evaluate.measures if loaded else ("nDCG@10",))
+    return measured(names, qrels, documents, queries, listener)
+
+
+def _judgements(
+    source: Source, loaded: Loaded | None, folder: Path | None, listener: Listener
+) -> tuple[Qrels, list[str], Dataset | None]:
+    """Return the judgements, the queries to average over, and the dataset, if they are one's."""
+    from . import datasets
+    from .first_stage import retrieve
+
+    if source.qrels is not None:
+        if not source.qrels.is_file():
+            raise InputError(f"--qrels: no file {source.qrels}")
+        qrels: Qrels | None = datasets.read_qrels(source.qrels)
+        return qrels or {}, list(qrels or ())[: source.queries], None
+    if loaded is not None:
+        dataset = retrieve.dataset_with_index(loaded, listener)
+        chosen = retrieve.chosen_queries(dataset.queries(), loaded.config.queries)
+        run = _finished(folder) if folder else None
+        queries = list(run.shard.part(chosen) if run and run.shard else chosen)
+    else:
+        dataset = datasets.load(source.dataset or "", base=Path.cwd())
+        queries = list(dataset.queries())[: source.queries]
+    for note in dataset.notes(queries):
+        listener.note(note)
+    qrels = dataset.qrels()
+    if not qrels:
+        raise InputError(f"dataset {dataset.name} has no relevance judgements")
+    return qrels, queries, dataset
+
+
+def _run_of(loaded: Loaded, output: Path | None) -> Path:
+    """Return the run file in `output`, or below `runs/`, whose fingerprint is the config's."""
+    from . import experiment
+
+    try:
+        wanted = experiment.fingerprint(loaded)
+    except R2llmError as error:
+        problem = "so it is not known which run is the config's"
+        raise InputError(f"{error}; {problem}; `r2llm evaluate RUN_DIR` measures one without its model") from error
+    folders = [output] if output else sorted(Path("runs").glob("*"))
+    finished = {folder: run for folder in folders if (run := _finished(folder))}
+    for folder, run in finished.items():
+        if run.fingerprint == wanted:
+            return _ranking(folder)
+    name = loaded.config.name
+    others = [str(folder) for folder, run in finished.items() if output or run.name == name]
+    raise InputError(
+        f"no finished run of {name} with the config's fingerprint {wanted[:8]} in {output or Path.cwd() / 'runs'}; "
+        f"r2llm rerank makes one (there {'are' if others else 'is'} of that name: {', '.join(others) or 'none'})"
+    )
+
+
+def _ranking(folder: Path) -> Path:
+    """Return the last ranking of a finished run."""
+    if not _finished(folder):
+        raise InputError(f"{folder}: holds no finished run; r2llm rerank makes one")
+    return next((path for name in RANKINGS if (path := folder / name).is_file()), folder / RANKINGS[0])
+
+
+def _finished(folder: Path) -> Manifest | None:
+    """Return the manifest of a finished run; None where there is none that can be read."""
+    from .run import manifest
+
+    try:
+        run = manifest.read(folder / manifest.NAME)
+    except InputError:
+        return None
+    return run if run.is_finished else None

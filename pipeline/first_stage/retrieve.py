@@ -121,7 +121,7 @@ class _Retrieval:
         if len(run) < len(own):
             self.listener.note(f"{len(own) - len(run)} of {len(own)} queries have no candidates")
         content = self.dataset.identity()
-        identity = {"dataset": without_qrels(content), "queries": contents.queries(queries)}
+        identity: dict[str, object] = {"dataset": without_qrels(content), "queries": contents.queries(queries)}
         identity |= {"source": source, "depth": self.stage.depth, "order": order}
         beir = "beir" in content or str(content.get("ir_datasets")).startswith("beir/")
         kept = sum(doc == query for query, hits in run.items() for doc, _ in hits)

@@ -16,9 +16,9 @@ from math import log2
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import evaluation, experiment
+from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.evaluation import Source, metrics_of
+from r2llm.pipeline.evaluate import Source, metrics_of
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.errors import InputError
@@ -191,5 +191,5 @@ def test_cacm_from_documents_to_published_figures() -> None:
     outcome = experiment.retrieve_only(config.load("cacm.yaml"), None, QUIET)
     assert outcome.metrics is not None
     assert outcome.metrics.mean == pytest.approx({"P@30": 0.1942, "AP": 0.3123}, abs=5e-5)
-    again = metrics_of(evaluation.Source(config="cacm.yaml"), outcome.run_file, ["P@30"], QUIET)
+    again = metrics_of(Source(config="cacm.yaml"), outcome.run_file, ["P@30"], QUIET)
     assert again.mean["P@30"] == outcome.metrics.mean["P@30"]
