@@ -1,11 +1,13 @@
 """`r2llm ledger`: copy, describe and check the file that holds every answer of a run."""
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import options
+from . import console, options
 
 app = typer.Typer(help="Export, describe and verify ledgers: every answer of a run.", no_args_is_help=True)
 
@@ -22,7 +24,6 @@ def export(
     A replay is `model: {backend: replay, answers: OUT.sqlite}` in the config of the recording.
     """
     from ..pipeline.run import ledgers
-    from . import console
 
     answers = ledgers.export(ledger, out)
     console.line(f"{out}: {answers:,} answers, {out.stat().st_size:,} bytes")
@@ -31,36 +32,27 @@ def export(
 @app.command("info")
 def info(ledger: LedgerFile, as_json: options.Json = False) -> None:
     """Describe a ledger: whose answers, how many, to how many queries, how long."""
-    import dataclasses
-    import json
-
     from ..pipeline.run import ledgers
-    from . import console
 
-    found = dataclasses.asdict(ledgers.info(ledger))
+    facts = dataclasses.asdict(ledgers.info(ledger))
     if as_json:
-        console.as_json(found)
+        console.as_json(facts)
         return
-    models = found.pop("models")
-    rows = [["model", json.dumps(model, sort_keys=True)] for model in models]
-    rows += [[name.replace("_", " "), _written(value)] for name, value in found.items()]
+    rows = [["model", json.dumps(model, sort_keys=True)] for model in facts.pop("models")]
+    for name, value in facts.items():
+        words = "-" if value is None else f"{value:,}" if isinstance(value, int) else value
+        rows.append([name.replace("_", " "), words])
     console.table(str(ledger), ["what", "value"], rows)
 
 
 @app.command("verify")
 def verify(ledger: LedgerFile, as_json: options.Json = False) -> None:
-    """Check a ledger: SQLite's integrity check, and every row read. Exit 1 where something is wrong."""
+    """Check a ledger: SQLite's integrity check, and every row read. Exit 1 if something is wrong."""
     from ..pipeline.run import ledgers
-    from . import console
 
     faults = ledgers.faults(ledger)
     if as_json:
         console.as_json({"ledger": str(ledger), "ok": not faults, "faults": faults})
-    else:
-        for fault in faults or [f"{ledger}: sound"]:
-            console.line(fault)
+    for fault in [] if as_json else faults or [f"{ledger}: sound"]:
+        console.line(fault)
     raise typer.Exit(1 if faults else 0)
-
-
-def _written(value: object) -> str:
-    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

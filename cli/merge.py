@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from . import completion, options
+from ..rerankers.errors import InputError
+from . import completion, console, options
 
 
 def merge(
@@ -15,11 +16,7 @@ def merge(
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(
-            "--config",
-            help="The config that was sharded; finds the shards where they are in runs/.",
-            autocompletion=completion.configs,
-        ),
+        typer.Option(help="The config that was sharded; finds its shards in runs/.", autocompletion=completion.configs),
     ] = None,
     settings: options.Settings = None,
     queries: options.QueryLimit = None,
@@ -29,22 +26,20 @@ def merge(
 ) -> None:
     """Make one run of the shards that `rerank --shard` left: the run that one execution would have left.
 
-    Each shard is verified first. The files are joined, the measures are computed over all queries, and the manifest
-    says which shards it was. Needs the dataset's queries and judgements, and no model.
+    Each shard is verified first; then all queries are ranked once more with the shards' answers, and the manifest says
+    which shards it was. Needs the dataset, and no model.
     """
     from ..pipeline import experiment
     from ..pipeline import shards as merging
     from ..pipeline.configs import load as configs
-    from ..rerankers.errors import InputError
-    from . import console, results
+    from . import results
 
     if not run_dirs and config is None:
         raise InputError("merge needs the shards: name the run's folder, or give --config")
     if config is None and (settings or queries is not None):
         raise InputError("--set and --queries go with --config: a run's folder says itself what was run")
     listener = console.listener(quiet)
-    loaded = None
-    if config is not None:
-        loaded = configs.load_noting(config, settings or (), queries, listener)
+    loaded = None if config is None else configs.load_noting(config, settings or (), queries, listener)
+    if loaded:
         run_dirs = run_dirs or [output or merging.find(loaded)]
     results.show(experiment.merge(run_dirs or [], output, listener, loaded), as_json=as_json)

@@ -1,11 +1,13 @@
 """`r2llm verify`: is a run still what its manifest says?"""
 
+import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import options
+from . import console, options
 
 
 def verify(
@@ -13,26 +15,22 @@ def verify(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Recompute every hash, sum and measure of a run that can be: exit 1, and what differs, where one is not right.
+    """Recompute every hash, sum and measure of a run that can be: exit 1, and what differs, if one is not right.
 
-    Dataset, judgements and model files are checked too where they are on this machine; the rest is said to be
-    `not checked`.
+    Dataset, judgements and model files are checked too if they are on this machine; the rest is `not checked`.
     """
-    import dataclasses
-
     from ..pipeline import verify as verification
-    from . import console
 
     checks = verification.verify(run_dir, console.listener(quiet))
-    differing = [check for check in checks if check.state == "differs"]
+    states = Counter(check.state for check in checks)
     if as_json:
         listed = [dataclasses.asdict(check) for check in checks]
-        console.as_json({"run_dir": str(run_dir), "ok": not differing, "checks": listed})
+        console.as_json({"run_dir": str(run_dir), "ok": not states["differs"], "checks": listed})
     else:
         for check in checks:
-            why = f": {check.detail}" if check.detail else ""
-            console.cells(check.state, check.file, f"{check.what}{why}")
-        skipped = sum(check.state == "not checked" for check in checks)
-        agreeing = len(checks) - len(differing) - skipped
-        console.line(f"{run_dir}: {agreeing} checks agree, {len(differing)} differ, {skipped} could not be made")
-    raise typer.Exit(1 if differing else 0)
+            console.cells(check.state, check.file, f"{check.what}{f': {check.detail}' if check.detail else ''}")
+        counts = (
+            f"{states['agrees']} checks agree, {states['differs']} differ, {states['not checked']} could not be made"
+        )
+        console.line(f"{run_dir}: {counts}")
+    raise typer.Exit(1 if states["differs"] else 0)
