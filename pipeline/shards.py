@@ -86,12 +86,14 @@ class Shards:
             raise InputError("none of the queries has candidates; check that queries and first stage belong together")
         self.first = self.ranked[0]
         configs = [part.manifest["config"] for part in self.parts]
-        keys = sorted({line.split(":")[0].replace(" ", ".") for each in configs for line in compared(configs[0], each)})
-        if keys:
-            template = f"the merged run has that of shard {self.first.shard}"
-            listener.note(f"the shards' configs differ in {', '.join(keys)}; {template}")
-        if loaded:
-            self._check_config(loaded, configs)
+        if keys := _differing(configs):
+            listener.note(f"the shards' configs differ in {keys}; the merged run has that of shard {self.first.shard}")
+        config = manifest.description(loaded.config, ())["config"] if loaded else configs[0]
+        if config not in configs:
+            raise InputError(
+                f"config {config['name']}: the shards in {self.parts[0].path.parent} were not ranked with it; they "
+                f"differ in {_differing([configs[0], config])}: merge with their config, or without --config"
+            )
 
     def _check_equal(self, key: str) -> None:
         values = [part.shard.of if key == "shard" else part.manifest[key] for part in self.parts]
@@ -109,23 +111,13 @@ class Shards:
         for one, other in zip(self.parts, self.parts[1:], strict=False):
             if one.shard == other.shard:
                 raise InputError(f"shard {one.shard} is there twice: {one.path} and {other.path}; remove one of them")
-        missing = [
-            str(shard) for number in range(of) if (shard := Shard(number + 1, of)) not in [p.shard for p in self.parts]
-        ]
+        there = {part.shard.number for part in self.parts}
+        missing = [str(Shard(number, of)) for number in range(1, of + 1) if number not in there]
         if missing:
             more = f" (and {len(missing) - 5} more)" if len(missing) > 5 else ""
             raise InputError(
                 f"{self.parts[0].path.parent}: {len(self.parts)} of {of} shards are there; missing: "
                 f"{', '.join(missing[:5])}{more}; run r2llm rerank --shard {missing[0]} {AGAIN}"
-            )
-
-    def _check_config(self, loaded: Loaded, configs: Sequence[Mapping[str, Any]]) -> None:
-        config = manifest.description(loaded.config, ())["config"]
-        if config not in configs:
-            keys = sorted({line.split(":")[0].replace(" ", ".") for line in compared(configs[0], config)})
-            raise InputError(
-                f"config {loaded.config.name}: the shards in {self.folder} were not ranked with it; they differ in "
-                f"{', '.join(keys)}: merge with their config and settings, or without --config"
             )
 
     @property
@@ -221,6 +213,11 @@ class Shards:
         for part in self.parts:
             if manifest.intact(part.path / MANIFEST) != part.manifest:
                 raise InputError(f"{part.path}: was changed while it was merged; merge again when it is finished")
+
+
+def _differing(configs: Sequence[Mapping[str, Any]]) -> str:
+    lines = [line for config in configs for line in compared(configs[0], config)]
+    return ", ".join(sorted({line.partition(":")[0].replace(" ", ".") for line in lines}))
 
 
 def _common(details: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ PORTION = 1_000
 """Rows in one transaction, at most."""
 
 ELSEWHERE = 0
-"""The `execution` of a reply that was taken from another run."""
+"""The `execution` of a reply from another run."""
 
 BUSY = "another program is using it; close that and run again"
 BLOCKED = "make room or access and run again: all earlier answers are kept"
@@ -135,14 +135,14 @@ class Ledger:
         recalled: dict[bytes, tuple[Reply, int | None]] = {}
         for start in range(0, len(keys), LOOK_UPS):
             portion = keys[start : start + LOOK_UPS]
-            with self._reading():
+            with self._guard():
                 for row in self._select(f"WHERE key IN ({','.join('?' * len(portion))})", portion):
                     recalled[row[0]] = (_reply(row), row[7])
         return recalled
 
     def rows(self) -> Iterator[tuple[bytes, str, Reply]]:
         """Yield every (key, query id, reply), by ascending key. Raises `InputError` for one that cannot be read."""
-        with self._reading():
+        with self._guard():
             for row in self.stored():
                 yield row[0], row[1], _reply(row)
 
@@ -157,7 +157,7 @@ class Ledger:
     def _select(self, clause: str, keys: Sequence[bytes] = (), *, checked: bool = True) -> Iterator[Any]:
         about = "checksum, execution" if self._has_checksums else "NULL, NULL"
         checked = checked and self._has_checksums
-        with self._reading():
+        with self._guard():
             for row in self._db.execute(f"SELECT {COLUMNS}, {about} FROM replies {clause}", keys):  # noqa: S608
                 if checked and row[6] != _checksum(*row[:6]):
                     raise ValueError(f"the answer to query {row[1]}, key {row[0]!r}, was changed after it was written")
@@ -168,7 +168,7 @@ class Ledger:
 
         Ledgers of the same content have the same lines, however SQLite has laid them out.
         """
-        with self._reading():
+        with self._guard():
             for identity in self.models():
                 yield ENCODE({"model": identity}) + "\n"
             for key, query_id, text, scores, *tokens in self.stored(checked=checked):
@@ -190,7 +190,7 @@ class Ledger:
 
     def faults(self) -> list[str]:
         """Return the findings of SQLite's integrity check; none for a sound file."""
-        with self._reading():
+        with self._guard():
             found = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found
 
@@ -200,10 +200,8 @@ class Ledger:
 
     def copy_to(self, path: Path) -> None:
         """Write a compact copy to a file that is not there yet. Raises `InputError` if it cannot be written."""
-        try:
+        with self._guard():
             self._db.execute("VACUUM INTO ?", (str(path),))
-        except sqlite3.Error as error:
-            raise InputError(f"ledger {self.path}: cannot be copied to {path}: {error}") from error
 
     def add(self, replies: Iterable[tuple[bytes, str, Reply]], *, elsewhere: bool = False) -> None:
         """Write (key, query id, reply) of this execution, or of another run; a key keeps its first reply.
@@ -219,7 +217,7 @@ class Ledger:
     def _add(self, rows: Iterable[Stored], execution: int) -> None:
         source = iter(rows)
         while portion := list(islice(source, PORTION)):
-            with self._writing():
+            with self._guard(writing=True):
                 self._db.execute("BEGIN")
                 self._insert("replies", [(*row, _checksum(*row), execution) for row in portion])
                 self._db.execute("COMMIT")
@@ -242,15 +240,14 @@ class Ledger:
 
         for ledger in ledgers:
             self.adopt(ledger.findings())
-            with self._writing():
+            with self._guard(writing=True):
                 self._insert("model", ledger._table("model"))
-                self._insert("finished", ledger._table("finished"))
         self._add(first_replies(), execution=1)
         return differing
 
     def finish(self, query_id: str, costs: str) -> None:
         """Keep the costs of a query that is done. Raises `R2llmError` as `add` does."""
-        with self._writing():
+        with self._guard(writing=True):
             self._db.execute("INSERT OR REPLACE INTO finished VALUES (?, ?)", (query_id, costs))
 
     def finished(self) -> dict[str, str]:
@@ -259,12 +256,12 @@ class Ledger:
 
     def models(self) -> list[Mapping[str, object]]:
         """Return the identities of the models that answered."""
-        with self._reading():
+        with self._guard():
             return [json.loads(identity) for (identity,) in self._table("model")]
 
     def add_model(self, identity: Mapping[str, object]) -> None:
         """Note the identity of a model whose replies will be written. Raises `R2llmError` as `add` does."""
-        with self._writing():
+        with self._guard(writing=True):
             self._insert("model", [(json.dumps(identity, sort_keys=True),)])
 
     def findings(self) -> Findings:
@@ -277,7 +274,7 @@ class Ledger:
 
     def adopt(self, findings: Findings) -> None:
         """Note what servers do. Raises `InputError` if answers here were given otherwise."""
-        with self._writing():
+        with self._guard(writing=True):
             self._insert("findings", [(*place, value) for place, value in findings.items()])
         known = self.findings()
         for (model, name), value in findings.items():
@@ -294,29 +291,24 @@ class Ledger:
 
     def _table(self, name: str) -> list[Any]:
         """Return the rows of a small table by key; none if an earlier version wrote the ledger without it."""
-        with self._reading():
+        with self._guard():
             rows = self._db.execute(f"SELECT * FROM {name} ORDER BY 1") if self._columns(name) else ()  # noqa: S608
             return list(rows)
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _guard(self, *, writing: bool = False) -> Iterator[None]:
+        """Raise `R2llmError` for what cannot be written, `InputError` for what cannot be read, with the remedy."""
         try:
             yield
-        except (sqlite3.Error, ValueError, TypeError, AttributeError) as error:
-            damaged = "damaged: " if _remedy(error) == DAMAGED else ""
-            raise InputError(f"ledger {self.path}: {damaged}{error}; {_remedy(error)}") from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+        except (sqlite3.Error, OverflowError, ValueError, TypeError, AttributeError) as error:
             with suppress(sqlite3.Error):
                 self._db.rollback()
-            raise R2llmError(f"ledger {self.path}: {error}; {_remedy(error)}") from error
+            damaged = "damaged: " if _remedy(error) == DAMAGED and not writing else ""
+            message = f"ledger {self.path}: {damaged}{error}; {_remedy(error)}"
+            raise (R2llmError if writing else InputError)(message) from error
 
     def __len__(self) -> int:
-        with self._reading():
+        with self._guard():
             return int(self._db.execute("SELECT count(*) FROM replies").fetchone()[0])
 
     def close(self) -> None:
