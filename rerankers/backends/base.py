@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +18,7 @@ from ..answers.reading import Reply
 from ..errors import InputError
 from ..flops import Shape
 from ..prices import Price
-from ..prompts.template import Architecture, Prompt
+from ..prompts.template import Architecture, Message, Prompt
 from ..types import Ask, Query, Scoring
 
 if TYPE_CHECKING:
@@ -123,6 +123,20 @@ class Request:
     def labels(self) -> tuple[str, ...]:
         """Return the labels it can be answered with."""
         return self.prompt.labels_of(self.ask)
+
+    def rendered(
+        self, shown: Callable[[str, int | None], str], form: Architecture = "decoder_only"
+    ) -> tuple[Message, ...]:
+        """Return the conversation that puts the ask; `shown` cuts a text to so many tokens, if any, and disarms it."""
+        terms = self.terms
+        lengths = {name: terms.passage_tokens if cut == "cut" else None for name, cut in terms.prompt.notes.items()}
+        return terms.prompt.render(
+            self.ask,
+            shown(self.query.text, terms.query_tokens),
+            [shown(text, terms.passage_tokens) for text in self.passages],
+            form,
+            {name: shown(note, lengths.get(name)) for name, note in self.ask.notes},
+        )
 
     @property
     def ideal(self) -> str:

@@ -130,7 +130,7 @@ class Chat(LanguageModel):
             fields, gap = dict(CONTINUE), " " if prefix[-1] not in " \n([" else ""
         tokens = sum(at_most_tokens(turn["content"]) for turn in turns)
         if way == "labels":
-            return await self._label_scores(Group(way, (request,), (Turns(request, turns, fields, gap, tokens),)))
+            return await self._label_scores([Turns(request, turns, fields, gap, tokens)])
         length, effort = self._answer_tokens(request), self.spec.options.reasoning_effort
         fields |= {**self.neutral, **self.spec.sampling(request), **({"reasoning_effort": effort} if effort else {})}
         return [await self._ask(turns, length, _read_text, spending(1, tokens, length), **fields)]
@@ -138,8 +138,8 @@ class Chat(LanguageModel):
     def _rows(self, choice: Any) -> Rows:
         return [(str(row["token"]), row.get("logprob")) for row in choice["logprobs"]["content"][0]["top_logprobs"]]
 
-    async def _listings(self, group: Group, calls: int, **more: Any) -> list[Listing]:
-        [prompt] = group.prepared
+    async def _listings(self, prompts: Sequence[Turns], calls: int, **more: Any) -> list[Listing]:
+        [prompt] = prompts
 
         def read(reply: Any) -> Listing:
             choice = reply["choices"][0]
@@ -153,9 +153,8 @@ class Chat(LanguageModel):
     async def _score_missing(self, listing: Listing, prompt: Turns) -> None:
         """Score the labels that are not listed by an answer that can be nothing but a label."""
         if await self._once("structured", self._holds_to_labels):
-            group = Group("labels", (prompt.request,), (prompt,))
             choice = [prompt.gap + label for label in prompt.request.labels]
-            [among] = await self._listings(group, 0, structured_outputs={"choice": choice})
+            [among] = await self._listings([prompt], 0, structured_outputs={"choice": choice})
             known = [score for score in among.scores if score is not None]
             if len(known) == len(choice):
                 scores = shifted(listing.scores, known)

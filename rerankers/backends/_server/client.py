@@ -13,10 +13,10 @@ connection with the reply to the one before.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -43,40 +43,19 @@ from .spec import ServerSpec
 
 T = TypeVar("T")
 
-FIRST_PAUSE, MAX_PAUSE = 0.5, 8.0
-"""Seconds before a failed request is repeated."""
-
-MAX_FAILURES = 3
-"""A replica rests after so many failures in a row."""
-
-FIRST_REST, MAX_REST = 1.0, 30.0
-"""Seconds for which a replica rests, doubled each time."""
-
+FIRST_PAUSE, MAX_PAUSE = 0.5, 8.0  # seconds before a failed request is repeated
+MAX_FAILURES = 3  # in a row, after which a replica rests
+FIRST_REST, MAX_REST = 1.0, 30.0  # seconds for which it rests, doubled each time
 CONNECT_SECONDS = 10.0
-
-IDLE_SECONDS = 4.0
-"""An idle connection is closed after so long: servers close theirs after five, some in the middle of a request."""
-
-MAX_BYTES = 1 << 28
-"""Largest reply, unpacked: 64 prompts of 8,000 tokens with log-probabilities take a tenth of it."""
-
-MAX_TOKENS = 1 << 40
-"""Any larger count of tokens is nonsense."""
-
-REMEMBERED = 4096
-"""So many of a replica's last replies are remembered."""
-
-MAX_VALUES = 8
-"""So many different values of a field that replies carry are kept."""
-
+IDLE_SECONDS = 4.0  # an idle connection lives so long: servers close theirs after five, some within a request
+MAX_BYTES = 1 << 28  # of a reply, unpacked: 64 prompts of 8,000 tokens with log-probabilities take a tenth of it
+MAX_TOKENS = 1 << 40  # any larger count of tokens is nonsense
+REMEMBERED = 4096  # replies of a replica that are remembered
+MAX_VALUES = 8  # different values that are kept of a field that replies carry
 NOTHING = spending()
 
+# Exceptions of reading a reply that is not of the form that was asked for.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError, MalformedError)
-"""Exceptions of reading a reply that is not of the form that was asked for."""
-
-
-class StoppedError(BackendError):
-    """Another request has failed for good: this one is not repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +87,9 @@ class Replica:
     def __init__(self, url: str) -> None:
         self.url = url
         self.idle: list[httpx2.AsyncClient] = []
-        self.asks = 0
-        """Asks open there."""
-        self.used = 0
-        """The number of its last attempt."""
-        self.resumes = 0.0
-        """The time until which it asked not to be asked."""
+        self.asks = 0  # open there
+        self.used = 0  # the number of its last attempt
+        self.resumes = 0.0  # until then it asked not to be asked
         self.failures = 0
         self._rests_until = 0.0
         self._proxy = proxy_of(url)
@@ -164,12 +140,9 @@ class Client:
         self.budget = budget
         self.replicas = [Replica(url.rstrip("/")) for url in spec.urls]
         self.pace = Pace(self.replicas, options.requests_per_minute, options.tokens_per_minute)
-        self.stopped = False
-        """Whether nothing is repeated any more."""
-        self.under_way: set[asyncio.Task[Any] | None] = set()
-        """The tasks that a reply is on its way to."""
-        self.seen: dict[str, Counter[str]] = {"model": Counter(), "system_fingerprint": Counter()}
-        """What the replies say of the model that gave them, and how often."""
+        self.stopped = False  # whether nothing is repeated any more
+        self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks that a reply is on its way to
+        self.seen: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}  # of the replies
         self._attempts = self._answers = 0
         self._context = httpx2.create_ssl_context()
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
@@ -224,11 +197,11 @@ class Client:
             finally:
                 self.pace.leave(used - tokens if used else 0.0)
             if self.stopped:
-                raise StoppedError("stopped")
+                raise asyncio.CancelledError
             said, failure = last.refusal, self._failure(last, attempts)
-            if said and said.limits and self.pace.limited(last.replica, said.wait, said.message):
+            if said and said.kind == "too many" and self.pace.limited(last.replica, said.wait, said.message):
                 continue
-            if said and not said.passes:
+            if said and said.kind != "passing":
                 raise failure
             if not last.sent and any(replica.usable(time.monotonic()) for replica in self.replicas):
                 continue
@@ -247,7 +220,7 @@ class Client:
     async def _attempt(self, call: Call[T], last: AttemptError | None) -> tuple[T, Spending]:
         """Return the answer of one request to a replica and its cost. Raises `AttemptError` if there is no answer."""
         if self.stopped:
-            raise StoppedError("stopped")
+            raise asyncio.CancelledError
         await self.budget.reserve(call.most)
         replica = self._choose(last.replica if last else None)
         # After a malformed reply, a new connection: another reply may be waiting on a kept one.
@@ -258,8 +231,8 @@ class Client:
         task, cost, sound = asyncio.current_task(), NOTHING, False
         self.under_way.add(task)
         try:
-            response, content = await self._reply(connection, replica.url, call)
-            answer, cost = self._read(call, replica, connection, response, content)
+            response, content = await self._reply(connection, replica.url + call.path, call)
+            answer, cost = self._read(call, connection, replica, response, content)
             replica.failures, sound = 0, True
             return answer, cost
         except AttemptError as error:
@@ -285,41 +258,29 @@ class Client:
         others = [replica for replica in usable if replica is not avoid] or usable
         return min(others, key=lambda replica: (replica.asks, replica.used))
 
-    async def _reply(
-        self, connection: httpx2.AsyncClient, url: str, call: Call[Any]
-    ) -> tuple[httpx2.Response, bytearray]:
+    async def _reply(self, connection: httpx2.AsyncClient, url: str, call: Call[Any]) -> tuple[httpx2.Response, bytes]:
         """Return a reply and its content, unpacked."""
-        seconds = self.spec.options.timeout
-        connecting = {"timeout": {"connect": min(seconds, CONNECT_SECONDS)}}
-        request = httpx2.Request(
-            call.method, url + call.path, headers=self._headers, content=call.content, extensions=connecting
-        )
-        content = bytearray()
+        seconds, content = self.spec.options.timeout, bytearray()
+        more = {"timeout": {"connect": min(seconds, CONNECT_SECONDS)}}
+        request = httpx2.Request(call.method, url, headers=self._headers, content=call.content, extensions=more)
         try:
             async with asyncio.timeout(seconds):
                 response = await connection.send(request, stream=True)
-                try:
+                async with contextlib.aclosing(response):
                     async for chunk in response.aiter_bytes():
                         content += chunk
                         if len(content) > MAX_BYTES:
                             raise httpx2.DecodingError(f"a reply of more than {MAX_BYTES >> 20} MiB")
-                finally:
-                    await response.aclose()
+                return response, bytes(content)
         except TimeoutError:
             raise AttemptError(f"no reply within {seconds:g} s") from None
         except (httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
             cause = error.__cause__ or error
             unsent = isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
             raise AttemptError(str(error) or type(cause).__name__, sent=not unsent) from None
-        return response, content
 
     def _read(
-        self,
-        call: Call[T],
-        replica: Replica,
-        connection: httpx2.AsyncClient,
-        response: httpx2.Response,
-        content: bytearray,
+        self, call: Call[T], connection: httpx2.AsyncClient, replica: Replica, response: httpx2.Response, content: bytes
     ) -> tuple[T, Spending]:
         """Return the answer in a reply and its cost."""
         text, status = "", None if response.is_success else response.status_code
@@ -327,7 +288,7 @@ class Client:
         try:
             text = self.spec.without_secret(content.decode("utf-8", "replace" if status else "strict"))
             body = _json(text)
-            status = hidden_status(body) if status is None else status
+            status = status or hidden_status(body)
             if status is None:
                 if replica.repeats(connection, body, text):
                     raise MalformedError("a reply that came before")
@@ -337,8 +298,7 @@ class Client:
                 reason = str(error) if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
                 raise AttemptError(f"malformed reply ({reason})", malformed=True) from None
             body = text
-        wait = named_wait(response.headers)
-        said = refusal(status, body, self.spec.shown, wait, hidden=hidden)
+        said = refusal(status, body, self.spec.shown, named_wait(response.headers), hidden=hidden)
         raise AttemptError(f"status {status}", said)
 
     def _failure(self, error: AttemptError, attempts: int) -> Exception:
@@ -351,34 +311,35 @@ class Client:
                 f"model.base_url: {lack} from {where} {after} ({self.spec.shown(error.reason)}); see that the server "
                 f"runs and keeps up (model.timeout is {options.timeout:g} s) and run again: all answers are kept"
             )
-        status, message = said.status, said.message
-        if said.declines:
-            return DeclinedError(message)
-        if said.lacks_credit:
-            return BackendError(
-                f"model.base_url: the account at {where} has no credit or quota left (status {status}: {message}); "
-                "top it up or name another key with model.api_key_env, and run again: all answers are kept"
-            )
-        if status in (401, 403):
-            state = "was refused" if self.spec.key else "is not set"
-            why = f": {message}" if status == 403 else ""  # 401's may hold a part of the key
-            return BackendError(
-                f"{where} lets nobody in without a valid key (status {status}{why}), and the one in the environment "
-                f"variable {options.api_key_env} {state}; set it, or name another one with model.api_key_env"
-            )
-        if said.passes or status == 429 or status < 400:
-            remedy = "wait, or lower model.requests_per_minute," if status == 429 else "wait"
-            return (FailedError if status >= 500 else BackendError)(
-                f"model.base_url: {where} answered with status {status} {after} ({message}); "
-                f"{remedy} and run again: all answers are kept"
-            )
-        return RefusedError(status, message, said.field)
+        status, message, kept = said.status, said.message, "and run again: all answers are kept"
+        match said.kind:
+            case "declined":
+                return DeclinedError(message)
+            case "wrong":
+                return RefusedError(status, message, said.field)
+            case "no credit":
+                return BackendError(
+                    f"model.base_url: the account at {where} has no credit or quota left (status {status}: {message}); "
+                    f"top it up or name another key with model.api_key_env, {kept}"
+                )
+            case "no entry":
+                state = "was refused" if self.spec.key else "is not set"
+                why = f": {message}" if status == 403 else ""  # 401's may hold a part of the key
+                return BackendError(
+                    f"{where} lets nobody in without a valid key (status {status}{why}), and the one in the "
+                    f"environment variable {options.api_key_env} {state}; set it, or name another one with "
+                    "model.api_key_env"
+                )
+        remedy = "wait, or lower model.requests_per_minute," if status == 429 else "wait"
+        return (FailedError if status >= 500 else BackendError)(
+            f"model.base_url: {where} answered with status {status} {after} ({message}); {remedy} {kept}"
+        )
 
     def _note(self, reply: Any) -> None:
         for name, values in self.seen.items() if isinstance(reply, Mapping) else ():
             value = reply.get(name)
             if isinstance(value, str) and (value in values or len(values) < MAX_VALUES):
-                values[value] += 1
+                values.add(value)
 
     async def close(self) -> None:
         """Close all connections."""

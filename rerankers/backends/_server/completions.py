@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...answers.reading import NO_PROBABILITY, Reply, no_answer
@@ -25,15 +26,13 @@ from .language import FEWER_LOGPROBS, LabelTrial, LanguageModel
 from .refusals import MalformedError
 
 SHORT = "Answer with A or B:"
-
 AS_IDS = {"return_tokens_as_token_ids": True}
-
+# Fields that ask servers for the log-probabilities of a prompt's tokens.
 CONTINUATIONS: Mapping[str, Mapping[str, Any]] = {
     "prompt_logprobs": {"prompt_logprobs": 0},
     "echo": {"echo": True, "logprobs": 1, "max_tokens": 0},
     "echo and a token": {"echo": True, "logprobs": 1, "max_tokens": 1},
 }
-"""Fields that ask servers for the log-probabilities of a prompt's tokens."""
 
 Tokenised = tuple[Prepared, Any]
 """A prompt, and the tokens of its labels (a token each), of its labels of several tokens, or of its target."""
@@ -44,9 +43,7 @@ class Completions(LanguageModel):
 
     path = "/completions"
     prompt_field = "prompt"
-
-    _several = False
-    """Whether a request may hold several prompts."""
+    _several = False  # whether a request may hold several prompts
 
     def _alike(self, request: Request) -> tuple[Any, ...]:
         way = "whole_labels" if request.prompt.answer.scored == "whole" else "labels"
@@ -123,7 +120,7 @@ class Completions(LanguageModel):
         if not self._several and len(group.requests) > 1:
             return [reply for one in group.split() for reply in await self.answer(one)]
         if group.way == "labels":
-            return await self._label_scores(group)
+            return await self._label_scores(group.prepared)
         pairs = [(prompt, target) for prompt, targets in group.prepared for target in targets]
         scores = iter(await self._continuations(pairs, len(group.requests)))
         return [
@@ -141,34 +138,33 @@ class Completions(LanguageModel):
             return Reply(prompt.thought + choice["text"], None, counted, usage(reply, "completion_tokens"))
 
         fields = {**self.neutral, **self.spec.sampling(prompt.request)}
-        return await self._ask(prompt.ids or prompt.text, length, read, _cost([prompt], 1, length), **fields)
+        return await self._ask(_input([prompt]), length, read, _cost([prompt], 1, length), **fields)
 
     def _rows(self, choice: Any) -> Rows:
         return [(str(token), value) for token, value in choice["logprobs"]["top_logprobs"][0].items()]
 
-    async def _listings(self, group: Group, calls: int) -> list[Listing]:
-        prompts = [prompt for prompt, _ in group.prepared]
+    async def _listings(self, prompts: Sequence[Tokenised], calls: int) -> list[Listing]:
         fields = self._list_fields
         if "logprob_token_ids" in fields:
-            wanted = sorted({token for _, tokens in group.prepared for token in tokens})
+            wanted = sorted({token for _, tokens in prompts for token in tokens})
             fields = {"logprobs": 1, "logprob_token_ids": wanted, **AS_IDS}
 
         def read(reply: Any) -> list[Listing]:
-            choices = zip(_choices(reply, len(prompts)), group.prepared, strict=True)
-            return [self._listing(choice, prompt, tokens) for choice, (prompt, tokens) in choices]
+            return [self._listing(*row) for row in zip(_choices(reply, len(prompts)), prompts, strict=True)]
 
-        prompt = [prompt.ids or prompt.text for prompt in prompts]
-        cost = _cost(prompts, calls, len(prompts))
-        return await self._ask(prompt if len(prompt) > 1 else prompt[0], 1, read, cost, **fields)
+        texts = [prompt for prompt, _ in prompts]
+        return await self._ask(_input(texts), 1, read, _cost(texts, calls, len(texts)), **fields)
 
-    def _listing(self, choice: Any, prompt: Prepared, tokens: Sequence[int] | None) -> Listing:
+    def _listing(self, choice: Any, prompt: Tokenised) -> Listing:
+        prepared, tokens = prompt
+
         def find(listed: Listed) -> list[float | None]:
             if tokens and all(token.startswith("token_id:") for token, _ in listed):
                 return [dict(listed).get(f"token_id:{token}") for token in tokens]
-            return by_text(listed, prompt.request.labels)
+            return by_text(listed, prepared.request.labels)
 
         # Without a tokenizer there is no count: the server's is of all the prompts that share a request.
-        return Listing.of(self._rows(choice), find, str(choice.get("text", "")), len(prompt.ids) or None)
+        return Listing.of(self._rows(choice), find, str(choice.get("text", "")), len(prepared.ids) or None)
 
     async def _score_missing(self, listing: Listing, prompt: Tokenised) -> None:
         """Score the labels that are not listed as continuations of the prompt."""
@@ -184,19 +180,21 @@ class Completions(LanguageModel):
         way = await self._once("continuation", self._find_continuation_way) or ""
         size = self.spec.share(1 << 20) if self._several else 1
         scores: list[float | None] = []
-        for start in range(0, len(pairs), size):
-            part = pairs[start : start + size]
-            whole = [prompt.ids + target for prompt, target in part]
+        for part in (pairs[start : start + size] for start in range(0, len(pairs), size)):
+            texts = [replace(prompt, ids=prompt.ids + target) for prompt, target in part]
 
-            def read(reply: Any, part: Sequence[tuple[Prepared, list[int]]] = part) -> list[float | None]:
-                choices = zip(_choices(reply, len(part)), part, strict=True)
-                return [
-                    _continued(way, choice, prompt.ids + target, len(target)) for choice, (prompt, target) in choices
-                ]
+            def read(reply: Any, texts: list[Prepared] = texts, part: Any = part) -> list[float | None]:
+                rows = zip(_choices(reply, len(part)), texts, part, strict=True)
+                return [_continued(way, choice, text.ids, len(target)) for choice, text, (_, target) in rows]
 
-            cost = spending(0 if start else calls, sum(map(len, whole)), len(whole))
-            scores += await self._ask(whole if len(whole) > 1 else whole[0], 1, read, cost, **CONTINUATIONS[way])
+            cost = _cost(texts, 0 if scores else calls, len(texts))
+            scores += await self._ask(_input(texts), 1, read, cost, **CONTINUATIONS[way])
         return scores
+
+
+def _input(prompts: Sequence[Prepared]) -> Any:
+    inputs: list[Any] = [prompt.ids or prompt.text for prompt in prompts]
+    return inputs if len(inputs) > 1 else inputs[0]
 
 
 def _choices(reply: Any, count: int) -> list[Any]:

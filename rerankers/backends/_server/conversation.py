@@ -21,23 +21,14 @@ from .spec import ServerSpec
 
 FORMS: dict[str, type[Form]] = {"chat": Chat, "completions": Completions, "relevance": Rerank}
 
+NEUTRAL_SERVERS = {"vllm", "sglang"}  # as /models names them
+# They take these from the model's generation config by default, and then text is no longer greedy.
 NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
-"""vLLM and SGLang take these from the model's generation config by default, and then text is no longer greedy."""
-
-NEUTRAL_SERVERS = {"vllm", "sglang"}
-"""Their names in /models."""
-
+# Fields that a server may refuse and a request can do without.
 OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "reasoning_effort")
-"""Fields that a server may refuse and a request can do without."""
-
-CHANGE_ANSWERS = (
-    *("answer_prefix", "continuations", "label_scores", "relevance", "structured_outputs", "system_turn"),
-    "top_logprobs",
-)
-"""Capabilities on which answers depend: those of one ledger must have been given alike."""
-
-FIRST_RETRIES = 3
-"""Most repetitions of the first question: that a server is not there is to be known soon."""
+# Capabilities on which answers do not depend; the others must be the same for all answers of one ledger.
+SPEED_OR_COUNT = {"log_probabilities", "several_prompts_a_request", "labels_not_listed", "renormalised_over_labels"}
+FIRST_RETRIES = 3  # at the first question: that a server is not there is to be known soon
 
 
 class Conversation:
@@ -50,8 +41,7 @@ class Conversation:
         self.client = Client(spec, self.budget)
         self._forms: dict[str, Form] = {}
         self._served: list[str] = []
-        self._kind: str | None = None
-        """The kind of server that it says it is."""
+        self._kind: str | None = None  # of server that it says it is
 
     @property
     def details(self) -> dict[str, object]:
@@ -72,8 +62,8 @@ class Conversation:
     @property
     def findings(self) -> dict[str, object]:
         """The capabilities on which answers depend."""
-        forms = self._forms.items()
-        return {f"{name}.{key}": form.found[key] for name, form in forms for key in CHANGE_ANSWERS if key in form.found}
+        found = ((f"{name}.{key}", form.found[key]) for name, form in self._forms.items() for key in sorted(form.found))
+        return {name: value for name, value in found if name.partition(".")[2] not in SPEED_OR_COUNT}
 
     async def begin(self) -> None:
         """Reach the server and read which models it serves.

@@ -127,23 +127,9 @@ class Form(ABC):
         return None, reason
 
     def _rendered(self, request: Request) -> tuple[Message, ...]:
-        """Return the conversation that puts an ask to a server that tokenises it, without control tokens in its texts.
-
-        Cut to length where there is a tokenizer, whole where there is none.
-        """
-        terms = request.terms
-
-        def shown(text: str, length: int | None) -> str:
-            return disarmed(self.tokens.cut(text, length) if self.tokens else text)
-
-        lengths = {name: terms.passage_tokens if cut == "cut" else None for name, cut in terms.prompt.notes.items()}
-        return terms.prompt.render(
-            request.ask,
-            shown(request.query.text, terms.query_tokens),
-            [shown(text, terms.passage_tokens) for text in request.passages],
-            "decoder_only",
-            {name: shown(note, lengths.get(name)) for name, note in request.ask.notes},
-        )
+        """Return the conversation that puts an ask to a server that tokenises it, whole unless there is a tokenizer."""
+        tokens = self.tokens
+        return request.rendered(lambda text, length: disarmed(tokens.cut(text, length) if tokens else text))
 
 
 def at_most_tokens(text: str) -> int:

@@ -15,7 +15,7 @@ from ...answers.reading import Reply
 from ...errors import InputError
 from ..base import Request
 from .budget import Spending, spending
-from .forms import Form, Group
+from .forms import Form
 from .labels import Listing, Rows, are_log_probabilities, log_probability
 from .refusals import RefusedError
 
@@ -53,7 +53,7 @@ class LanguageModel(Form):
     def _rows(self, choice: Any) -> Rows: ...
 
     @abstractmethod
-    async def _listings(self, group: Group, calls: int) -> list[Listing]: ...
+    async def _listings(self, prompts: Sequence[Any], calls: int) -> list[Listing]: ...
 
     @abstractmethod
     async def _score_missing(self, listing: Listing, prompt: Any) -> None:
@@ -126,13 +126,13 @@ class LanguageModel(Form):
             f"({reason or 'it lists none with its answers'}); set ranker.scoring: generation"
         )
 
-    async def _label_scores(self, group: Group) -> list[Reply]:
-        """Return the replies to a group whose labels are scored."""
-        listings = await self._listings(group, len(group.requests))
+    async def _label_scores(self, prompts: Sequence[Any]) -> list[Reply]:
+        """Return the replies to prompts whose labels are scored."""
+        listings = await self._listings(prompts, len(prompts))
         if any(None in listing.scores and len(listing.listed) < self._least for listing in listings):
-            pairs = zip(listings, await self._listings(group, 0), strict=True)
+            pairs = zip(listings, await self._listings(prompts, 0), strict=True)
             listings = [max(pair, key=lambda listing: len(listing.listed)) for pair in pairs]
-        for listing, prompt in zip(listings, group.prepared, strict=True):
+        for listing, prompt in zip(listings, prompts, strict=True):
             if None in listing.scores:
                 await self._score_missing(listing, prompt)
                 self._count("labels_not_listed", listing.scores.count(None))

@@ -5,42 +5,37 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import BackendError
 
-MESSAGES = ("message", "detail", "msg", "error", "raw", "metadata")
-"""Where servers put the words of an error."""
-
+MESSAGES = ("message", "detail", "msg", "error", "raw", "metadata")  # where servers put the words of an error
+# Where they put its code, or what holds it.
 CODES = ("error", "innererror", "metadata", "code", "type", "status", "reason", "reasons", "error_type")
-"""Where they put its code, or what holds it."""
 
+# Codes of providers that decline a prompt: OpenAI's, Azure's, Gemini's, Alibaba's, DeepSeek's and others'.
 DECLINED = re.compile(
     r"content[ _-]?(?:filter|policy|moderation|management policy|exists risk)|moderation|responsible_?ai|"
     r"data_?inspection|prohibited_content|blocklist|guardrail|sensitive_(?:content|words)|\bsafety\b|\brefusal\b|"
     r"\brecitation\b|\bspii\b|invalid_prompt",
     re.IGNORECASE,
 )
-"""Codes of providers that decline a prompt: OpenAI's, Azure's, Gemini's, Alibaba's, DeepSeek's and others'."""
-
+# The same in words, where there is no code.
 DECLINED_WORDS = re.compile(
     r"content[ _](?:filter|policy|moderation|management policy|exists risk)|inappropriate content|usage polic|"
     r"(?:was|been|were) (?:flagged|blocked|filtered)|flagged (?:by|for|as)|blocked (?:by|due to) .*(?:safety|polic)",
     re.IGNORECASE,
 )
-"""The same in words, where there is no code."""
-
 QUOTA = re.compile(
     r"insufficient[ _-]?(?:quota|balance|credits?|funds)|billing_hard_limit|arrearage|out of credits", re.IGNORECASE
 )
-
+# A refusal about the length of a prompt.
 LENGTH = re.compile(
     r"context (?:length|window|size)|too (?:long|large|many (?:\w+ )?tokens)|"
     r"(?:max|maximum|exceed|limit)\w*.{0,60}(?:tokens?|length|characters)|"
     r"(?:tokens?|length|characters).{0,60}(?:exceed|maximum|limit)",
     re.IGNORECASE,
 )
-"""A refusal about the length of a prompt."""
 
 
 @dataclass(eq=False)
@@ -69,41 +64,20 @@ class MalformedError(Exception):
     """A reply is not of the form that was asked for; the request is repeated."""
 
 
+Kind = Literal["declined", "no credit", "no entry", "too many", "passing", "wrong", "odd"]
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error that a server sent: its words in one line, its codes, the field it blames, the seconds it asks for."""
+    """An error that a server sent: its kind, its words in one line, the field it blames, the seconds it asks for."""
 
     status: int
+    kind: Kind
     message: str
-    codes: str
     field: str | None
     wait: float | None
     hidden: bool
     """Whether it came with the status of success."""
-
-    @property
-    def declines(self) -> bool:
-        """Whether the provider declines this prompt's content."""
-        return self.status in (400, 403, 422, 451) and bool(
-            DECLINED.search(self.codes) or DECLINED_WORDS.search(self.message)
-        )
-
-    @property
-    def lacks_credit(self) -> bool:
-        """Whether nothing more is answered until the account is topped up."""
-        return self.status == 402 or bool(
-            self.status in (400, 403, 429) and QUOTA.search(f"{self.codes} {self.message}")
-        )
-
-    @property
-    def limits(self) -> bool:
-        """Whether the server is asked too much."""
-        return self.status == 429 and not self.lacks_credit
-
-    @property
-    def passes(self) -> bool:
-        """Whether the same request may be answered later."""
-        return self.status in (408, 409, 425) or self.status >= 500
 
 
 def refusal(status: int, body: Any, shown: Callable[[str], str], wait: float | None, *, hidden: bool) -> Refusal:
@@ -113,7 +87,22 @@ def refusal(status: int, body: Any, shown: Callable[[str], str], wait: float | N
     error = body.get("error") if isinstance(body, Mapping) else None
     field = error.get("param") if isinstance(error, Mapping) else None
     message = shown(": ".join(dict.fromkeys(_words(body)))) or f"status {status}"
-    return Refusal(status, message, " ".join(_codes(body)), field if isinstance(field, str) else None, wait, hidden)
+    kind = _kind(status, " ".join(_codes(body)), message)
+    return Refusal(status, kind, message, field if isinstance(field, str) else None, wait, hidden)
+
+
+def _kind(status: int, codes: str, message: str) -> Kind:
+    if status in (400, 403, 422, 451) and (DECLINED.search(codes) or DECLINED_WORDS.search(message)):
+        return "declined"  # this prompt's content
+    if status == 402 or (status in (400, 403, 429) and QUOTA.search(f"{codes} {message}")):
+        return "no credit"
+    if status in (401, 403):
+        return "no entry"
+    if status == 429:
+        return "too many"
+    if status in (408, 409, 425) or status >= 500:
+        return "passing"  # the same request may be answered later
+    return "wrong" if status >= 400 else "odd"
 
 
 def hidden_status(body: Any) -> int | None:

@@ -20,20 +20,15 @@ from .budget import spending
 from .forms import Form, Group, at_most_tokens
 from .refusals import MalformedError, RefusedError
 
+# Ways in which servers are asked: the path, and the body's fields for a query and its passages.
 DIALECTS: Mapping[str, tuple[str, Callable[[str, list[str]], dict[str, Any]]]] = {
     "rerank": ("/rerank", lambda query, passages: {"query": query, "documents": passages}),
     "rerank (TEI)": ("/rerank", lambda query, passages: {"query": query, "texts": passages}),
     "score": ("/score", lambda query, passages: {"text_1": query, "text_2": passages}),
 }
-"""Ways in which servers are asked: the path, and the body's fields for a query and its passages."""
-
 SHORT = "Tides are raised by the moon."
-
-LISTWISE = re.compile("jina-reranker-v3")
-"""Models that are known to score passages beside each other."""
-
-APART = 0.02
-"""Scores of a passage beside others differ by less, relative to it and absolutely, if they are independent of them."""
+LISTWISE = re.compile("jina-reranker-v3")  # models that are known to score passages beside each other
+APART = 0.02  # by less, relative to it and absolutely, differ scores of a passage that do not depend on those beside it
 
 Pair = tuple[str, str, int | None]
 """Query and passage as they are sent, and their tokens together, or None without a tokenizer."""

@@ -31,11 +31,7 @@ class Pairs:
         Raises `InputError` if the prompt has more than two messages, or the query leaves no room.
         """
         terms = request.terms
-        messages = terms.prompt.render(
-            request.ask,
-            self._shield(self._truncate(request.query.text, terms.query_tokens)),
-            [self._shield(self._truncate(text, terms.passage_tokens)) for text in request.passages],
-        )
+        messages = request.rendered(lambda text, length: self._shield(self._truncate(text, length)))
         if len(messages) > 2:
             raise InputError(
                 f"prompt '{terms.prompt.name}' has {len(messages)} messages, and a cross-encoder reads one text or two"

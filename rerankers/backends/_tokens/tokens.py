@@ -76,14 +76,8 @@ class Tokens:
         if request.ask.kind == "relevance":
             return self.pairs.prompt(request)
         terms = request.terms
-        lengths = {name: terms.passage_tokens if cut == "cut" else None for name, cut in terms.prompt.notes.items()}
-        messages = terms.prompt.render(
-            request.ask,
-            self._shield(self.cut(request.query.text, terms.query_tokens)),
-            [self._shield(self.cut(text, terms.passage_tokens)) for text in request.passages],
-            "encoder_decoder" if self._as_text else self.architecture,
-            {name: self._shield(self.cut(note, lengths.get(name))) for name, note in request.ask.notes},
-        )
+        form: Architecture = "encoder_decoder" if self._as_text else self.architecture
+        messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), form)
         prefix = terms.prompt.answer.prefix.decoder_only
         if self.template is None:
             text, special = "\n\n".join(message.content for message in messages), True
