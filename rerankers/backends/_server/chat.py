@@ -17,11 +17,10 @@ from ...answers.thinking import TAG
 from ...errors import InputError
 from ...prompts.template import Message, folded
 from ..base import Request
-from .budget import spending
 from .client import usage
-from .forms import Group, at_most_tokens
+from .forms import FEWER_LOGPROBS, Group, LabelTrial, LanguageModel, at_most_tokens
 from .labels import Listing, Rows, by_text, shifted
-from .language import FEWER_LOGPROBS, LabelTrial, LanguageModel
+from .limits import spending
 from .refusals import FailedError, MalformedError, RefusedError
 
 SHORT: list[Mapping[str, str]] = [{"role": "user", "content": "Answer with A or B."}]

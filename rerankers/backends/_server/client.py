@@ -27,8 +27,7 @@ import httpx2
 import openai
 
 from ...errors import BackendError, InputError
-from .budget import Budget, Spending, spending
-from .pace import Pace, backoff, log_wait, named_wait
+from .limits import Budget, Pace, Spending, backoff, log_wait, named_wait, spending
 from .refusals import (
     DeclinedError,
     FailedError,

@@ -18,11 +18,10 @@ from ...answers.reading import NO_PROBABILITY, Reply, no_answer
 from ...errors import InputError
 from .._tokens.batches import Prepared
 from ..base import Request
-from .budget import Spending, spending
 from .client import usage
-from .forms import Group, at_most_tokens
+from .forms import FEWER_LOGPROBS, Group, LabelTrial, LanguageModel, at_most_tokens
 from .labels import Listed, Listing, Rows, by_text, log_probability
-from .language import FEWER_LOGPROBS, LabelTrial, LanguageModel
+from .limits import Spending, spending
 from .refusals import MalformedError
 
 SHORT = "Answer with A or B:"

@@ -10,11 +10,11 @@ from ...answers.reading import REFUSED, Reply, no_answer
 from ...errors import InputError
 from .._tokens.tokens import Tokens
 from ..base import Request
-from .budget import Budget
 from .chat import Chat
 from .client import Client
 from .completions import Completions
 from .forms import Form, Group
+from .limits import Budget
 from .refusals import LENGTH, DeclinedError, FailedError, RefusedError
 from .rerank import Rerank
 from .spec import ServerSpec

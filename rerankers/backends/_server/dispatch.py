@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any
 
 from ..base import Answered, Request
-from .budget import BudgetSpentError
 from .conversation import Conversation
 from .forms import Group
+from .limits import BudgetSpentError
 
 WINDOW = 64  # requests that are prepared at once, at most
 

@@ -16,8 +16,8 @@ from typing import Any
 from ...answers.reading import Reply
 from ...errors import InputError
 from ..base import Request
-from .budget import spending
 from .forms import Form, Group, at_most_tokens
+from .limits import spending
 from .refusals import MalformedError, RefusedError
 
 # Ways in which servers are asked: the path, and the body's fields for a query and its passages.

@@ -13,7 +13,7 @@ from pydantic import Field
 from ...marks import PathMark, Speed
 from .._tokens.chat_templates import TemplateOptions
 from ..base import Request
-from .budget import Limits
+from .limits import Limits
 
 MAX_MESSAGE = 300  # characters of a server's own message that are shown
 MIN_SECRET = 16  # a shorter key is no secret but a word such as "EMPTY", which an answer may hold

@@ -13,11 +13,11 @@ import pytest
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import openai
 from r2llm.rerankers.backends import transformers as transformers_backend
-from r2llm.rerankers.backends._server.budget import Limits
 from r2llm.rerankers.backends._server.chat import Chat, _read_text
 from r2llm.rerankers.backends._server.completions import Completions
 from r2llm.rerankers.backends._server.conversation import NEUTRAL, Conversation
 from r2llm.rerankers.backends._server.labels import bounded, by_text, log_probability, shifted
+from r2llm.rerankers.backends._server.limits import Limits
 from r2llm.rerankers.backends._server.refusals import MalformedError, RefusedError
 from r2llm.rerankers.backends._server.rerank import Rerank, _scores
 from r2llm.rerankers.backends._server.spec import ServerSpec

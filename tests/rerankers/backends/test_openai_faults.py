@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from r2llm.rerankers.backends import openai
 from r2llm.rerankers.backends._server import client as server_client
-from r2llm.rerankers.backends._server.budget import Limits
+from r2llm.rerankers.backends._server.limits import Limits
 from r2llm.rerankers.backends.base import Backend, Setting
 from r2llm.rerankers.errors import BackendError
 from r2llm.rerankers.ledger import Ledger

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from r2llm.rerankers.backends import openai
 from r2llm.rerankers.backends._server import client
-from r2llm.rerankers.backends._server.budget import Budget, Limits
 from r2llm.rerankers.backends._server.client import Client, proxy_of
+from r2llm.rerankers.backends._server.limits import Budget, Limits
 from r2llm.rerankers.backends._server.spec import ServerSpec
 from r2llm.rerankers.errors import BackendError, InputError
 

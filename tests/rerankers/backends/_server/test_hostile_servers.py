@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from r2llm.rerankers.backends import openai
-from r2llm.rerankers.backends._server import client, pace
+from r2llm.rerankers.backends._server import client, limits
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import R2llmError
 
@@ -471,8 +471,8 @@ def test_a_hostile_server(
 ) -> None:
     for module, name, value in (
         (client, "FIRST_PAUSE", 0.01),
-        (pace, "FIRST_WAIT", 0.01),
-        (pace, "PATIENCE", 3.0 if outcome == SAME else 0.2),
+        (limits, "FIRST_WAIT", 0.01),
+        (limits, "PATIENCE", 3.0 if outcome == SAME else 0.2),
         (client, "MAX_BYTES", 100_000),
     ):
         monkeypatch.setattr(module, name, value)

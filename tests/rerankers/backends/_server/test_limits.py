@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from r2llm.rerankers.backends._server import pace
-from r2llm.rerankers.backends._server.pace import Pace, named_wait
+from r2llm.rerankers.backends._server import limits
+from r2llm.rerankers.backends._server.limits import Pace, named_wait
 
 
 @dataclass
@@ -98,7 +98,7 @@ def test_long_waits_are_noted_and_refusals_without_end_are_given_up(
 ) -> None:
     async def run() -> None:
         replica, now = Replica(), [1000.0]
-        monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
         paced = Pace([replica], None, None)
         await paced.enter(1)
         assert paced.limited(replica, 3600.0, "daily\x1b limit")
@@ -112,7 +112,7 @@ def test_long_waits_are_noted_and_refusals_without_end_are_given_up(
         assert not paced.limited(replica, 3600.0, "")
         paced.answered()
         assert paced.limited(replica, None, "")
-        now[0] += pace.PATIENCE + 1
+        now[0] += limits.PATIENCE + 1
         assert not paced.limited(replica, None, "")
 
     caplog.set_level(logging.WARNING)
