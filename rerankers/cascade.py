@@ -102,7 +102,6 @@ class Cascade:
             yield portion
 
     def _through(self, number: int, orders: Iterable[_Order]) -> Iterator[_Order]:
-        """Yield the orders that a stage leaves, as they are done."""
         stage, waiting = self.stages[number], dict[str, _Order]()
 
         def presented() -> Iterator[Candidates]:

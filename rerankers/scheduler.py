@@ -136,7 +136,6 @@ class Scheduler:
         return (self.pooled or self._recalled) and self.backend.remembers
 
     def _answer_some(self) -> None:
-        """Answer what the ledger knows, or let the backend answer some of the rest; then the methods go on."""
         known = self._known() if self._shares else {}
         self.backend.submit([request for request in self._new if request.key not in known])
         self._new = []
@@ -195,7 +194,6 @@ class Scheduler:
         self.on_answers(self.tally.answered)
 
     def _deliver(self, place: _Place, reply: Reply) -> None:
-        """Read a reply and put the answer in its place, or ask again where the ranker says so."""
         job, cost = place.job, place.job.cost
         ask = job.asks[place.slot]
         answer = self.ranker.read(ask, reply, self.backend)
@@ -224,7 +222,6 @@ class Scheduler:
         return of_answer(self.backend.shape, reply.prompt_tokens, reply.completion_tokens, times)
 
     def _finish(self, job: _Job) -> tuple[Ranking, Cost]:
-        """Return the ranking, which must be a permutation of the candidates, and its cost."""
         ranking, cost = job.ranking, job.cost
         if ranking is None or sorted(ranking.docs) != sorted(job.requests.candidates.ids):
             raise R2llmError(

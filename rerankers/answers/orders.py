@@ -19,7 +19,7 @@ from .thinking import SPACES, plain_answer
 OrderRule = Literal["strict", "digits"]
 RULES: Mapping[OrderRule, str] = {
     "strict": "the longest chain of labels, [2] > [1], wherever it stands, or list of them on lines of their own, "
-    "numbered or not; labels in prose do not count",
+    "numbered or not, or bare labels that are all there is; labels in prose do not count",
     "digits": "every number anywhere, in the order written",
 }
 
@@ -111,7 +111,6 @@ def _read(
 
 
 def _completed(stated: Sequence[int], docs: int) -> tuple[int, ...]:
-    """Return the stated indices without repeats, then the others in the order presented."""
     return tuple(dict.fromkeys((*stated, *range(docs))))
 
 
@@ -129,7 +128,6 @@ def _item_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _items(text: str, labels: tuple[str, ...], indices: Mapping[str, int]) -> list[_Item]:
-    """Return all labels in a text, in prose or not."""
     items = []
     for match in _item_pattern(labels).finditer(text):
         bracketed, after_noun, after_noun_bare, bare = match.groups()

@@ -77,6 +77,5 @@ def _patterns(labels: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
 
 
 def _scores(pairs: Iterable[tuple[str, str]], indices: Mapping[str, int]) -> dict[int, float]:
-    """Return finite numbers by the index of their label."""
     stated = ((indices.get(key(label)), float(number)) for label, number in pairs)
     return {index: score for index, score in stated if index is not None and math.isfinite(score)}

@@ -96,7 +96,6 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
 
 
 def _of_text(text: str, ask: Ask, prompt: Prompt, reading: Reading) -> tuple[Found[Any], Fields]:
-    """Return what a text gives, and the fields of the answer that it makes."""
     names, sought = prompt.labels_of(ask), KINDS[ask.kind].text
     found: Found[Any] = Found(None, "text")
     if sought == "order":
