@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from . import console
 if TYPE_CHECKING:
     from ..pipeline.evaluate import Metrics
     from ..pipeline.run.costs import Summary
-    from ..pipeline.run.manifest import Environment, Manifest
+    from ..pipeline.run.manifest import Manifest
     from ..pipeline.run.read import Run, RunMeasures
 
 Facts = Iterator[tuple[str, str]]
@@ -27,10 +28,8 @@ FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
 
 LABELS = {"flops": "FLOPs", "usd": "USD"}
 
-GIB = 2**30
-
-SHORT = 12
-"""The digits of a hash that are shown: enough to tell runs apart by eye."""
+HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
+"""A SHA-256, of which 12 digits are shown: enough to tell runs apart by eye."""
 
 CHOICES = ("limit", "sample", "first")
 """The keys of `queries` that say how many."""
@@ -38,8 +37,9 @@ CHOICES = ("limit", "sample", "first")
 IN_NAME = ("backend", "name", "answers")
 """The keys of a `model` section that its name is made of."""
 
-ELSEWHERE = ("files", "tokenizer", "name", "backend")
-"""A model's details that have a row of their own."""
+ELSEWHERE = {"version", "name", "simulated", "experiment", "config", "schedule", "queries"}
+ELSEWHERE |= {"status", "unread", "warnings"}
+"""The keys of a manifest that are shown elsewhere, or say nothing to people."""
 
 
 def show(run: Run, *, as_json: bool) -> None:
@@ -184,9 +184,6 @@ def _as_json(run: Run) -> dict[str, Any]:
     }
 
 
-# Facts, out of the manifest; what an unfinished run does not know yet is left out
-
-
 def _which(run: Run) -> Facts:
     about, config = run.manifest, run.manifest.config
     yield "dataset", words(config.dataset)
@@ -201,7 +198,7 @@ def _which(run: Run) -> Facts:
         name = model.get("name") or model.get("answers")
         yield f"{which}model", f"{name} ({model.get('backend')}{f'; {rest}' if rest else ''})"
     for name, prompt in about.prompts.items():
-        yield "prompt", f"{name}, {prompt.digest[:SHORT]}"
+        yield "prompt", f"{name}, {words(prompt.digest)}"
     if about.experiment.fuse:
         yield "fused", words(about.experiment.fuse)
     chosen = words({key: value for key, value in config.queries.items() if key in CHOICES})
@@ -210,71 +207,30 @@ def _which(run: Run) -> Facts:
 
 
 def _how(about: Manifest) -> Facts:
-    yield "fingerprint", about.fingerprint[:SHORT]
-    if about.shard:
-        yield "shard", str(about.shard)
-    if about.merged:
-        yield "merged from", f"{len(about.merged.shards)} shards, {about.merged.differing_answers} answers differing"
-    if about.shared_ledger:
-        yield "shared ledger", words(about.shared_ledger)
+    """Yield all else that the manifest holds."""
     for which, stage in zip(_numbered(about), about.stages, strict=True):
         yield f"{which}ranker options", words(stage.ranker.options)
-    for name, prompt in about.prompts.items():
-        yield f"source of prompt {name}", prompt.source
-    yield "seeds", words(about.seeds)
-    yield from _models(about)
-    yield from _executions(about)
-    yield from _environment(about.environment)
-    for name, digest in about.data.items():
-        if digest:
-            yield f"{name} sha256", digest[:SHORT]
-    if about.ledger:
-        yield "ledger", f"{about.ledger.answers:,} answers, {about.ledger.content[:SHORT]}"
-    for name, digest in about.files.items():
-        yield f"{name} sha256", digest[:SHORT]
+    content = {name: value for name, value in about.content.items() if name not in ELSEWHERE}
+    content["prompts"] = {name: {"source": prompt.source} for name, prompt in about.prompts.items()}
+    if about.merged:
+        content["merged"] = {"shards": len(about.merged.shards), "differing_answers": about.merged.differing_answers}
+    for name, value in content.items():
+        yield from _facts({"model": "model details", "models": "model details"}.get(name, name), value)
 
 
-def _models(about: Manifest) -> Facts:
-    sections = about.config.stages or [{}]
-    for number, (which, section) in enumerate(zip(_numbered(about), sections, strict=False)):
-        if settings := section.get("model") or about.config.model:
-            yield f"{which}model settings", words(settings)
-        model = about.stage_models[number] if number < len(about.stage_models) else {}
-        if details := {name: value for name, value in model.items() if name not in ELSEWHERE}:
-            yield f"{which}computed with", words(details)
-        if digest := model.get("tokenizer"):
-            yield f"{which}tokenizer sha256", digest[:SHORT]
-        for name, digest in model.get("files", {}).items():
-            yield f"{which}model file {name} sha256", digest[:SHORT]
-
-
-def _executions(about: Manifest) -> Facts:
-    of = len(about.executions)
-    for number, one in enumerate(about.executions, 1):
-        calls = "?" if one.calls is None else f"{one.calls:,}"
-        name = f"execution {number} of {of}" if of > 1 else "execution"
-        yield name, f"{one.status}, {one.started} to {one.ended or '?'}, {calls} calls"
-    if not of:
-        yield "execution", f"{about.started} to {about.finished}"
-    if about.wall_seconds is not None:
-        yield "ranking took", f"{about.wall_seconds:.1f} s, schedule {about.schedule}"
-    if about.answer_forms:
-        yield "texts read as", words(about.answer_forms)
-    if about.unparsed_by_kind:
-        yield "unparsed answers", words(about.unparsed_by_kind)
-    yield from (("note", note) for note in about.notes)
-
-
-def _environment(environment: Environment) -> Facts:
-    machine, git = environment.hardware, environment.git
-    memory = f", {machine.memory / GIB:.0f} GiB" if machine.memory else ""
-    yield "machine", f"{machine.cpu}, {machine.cores} cores{memory}"
-    for gpu in machine.gpus:
-        yield "GPU", words(gpu)
-    yield "system", f"{environment.platform}, Python {environment.python}"
-    yield "packages", ", ".join(f"{name} {version}" for name, version in environment.packages.items())
-    if git:
-        yield "checkout", git["commit"] + (", with uncommitted changes" if git["dirty"] else "")
+def _facts(name: str, value: Any) -> Facts:
+    """Yield a row for each list item and each mapping that a JSON value holds."""
+    if isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            yield from _facts(f"{name} {number}" if len(value) > 1 else name, item)
+    elif isinstance(value, Mapping):
+        plain = {key: item for key, item in value.items() if not isinstance(item, Mapping | list)}
+        if text := words(plain):
+            yield name.replace("_", " "), text
+        for key in (key for key in value if key not in plain):
+            yield from _facts(f"{name} {key}", value[key])
+    elif value is not None:
+        yield name.replace("_", " "), words(value)
 
 
 def _numbered(about: Manifest) -> list[str]:
@@ -284,7 +240,7 @@ def _numbered(about: Manifest) -> list[str]:
 
 
 def words(value: Any) -> str:
-    """Return a JSON value in a line, without nulls."""
+    """Return a JSON value in a line, without nulls, hashes cut short."""
     if isinstance(value, Mapping):
         return ", ".join(
             f"{name} ({words(item)})" if isinstance(item, Mapping) else f"{name} {words(item)}"
@@ -293,4 +249,6 @@ def words(value: Any) -> str:
         )
     if isinstance(value, list):
         return " ".join(map(words, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).lower() if isinstance(value, bool) else HASH.sub(r"\1", str(value))

@@ -145,7 +145,7 @@ def of_run(outcome: Run, rankings: Mapping[str, Sequence[str]], queries: Iterabl
     return Baseline(
         name=outcome.manifest.name,
         fingerprint=outcome.manifest.fingerprint,
-        parts=_parts(outcome.manifest["experiment"]),
+        parts=_parts(outcome.manifest.content["experiment"]),
         tolerances=Tolerances(measures=dict.fromkeys(means, EXACT), costs=dict.fromkeys(COSTS, 0.0)),
         measures=means,
         costs={name: None if total is None else int(total) for name, total in totals.items()},

@@ -261,7 +261,7 @@ def _wants_ranking(finished: Manifest, folder: RunFolder, config: Config) -> boo
     """Return whether something is wanted of a finished run that only ranking gives."""
     lost = any(name in RANKED_FILES and not (folder / name).is_file() for name in finished.files)
     untimed = config.schedule == "latency" != finished.schedule
-    unshared = config.shared_ledger is not None and "shared_ledger" not in finished and LEDGER in finished.files
+    unshared = config.shared_ledger is not None and not finished.shared_ledger and LEDGER in finished.files
     return lost or untimed or unshared or finished.name != config.name
 
 
@@ -479,7 +479,7 @@ def record(plan: Plan, folder: RunFolder, about: Manifest) -> None:
     else:
         (folder / METRICS).unlink(missing_ok=True)
     about.status, about.finished = "finished", about.finished or now()
-    if "unread" in about:
+    if "unread" in about.model_fields_set:
         about.warnings = unread.warnings(about, sum(cost.asks for cost in costs.read(folder / "costs.jsonl")))
     if (folder / "first_stage.trec").is_file():  # else a shard without candidates
         folder.write_yaml("ir-metadata.yml", ir_metadata.annotation(about))

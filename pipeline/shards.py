@@ -39,9 +39,10 @@ class Part:
     def summary(self) -> dict[str, Any]:
         """The shard in the manifest of the merged run."""
         kept = ("executions", "wall_seconds", "ledger", "shared_ledger", "files", "environment")
-        digests = {"manifest": self.manifest[manifest.SEAL], "candidates": self.manifest.data.get("candidates")}
+        about = self.manifest.content
+        digests = {"manifest": about[manifest.SEAL], "candidates": self.manifest.data.get("candidates")}
         content = {"number": self.shard.number, "of": self.shard.of, **digests}
-        return content | {name: self.manifest[name] for name in kept if name in self.manifest}
+        return content | {name: about[name] for name in kept if name in about}
 
 
 def find(loaded: Loaded) -> Path:
@@ -85,7 +86,7 @@ class Shards:
         if not self.ranked:
             raise InputError("none of the queries has candidates; check that queries and first stage belong together")
         self.first = self.ranked[0]
-        configs = [part.manifest["config"] for part in self.parts]
+        configs = [part.manifest.content["config"] for part in self.parts]
         if keys := _differing(configs):
             listener.note(f"the shards' configs differ in {keys}; the merged run has that of shard {self.first.shard}")
         config = manifest.description(loaded.config, ())["config"] if loaded else configs[0]
@@ -96,7 +97,7 @@ class Shards:
             )
 
     def _check_equal(self, key: str) -> None:
-        values = [part.shard.of if key == "shard" else part.manifest[key] for part in self.parts]
+        values = [part.shard.of if key == "shard" else part.manifest.content[key] for part in self.parts]
         [(most, _)] = Counter(values).most_common(1)
         for part, value in zip(self.parts, values, strict=True):
             if value != most:
@@ -178,7 +179,7 @@ class Shards:
 
     def content(self, differing: int) -> dict[str, Any]:
         """Return what the manifest of the merged run says of the shards and their executions."""
-        about = [part.manifest for part in self.ranked]
+        about = [part.manifest.content for part in self.ranked]
         executions = [execution for each in about for execution in each["executions"]]
         started = min(each["started"] for each in about)
         ended = max(execution["ended"] or "" for execution in executions)

@@ -219,7 +219,7 @@ def _file_hash(name: str, run: _Run) -> Iterator[str]:
 
 
 def _fingerprint(run: _Run) -> Iterator[str]:
-    found = manifest.fingerprint(run.manifest["experiment"])
+    found = manifest.fingerprint(run.manifest.content["experiment"])
     yield from compared(run.manifest.fingerprint, found, "fingerprint")
 
 
@@ -275,7 +275,7 @@ def _sums(run: _Run) -> Iterator[str]:
     yield from compared(run.manifest.unparsed, unparsed, "unparsed answers")
     yield from compared(sum(run.manifest.unparsed_by_kind.values()), unparsed, "unparsed by kind of ask")
     # An execution that was cut off may have asked more than the run needed, or it is not known what it asked.
-    executed = [execution["calls"] for execution in run.manifest["executions"]]
+    executed = [execution["calls"] for execution in run.manifest.content["executions"]]
     if None not in executed and (calls > sum(executed) or (len(executed) == 1 and calls < sum(executed))):
         yield from compared(sum(executed), calls, "calls")
 
@@ -287,7 +287,7 @@ def _ledger_integrity(run: _Run) -> Iterator[str]:
 
 def _ledger_content(run: _Run) -> Iterator[str]:
     with run.ledger as ledger:
-        yield from compared(run.manifest["ledger"], {"content": ledger.digest(), "answers": len(ledger)})
+        yield from compared(run.manifest.content["ledger"], {"content": ledger.digest(), "answers": len(ledger)})
 
 
 def _efficiency(run: _Run) -> Iterator[str]:
@@ -300,7 +300,7 @@ def _efficiency(run: _Run) -> Iterator[str]:
 
 def _config(run: _Run) -> Iterator[str]:
     """The experiment of the config; what only dataset and model tell is taken as recorded, and checked by itself."""
-    config, experiment = run.loaded.config, run.manifest["experiment"]
+    config, experiment = run.loaded.config, run.manifest.content["experiment"]
     yield from compared(run.manifest.name, config.name, "name")
     first_stage = {**run.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
     if bm25 := config.first_stage.bm25:
@@ -340,7 +340,7 @@ def _fused(run: _Run) -> Iterator[str]:
         return
     first_stage = fuse.other == FIRST_STAGE
     partner = fusion.Partner(fuse, run.scored("first_stage.trec") if first_stage else fusion.read(fuse, Listener()))
-    yield from compared(run.manifest["experiment"]["fuse"]["with"], partner.identity["with"], "with")
+    yield from compared(run.manifest.experiment.fuse["with"], partner.identity["with"], "with")
     ranking = run.order("run.trec")
     for query, docs in partner.joined(run.scored(RERANKED)).items():
         if ranking.get(query) != docs:

@@ -38,9 +38,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", validate_assignment=True)
 
 
-class RankerIdentity(_Part):
-    """A ranker in the experiment."""
-
+class _Ranker(_Part):
     method: str
     params: dict[str, Any]
     prompts: list[str] = []
@@ -49,18 +47,16 @@ class RankerIdentity(_Part):
 
 
 class StageIdentity(_Part):
-    """A stage in the experiment: its ranker, its model and, in a cascade, its depth."""
+    """A stage of the experiment; its depth only in a cascade."""
 
-    ranker: RankerIdentity
+    ranker: _Ranker
     model: dict[str, Any]
     depth: int | None = None
 
 
-class Experiment(_Part):
-    """Everything that can change the ranking. A first stage alone stands here without a key of its own."""
-
+class _Experiment(_Part):
     first_stage: dict[str, Any] = {}
-    ranker: RankerIdentity | None = None
+    ranker: _Ranker | None = None
     model: dict[str, Any] = {}
     stages: list[StageIdentity] = []
     fuse: dict[str, Any] = {}
@@ -78,30 +74,24 @@ class Settings(_Part):
     max_unparsed: float | None = None
 
 
-class Hardware(_Part):
-    """The machine; memory in bytes."""
-
+class _Hardware(_Part):
     cpu: str | None = None
     architecture: str | None = None
     cores: int | None = None
-    usable_cores: int | None = None
     memory: int | None = None
     gpus: list[dict[str, str]] = []
 
 
 class Environment(_Part):
-    """Python, packages, machine and checkout: nothing that names a person, a host or a path."""
+    """Python, packages, machine and checkout."""
 
     python: str = ""
-    platform: str = ""
     packages: dict[str, str] = {}
-    hardware: Hardware = Hardware()
+    hardware: _Hardware = _Hardware()
     git: dict[str, Any] | None = None
 
 
-class PromptRecord(_Part):
-    """A prompt in full."""
-
+class _Prompt(_Part):
     digest: str
     source: str = ""
 
@@ -120,53 +110,50 @@ class Merged(_Part):
     differing_answers: int = 0
 
 
-class Unread(_Part):
-    """Answers that could not be read for one reason, with an example."""
-
+class _Unread(_Part):
     answers: int
     example: str
 
 
 class Manifest(_Part):
-    """What a run's folder says of the run. Fields that are not known yet are left out of the file."""
+    """What a run's folder says of the run. Fields that are not known yet are left out of the file.
+
+    `data` are the hashes of queries, judgements and candidates, `files` those of the files; `queries` are those with
+    candidates, and `equal_scores` those whose documents all have one score. `wall_seconds` are those of ranking, all
+    queries together, in all executions, or None if one is unknown. A cascade has `models`, another run `model`.
+    """
 
     version: int = 1
     name: str
     fingerprint: str
     simulated: bool = False
     shard: Shard | None = None
-    experiment: Experiment
+    experiment: _Experiment
     environment: Environment
     config: Settings
-    prompts: dict[str, PromptRecord] = {}
+    prompts: dict[str, _Prompt] = {}
     schedule: Literal["throughput", "latency"] = "throughput"
     seeds: dict[str, Any] = {}
     data: dict[str, str | None] = {}
-    """Hashes of queries, judgements and candidates."""
     queries: int = 0
-    """Queries with candidates."""
     status: Literal["running", "finished"]
     started: str | None = None
     finished: str | None = None
     executions: list[Execution] = []
     wall_seconds: float | None = None
-    """Seconds of ranking, all queries together, in all executions; None if one is unknown."""
     shared_ledger: dict[str, int] = {}
     unparsed: int = 0
     unparsed_by_kind: dict[str, int] = {}
     answer_forms: dict[str, int] = {}
-    unread: dict[str, Unread] = {}
+    unread: dict[str, _Unread] = {}
     equal_scores: int = 0
-    """Queries whose documents all have one score."""
     model: dict[str, Any] = {}
     models: list[dict[str, Any]] = []
-    """The models' details, in a cascade: one a stage."""
     ledger: LedgerContent | None = None
     merged: Merged | None = None
     notes: list[str] = []
     warnings: list[str] = []
     files: dict[str, str] = {}
-    """SHA-256 by name."""
 
     @property
     def content(self) -> dict[str, Any]:
@@ -193,16 +180,6 @@ class Manifest(_Part):
     def is_finished(self) -> bool:
         """Return whether the run came to its end."""
         return self.status == "finished"
-
-    def __getitem__(self, name: str) -> Any:
-        return self.content[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return a value of the JSON object."""
-        return self.content.get(name, default)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.content
 
 
 def read(path: Path) -> Manifest:

@@ -32,9 +32,9 @@ def test_rerank_prints_tab_separated_tables_where_nobody_watches(r2llm, toy: Pat
     assert not BOX.search(done.out)
     lines = done.out.splitlines()
     assert lines[0] == "toy (simulated answers: not a model's result)"
-    assert "measure\tfirst stage\treranked" in lines
-    assert "nDCG@10\t0.5655\t1.0000" in lines
-    assert "queries\t2\t2" in lines
+    assert "measure\tfirst stage\treranked\tchange" in lines
+    assert "nDCG@10\t0.5655\t1.0000\t+0.4345" in lines
+    assert "queries\t2\t2\t" in lines
     assert "cost\tmean\tp50\tp95\ttotal" in lines
     assert any(line.startswith("throughput: ") for line in lines)
     run_file = Path(lines[-1].removeprefix("run file: "))

@@ -33,9 +33,10 @@ def test_what_was_run_with_what_when_and_what_came_of_it(r2llm, toy: Path) -> No
     facts = dict(line.split("\t", 1) for line in lines if line.count("\t") == 1)
     assert facts["method"].startswith("setwise.heapsort (k ")
     assert facts["prompt"].startswith("setwise, ")
-    assert re.fullmatch(r"finished, \S+ to \S+, [\d,]+ calls", facts["execution"])
-    assert "r2llm" in facts["packages"]
-    assert facts["run.trec sha256"] == json.loads(Path("out/manifest.json").read_text())["files"]["run.trec"][:12]
+    assert re.match(r"status finished, started \S+, ended \S+, calls [\d,]+", facts["executions"])
+    assert "r2llm" in facts["environment packages"]
+    digest = json.loads(Path("out/manifest.json").read_text())["files"]["run.trec"]
+    assert f"run.trec {digest[:12]}," in facts["files"]
     assert "nDCG@10\t0.5655\t1.0000\t+0.4345" in lines
     assert any(line.startswith("asks\t") for line in lines)
 
@@ -97,7 +98,7 @@ def test_a_run_of_every_backend_is_shown(r2llm, toy: Path, tiny_t5: Path, stub: 
     assert facts["method"].startswith(("setwise.heapsort (k 10, ", "pointwise.cross_encoder (l"))
     assert facts["model"].split(" (")[1].startswith(model[1:].split(", ")[0].removeprefix("backend: "))
     assert str(toy.parent) not in shown.out
-    assert ("tokenizer sha256" in facts) == ("T5" in model)
+    assert ("tokenizer " in facts.get("model details", "")) == ("T5" in model)
 
 
 def test_what_vllm_tells_is_shown(r2llm, toy: Path) -> None:
@@ -117,8 +118,10 @@ def test_what_vllm_tells_is_shown(r2llm, toy: Path) -> None:
     }
     Path("out/manifest.json").write_text(json.dumps(manifest))
     shown = r2llm("show", "out").out
-    assert "computed with\trevision c0ffee, engine vllm 0.10, deterministic true, tensor_parallel_size 2, " in shown
-    assert f"model file model.safetensors sha256\t{'0' * 12}\n" in shown
+    assert (
+        f"revision c0ffee, tokenizer {'1' * 12}, engine vllm 0.10, deterministic true, tensor_parallel_size 2" in shown
+    )
+    assert f"model details files\tmodel.safetensors {'0' * 12}\n" in shown
 
 
 def test_simulated_answers_are_said_loudly(r2llm, toy: Path) -> None:
@@ -132,8 +135,9 @@ def test_a_model_is_shown_with_its_files(r2llm, toy: Path, tiny_t5: Path) -> Non
     assert r2llm("rerank", "--config", "toy.yaml", *words).code == 0
     shown = r2llm("show", "out").out
     assert "SIMULATED" not in shown
-    assert "dtype float32, device cpu, exact true, batch_size 1, threads" in shown
-    assert "model file model.safetensors sha256\t" in shown
+    assert "dtype float32, device cpu, " in shown
+    assert ", exact true, batch_size 1, threads" in shown
+    assert "model details files\tconfig.json " in shown
     assert str(tiny_t5) not in shown
 
 
@@ -156,7 +160,7 @@ def test_a_run_that_is_not_finished(r2llm, toy: Path) -> None:
     done = r2llm("show", "out")
     assert done.code == 0
     assert "NOT FINISHED" in done.out
-    assert "running, " in done.out
+    assert "status running, " in done.out
 
 
 def test_json_is_one_object(r2llm, toy: Path) -> None:
