@@ -10,7 +10,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ JUDGEMENT = (
 """What a header calls the columns of qrels, `-` being `_`."""
 
 _LARGEST_GRADE = 10**7
-"""Above it trec_eval, which counts documents by grade in an array of that length, may silently measure 0."""
+"""The limit of a grade: trec_eval, which counts documents by grade in an array, may silently measure 0 above it."""
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _TAG = re.compile(r"<!--.*?(?:-->|\Z)|<[?!][^<>]*>|<(/?)([A-Za-z][\w.-]*)((?:\s[^<>]*)?)/?>", re.DOTALL)
@@ -56,7 +56,7 @@ _LABEL = re.compile(r"^(?:number|topic|description|narrative)\s*:\s*", re.IGNORE
 
 
 def records(path: Path, *, topics: bool = False) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
-    """The records of a file, or of all JSON files in a folder, each with its place; markup only where it is topics."""
+    """Yield the records of a file, or of all JSON files in a folder, with their places; markup only as `topics`."""
     if path.is_dir():
         for file in files_of(path):
             yield from records(file)
@@ -66,24 +66,27 @@ def records(path: Path, *, topics: bool = False) -> Iterator[tuple[Spot, Mapping
     if start.startswith(b"[") and (_is_json(path) or re.match(rb"\[\s*\{", start)):
         yield from _array(path)
     elif _is_json(path) or re.match(rb'\{\s*"', start):
-        for number, record in json_lines(path):
-            yield (path, number), record
-    elif re.match(rb"<[?!A-Za-z][^\t>]*>", start):
-        if not topics:
-            raise fault(path, 1, "this is markup, which is read for queries only; convert it to JSON lines or TSV")
+        yield from (((path, number), record) for number, record in json_lines(path))
+    elif not re.match(rb"<[?!A-Za-z][^\t>]*>", start):
+        yield from _rows(path)
+    elif topics:
         yield from _topics(path)
     else:
-        yield from _rows(path)
+        raise fault(path, 1, "this is markup, which is read for queries only; convert it to JSON lines or TSV")
 
 
 def files_of(folder: Path) -> list[Path]:
     """Return the JSON files of a folder, in the order of their names."""
-    files = sorted(file for file in folder.rglob("[!.]*") if _is_json(file))
     if any(folder.glob("corpus.jsonl*")):
         raise InputError(f"{folder}: a BEIR folder; give it as the `dataset`, or its corpus.jsonl as `docs`")
+    files = sorted(file for file in folder.rglob("[!.]*") if _is_json(file))
     if not files:
         raise InputError(f"{folder}: a folder without JSON lines (.jsonl, .json or .ndjson, compressed or not)")
     return files
+
+
+def _is_json(path: Path) -> bool:
+    return any(path.name.endswith(f"{kind}{suffix}") for kind in (".json", ".jsonl", ".ndjson") for suffix in SUFFIXES)
 
 
 def _array(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
@@ -101,7 +104,7 @@ def _array(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
-    """The rows of a TSV file. Without a header they are split at the first tab; `#` begins a comment."""
+    """Yield the rows of a TSV file. Without a header they are split at the first tab; `#` begins a comment."""
     header: list[str] = []
     for number, line in lines(path):
         first, tab, _ = line.partition("\t")
@@ -115,13 +118,15 @@ def _rows(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
                 continue
         cells = line.split("\t", len(header) - 1)
         if len(cells) != len(header):
-            what = f"{len(cells)} tab-separated columns, not {len(header)} ({', '.join(header)})"
-            raise fault(path, number, f"{what}; TSV, JSON lines, a JSON array and, for queries, TREC topics are read")
+            problem = f"{len(cells)} tab-separated columns, not {len(header)} ({', '.join(header)})"
+            raise fault(
+                path, number, f"{problem}; TSV, JSON lines, a JSON array and, for queries, TREC topics are read"
+            )
         yield (path, number), dict(zip(header, cells, strict=True))
 
 
 def _topics(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
-    """TREC topics: `<top>`, whose parts need no closing tags, XML, and `<DOC>`. Attributes of a topic are parts too."""
+    """Yield TREC topics: `<top>`, whose parts need no closing tags, XML, `<DOC>`. Attributes are parts too."""
     numbered = dict(lines(path))
     text = "\n".join(numbered.get(number, "") for number in range(1, max(numbered) + 1))
     text = _CDATA.sub(lambda section: html.escape(section[1]), text)
@@ -149,7 +154,7 @@ def _topics(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
 
 
 def _parts(topic: Mapping[str, str]) -> dict[str, str]:
-    """A topic's parts without labels such as `Number:`. Its identifier is `_id`, its title or else its body `text`."""
+    """Return a topic's parts without labels such as `Number:`; its number is `_id`, its title or else body `text`."""
     parts = {name: _LABEL.sub("", " ".join(words(html.unescape(part))), 1) for name, part in topic.items()}
     number = parts.get("number") or parts.get("num")
     title = next((parts[name] for name in TOPIC_PARTS["title"] if name in parts), parts.pop("", ""))
@@ -157,81 +162,78 @@ def _parts(topic: Mapping[str, str]) -> dict[str, str]:
 
 
 def read_docs(path: Path) -> Iterator[tuple[Spot, str, Mapping[str, Any]]]:
-    """Documents as (place, identifier, record), streamed: `document_text` reads of a record what is needed."""
+    """Stream documents as (place, identifier, record); `document_text` takes the text out of a record."""
     for spot, record in records(path):
         yield spot, identifier(record, DOC_IDS, spot), record
 
 
 class QueryList:
-    """The queries of one source in its order, and what of them cannot be run."""
+    """The queries of one source in its order, and those that cannot be run."""
 
     def __init__(self, source: Path | str) -> None:
         self.source = source
         self.queries: dict[str, Query] = {}
-        self.empty: list[str] = []
         self.nameless: list[str] = []
-        self.repeated: list[str] = []
-        self.faults: dict[str, InputError] = {}
+        self._empty: list[str] = []
+        self._repeated: list[str] = []
+        self._faults: dict[str, InputError] = {}
         self._places: dict[str, Place] = {}
 
     def add(self, id_: str, text: str, spot: Spot) -> None:
-        """Take a query: the same one again is one; another text or an impossible identifier is kept as a fault."""
+        """Add a query, if it is not there yet; keep another text or an impossible identifier as a fault."""
         query = Query(id_, clean(text))
-        if id_ in self._places:
-            if self.queries.get(id_, Query(id_, "")) == query:
-                self.repeated.append(id_)
+        if id_ not in self._places:
+            self._places[id_] = spot[1]
+            if wrong := unfit(id_, spot):
+                self._faults[id_] = wrong
+            if query.text:
+                self.queries[id_] = query
             else:
-                what = f"query {id_} is there already, {at(self._places[id_])}, with another text"
-                self.faults.setdefault(id_, fault(*spot, what))
-            return
-        self._places[id_] = spot[1]
-        wrong = unfit(id_, spot)
-        if wrong:
-            self.faults[id_] = wrong
-        if query.text:
-            self.queries[id_] = query
+                self._empty.append(id_)
+        elif self.queries.get(id_, Query(id_, "")) == query:
+            self._repeated.append(id_)
         else:
-            self.empty.append(id_)
+            problem = f"query {id_} is there already, {at(self._places[id_])}, with another text"
+            self._faults.setdefault(id_, fault(*spot, problem))
 
-    def notes(self, chosen: Iterable[str], judged: Iterable[str]) -> list[str]:
-        """What is left out of the queries, a line each. Raises InputError where a chosen query has a fault."""
+    def notes(self, chosen: Iterable[str], judged: Collection[str]) -> list[str]:
+        """Return what is left out of the queries, a line each. Raise InputError where a chosen query has a fault."""
         for id_ in chosen:
-            if id_ in self.faults:
-                raise self.faults[id_]
-        wanted = list(judged)
-        absent = [id_ for id_ in wanted if id_ not in self._places]
-        if len(absent) == len(wanted):  # then nothing can be measured, which is an error of its own
+            if id_ in self._faults:
+                raise self._faults[id_]
+        absent = [id_ for id_ in judged if id_ not in self._places]
+        if len(absent) == len(judged):  # then nothing can be measured, which is an error of its own
             absent = []
         total = f"{len(self._places) + len(self.nameless)} queries"
         left_out = {
-            f"{total}: no text": self.empty,
+            f"{total}: no text": self._empty,
             f"{total}: neither candidates nor an identifier": self.nameless,
-            f"{len(self._places) + len(self.repeated)} entries: the same query again": self.repeated,
-            f"{total}: faulty, and not asked for": list(self.faults),
-            f"{len(wanted)} judged queries: not in it": absent,
+            f"{len(self._places) + len(self._repeated)} entries: the same query again": self._repeated,
+            f"{total}: faulty, and not asked for": list(self._faults),
+            f"{len(judged)} judged queries: not in it": absent,
         }
-        notes = [f"{len(ids)} of {what} (the first is {ids[0]})" for what, ids in left_out.items() if ids]
-        return [f"{self.source}: left out {note}" for note in notes]
+        lines = [f"{len(ids)} of {words} (the first is {ids[0]})" for words, ids in left_out.items() if ids]
+        return [f"{self.source}: left out {line}" for line in lines]
 
 
 def read_queries(path: Path, part: str | None = None) -> QueryList:
-    """Queries of a file. `part` is the part of a topic that is taken for its text, the title unless given."""
+    """Return the queries of a file. `part` is the part of a topic that is its text, by default the title."""
     names = TOPIC_PARTS.get(part, (part,)) if part else QUERY_TEXTS
-    read = QueryList(path)
+    queries = QueryList(path)
     without: InputError | None = None
     for spot, record in records(path, topics=True):
         text = plain_text(record, names, spot)
         if text is None:
-            there = ", ".join(record)
-            without = without or fault(*spot, f"no text: {_any_of(names)} is expected, and there is {there}")
-        read.add(identifier(record, QUERY_IDS, spot), text or "", spot)
-    if not read.queries:
+            problem = f"no text: {_any_of(names)} is expected, and there is {', '.join(record)}"
+            without = without or fault(*spot, problem)
+        queries.add(identifier(record, QUERY_IDS, spot), text or "", spot)
+    if not queries.queries:
         raise without or InputError(f"{path}: no query with a text")
-    return read
+    return queries
 
 
 def read_qrels(path: Path) -> Qrels:
-    """Judgements: TREC's four columns `query iteration document grade`, or BEIR's three, under a header or none.
+    """Return judgements: TREC's four columns `query iteration document grade`, or BEIR's three, under a header or none.
 
     The same judgement twice is one; two grades for one document are an error. `#` begins a comment.
     """
@@ -248,8 +250,7 @@ def read_qrels(path: Path) -> Qrels:
             width = len(cells)
             columns = (0, width - 2, width - 1)
             names = [cell.lower().replace("-", "_") for cell in cells]
-            known = {name for column in JUDGEMENT for name in column}
-            if math.isnan(numeric(cells[-1])) and (width == 3 or known & {*names}):
+            if math.isnan(numeric(cells[-1])) and (width == 3 or {*sum(JUDGEMENT, ())} & {*names}):
                 columns = tuple(
                     next((at for at, name in enumerate(names) if name in known), usual)
                     for known, usual in zip(JUDGEMENT, columns, strict=True)
@@ -259,10 +260,13 @@ def read_qrels(path: Path) -> Qrels:
             expected = f"{width} as above" if width in (3, 4) else "4 (TREC) or 3 (BEIR)"
             raise fault(path, number, f"{len(cells)} columns, not {expected}")
         query, document, grade = (cells[column] for column in columns)
-        value = _grade(grade, (path, number))
-        judged = qrels.setdefault(query, {})
-        if judged.setdefault(document, value) != value:
-            other = judged[document]
+        value = numeric(grade)
+        if abs(value) > _LARGEST_GRADE:
+            raise fault(path, number, f"the grade {grade[:20]} is too large: trec_eval takes up to {_LARGEST_GRADE}")
+        if not value.is_integer():
+            raise fault(path, number, f"the grade {grade!r} is not an integer; ir-measures takes no others")
+        other = qrels.setdefault(query, {}).setdefault(document, int(value))
+        if other != value:
             raise fault(path, number, f"query {query} judges document {document} {grade}, and {other} before")
     if not qrels:
         raise fault(path, 1, "the qrels hold a header and no judgement")
@@ -287,7 +291,7 @@ def at(place: Place) -> str:
 
 
 def unfit(id_: str, spot: Spot) -> InputError | None:
-    """Return the error that stands for an identifier that a run file cannot hold; None if it can."""
+    """Return the error for an identifier that a run file cannot hold; None if it can."""
     if words(id_) == [id_] == [clean(id_)]:
         return None
     return fault(*spot, f"the identifier {id_!r} is not one word, without white space or half of a surrogate pair")
@@ -331,23 +335,10 @@ def clean(text: str) -> str:
     return text.strip(WHITE)
 
 
-def _grade(text: str, spot: Spot) -> int:
-    value = numeric(text)
-    if abs(value) > _LARGEST_GRADE:
-        raise fault(*spot, f"the grade {text[:20]} is too large: trec_eval takes up to {_LARGEST_GRADE}")
-    if not value.is_integer():
-        raise fault(*spot, f"the grade {text!r} is not an integer; ir-measures takes no others")
-    return int(value)
-
-
 def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The first value under the names that is neither null nor, as pandas writes it, NaN; or None."""
+    """Return the first value under the names that is neither null nor, as pandas writes it, NaN; or None."""
     values = (record[name] for name in names if name in record)
     return next((value for value in values if value is not None and value == value), None)
-
-
-def _is_json(path: Path) -> bool:
-    return any(path.name.endswith(f"{kind}{suffix}") for kind in (".json", ".jsonl", ".ndjson") for suffix in SUFFIXES)
 
 
 def _any_of(names: Sequence[str]) -> str:

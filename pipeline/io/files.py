@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TextIO
 from ...rerankers.errors import InputError
 
 Place = int | str
-"""Where in a file: a line number from 1, or words such as `item 3` where lines say nothing."""
+"""A place in a file: a line number from 1, or words such as `item 3` where lines mean nothing."""
 
 WHITE = " \t\n\r\v\f"
 """White space is ASCII's, as for trec_eval: what else Unicode calls so may be part of an identifier or a text."""
@@ -28,23 +28,19 @@ WHITE = " \t\n\r\v\f"
 LONGEST_LINE = 1 << 28
 """The bytes that a line may have: a file without line ends must not fill the memory."""
 
-_WORD = re.compile(f"[^{WHITE}]+")
-
-_ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-
 _COMPRESSIONS = {
     ".gz": (b"\x1f\x8b", "gzip"),
     ".bz2": (b"BZh", "bz2"),
     ".xz": (b"\xfd7zXZ\0", "lzma"),
-    ".zst": (b"\x28\xb5\x2f\xfd", _ZSTD),
+    ".zst": (b"\x28\xb5\x2f\xfd", "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"),
 }
 """By suffix, how a compressed file begins, and the module whose `open` reads it."""
 
 SUFFIXES = ("", *_COMPRESSIONS)
-"""What may follow a data file's name."""
+"""The suffixes that may follow a data file's name."""
 
 _EXPANSION = 200
-"""How many times its compressed size a file may become beyond 256 MB: text becomes 3 to 20 times as much."""
+"""The limit of a file's size decompressed, beyond 256 MB: text becomes 3 to 20 times as much."""
 
 _UNREADABLE = {
     b"PAR1": "Parquet",
@@ -58,9 +54,9 @@ _UNREADABLE = {
 """How files of other formats begin."""
 
 
-def fault(path: Path, place: Place, what: str) -> InputError:
-    """The error that stands for a mistake at one place of a file."""
-    return InputError(f"{path}:{place}: {what}" if isinstance(place, int) else f"{path}: {place}: {what}")
+def fault(path: Path, place: Place, problem: str) -> InputError:
+    """Return the error for a mistake at one place of a file."""
+    return InputError(f"{path}:{place}: {problem}" if isinstance(place, int) else f"{path}: {place}: {problem}")
 
 
 class _Decompressed(io.RawIOBase):
@@ -77,11 +73,9 @@ class _Decompressed(io.RawIOBase):
         self._stream = opener.open(compressed)
 
     def readable(self) -> bool:
-        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer; return how many bytes there were."""
         try:
             count: int = self._stream.readinto(buffer)
         except self._errors as error:
@@ -94,22 +88,23 @@ class _Decompressed(io.RawIOBase):
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[io.BufferedReader[Any]]:
-    """A file's bytes, without byte order mark, decompressed where name or beginning say gzip, bzip2, xz or zstd.
+    """Open a file's bytes, without byte order mark, decompressed if name or beginning say gzip, bzip2, xz or zstd.
 
-    Raises InputError where the file cannot be read, its compressed data is damaged, or it is no text.
+    Raise InputError where the file cannot be read, its compressed data is damaged, or it is no text.
     """
     try:
         with io.BufferedReader(path.open("rb", buffering=0), 1 << 20) as plain:
             start = plain.peek()[:6]
-            sniffed = (module for magic, module in _COMPRESSIONS.values() if start.startswith(magic))
-            module = _COMPRESSIONS[path.suffix][1] if path.suffix in _COMPRESSIONS else next(sniffed, None)
+            sniffed = next((module for magic, module in _COMPRESSIONS.values() if start.startswith(magic)), None)
+            module = _COMPRESSIONS[path.suffix][1] if path.suffix in _COMPRESSIONS else sniffed
             stream: io.BufferedReader[Any]
             with io.BufferedReader(_Decompressed(path, plain, module), 1 << 20) if module else plain as stream:
                 start = stream.peek()[:512]
-                kind = next((kind for magic, kind in _UNREADABLE.items() if start.startswith(magic)), None)
-                if kind or start[257:262] == b"ustar":
-                    what = f"this is {kind or 'a tar archive'}: unpack or convert it"
-                    raise InputError(f"{path}: {what} to JSON lines (one object a line) or TSV, in UTF-8")
+                kinds = {start[:257] + b"ustar": "a tar archive", **_UNREADABLE}
+                kind = next((kind for magic, kind in kinds.items() if start.startswith(magic)), None)
+                if kind:
+                    problem = f"this is {kind}: unpack or convert it to JSON lines (one object a line) or TSV, in UTF-8"
+                    raise InputError(f"{path}: {problem}")
                 if start.startswith(codecs.BOM_UTF8):
                     stream.read(len(codecs.BOM_UTF8))
                 yield stream
@@ -118,10 +113,10 @@ def open_bytes(path: Path) -> Iterator[io.BufferedReader[Any]]:
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file that are not blank, without line ends, each with its number from 1.
+    """Yield the lines of a UTF-8 file that are not blank, without line ends, each with its number from 1.
 
     Only a line feed ends a line: passages may hold other characters that Unicode calls line boundaries.
-    Raises InputError for a file that is not UTF-8 or holds nothing.
+    Raise InputError for a file that is not UTF-8 or holds nothing.
     """
     empty = True
     with open_bytes(path) as stream:
@@ -131,8 +126,8 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 line = raw.decode().rstrip("\r\n")
             except UnicodeDecodeError as error:
-                what = f"not UTF-8 (byte {error.start + 1} of the line); convert the file"
-                raise fault(path, number, what) from error
+                problem = f"not UTF-8 (byte {error.start + 1} of the line); convert the file"
+                raise fault(path, number, problem) from error
             if line.strip(WHITE):
                 empty = False
                 yield number, line
@@ -141,13 +136,12 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON objects of a file that holds one a line, each with its line number."""
+    """Yield the JSON objects of a file that holds one a line, each with its line number."""
     for number, line in lines(path):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            what = f"not JSON ({reason(error)}); one object a line is expected"
-            raise fault(path, number, what) from error
+            raise fault(path, number, f"not JSON ({reason(error)}); one object a line is expected") from error
         if not isinstance(value, dict):
             raise fault(path, number, f"a JSON object is expected, not {json_kind(value)}")
         yield number, value
@@ -155,26 +149,26 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def words(line: str) -> list[str]:
     """Split a line at ASCII white space."""
-    return _WORD.findall(line)
+    return re.findall(f"[^{WHITE}]+", line)
 
 
 def json_kind(value: object) -> str:
-    """What a JSON value is, in words for an error message."""
-    words = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return words.get(type(value), "a number")
+    """Return the kind of a JSON value, in words for an error message."""
+    kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")
 
 
 def reason(error: BaseException) -> str:
-    """An exception's message on one line: for a system error just what the system said."""
+    """Return an exception's message on one line; of a system error the system's own."""
     return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """A text file that takes the place of `path` when the block ends, all of it or not at all.
+    """Open a text file that takes the place of `path` when the block ends, all of it or not at all.
 
     It is written beside `path`, forced to the disk and renamed, so that neither an error, a full disk nor a
-    power cut leaves half a file. Raises InputError where it cannot be written.
+    power cut leaves half a file. Raise InputError where it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -184,7 +178,6 @@ def replacing(path: Path) -> Iterator[TextIO]:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except (OSError, UnicodeEncodeError) as error:
-        what = f"cannot be written: {reason(error)}; what was there is unchanged"
-        raise InputError(f"{path}: {what}") from error
+        raise InputError(f"{path}: cannot be written: {reason(error)}; what was there is unchanged") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -11,8 +11,8 @@ import gc
 import math
 import operator
 from array import array
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -51,17 +51,21 @@ def read(path: Path, queries: Container[str] | None = None) -> tuple[Run, list[s
     run: Run = {}
     odd: dict[str, list[str]] = {}
     msmarco = _is_msmarco(path)
+    collects = gc.isenabled()
+    gc.disable()  # it would visit millions of new tuples again and again
     try:
-        with _collection_paused():
-            columns, notes = _columns(path, queries, msmarco=msmarco)
-            for raw in list(columns):
-                query = raw.decode()
-                run[query], kinds = _ordered(columns.pop(raw))
-                for kind in kinds:
-                    odd.setdefault(kind, []).append(query)
+        columns, notes = _columns(path, queries, msmarco=msmarco)
+        for raw in list(columns):
+            query = raw.decode()
+            run[query], kinds = _ordered(columns.pop(raw))
+            for kind in kinds:
+                odd.setdefault(kind, []).append(query)
     except ValueError:
         _raise_fault(path, msmarco=msmarco)
         raise
+    finally:
+        if collects:
+            gc.enable()
     if not run and queries is None:
         raise InputError(f"{path}: the run file is empty")
     notes += [kind.format(f"{len(ids)} of {len(run)} queries", ids[0]) for kind, ids in odd.items()]
@@ -144,6 +148,10 @@ def _ordered(columns: _Columns) -> tuple[list[tuple[str, float]], list[str]]:
     return [(documents[i], scores[i]) for i in order], odd
 
 
+def _monotonic(compare: Callable[[float, float], bool], values: Sequence[float]) -> bool:
+    return all(map(compare, values, islice(values, 1, None)))
+
+
 def _rank(text: bytes) -> float:
     """Return a rank, which some tools write as 1.0; NaN where it is no number."""
     try:
@@ -152,65 +160,47 @@ def _rank(text: bytes) -> float:
         return math.nan
 
 
-def _monotonic(compare: Callable[[float, float], bool], values: Sequence[float]) -> bool:
-    return all(map(compare, values, islice(values, 1, None)))
-
-
 def _raise_fault(path: Path, *, msmarco: bool) -> None:
     """Raise InputError for the first faulty line; slow, and only called when there is one."""
     first_seen: dict[tuple[bytes, bytes], int] = {}
     with open_bytes(path) as stream:
         for number, line in enumerate(stream, 1):
-            columns = line.split()
-            wrong = _fault_of(line, columns, msmarco=msmarco)
-            if wrong is None:
-                query, document = columns[0], columns[1 if msmarco else 2]
-                before = first_seen.setdefault((query, document), number)
-                if before == number:
-                    continue
-                wrong = f"query {query.decode()} has document {document.decode()} on line {before} too"
-            raise fault(path, number, wrong)
+            wrong = _fault_of(line, msmarco=msmarco)
+            if wrong:
+                raise fault(path, number, wrong)
+            query, document = operator.itemgetter(0, 1 if msmarco else 2)(line.split())
+            before = first_seen.setdefault((query, document), number)
+            if before != number:
+                problem = f"query {query.decode()} has document {document.decode()} on line {before} too"
+                raise fault(path, number, problem)
 
 
-def _fault_of(line: bytes, columns: Sequence[bytes], *, msmarco: bool) -> str | None:
+def _fault_of(line: bytes, *, msmarco: bool) -> str | None:
     try:
-        text = line.decode()
+        columns = [column.decode() for column in line.split()]
     except UnicodeDecodeError:
         return "not UTF-8; convert the file"
     if not columns:
         return "a blank line; a run file has none but at its end"
-    if text.lstrip().startswith("#"):
+    if columns[0].startswith("#"):
         return "a comment; evaluators cannot read it, so keep metadata in a file beside the run"
     if msmarco:
         if len(columns) != len(MSMARCO):
             return f"{len(columns)} columns, not the three of an MS MARCO run: {', '.join(MSMARCO)}"
-        return None if columns[2].isdigit() and int(columns[2]) else f"the rank {columns[2].decode()} is not 1 or more"
+        return None if columns[2].isdigit() and int(columns[2]) else f"the rank {columns[2]} is not 1 or more"
     if len(columns) < len(COLUMNS):
         hint = "; a run of MS MARCO's three columns has a name that ends in .tsv" if len(columns) == 3 else ""
         return f"{len(columns)} columns, not the six of `{' '.join(COLUMNS)}`{hint}"
-    score = columns[4].decode()
+    score, problem = columns[4], "a number"
     with suppress(ValueError):
         if "_" not in score and math.isfinite(_single(float(score))):
             return None
-        if "_" not in score:
-            return f"the score {score} is not finite in single precision, in which trec_eval compares"
-    return f"the score {score} is not a number"
+        problem = problem if "_" in score else "finite in single precision, in which trec_eval compares"
+    return f"the score {score} is not {problem}"
 
 
 def _single(score: float) -> float:
     return array("f", [score])[0]
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """Pause garbage collection, which would visit millions of new tuples again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def write(path: Path, rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]], tag: str) -> None:
