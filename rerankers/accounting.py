@@ -1,7 +1,5 @@
 """What answers cost and how they were read: counts of a query, and of all answers together."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields

@@ -4,8 +4,6 @@ A document that the other run lacks gets no share from it (`rrf`) or its lowest 
 equal fused scores stay in the order of the ranking.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from .types import minmax

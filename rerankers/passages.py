@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import fsum
+from operator import itemgetter
 from statistics import fmean
 from typing import Literal
 
@@ -23,14 +24,13 @@ Aggregate = Literal["max", "first", "sum", "mean"]
 
 AGGREGATES: dict[Aggregate, Callable[[Sequence[float]], float]] = {
     "max": max,
-    "first": lambda scores: scores[0],
+    "first": itemgetter(0),
     "sum": fsum,
     "mean": fmean,
 }
 """MaxP, FirstP, SumP and AvgP, of the scores in the order of the text."""
 
-TRIED = 100
-"""The most rounds of a method that is tried on two documents."""
+TRIED = 100  # the most rounds of a method that is tried on two documents
 
 
 class Passages(BaseModel):

@@ -5,8 +5,6 @@ prose says nothing. Running time is linear in the text's length, and no text bec
 to make of more than 4,300 digits.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A text is searched for labels, and labels with nothing but separators between th
 mention by its form, by what stands around it, and by how many documents it names.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Ratings: the score that a generated text gives to each document of a group."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Thoughts of reasoning models: the answer is what follows them."""
 
-from __future__ import annotations
-
 import re
 import string
 
@@ -22,11 +20,9 @@ THOUGHTS = (
 )
 """The marks that begin and end a thought, in any case; a thought ends with the mark that belongs to its beginning."""
 
+CHANNEL = r"\A[\s*]*+(?:assistant)?(?:analysis|commentary)(?=[A-Za-z]|\s*+[^a-z\s:=.,;_-]|[ ]*+\n|\Z)"
 IN_WORDS = (
-    (
-        r"\A[\s*]*+(?:assistant)?(?:analysis|commentary)(?=[A-Za-z]|\s*+[^a-z\s:=.,;_-]|[ ]*+\n|\Z)",
-        "<|channel|>analysis",
-    ),
+    (CHANNEL, "<|channel|>analysis"),
     (r"assistant\n{0,2}final", "<|channel|>final"),
     (r"\A\s*+Here(?: is|'s) my thought process:", "<think>"),
     (r"Here(?: is|'s) my response:", "</think>"),

@@ -6,8 +6,6 @@ that come with it, such as labels. `study_setwise/tone=please/order=passage_firs
 two of its components chosen.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
