@@ -49,7 +49,7 @@ def check(
     results = []
     for result in checks.check_each(plan, console.listener(quiet)):
         results.append(result)
-        if isinstance(result, checks.Failure):
+        if result.error:
             culprit = f"{result.name}: " if len(config) > 1 else ""
             console.error(f"{culprit}{result.error}")
         if not as_json:

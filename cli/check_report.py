@@ -1,4 +1,4 @@
-"""How the results of `r2llm check` are shown: as lines for people, as JSON, and as JUnit XML for a CI server."""
+"""Results of `r2llm check` as lines for people, as JSON, and as JUnit XML for a CI server."""
 
 from __future__ import annotations
 
@@ -9,61 +9,108 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..pipeline.baseline import EXACT, TOP
-from ..pipeline.check import (
-    Change,
-    Comparison,
-    DocMove,
-    Failure,
-    Figure,
-    Judgement,
-    QueryMove,
-    Reproduction,
-    Result,
-    Updated,
-)
+from ..pipeline.check import Change, Comparison, Figure, Judgement, QueryMove, Result, some
 
-SHOWN = 6
-"""How many documents of a query, and queries of a cost, are shown before `and … more`."""
-
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 cannot hold."""
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 cannot hold these
 
 
 def lines(result: Result) -> Iterator[str]:
-    """A result as lines for people."""
-    if isinstance(result, Comparison):
-        queries = _count(result.queries, "query", "queries")
-        yield f"{result.name}: {_verdict_on(result)} against {result.baseline} ({queries})"
-        yield from _differences(result)
-        if result.improvement:
-            yield "  better, and by more than the tolerance: --update makes it the baseline"
-    elif isinstance(result, Updated):
-        yield f"{result.name}: baseline {result.baseline} written"
-        yield from _differences(result.comparison) if result.comparison else ()
-    elif isinstance(result, Reproduction):
-        for judgement in result.judgements:
-            yield f"{result.name}: {_judgement(judgement)}"
-    else:
+    """Yield a result as lines for people."""
+    comparison = result.comparison
+    if result.error:
         yield f"{result.name}: not checked"
-        return
-    yield from (f"{result.name}: WARNING: {warning}" for warning in result.warnings)
+    elif result.updated:
+        yield f"{result.name}: baseline {result.baseline} written"
+    elif comparison:
+        yield f"{result.name}: {_verdict(comparison)} against {result.baseline} ({_queries(comparison.queries)})"
+    yield from (f"{result.name}: {_judgement(judgement)}" for judgement in result.judgements)
+    yield from _differences(comparison) if comparison else ()
+    if comparison and comparison.improvement and not result.updated:
+        yield "  better, and by more than the tolerance: --update makes it the baseline"
+    yield from (
+        f"{result.name}: WARNING: {warning}" for warning in (result.run.manifest.warnings if result.run else ())
+    )
 
 
-def as_json(results: Sequence[Result]) -> dict[str, Any]:
-    """All results as one object."""
-    return {"exit_code": max(result.exit_code for result in results), "checks": [_as_json(one) for one in results]}
+def _verdict(comparison: Comparison) -> str:
+    if comparison.improvement:
+        return "IMPROVEMENT"
+    if comparison.regression:
+        return "REGRESSION"
+    moved = comparison.moved or any(change.moved for change in (*comparison.measures, *comparison.costs))
+    return "within tolerance" if moved else "unchanged"
+
+
+def _differences(comparison: Comparison) -> Iterator[str]:
+    yield from (f"  {_measure(change)}" for change in comparison.measures if change.moved)
+    yield from (f"  {_cost(change)}" for change in comparison.costs if change.moved)
+    if comparison.moved:
+        yield f"  {_queries(len(comparison.moved))} moved, tolerance {comparison.may_move}:"
+        yield from (f"    {_query(move)}" for move in comparison.moved)
+    if comparison.differing_parts:
+        yield f"  another experiment than the baseline's: {', '.join(comparison.differing_parts)} differ"
+    if comparison.unmeasured:
+        yield f"  not in the baseline: {', '.join(comparison.unmeasured)}; --update adds them"
+
+
+def _queries(number: int) -> str:
+    return f"{number} {'query' if number == 1 else 'queries'}"
+
+
+def _measure(change: Change) -> str:
+    return f"{change.name} {_step(change.before, change.after)}, tolerance {change.tolerance:g}"
+
+
+def _cost(change: Change) -> str:
+    before, after = ("-" if count is None else f"{count:,.0f}" for count in (change.before, change.after))
+    share = f"; {change.amount / change.before:.1%} moved" if change.amount and change.before else ""
+    signed = "" if change.signed is None else f" ({change.signed:+,.0f}{share})"
+    where = some([f"{query} {by:+,.0f}" for query, by in change.by_query.items()])
+    step = f"{change.name} {before} → {after}{signed}, tolerance {change.tolerance:.1%}"
+    return f"{step}: {where}" if where else step
+
+
+def _query(move: QueryMove) -> str:
+    docs = [
+        f"{doc.doc} {doc.before or f'outside {TOP}'} → {'gone' if doc.after is None else doc.after}"
+        for doc in move.docs
+    ]
+    below = f"documents moved below rank {TOP} only"
+    unmoved = below if move.reranked else "the ranking is the same: the judgements changed"
+    measures = [f"{name} {_step(*pair)}" for name, pair in move.measures.items()]
+    return f"{move.query}: {'; '.join([some(docs) or unmoved, *measures])}"
+
+
+def _judgement(judgement: Judgement) -> str:
+    expected, verdict = judgement.expected, f"out by {judgement.out_by:.4f}"
+    # At least the three decimals that papers print: YAML does not keep the last zero of 0.670.
+    figures = [f"{x:.3f}" if abs(x - round(x, 3)) < EXACT else f"{x:g}" for x in (expected.value, expected.tolerance)]
+    return (
+        f"{'reproduced' if judgement.reproduced else verdict}: {judgement.measure} {judgement.value:.4f}, "
+        f"published {' ± '.join(figures)} ({expected.source})"
+    )
+
+
+def _step(before: Figure, after: Figure) -> str:
+    """Return a measure before and after, and the difference, with as many decimals as it takes to see it."""
+    if before is None or after is None:
+        return " → ".join("-" if value is None else f"{value:.4f}" for value in (before, after))
+    change = after - before
+    if abs(change) <= EXACT:
+        return f"{after:.4f}"
+    decimals = 4 if abs(change) >= 0.0005 else 6
+    return f"{before:.{decimals}f} → {after:.{decimals}f} ({change:+.{decimals}f})"
 
 
 def junit(results: Sequence[Result]) -> str:
-    """All results as JUnit XML: a test case a measure, and one for each count and query that moved."""
+    """Return the results as JUnit XML: a test case for each measure, and for each count and query that moved."""
     suite = ElementTree.Element("testsuite", name="r2llm check")
     for result in results:
         for name, verdict, text in _cases(result):
-            case = ElementTree.SubElement(suite, "testcase", classname=_clean(result.name), name=_clean(name))
-            if verdict in ("failure", "error"):
-                ElementTree.SubElement(case, verdict, message=_clean(text)).text = _clean(text)
-            elif text:
-                ElementTree.SubElement(case, "system-out").text = _clean(text)
+            name, text = NOT_XML.sub("?", name), NOT_XML.sub("?", text)
+            case = ElementTree.SubElement(suite, "testcase", classname=NOT_XML.sub("?", result.name), name=name)
+            attributes = {} if verdict == "system-out" else {"message": text}
+            ElementTree.SubElement(case, verdict, attributes).text = text
     suite.set("tests", str(len(suite)))
     for verdict in ("failure", "error"):
         suite.set(f"{verdict}s", str(len(suite.findall(f"*/{verdict}"))))
@@ -73,160 +120,44 @@ def junit(results: Sequence[Result]) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
 
 
-def _verdict_on(result: Comparison) -> str:
-    if result.improvement:
-        return "IMPROVEMENT"
-    return "REGRESSION" if result.regression else "within tolerance" if _changes(result) else "unchanged"
-
-
-def _changes(result: Comparison) -> bool:
-    return bool(result.moved) or any(change.moved for change in (*result.measures, *result.costs))
-
-
-def _differences(result: Comparison) -> Iterator[str]:
-    yield from (f"  {_measure(change)}" for change in result.measures if change.moved)
-    yield from (f"  {_cost(change)}" for change in result.costs if change.moved)
-    if result.moved:
-        yield f"  {_count(len(result.moved), 'query', 'queries')} moved, tolerance {result.may_move}:"
-        yield from (f"    {_query(move)}" for move in result.moved)
-    if result.differing_parts:
-        yield f"  another experiment than the baseline's: {', '.join(result.differing_parts)} differ"
-    if result.unmeasured:
-        yield f"  not in the baseline: {', '.join(result.unmeasured)}; --update adds them"
-
-
-def _measure(change: Change) -> str:
-    return f"{change.name} {_step(change.before, change.after)}, tolerance {change.tolerance:g}"
-
-
-def _cost(change: Change) -> str:
-    share = f"; {change.amount / change.before:.1%} moved" if change.amount and change.before else ""
-    signed = "" if change.signed is None else f" ({change.signed:+,.0f}{share})"
-    where = _some([f"{query} {by:+,.0f}" for query, by in change.by_query.items()])
-    step = f"{change.name} {_whole(change.before)} → {_whole(change.after)}{signed}, tolerance {change.tolerance:.1%}"
-    return f"{step}: {where}" if where else step
-
-
-def _query(move: QueryMove) -> str:
-    measures = [f"{name} {_step(*pair)}" for name, pair in move.measures.items()]
-    if move.docs:
-        docs = _some([_doc(doc) for doc in move.docs])
-    elif move.reranked:
-        docs = f"documents moved below rank {TOP} only"
-    else:
-        docs = "the ranking is the same: the judgements changed"
-    return f"{move.query}: {'; '.join([docs, *measures])}"
-
-
-def _doc(move: DocMove) -> str:
-    before = f"outside {TOP}" if move.before is None else str(move.before)
-    return f"{move.doc} {before} → {'gone' if move.after is None else move.after}"
-
-
-def _judgement(judgement: Judgement) -> str:
-    expected = judgement.expected
-    return (
-        f"{'reproduced' if judgement.reproduced else f'out by {judgement.out_by:.4f}'}: {judgement.measure} "
-        f"{judgement.value:.4f}, published {_published(expected.value)} ± {_published(expected.tolerance)} "
-        f"({expected.source})"
-    )
-
-
-def _published(value: float) -> str:
-    """At least the three decimals that papers print: YAML does not keep the last zero of 0.670."""
-    return f"{value:.3f}" if abs(value - round(value, 3)) < EXACT else f"{value:g}"
-
-
-def _step(before: Figure, after: Figure) -> str:
-    """A measure then and now, and the difference, with as many decimals as it takes to see it."""
-    if before is None or after is None:
-        return f"{_decimal(before, 4)} → {_decimal(after, 4)}"
-    change = after - before
-    if abs(change) <= EXACT:
-        return _decimal(after, 4)
-    decimals = 4 if abs(change) >= 0.0005 else 6
-    return f"{_decimal(before, decimals)} → {_decimal(after, decimals)} ({change:+.{decimals}f})"
-
-
-def _decimal(value: Figure, decimals: int) -> str:
-    return "-" if value is None else f"{value:.{decimals}f}"
-
-
-def _whole(value: Figure) -> str:
-    return "-" if value is None else f"{value:,.0f}"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
-def _some(words: Sequence[str]) -> str:
-    more = len(words) - SHOWN
-    return ", ".join(words[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
 def _cases(result: Result) -> Iterator[tuple[str, str, str]]:
-    """Each test case of a result: its name, what came of it (passed, failure or error), and what there is to say."""
-    if isinstance(result, Comparison):
-        for change in result.measures:
-            yield change.name, _verdict(change.beyond), _measure(change)
-        for change in result.costs:
-            if change.moved:
-                yield change.name, _verdict(change.beyond), _cost(change)
-        for move in result.moved:
-            yield move.query, _verdict(len(result.moved) > result.may_move), _query(move)
-    elif isinstance(result, Reproduction):
-        for judgement in result.judgements:
-            yield judgement.measure, _verdict(not judgement.reproduced), _judgement(judgement)
-    elif isinstance(result, Updated):
-        yield "update", "passed", f"{result.baseline} written"
-    else:
+    """Yield the name, verdict (the tag of its element) and text of each test case."""
+    tags, comparison = ("system-out", "failure"), result.comparison
+    if result.error:
         yield "run", "error", str(result.error)
+    elif result.updated:
+        yield "update", "system-out", f"{result.baseline} written"
+    elif comparison:
+        yield from ((change.name, tags[change.beyond], _measure(change)) for change in comparison.measures)
+        yield from ((change.name, tags[change.beyond], _cost(change)) for change in comparison.costs if change.moved)
+        tag = tags[len(comparison.moved) > comparison.may_move]
+        yield from ((move.query, tag, _query(move)) for move in comparison.moved)
+    for judgement in result.judgements:
+        yield judgement.measure, tags[not judgement.reproduced], _judgement(judgement)
 
 
-def _verdict(failed: bool) -> str:
-    return "failure" if failed else "passed"
-
-
-def _clean(text: str) -> str:
-    return NOT_XML.sub("?", text)
+def as_json(results: Sequence[Result]) -> dict[str, Any]:
+    """Return the results as one object."""
+    return {"exit_code": max(result.exit_code for result in results), "checks": [_as_json(one) for one in results]}
 
 
 def _as_json(result: Result) -> dict[str, Any]:
-    if isinstance(result, Failure):
-        return {"name": result.name, "exit_code": result.exit_code, "error": str(result.error)}
-    shown: dict[str, Any] = {"name": result.name, "exit_code": result.exit_code, "run_dir": str(result.run_dir)}
-    shown |= {"warnings": list(result.warnings)} if result.warnings else {}
-    if isinstance(result, Reproduction):
-        return shown | {"expected": {judged.measure: _judged_as_json(judged) for judged in result.judgements}}
-    shown["baseline"] = str(result.baseline)
-    if isinstance(result, Updated):
-        return shown | {"updated": True, **(_compared_as_json(result.comparison) if result.comparison else {})}
-    return shown | _compared_as_json(result)
-
-
-def _judged_as_json(judged: Judgement) -> dict[str, Any]:
-    figures = {"value": judged.value, "reproduced": judged.reproduced, "out_by": judged.out_by}
-    return figures | {"published": judged.expected.model_dump(mode="json")}
-
-
-def _compared_as_json(result: Comparison) -> dict[str, Any]:
-    return {
-        "regression": result.regression,
-        "improvement": result.improvement,
-        "measures": {change.name: _change_as_json(change) for change in result.measures},
-        "costs": {change.name: _change_as_json(change) for change in result.costs},
-        "queries": result.queries,
-        "may_move": result.may_move,
-        "moved": [_move_as_json(move) for move in result.moved],
-        "differing_parts": result.differing_parts,
-        "unmeasured": result.unmeasured,
-    }
-
-
-def _change_as_json(change: Change) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(change).items() if key != "name"}
-
-
-def _move_as_json(move: QueryMove) -> dict[str, Any]:
-    return dataclasses.asdict(move) | {"measures": {name: list(pair) for name, pair in move.measures.items()}}
+    shown: dict[str, Any] = {"name": result.name, "exit_code": result.exit_code}
+    if result.error:
+        shown["error"] = str(result.error)
+    if result.run:
+        shown["run_dir"] = str(result.run.run_dir)
+        shown |= {"warnings": result.run.manifest.warnings} if result.run.manifest.warnings else {}
+    if result.judgements:
+        judged = [
+            (j.measure, j.value, j.reproduced, j.out_by, j.expected.model_dump(mode="json")) for j in result.judgements
+        ]
+        keys = ("value", "reproduced", "out_by", "published")
+        shown["expected"] = {name: dict(zip(keys, figures, strict=True)) for name, *figures in judged}
+    if result.baseline:
+        shown |= {"baseline": str(result.baseline)} | ({"updated": True} if result.updated else {})
+    if result.comparison:
+        shown |= {"regression": result.comparison.regression, "improvement": result.comparison.improvement}
+        shown |= dataclasses.asdict(result.comparison)
+        shown |= {kind: {change.pop("name"): change for change in shown[kind]} for kind in ("measures", "costs")}
+    return shown

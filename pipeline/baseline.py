@@ -1,7 +1,7 @@
-"""The baseline of a regression check: what an experiment once came to, in a small JSON file that git keeps.
+"""Baselines of regression checks: what an experiment once came to, in a small JSON file for version control.
 
-It holds no path, no time and no version, so that it is the same on every machine, and it is written one fact a line,
-so that its own diff can be read.
+It holds no path, time or version, so that it is the same on every machine, and one fact a line, so that its diff can be
+read.
 """
 
 from __future__ import annotations
@@ -15,20 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..rerankers.errors import InputError
 from .io.files import json_lines, reason, replacing
-from .run import contents, runfile
+from .run import contents
 from .run.read import Run
 
-TOP = 10
-"""How many documents of each ranking are written down by name; the rest of it only goes into a hash."""
+TOP = 10  # documents of each ranking that are named; the rest only goes into its hash
 
-DECIMALS = 6
-"""Measures are written with so many decimals."""
+DECIMALS = 6  # of measures
 
-EXACT = 1e-6
-"""The tolerance of a measure unless the file says otherwise: what rounding can make of an equal value."""
+EXACT = 1e-6  # the default tolerance of a measure: what rounding can make of an equal value
 
 COSTS = ("asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed")
-"""The counts that describe the experiment; calls, cached answers and seconds describe one execution of it."""
+"""The counts that describe the experiment; calls, cached answers and seconds describe its executions."""
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -38,75 +35,62 @@ class _Part(BaseModel):
 
 
 class Tolerances(_Part):
-    """How far things may move. For people to edit: `--update` keeps them."""
+    """How far results may move. For people to edit: `--update` keeps them.
+
+    `measures` are absolute changes of a mean, by default `EXACT`; `costs` are shares of a total (of 1 if it is 0), by
+    default 0; `queries` is how many queries may have another ranking or other measures.
+    """
 
     measures: dict[str, Amount] = {}
-    """Measure → absolute change of its mean; `EXACT` where none is given."""
-
     costs: dict[str, Amount] = {}
-    """Count → how far it may move, all queries together, as a share of its total: 0.05 is five per cent (of 1 where
-    the total is 0); none where it is not given."""
-
     queries: int = Field(0, ge=0)
-    """How many queries may have another ranking or other measures than before."""
 
-    def of_measure(self, name: str) -> float:
-        """The tolerance of a measure's mean."""
-        return self.measures.get(name, EXACT)
-
-    def of_cost(self, name: str) -> float:
-        """The tolerance of a count, as a share of its total."""
-        return self.costs.get(name, 0.0)
+    def of(self, kind: Literal["measures", "costs"], name: str) -> float:
+        """Return the tolerance of a measure or a count."""
+        return self.measures.get(name, EXACT) if kind == "measures" else self.costs.get(name, 0.0)
 
 
 class QueryResult(_Part):
-    """What one query came to."""
+    """Results of one query; `ranking` is a hash of all documents in order, and `top` names the first."""
 
-    measures: dict[str, float]
-    costs: dict[str, int | None]
+    measures: dict[str, float] = {}
+    costs: dict[str, int | None] = {}
     ranking: str
-    """A hash of the whole ranking."""
     top: tuple[str, ...]
-    """The first documents of the ranking, best first."""
 
 
 class Baseline(_Part):
-    """What an experiment came to: its queries, in the dataset's order, their means and totals, and its tolerances."""
+    """Results of an experiment, its queries in the dataset's order; `parts` hash what the fingerprint covers."""
 
     format: Literal[1] = 1
     name: str
     fingerprint: str
     parts: dict[str, str]
-    """A hash of each part of the experiment, by which two fingerprints can be told apart."""
     tolerances: Tolerances
     measures: dict[str, float]
     costs: dict[str, int | None]
     queries: dict[str, QueryResult] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _tolerances_of_something(self) -> Self:
-        """A misspelt tolerance would silently be none."""
-        for kind, given, known in (
-            ("measures", self.tolerances.measures, self.measures),
-            ("costs", self.tolerances.costs, COSTS),
-        ):
-            for name in given:
+    def _known_tolerances(self) -> Self:
+        for kind, known in (("measures", [*self.measures]), ("costs", [*COSTS])):
+            for name in getattr(self.tolerances, kind):
                 if name not in known:
                     raise ValueError(f"tolerances.{kind}.{name} is not among {', '.join(known) or 'none'}")
         return self
 
     def keeping(self, tolerances: Tolerances) -> Baseline:
-        """This baseline with those tolerances, as far as they still mean something."""
+        """Return this baseline with those of the tolerances that it has results for."""
         kept = Tolerances(
-            measures={name: tolerances.of_measure(name) for name in self.measures},
-            costs={name: tolerances.of_cost(name) for name in self.costs},
+            measures={name: tolerances.of("measures", name) for name in self.measures},
+            costs={name: tolerances.of("costs", name) for name in self.costs},
             queries=tolerances.queries,
         )
         return self.model_copy(update={"tolerances": kept})
 
 
 def read(path: Path) -> Baseline:
-    """The baseline in a file. Raises `InputError` that names the place of what is wrong."""
+    """Return the baseline in a file. Raises `InputError` that names the place of what is wrong."""
     try:
         return Baseline.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -114,20 +98,18 @@ def read(path: Path) -> Baseline:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"{path}: not a baseline of this r2llm: {f'{place}: ' if place else ''}{what}; "
-            "mend it, or remove it and write it anew with --update"
-        ) from error
+        fault = f"{place}: " * bool(place) + first["msg"].removeprefix("Value error, ")
+        remedy = "mend it, or remove it and write it anew with --update"
+        raise InputError(f"{path}: not a baseline of this r2llm: {fault}; {remedy}") from error
 
 
 def write(path: Path, baseline: Baseline) -> None:
-    """Write a baseline: the same bytes for the same results. Raises `InputError` where that cannot be done."""
+    """Write a baseline: the same bytes for the same results. Raises `InputError` if that fails."""
     save(path, _lines(_rounded(baseline.model_dump(mode="json"))) + "\n")
 
 
 def save(path: Path, text: str) -> None:
-    """Write a text file, all of it or nothing; its folder is made if need be."""
+    """Write a text file, all of it or nothing, and its folder if need be. Raises `InputError` if that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -136,16 +118,15 @@ def save(path: Path, text: str) -> None:
         stream.write(text)
 
 
-def of_run(outcome: Run, rankings: Mapping[str, Sequence[str]], queries: Iterable[str]) -> Baseline:
-    """What a finished run came to, its measures not yet rounded, its tolerances exact."""
-    spent = {row["query_id"]: row for _, row in json_lines(outcome.run_dir / "costs.jsonl")}
-    means = outcome.metrics.mean if outcome.metrics else {}
-    measured = outcome.metrics.per_query if outcome.metrics else {}
-    totals = {name: outcome.costs[name]["total"] for name in COSTS}
+def of_run(run: Run, rankings: Mapping[str, Sequence[str]], queries: Iterable[str]) -> Baseline:
+    """Return the results of a finished run for these queries, measures not rounded, tolerances exact."""
+    spent = {row["query_id"]: row for _, row in json_lines(run.run_dir / "costs.jsonl")}
+    means, measured = (run.metrics.mean, run.metrics.per_query) if run.metrics else ({}, {})
+    totals = {name: run.costs[name]["total"] for name in COSTS}
     return Baseline(
-        name=outcome.manifest.name,
-        fingerprint=outcome.manifest.fingerprint,
-        parts=_parts(outcome.manifest.content["experiment"]),
+        name=run.manifest.name,
+        fingerprint=run.manifest.fingerprint,
+        parts=_parts(run.manifest.content["experiment"]),
         tolerances=Tolerances(measures=dict.fromkeys(means, EXACT), costs=dict.fromkeys(COSTS, 0.0)),
         measures=means,
         costs={name: None if total is None else int(total) for name, total in totals.items()},
@@ -153,43 +134,33 @@ def of_run(outcome: Run, rankings: Mapping[str, Sequence[str]], queries: Iterabl
             query: QueryResult(
                 measures=measured.get(query, {}),
                 costs={name: spent[query][name] for name in COSTS} if query in spent else {},
-                ranking=_digest(rankings.get(query, ())),
-                top=tuple(rankings.get(query, ())[:TOP]),
+                ranking=_digest(rankings.get(query, [])),
+                top=tuple(rankings.get(query, [])[:TOP]),
             )
             for query in queries
         },
     )
 
 
-def rankings_of(outcome: Run) -> dict[str, list[str]]:
-    """Each query's documents, best first, as the run file has them."""
-    run, _ = runfile.read(outcome.run_file)
-    return {query: [doc for doc, _ in found] for query, found in run.items()}
-
-
 def _parts(experiment: Mapping[str, Any]) -> dict[str, str]:
-    """A hash of each part of what the manifest says the experiment was; the texts go by the name of dataset."""
-    parts = dict(experiment)
-    first_stage = dict(parts.pop("first_stage"))
+    """Return a hash of each part of the experiment; the hashes of texts and queries are the part `dataset`."""
+    first_stage, rest = dict(experiment["first_stage"]), {k: v for k, v in experiment.items() if k != "first_stage"}
     texts = {key: first_stage.pop(key) for key in ("dataset", "queries")}
-    named = {"dataset": texts, "first_stage": first_stage, **parts}
-    return {name: _digest(part) for name, part in named.items()}
+    return {name: _digest(part) for name, part in {"dataset": texts, "first_stage": first_stage, **rest}.items()}
 
 
 def _digest(value: object) -> str:
-    """The first 64 bits of a hash: enough to tell a handful of things apart, and short enough for a line."""
-    return contents.digest(value)[:16]
+    return contents.digest(value)[:16]  # 64 bits: enough to tell a handful of things apart, and short
 
 
 def _rounded(value: Any) -> Any:
-    """The value with every number that is not whole rounded, so that the last bits of a machine do not show."""
     if isinstance(value, dict):
         return {key: item if key == "tolerances" else _rounded(item) for key, item in value.items()}
     return round(value, DECIMALS) if isinstance(value, float) else value
 
 
 def _lines(value: Any, indent: str = "") -> str:
-    """JSON with what holds only plain values on one line, and the rest indented."""
+    """Return JSON with an object of plain values on one line, and others indented."""
     if not isinstance(value, dict) or not any(isinstance(item, dict | list) for item in value.values()):
         return json.dumps(value, ensure_ascii=False)
     inner = f"{indent}  "
