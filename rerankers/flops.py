@@ -23,18 +23,14 @@ GATED_ACTIVATIONS = {"silu", "swish"}  # activations that decoder-only models us
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The sizes of a transformer that its operations depend on; an encoder-decoder has `layers` in each stack.
-
-    `ffn` is the inner width of a feed-forward network, which has a third matrix if `gated`; `group` counts query heads
-    per key-value head, 1 in encoder-decoders.
-    """
+    """The sizes of a transformer that its operations depend on."""
 
     architecture: Architecture
-    layers: int
+    layers: int  # in each stack
     width: int
-    ffn: int
-    group: int = 1
-    gated: bool = False
+    ffn: int  # the inner width of a feed-forward network
+    group: int = 1  # query heads per key-value head
+    gated: bool = False  # a feed-forward network has a third matrix
     vocabulary: int = 0
 
     @classmethod
@@ -107,10 +103,7 @@ def corrections(shape: Shape, prompt_tokens: int, completion_tokens: int) -> dic
 
 
 def rpp(measure_by_query: Mapping[str, float], flops_by_query: Mapping[str, float]) -> dict[str, float]:
-    """Return RPP, a metric such as nDCG@10 per PetaFLOP, over the queries that have both, averaged in two ways.
-
-    Raises `ValueError` if no query has both.
-    """
+    """Return RPP, metric points per PetaFLOP, over the queries that have both; `ValueError` if there is none."""
     both = [query for query in measure_by_query if query in flops_by_query]
     if not both:
         raise ValueError("no query has both a measure and operations")

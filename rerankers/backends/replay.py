@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from .. import catalog
 from ..answers.reading import Reply
 from ..errors import InputError
 from ..ledger import Ledger
@@ -83,15 +84,15 @@ class TextReplay(Backend):
 
     def collect(self) -> Answered:
         """Answer everything that waits. Raises `InputError` if a query has no recorded answer left."""
-        return [(request, Reply(self._next(request.query.id))) for request in self.take()]
-
-    def _next(self, query_id: str) -> str:
-        if not self.texts.get(query_id):
-            raise InputError(
-                f"{self.path}: query {query_id} asks for more answers than are recorded; "
-                "replay with the method and settings of the recording"
-            )
-        return self.texts[query_id].popleft()
+        replies = []
+        for request in self.take():
+            if not self.texts.get(request.query.id):
+                raise InputError(
+                    f"{self.path}: query {request.query.id} asks for more answers than are recorded; "
+                    "replay with the method and settings of the recording"
+                )
+            replies.append((request, Reply(self.texts[request.query.id].popleft())))
+        return replies
 
     def close(self) -> None:
         """Raise `InputError` if recorded answers were left unused."""
@@ -113,7 +114,8 @@ class Recorded(Backend):
         super().__init__()
         self.identity = identity
         self._details = details or {}
-        self.simulated = identity["backend"] == "simulated"
+        name = str(identity["backend"])
+        self.simulated = name in catalog.backends() and catalog.backend(name).Options.simulated
         self.architecture = "encoder_decoder" if identity.get("architecture") == "encoder_decoder" else "decoder_only"
 
     @property
