@@ -1,4 +1,4 @@
-"""What there is to choose from: a name is a file, so there is no registry to edit.
+"""Methods, prompts, backends and notes by name: a name is a file, so there is no registry to edit.
 
 `setwise.heapsort` is the function `heapsort` in `methods/setwise/heapsort.py`, its parameters the class `Params`
 beside it; the prompt `setwise` is `prompts/setwise.yaml`; the backend `simulated` is `backends/simulated.py`; the note

@@ -50,9 +50,9 @@ Speed = Annotated[T, SpeedMark()]
 
 def marks(model: type[BaseModel], kind: type[M]) -> dict[str, M]:
     """Return the mark of this kind on each field that has one, by the field's key in a config."""
-    found = {}
+    marked = {}
     for name, field in model.model_fields.items():
         for mark in field.metadata:
             if isinstance(mark, kind):
-                found[field.alias or name] = mark
-    return found
+                marked[field.alias or name] = mark
+    return marked

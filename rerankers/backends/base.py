@@ -1,4 +1,4 @@
-"""What a backend file must offer: `Options`, the keys of a `model` section, and `open(options, setting)`.
+"""The interface of a backend file: `Options`, the keys of a `model` section, and `open(options, setting)`.
 
 Nothing heavy is imported before `open` is called.
 """
@@ -50,17 +50,17 @@ class ModelOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a backend may need to know of the experiment besides its own options."""
+    """The experiment, as far as a backend may need it besides its options."""
 
     seed: int = 0
     grades: Grades | None = None
     weights: bool = True
-    """Whether the model will answer; if not, prompts are only rendered and counted, and its device need not be here."""
+    """The model will answer; if not, prompts are only rendered and counted, and its device need not be here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How text is generated: greedily at temperature 0."""
+    """Settings of text generation, greedy at temperature 0."""
 
     max_new_tokens: int | None  # None: as many as it takes to name every passage once
 
@@ -149,7 +149,7 @@ Answered = list[tuple[Request, Reply]]
 
 
 class Backend(ABC):
-    """Whatever answers requests. A subclass has an `identity` and a `collect`; the rest have defaults."""
+    """A model, or its stand-in, that answers requests: `identity` and `collect` are its own, the rest have defaults."""
 
     architecture: Architecture = "decoder_only"  # chooses between the two forms of a prompt
     simulated: bool = False  # answers come from a rule: ledger keys then hold document ids too

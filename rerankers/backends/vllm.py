@@ -233,8 +233,8 @@ class Vllm(Backend):
             text = prompt.thought + request.terms.decoding.before_stop(text)
             return request, Reply(text, prompt_tokens=start, completion_tokens=len(answer.token_ids))
         if not pending.continuations:
-            found = pending.outputs[0].outputs[0].logprobs[0]
-            return scored(prompt, [found[label].logprob for label in self._labels(prompt)], self.dtype)
+            logprobs = pending.outputs[0].outputs[0].logprobs[0]
+            return scored(prompt, [logprobs[label].logprob for label in self._labels(prompt)], self.dtype)
         scores = [
             sum(pending.outputs[part].prompt_logprobs[start + i][token].logprob for i, token in enumerate(tokens))
             for part, tokens in enumerate(pending.continuations)

@@ -152,7 +152,7 @@ class _Run:
                 text.add(token)
         done = [text.done for text in self.texts]
         leave = self.may_leave and 2 * sum(done) >= len(done)
-        return torch.tensor([leave or each for each in done], device=ids.device)
+        return torch.tensor([leave or end for end in done], device=ids.device)
 
 
 def drawn(scores: torch.Tensor, top_p: float, chances: Sequence[float]) -> torch.Tensor:

@@ -50,7 +50,7 @@ class CheckpointOptions(TemplateOptions):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model is loaded from; its identity is a hash of its files, or its commit on the hub."""
+    """A model's folder, or its commit on the hub; its identity is a hash of its files, or that commit."""
 
     name: str
     identity: str

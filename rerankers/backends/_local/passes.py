@@ -54,12 +54,12 @@ class Passes:
         if targets and not self.encoder_decoder:
             rows = [[*ids, *target] for ids, target in zip(rows, targets, strict=True)]
         rows, mask = padded(rows, self.pad, left=not self.encoder_decoder)
-        given = {"input_ids": rows, "attention_mask": mask}
+        arrays = {"input_ids": rows, "attention_mask": mask}
         if self.encoder_decoder:
             first = [self.start, *self.tokens.decoder_prefix(batch[0].request)]
             starts = [[*first, *target[:-1]] for target in targets] or [first] * len(rows)
-            given["decoder_input_ids"], _ = padded(starts, self.pad, left=False)
-        inputs = {name: torch.tensor(value, device=self.device) for name, value in given.items()}
+            arrays["decoder_input_ids"], _ = padded(starts, self.pad, left=False)
+        inputs = {name: torch.tensor(value, device=self.device) for name, value in arrays.items()}
         if not self.encoder_decoder and "position_ids" in self._accepted:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + self.start
         return inputs

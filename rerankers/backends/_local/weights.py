@@ -50,7 +50,7 @@ class WeightOptions(CheckpointOptions):
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a model's weights are and how they are loaded; `base` is the model without its adapter."""
+    """The weights of a model, not loaded yet; `base` is the model without its adapter."""
 
     options: WeightOptions
     base: Source
@@ -100,7 +100,9 @@ class Weights:
         more = {"quantization": self.quantization, "device_map": self.options.device_map}
         tokenizer = {"tokenizer": loading.tokenizer_digest(self._tokenizer_source)}
         computed = {"dtype": self.dtype, "device": str(self.device), **adapter}
-        return self.base.details | tokenizer | computed | {key: each for key, each in more.items() if each is not None}
+        return (
+            self.base.details | tokenizer | computed | {key: value for key, value in more.items() if value is not None}
+        )
 
     @cached_property
     def config(self) -> Any:
@@ -211,7 +213,7 @@ def _base_of(adapter: Source) -> tuple[str, str | None]:
     except (OSError, ValueError) as error:
         raise InputError(f"model.name: {path} cannot be read: {one_line(error)}") from error
     names = [config.get(key) if isinstance(config, dict) else None for key in ("base_model_name_or_path", "revision")]
-    name, revision = (each if isinstance(each, str) and each else None for each in names)
+    name, revision = (text if isinstance(text, str) and text else None for text in names)
     if name is None:
         raise InputError(
             f"model.name: adapter {adapter.name} names no base model; name that, and model.adapter: {adapter.name}"

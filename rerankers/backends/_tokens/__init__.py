@@ -1,1 +1,1 @@
-"""What a model reads: prompts as tokens, and tokens in batches."""
+"""Prompts as tokens, and tokens in batches."""

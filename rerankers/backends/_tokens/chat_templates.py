@@ -153,18 +153,18 @@ class ChatTemplate:
 
 def chat_template(tokenizer: Any, options: TemplateOptions) -> ChatTemplate | None:
     """Return the template for prompts, or None without one. Raises `InputError` if it or a variable is wrong."""
-    own, chosen, variables = tokenizer.chat_template, options.chat_template, options.chat_template_kwargs
-    if chosen == "none" or (chosen is None and not own):
+    templates, chosen, variables = tokenizer.chat_template, options.chat_template, options.chat_template_kwargs
+    if chosen == "none" or (chosen is None and not templates):
         if variables:
             logging.getLogger(__name__).warning("model.chat_template_kwargs is not used: there is no chat template")
         return None
     taken = signature(tokenizer.apply_chat_template).parameters.keys() - {"add_generation_prompt", "tools", "documents"}
     if names := sorted(taken & variables.keys()):
         raise InputError(f"model.chat_template_kwargs: {names[0]} is no variable of a chat template; leave it out")
-    several = ", ".join(own) if isinstance(own, dict) else ""
-    name, source = f"the chat template of {tokenizer.name_or_path}", own
-    if several and (chosen or "default") in own:
-        source = own[chosen or "default"]
+    several = ", ".join(templates) if isinstance(templates, dict) else ""
+    name, source = f"the chat template of {tokenizer.name_or_path}", templates
+    if several and (chosen or "default") in templates:
+        source = templates[chosen or "default"]
     elif chosen is not None:
         name = f"the chat template {chosen}"
         try:

@@ -1,4 +1,4 @@
-"""What a cross-encoder reads: query and passage, in its tokenizer's form for two texts, or both in one text."""
+"""The input of a cross-encoder: query and passage, in its tokenizer's form for two texts, or both in one text."""
 
 from __future__ import annotations
 
