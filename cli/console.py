@@ -6,6 +6,7 @@ All that is printed goes through here: nothing in data steers the terminal, and 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import threading
@@ -50,7 +51,7 @@ class Console(Listener):
     @contextmanager
     def task(self, what: str, total: int | None) -> Iterator[Advance]:
         """Show progress while the block lasts."""
-        with (_bar if sys.stderr.isatty() else _minutes)(visible(what), total) as advance:
+        with (_bar if sys.stderr.isatty() and not _plain() else _minutes)(visible(what), total) as advance:
             yield advance
 
 
@@ -127,10 +128,15 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         )
     for cells in lines[1:]:
         shown.add_row(*map(Text, cells))
-    terminal = Terminal()
+    terminal = Terminal(color_system=None if _plain() else "auto")
     with terminal.capture() as captured:
         terminal.print(shown, width=max(terminal.width, terminal.measure(shown).minimum), no_wrap=True, crop=False)
     _print(captured.get().rstrip("\n"))
+
+
+def _plain() -> bool:
+    """Return whether the user wants no colours, and so none of a terminal's control sequences (no-color.org)."""
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def line(text: str) -> None:

@@ -20,6 +20,7 @@ from . import (
     doctor,
     estimate,
     evaluate,
+    init,
     inspect,
     ledger,
     listing,
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 for name, command, example in (
     ("rerank", rerank.rerank, "--config quickstart.yaml --set ranker.k=20 --queries 5"),
+    ("init", init.init, "--dataset beir/scifact/test --model google/flan-t5-large -o scifact.yaml"),
     ("merge", merge.merge, "runs/dl19-setwise-1a2b3c4d"),
     ("retrieve", retrieve.retrieve, "--config quickstart.yaml"),
     ("evaluate", evaluate.evaluate, "run.trec --qrels qrels.txt --measure nDCG@10"),

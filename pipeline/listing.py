@@ -77,7 +77,18 @@ def default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None or isinstance(value, BaseModel):
         return "none"
+    return written(value)
+
+
+def written(value: object) -> str:
+    """Return a value as YAML has it, on one line."""
     return yaml.safe_dump(to_jsonable_python(value), default_flow_style=True, width=sys.maxsize).splitlines()[0]
+
+
+def meaning(field: FieldInfo) -> str:
+    """Return the description of a field, or that of the section it holds."""
+    kinds = schema.kinds(field.annotation)
+    return field.description or _summary(schema.models([*kinds, *schema.items(kinds)])[0])
 
 
 def _keys() -> list[Row]:
@@ -98,7 +109,11 @@ def _keys() -> list[Row]:
                 users.setdefault(key, []).append(name)
         for key, of in sorted(users.items()):
             found.append(key if of == names else (*key[:3], f"{key[3]} ({', '.join(of)})"))
-        found += [("model.backend", " | ".join(names), "required", "who answers")] if row[0] == "model" else []
+        found += (
+            [("model.backend", " | ".join(names), "required", "the model's kind: `r2llm list backends`")]
+            if row[0] == "model"
+            else []
+        )
     return found
 
 
@@ -108,8 +123,7 @@ def _fields(models: Iterable[type[BaseModel]], before: str) -> Iterator[Row]:
         for name, field in model.model_fields.items():
             key, kinds = before + (field.alias or name), schema.kinds(field.annotation)
             inner, items = schema.models(kinds), schema.models(schema.items(kinds))
-            meaning = field.description or _summary([*inner, *items][0])
-            yield key, " | ".join(dict.fromkeys(map(_type, kinds))), default(field), meaning
+            yield key, " | ".join(dict.fromkeys(map(_type, kinds))), default(field), meaning(field)
             yield from dict.fromkeys(_fields(inner, f"{key}."))
             yield from _fields(items, f"{key}.*.")
 

@@ -90,7 +90,7 @@ class BeirFolder(_Section):
     beir: Annotated[DatasetFolder, Alternative("beir")] = Field(
         description="the folder, or the name of a shipped dataset"
     )
-    split: str = Field("test", description="the one whose qrels name the queries")
+    split: str = Field("test", description="the split whose qrels name the queries")
 
 
 class DataFiles(_Section):
@@ -117,21 +117,25 @@ class CandidateFile(_Section):
 
 
 class Queries(_Section):
-    """Which of the dataset's queries to run."""
+    """The choice among the dataset's queries."""
 
-    limit: Annotated[int | None, Alternative("limit")] = Field(None, ge=1, description="the first so many")
-    sample: Annotated[int | None, Alternative("sample")] = Field(None, ge=1, description="so many at random")
-    seed: int = Field(0, description="what the sample is drawn with")
-    ids: Annotated[Texts | None, Alternative("ids")] = Field(None, description="these")
-    first: int | None = Field(None, ge=1, description="of those only the first so many, as `--queries`")
+    limit: Annotated[int | None, Alternative("limit")] = Field(None, ge=1, description="run the first so many")
+    sample: Annotated[int | None, Alternative("sample")] = Field(None, ge=1, description="run so many at random")
+    seed: int = Field(0, description="seed of the sample")
+    ids: Annotated[Texts | None, Alternative("ids")] = Field(None, description="run the queries with these ids")
+    first: int | None = Field(
+        None, ge=1, description="of the chosen queries, run the first so many, as `--queries` does"
+    )
 
 
 class Rm3(_Section):
     """RM3 (relevance feedback without judgements), with Anserini's defaults."""
 
     fb_terms: int = Field(10, ge=1, description="expansion terms")
-    fb_docs: int = Field(10, ge=1, description="first hits that they are taken from")
-    original_query_weight: float = Field(0.5, ge=0, le=1, description="of the query as it was, beside the expansion")
+    fb_docs: int = Field(10, ge=1, description="first hits that the terms are taken from")
+    original_query_weight: float = Field(
+        0.5, ge=0, le=1, description="weight of the query as it was, beside the expansion"
+    )
 
 
 class Bm25(_Section):
@@ -143,12 +147,13 @@ class Bm25(_Section):
     k1: float = Field(0.9, ge=0, description="how fast a term's frequency saturates")
     b: float = Field(0.4, ge=0, le=1, description="how far scores are normalised by length")
     language: str | None = Field(
-        None, description="that of the index, by its code: how texts are split into terms; a prebuilt one's, or en"
+        None,
+        description="code of the index's language, by which texts are split into terms; a prebuilt index's own, or en",
     )
     fields: dict[str, Annotated[float, Field(ge=0)]] | None = Field(
-        None, description="fields of the index to search, each with its weight; a prebuilt one's, or contents"
+        None, description="fields of the index to search, each with its weight; a prebuilt index's own, or contents"
     )
-    rm3: Rm3 | None = Field(None, description="queries expanded by terms of their first hits")
+    rm3: Rm3 | None = Field(None, description="expand queries by terms of their first hits")
 
     @model_validator(mode="after")
     def _searchable(self) -> Bm25:
@@ -160,7 +165,7 @@ class Bm25(_Section):
 
 
 class FirstStage(_Section):
-    """Where the candidates come from, how many a query, and in which order they are presented."""
+    """The source of the candidates, their number a query, and the order in which they are presented."""
 
     bm25: Annotated[Bm25 | None, Alternative("bm25")] = None
     run: Annotated[DataFile, Alternative("run")] = Field(None, description="a TREC run file")
@@ -168,15 +173,15 @@ class FirstStage(_Section):
     order: Literal["given", "inverse", "shuffle"] = Field(
         "given", description="as retrieved, reversed, or shuffled: sensitivity to the initial ranking"
     )
-    seed: int | None = Field(None, description="what the shuffle is drawn with; the config's seed unless given")
+    seed: int | None = Field(None, description="seed of the shuffle; the config's seed unless given")
     exclude_same_id: Literal["auto"] | bool = Field(
         "auto",
-        description="drop a query's own document: where known to be that, wherever ids are equal, never",
+        description="drop a query's own document: auto where known to be it, true wherever ids are equal, false never",
     )
 
 
 class Evaluate(_Section):
-    """What to measure."""
+    """The measures."""
 
     measures: Texts = Field(("nDCG@10",), min_length=1, description="any measures of ir-measures")
 
@@ -192,8 +197,10 @@ class Evaluate(_Section):
 class Stage(_Section):
     """A stage of a cascade: it reranks the first documents of the order that the stage before it left."""
 
-    ranker: Annotated[dict[str, Any], METHOD] = Field(description="as the config's own")
-    model: Annotated[dict[str, Any] | None, BACKEND] = Field(None, description="the config's own unless given")
+    ranker: Annotated[dict[str, Any], METHOD] = Field(description="as the config's `ranker`")
+    model: Annotated[dict[str, Any] | None, BACKEND] = Field(
+        None, description="as the config's `model`, which holds unless given"
+    )
     depth: int | None = Field(None, ge=1, description="how many documents it ranks; all unless given")
 
 
@@ -254,7 +261,7 @@ class Config(_Section):
     name: Harmless[str] = Field(
         max_length=200,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$",
-        description="names the run's folder and is its tag; the file's stem",
+        description="names the run's folder and is its tag; the file's stem unless given",
     )
     dataset: Annotated[DatasetForm, DatasetMark("folder")] = Field(
         description="an ir_datasets id, a BEIR folder, or files"
@@ -262,17 +269,19 @@ class Config(_Section):
     queries: Queries = Queries()
     first_stage: FirstStage = FirstStage()
     ranker: Annotated[dict[str, Any] | None, METHOD, Alternative("ranker")] = Field(
-        None, description="what is asked, how often, how answers make a ranking"
+        None, description="the method, its prompt and parameters"
     )
-    model: Annotated[dict[str, Any] | None, BACKEND] = Field(None, description="who answers")
+    model: Annotated[dict[str, Any] | None, BACKEND] = Field(
+        None, description="the backend that answers, and its model"
+    )
     stages: Annotated[list[Stage] | None, Alternative("stages")] = Field(
-        None, min_length=1, description="a cascade: rankers that follow each other"
+        None, min_length=1, description="a cascade: rankers in sequence, instead of `ranker`"
     )
     fuse: Fuse | None = None
     evaluate: Harmless[Evaluate] = Evaluate()
     expected: Harmless[dict[str, Expected]] = {}
     schedule: Harmless[Literal["throughput", "latency"]] = Field(
-        "throughput", description="all queries at once, or one at a time, whose seconds are then its latency"
+        "throughput", description="all queries at once, or one at a time: a query's seconds are then its latency"
     )
     max_unparsed: Harmless[float | None] = Field(
         None, ge=0, le=1, description="the share of unread answers above which rerank exits with 3; none unless given"
@@ -280,7 +289,7 @@ class Config(_Section):
     shared_ledger: Annotated[Harmless[str | None], PathMark("any")] = Field(
         None, description="a folder of answers that runs share, also across machines; looked up before a model is asked"
     )
-    seed: int = Field(0, description="of all chance that has no seed of its own")
+    seed: int = Field(0, description="seed of all random choices that have no seed of their own")
 
     @property
     def shuffle_seed(self) -> int:

@@ -40,6 +40,10 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+Flag = Annotated[bool, Field(strict=False)]
+"""A truth value, which may also be written as the text yes, no, on or off."""
+
+
 class Message(_Part):
     """One turn of the conversation; its role is one that the model's chat template reads.
 
@@ -50,7 +54,7 @@ class Message(_Part):
 
     role: Annotated[str, Field(pattern=r"^\w[\w-]*$")]
     content: str
-    each: bool = False
+    each: Flag = False
 
 
 class Prefixes(_Part):
@@ -118,7 +122,7 @@ class Prompt(_Part):
     target: str | None = None
     words: int | None = Field(None, ge=1)
     bracketed_numbers: Literal["keep", "round"] = "keep"
-    strip: bool = False
+    strip: Flag = False
     passage: str = "{text}"
     separator: str = "\n\n"
     labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
@@ -254,12 +258,27 @@ def _read(name: str) -> tuple[Path, dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"prompt {path}: cannot be read: {error}") from error
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)  # noqa: S506 - it is the safe loader
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"prompt {path}: not a YAML mapping: {content!r}")
     return path, content
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, by which keys are what was typed, and only true and false are truth values: `Yes` is a label."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [resolver for resolver in resolvers if first in "tTfF" or not resolver[0].endswith(":bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and not key.tag.endswith(":merge"):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
 def _check_fields(template: str, known: set[str]) -> None:

@@ -61,3 +61,20 @@ def test_json_is_valid_json_whatever_is_in_it(capsys: pytest.CaptureFixture[str]
     assert printed.isascii()
     assert json.loads(printed) == {"scores": [None, None, 0.5], "text": "\x1b\x7f\u2028\ud800"}
     assert "\x7f" not in printed
+
+
+def test_without_colours_a_terminal_gets_no_control_sequences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for value, plain in (("1", True), ("", False)):
+        monkeypatch.setenv("NO_COLOR", value)
+        monkeypatch.setenv("FORCE_COLOR", "" if plain else "1")
+        console.table("a title", ["a", "b"], [["1", "2"]])
+        with console.listener(quiet=False).task("reranking", 2) as advance:
+            advance(1)
+        printed = capsys.readouterr()
+        assert ("\x1b" in printed.out + printed.err) is not plain
+        assert "a title" in printed.out

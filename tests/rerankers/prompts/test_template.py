@@ -205,3 +205,14 @@ def test_the_digest_follows_what_is_asked_and_not_what_it_is_called(tmp_path: Pa
     ]
     digests = {loaded(tmp_path, PLAIN.replace(old, new)).digest for old, new in changes}
     assert len(digests | {digest}) == len(changes) + 1
+
+
+def test_labels_and_truth_values_are_what_was_typed(tmp_path: Path) -> None:
+    pointwise = (
+        "source: s\nasks: [score]\nmessages: [{role: user, content: '{query} {passages}', each: no}]\nstrip: yes\n"
+    )
+    for first, second in (("yes", "no"), ("True", "False"), ("1", "0"), ("on", "null")):
+        prompt = loaded(tmp_path, pointwise + f"labels: {{{first}: 1.0, {second}: 0.0}}\n")
+        assert prompt.labels == {first: 1.0, second: 0.0}
+        assert (prompt.strip, prompt.messages[0].each) == (True, False)
+    assert loaded(tmp_path, PLAIN.replace("[A, B, C]", "[Yes, no, off]")).labels == ("Yes", "no", "off")
