@@ -82,10 +82,12 @@ class Chat(LanguageModel):
         turns = [*SHORT, {"role": "assistant", "content": "Answer:"}]
         closed, _ = await self._try(turns, lambda reply: usage(reply, "prompt_tokens"))
         shorter = None
-        if closed is not None:
-            shorter, _ = await self._try(
-                turns, lambda reply: 0 < (usage(reply, "prompt_tokens") or 0) < closed, **CONTINUE
-            )
+        if closed:
+
+            def is_shorter(reply: Any) -> bool:
+                return 0 < (usage(reply, "prompt_tokens") or 0) < closed
+
+            shorter, _ = await self._try(turns, is_shorter, **CONTINUE)
         left_out = "left out: the server does not continue the assistant's turn"
         self.found["answer_prefix"] = "sent" if shorter else left_out
         return bool(shorter)

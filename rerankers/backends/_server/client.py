@@ -43,6 +43,7 @@ from .spec import ServerSpec
 T = TypeVar("T")
 
 FIRST_PAUSE, MAX_PAUSE = 0.5, 8.0  # seconds before a failed request is repeated
+MAX_FIRST_RETRIES = 3  # at the first question, which has no body: that a server is not there is to be known soon
 MAX_FAILURES = 3  # in a row, after which a replica rests
 FIRST_REST, MAX_REST = 1.0, 30.0  # seconds for which it rests, doubled each time
 CONNECT_SECONDS = 10.0
@@ -59,13 +60,11 @@ UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A request: `read` makes the answer of a reply's JSON; it carries so many asks and costs `most` at most."""
+    """A request: `read` makes the answer of a reply's JSON; it costs `most` at most."""
 
-    method: str
     path: str
     content: bytes
     read: Callable[[Any], T]
-    asks: int
     most: Spending
 
 
@@ -148,34 +147,32 @@ class Client:
         if spec.key:
             self._headers["Authorization"] = f"Bearer {spec.key}"
 
-    async def post(
-        self, path: str, body: Mapping[str, Any], read: Callable[[Any], T], *, asks: int = 0, most: Spending = NOTHING
+    async def send(
+        self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], T], most: Spending = NOTHING
     ) -> T:
         """Return what `read` makes of the reply; it raises `MalformedError` or any look-up error if that is no answer.
 
-        `asks` counts the asks that the request carries, `most` is what it can cost. Raises `RefusedError` where the
-        server will not have the request, `DeclinedError` where its provider will not have the content, and
-        `BackendError` where it has not answered after all retries.
+        Without a body the path is only asked for. `most` is what the request can cost, and counts the asks it carries.
+        Raises `RefusedError` where the server will not have the request, `DeclinedError` where its provider will not
+        have the content, and `BackendError` where it has not answered after all retries.
         """
 
         def reading(reply: Any) -> T | DeclinedError:
-            self._note(reply)
+            for name, values in self.seen.items() if isinstance(reply, Mapping) else ():
+                if isinstance(value := reply.get(name), str) and len(values) < MAX_VALUES:
+                    values.add(value)
             reason = reason_declined(reply)
             if reason is None:
                 return read(reply)
             counts = usage(reply, "prompt_tokens"), usage(reply, "completion_tokens")
             return DeclinedError(self.spec.shown(reason), *counts)
 
-        call = Call("POST", path, json.dumps(body).encode(), reading, asks, most)
-        answer = await self._answered(call, self.spec.options.retries)
+        retries, content = self.spec.options.retries, b"" if body is None else json.dumps(body).encode()
+        call = Call(path, content, reading, most)
+        answer = await self._answered(call, retries if content else min(retries, MAX_FIRST_RETRIES))
         if isinstance(answer, DeclinedError):
             raise answer
         return answer
-
-    async def get(self, path: str, most_retries: int) -> Any:
-        """Return the JSON under a path, asked for with so many retries at most. Raises as `post` does."""
-        call = Call("GET", path, b"", lambda reply: reply, 0, NOTHING)
-        return await self._answered(call, min(self.spec.options.retries, most_retries))
 
     async def _answered(self, call: Call[T], retries: int) -> T:
         """Send a request until it is answered."""
@@ -225,7 +222,7 @@ class Client:
         # After a malformed reply, a new connection: another reply may be waiting on a kept one.
         keeps = replica.idle and not (last and last.malformed)
         connection = replica.idle.pop() if keeps else replica.connect(self._context)
-        replica.asks += call.asks
+        replica.asks += call.most["calls"]
         self._attempts = replica.used = self._attempts + 1
         task, cost, sound = asyncio.current_task(), NOTHING, False
         self.under_way.add(task)
@@ -244,7 +241,7 @@ class Client:
         finally:
             self.under_way.discard(task)
             self.budget.settle(call.most, cost)
-            replica.asks -= call.asks
+            replica.asks -= call.most["calls"]
             if sound:
                 replica.idle.append(connection)
             else:
@@ -261,7 +258,9 @@ class Client:
         """Return a reply and its content, unpacked."""
         seconds, content = self.spec.options.timeout, bytearray()
         more = {"timeout": {"connect": min(seconds, CONNECT_SECONDS)}}
-        request = httpx2.Request(call.method, url, headers=self._headers, content=call.content, extensions=more)
+        request = httpx2.Request(
+            "POST" if call.content else "GET", url, headers=self._headers, content=call.content, extensions=more
+        )
         try:
             async with asyncio.timeout(seconds):
                 response = await connection.send(request, stream=True)
@@ -333,12 +332,6 @@ class Client:
         return (FailedError if status >= 500 else BackendError)(
             f"model.base_url: {where} answered with status {status} {after} ({message}); {remedy} {kept}"
         )
-
-    def _note(self, reply: Any) -> None:
-        for name, values in self.seen.items() if isinstance(reply, Mapping) else ():
-            value = reply.get(name)
-            if isinstance(value, str) and (value in values or len(values) < MAX_VALUES):
-                values.add(value)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from ...answers.reading import NO_PROBABILITY, Reply, no_answer
@@ -122,9 +123,14 @@ class Completions(LanguageModel):
             return await self._label_scores(group.prepared)
         pairs = [(prompt, target) for prompt, targets in group.prepared for target in targets]
         scores = iter(await self._continuations(pairs, len(group.requests)))
-        return [
-            _scored(prompt, [next(scores) for _ in targets], targets, group.way) for prompt, targets in group.prepared
-        ]
+        replies = []
+        for prompt, targets in group.prepared:
+            known = tuple(score for score in islice(scores, len(targets)) if score is not None)
+            # As `transformers` counts tokens: a target's are the prompt's, labels' are not.
+            length = len(prompt.ids) + (len(targets[0]) if group.way == "continuation" else 0)
+            said = None if len(known) == len(targets) else no_answer(NO_PROBABILITY, "a token has no log-probability")
+            replies.append(Reply(said, None if said else known, length, 0))
+        return replies
 
     async def _text(self, prompt: Prepared) -> Reply:
         length = self._answer_tokens(prompt.request)
@@ -218,15 +224,6 @@ def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float | 
         raise MalformedError(f"log-probabilities of {length} tokens for a prompt of {len(ids)}")
     known = [p for value in values if (p := log_probability(value)) is not None]
     return math.fsum(known) if len(known) == last else None
-
-
-def _scored(prompt: Prepared, scores: list[float | None], targets: Sequence[list[int]], way: str) -> Reply:
-    """Return the reply, with tokens as `transformers` counts them: a target's are the prompt's, labels' are not."""
-    length = len(prompt.ids) + (len(targets[0]) if way == "continuation" else 0)
-    known = tuple(score for score in scores if score is not None)
-    if len(known) < len(scores):
-        return Reply(no_answer(NO_PROBABILITY, "a token has no log-probability"), None, length, 0)
-    return Reply(None, known, length, 0)
 
 
 def _cost(prompts: Sequence[Prepared], calls: int, completion: int) -> Spending:

@@ -28,7 +28,6 @@ NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
 OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "reasoning_effort")
 # Capabilities on which answers do not depend; the others must be the same for all answers of one ledger.
 SPEED_OR_COUNT = {"log_probabilities", "several_prompts_a_request", "labels_not_listed", "renormalised_over_labels"}
-FIRST_RETRIES = 3  # at the first question: that a server is not there is to be known soon
 
 
 class Conversation:
@@ -71,7 +70,7 @@ class Conversation:
         Raises `BackendError` where it does not answer or takes no request without a valid key.
         """
         try:
-            models = (await self.client.get("/models", FIRST_RETRIES))["data"]
+            models = (await self.client.send("/models", None, lambda reply: reply))["data"]
             self._served = [str(model["id"]) for model in models]
             name = self.spec.options.name
             self._kind = next((str(model["owned_by"]) for model in models if model["id"] == name), None)

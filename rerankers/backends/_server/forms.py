@@ -120,7 +120,7 @@ class Form(ABC):
         reason = ""
         for _ in range(2):
             try:
-                value = await self.client.post(path, body, read, most=most)
+                value = await self.client.send(path, body, read, most)
                 if value:
                     return value, ""
             except RefusedError as error:
@@ -182,8 +182,7 @@ class LanguageModel(Form):
         while True:
             name = self._length_field
             try:
-                body = self._body(prompt, length, fields)
-                return await self.client.post(self.path, body, read, asks=most["calls"], most=most)
+                return await self.client.send(self.path, self._body(prompt, length, fields), read, most)
             except RefusedError as error:
                 if NEWER not in error.message or name == NEWER:
                     raise

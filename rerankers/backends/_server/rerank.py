@@ -112,10 +112,8 @@ class Rerank(Form):
         pairs: Sequence[Pair] = group.prepared
         body = self.spec.body(**fields(pairs[0][0], [passage for _, passage, _ in pairs]))
         tokens = sum(count or at_most_tokens(query + passage) for query, passage, count in pairs)
-        asks = len(group.requests)
-        return await self.client.post(
-            path, body, lambda reply: _scores(reply, len(pairs)), asks=asks, most=spending(asks, tokens, 0)
-        )
+        most = spending(len(group.requests), tokens, 0)
+        return await self.client.send(path, body, lambda reply: _scores(reply, len(pairs)), most)
 
 
 def _scores(reply: Any, count: int) -> list[float]:

@@ -44,7 +44,7 @@ class StubInProcess:
         self.stub = stub_module.Stub("stub", without)
         self.bodies: list[Mapping[str, Any]] = []
 
-    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], **_: Any) -> Any:
+    async def send(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], *_: Any) -> Any:
         self.bodies.append(body)
         status, reply = self.stub.answer("/v1" + path, body)
         if status != 200:
@@ -321,7 +321,7 @@ class Listwise:
     def __init__(self) -> None:
         self.bodies: list[Mapping[str, Any]] = []
 
-    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], **_: Any) -> Any:
+    async def send(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], *_: Any) -> Any:
         self.bodies.append(body)
         count = len(body["documents"])
         return read({"results": [{"index": i, "relevance_score": i / count} for i in range(count)]})
@@ -348,7 +348,7 @@ def test_scores_that_depend_on_the_group_are_refused_unless_reckoned_with(
 
 def test_tei_is_asked_in_its_own_words(ask_of: Callable[..., list[Request]]) -> None:
     class Tei:
-        async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], **_: Any) -> Any:
+        async def send(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], *_: Any) -> Any:
             if "texts" not in body:
                 raise RefusedError(422, "missing field `texts`", None)
             return read([{"index": i, "score": float(i)} for i in reversed(range(len(body["texts"])))])

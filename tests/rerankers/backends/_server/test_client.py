@@ -43,7 +43,7 @@ async def with_server(raws: list[bytes], calls: int = 1, retries: int = 0) -> tu
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         asking = Client(spec(url, retries), Budget(Limits(), None))
         try:
-            return [await asking.post("/completions", {}, lambda reply: reply) for _ in range(calls)], heard
+            return [await asking.send("/completions", {}, lambda reply: reply) for _ in range(calls)], heard
         finally:
             await asking.close()
 
@@ -106,7 +106,7 @@ def test_nothing_was_sent_where_nobody_listens() -> None:
     async def ask() -> None:
         asking = Client(spec("http://127.0.0.1:1/v1"), Budget(Limits(), None))
         with pytest.raises(BackendError, match=r"no answer from http://127\.0\.0\.1:1/v1 after 1 attempt"):
-            await asking.post("/completions", {}, lambda reply: reply)
+            await asking.send("/completions", {}, lambda reply: reply)
         await asking.close()
 
     asyncio.run(ask())
