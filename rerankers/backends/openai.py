@@ -22,7 +22,7 @@ import yarl
 
 from ..errors import InputError
 from ..hashing import file_digest
-from ..prices import Price, price_of
+from ..prices import price_of
 from ._local.loading import TOKENIZER_FILES, Source, combined, load, locate
 from ._server.conversation import Conversation
 from ._server.dispatch import Dispatch
@@ -56,7 +56,12 @@ class OpenAI(Backend):
         self.options = options
         self.group_scores = options.group_scores
         self.source = _tokenizer_source(options.tokenizer) if options.tokenizer else None
-        self.price = _price(options)
+        self.price = price_of(options.name, options.prices)
+        if self.price is None and options.budget.usd is not None:
+            raise InputError(
+                f"model.budget.usd: no price of {options.name} is known; give model.prices, such as "
+                "{prompt: 0.15, completion: 0.6} US dollars a million tokens"
+            )
         api = options.api
         if api == "auto":
             api = "completions" if self.source else "chat"
@@ -126,9 +131,8 @@ class OpenAI(Backend):
 
         None too where the tokenizer goes by another name than the model: a smaller model may have lent it.
         """
-        if self.source is None or self.options.tokenizer != self.options.name:
-            return None
-        if not (self.source.folder / "config.json").is_file():
+        lent = self.options.tokenizer != self.options.name
+        if self.source is None or lent or not (self.source.folder / "config.json").is_file():
             return None
         import transformers
 
@@ -192,13 +196,3 @@ def _tokenizer_source(name: str) -> Source:
         raise InputError(f"model.tokenizer: folder {name} holds no tokenizer (no tokenizer.json)")
     identity = combined({path.name: file_digest(path) for path in files})
     return Source(str(folder), identity, {"trust_remote_code": False}, folder, is_folder=True)
-
-
-def _price(options: Options) -> Price | None:
-    price = price_of(options.name, options.prices)
-    if price is None and options.budget.usd is not None:
-        raise InputError(
-            f"model.budget.usd: no price of {options.name} is known; give model.prices, such as "
-            "{prompt: 0.15, completion: 0.6} US dollars a million tokens"
-        )
-    return price

@@ -91,7 +91,7 @@ class Replica:
         self.failures = 0
         self._rests_until = 0.0
         self._proxy = proxy_of(url)
-        self._replies: dict[object, httpx2.AsyncClient] = {}
+        self._replies: dict[int, httpx2.AsyncClient] = {}
         self._repeats_honestly = False
 
     def usable(self, now: float) -> bool:
@@ -114,16 +114,14 @@ class Replica:
             verify=context, limits=one, proxy=self._proxy, trust_env=False, follow_redirects=False
         )
 
-    def repeats(self, connection: httpx2.AsyncClient, body: Any, text: str) -> bool:
-        """Return whether the connection brought a reply of this id and content before.
+    def repeats(self, connection: httpx2.AsyncClient, text: str) -> bool:
+        """Return whether the connection brought this reply, id and all, before.
 
         A server of which equal replies came on two connections does that honestly: from then on none is a repeat.
         """
-        name = body.get("id") if isinstance(body, Mapping) else None
-        reply = (name if isinstance(name, str) else None, hash(text))
-        known = self._replies.get(reply)
+        known = self._replies.get(hash(text))
         self._repeats_honestly |= known not in (None, connection)
-        self._replies[reply] = connection
+        self._replies[hash(text)] = connection
         if len(self._replies) > REMEMBERED:
             del self._replies[next(iter(self._replies))]
         return known is connection and not self._repeats_honestly
@@ -288,7 +286,7 @@ class Client:
             body = _json(text)
             status = status or hidden_status(body)
             if status is None:
-                if replica.repeats(connection, body, text):
+                if replica.repeats(connection, text):
                     raise MalformedError("a reply that came before")
                 return call.read(body), _cost(body, call.most)
         except UNREADABLE as error:
