@@ -16,6 +16,7 @@ from typing import Any
 
 from ..rerankers.accounting import total
 from ..rerankers.answers.reading import Reply
+from ..rerankers.asks import KINDS
 from ..rerankers.backends.base import Backend, Request
 from ..rerankers.backends.replay import LedgerReplay
 from ..rerankers.cascade import Cascade, Stage
@@ -245,9 +246,9 @@ def _asked(request: Request, reply: Reply, ranker: Ranker, replay: Backend) -> C
     ask, labels, answer = request.ask, list(request.labels), ranker.read(request.ask, reply, replay)
     if not answer.parsed:
         read_as = f"unread: {ranker.options.on_unparsed}"
-    elif ask.kind in ("choose", "compare"):
+    elif KINDS[ask.kind].scores == "choice":
         read_as = ask.docs[answer.choice]
-    elif ask.kind in ("permute", "select"):
+    elif KINDS[ask.kind].scores == "order":
         read_as = " > ".join(ask.docs[i] for i in answer.order)
     else:
         read_as = answer.note or " ".join(f"{score:.4f}" for score in answer.scores)

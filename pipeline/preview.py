@@ -156,13 +156,14 @@ def _labels(request: Request, tokens: Tokens | None) -> tuple[Label, ...]:
 
 def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
     """How the answer is read, in words."""
+    outcome = KINDS[request.ask.kind].outcome
     if request.ask.kind == "relevance":
-        return "the number that a cross-encoder's head gives; of two labels the second's log-probability"
+        return outcome
     if request.prompt.target is not None:
         tokens = backend.tokens
         over = f" over its {len(tokens.target(request))} tokens" if tokens else ""
         return f"the log-probability of {request.prompt.target.format(query='the query')} as the answer, summed{over}"
     if request.scoring == "likelihood":
         how = "the sum over all a label's tokens" if request.prompt.answer.scored == "whole" else "in one forward pass"
-        return f"the labels' log-probabilities where the answer begins, {how}; {KINDS[request.ask.kind].outcome}"
+        return f"the labels' log-probabilities where the answer begins, {how}; {outcome}"
     return f"generated text{describe(request.ask.kind, ranker.reading(request.ask, backend))}"

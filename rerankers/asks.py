@@ -47,12 +47,13 @@ def _no_relevance(ask: Ask) -> Fields:
 
 
 MEAN = "the score is the mean of their values, weighted by their probabilities"
+HEAD = "the number that a cross-encoder's head gives; of two labels the second's log-probability"
 CHOICE = "the most probable one is the choice"
 ORDER = "the order is that of their probabilities"
 
 KINDS: Mapping[AskKind, Kind] = {
     "score": Kind("label", lambda _: {"scores": (0.0,)}, "mean", MEAN, labels="values"),
-    "relevance": Kind("none", _no_relevance, "number", scoring="likelihood"),
+    "relevance": Kind("none", _no_relevance, "number", HEAD, scoring="likelihood"),
     "likelihood": Kind("none", _no_relevance, "number", scoring="likelihood"),
     "compare": Kind("label", scores="choice", outcome=CHOICE, counted="pair", labels="documents"),
     "choose": Kind("label", scores="choice", outcome=CHOICE, counted="prompt", labels="documents"),
