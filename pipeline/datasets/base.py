@@ -21,7 +21,7 @@ class Docs(ABC):
     """A dataset's documents: maybe millions, so they are looked up or streamed, never all in memory."""
 
     source: str
-    """The beginning of an error about an identifier that is not there."""
+    """Where the documents lie, for errors."""
 
     @abstractmethod
     def lookup(self, ids: Sequence[str]) -> Mapping[str, str]:
@@ -45,9 +45,9 @@ class Docs(ABC):
     def texts(self, ids: Sequence[str]) -> Mapping[str, str]:
         """Return the text of some documents. Raise InputError for one that is not there."""
         texts = self.lookup(ids)
-        for id_ in ids:
-            if id_ not in texts:
-                raise InputError(f"{self.source} {id_}")
+        absent = [id_ for id_ in ids if id_ not in texts]
+        if absent:
+            raise InputError(f"{self.source}: {len(absent)} of {len(ids)} documents missing, first {absent[0]}")
         return texts
 
 

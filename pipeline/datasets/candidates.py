@@ -46,7 +46,7 @@ class CandidatesFile(Files):
     @cached_property
     def _contents(self) -> tuple[QueryList, TextStore, Run]:
         path, texts = self._files["candidates"], super().query_list.queries if "queries" in self._files else None
-        queries, docs, run = QueryList(path), TextStore(f"{path}: no candidate"), Run()
+        queries, docs, run = QueryList(path), TextStore(str(path)), Run()
         for spot, item in records(path):
             listed = next((item[name] for name in _LISTS if name in item), None)
             if not isinstance(listed, list):

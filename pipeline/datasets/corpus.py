@@ -52,8 +52,9 @@ class FileDocs(Docs):
     """The documents of a local file."""
 
     def __init__(self, path: Path) -> None:
+        self.source = str(path)
         self._path = path
-        self._store = TextStore(f"{path}: no document")
+        self._store = TextStore(self.source)
         self._is_there: dict[str, bool] = {}
 
     def missing(self, ids: Iterable[str]) -> list[str]:
@@ -67,10 +68,8 @@ class FileDocs(Docs):
         return [id_ for id_ in wanted if not self._is_there[id_]]
 
     def lookup(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return the text of some documents. Raise InputError for one that is not there. `missing` saves the pass."""
-        absent = self.missing(ids)
-        if absent:
-            raise InputError(f"{self._path}: {len(absent)} of {len(ids)} documents missing, first {absent[0]}")
+        """Return the text of those documents that are there, in no pass if `missing` was asked for them."""
+        self.missing(ids)
         return self._store.lookup(ids)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:

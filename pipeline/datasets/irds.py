@@ -105,7 +105,7 @@ class _IrDocs(Docs):
     """The documents of an ir_datasets dataset, through the indexed store that it builds on first use."""
 
     def __init__(self, name: str, dataset: Any) -> None:
-        self.source = f"dataset {name}: no document"
+        self.source = f"dataset {name}"
         self._name = name
         self._dataset = dataset
 

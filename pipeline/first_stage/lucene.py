@@ -49,9 +49,6 @@ CHECKED_DOCS, CHECKED_TERMS = 20, 25
 ALIKE = 0.9
 """The share of the terms that must be in the index: texts may have been cleaned before they were indexed."""
 
-SHOWN_TERMS = 5
-"""Terms of a query without hits that are named."""
-
 REMEDY = "give a prebuilt Pyserini name, the folder of a Lucene index, or `build`"
 
 
@@ -85,11 +82,9 @@ def _write_shards(docs: Iterable[tuple[str, str]], folder: Path, on_progress: Pr
     for number in itertools.count():
         with (folder / f"{number:05}.jsonl").open("w", encoding="ascii") as shard:
             for docid, text in itertools.islice(stream, SHARD_DOCS):
-                place = f"document {len(seen) + 1} of the corpus"
-                if docid in seen:
-                    raise InputError(f"{place} repeats the id {docid!r}: make the ids unique")
-                if not docid:
-                    raise InputError(f"{place} has an empty id: every document needs one")
+                if docid in seen or not docid:
+                    problem = f"repeats the id {docid!r}: make the ids unique" if docid else "has an empty id"
+                    raise InputError(f"document {len(seen) + 1} of the corpus {problem}")
                 if java_string(docid) != docid:
                     raise InputError(f"document id {docid!r} is not valid Unicode: rename the document")
                 seen.add(docid)
@@ -170,10 +165,8 @@ def _prebuilt_folder(name: str, info: Mapping[str, Any]) -> Path:
             downloaded = Path(download_prebuilt_index(name))
     except (OSError, ValueError, AssertionError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"index {name!r} could not be downloaded ({reason}): fetch {where} elsewhere and put the unpacked"
-            f" folder at {folder}, or give its path as the index"
-        ) from error
+        remedy = f"fetch {where} elsewhere and put the unpacked folder at {folder}, or give its path as the index"
+        raise InputError(f"index {name!r} could not be downloaded ({reason}): {remedy}") from error
     if not _is_index(downloaded):
         raise InputError(f"{downloaded} is not a Lucene index: remove it to have {where} downloaded again")
     return downloaded
@@ -206,7 +199,7 @@ class Index(Docs):
         if not _is_index(folder):
             raise InputError(f"{folder} is not a Lucene index (no segments file in it)")
         self.folder = folder.absolute()
-        self.source = f"{self.folder}: no document"
+        self.source = str(self.folder)
         searcher = java_class("io.anserini.search.SimpleSearcher")
         # A long query (BRIGHT, ArguAna) may have more than Lucene's 1,024 different terms.
         java_class("org.apache.lucene.search.IndexSearcher").setMaxClauseCount(2**31 - 1)
@@ -254,7 +247,7 @@ class Index(Docs):
                 waiting, fetched = short, 2 * fetched
             empty = [query for query in queries if not results[query.id]]
             if on_note and empty:
-                terms = ", ".join(self._terms(empty[0].text)[:SHOWN_TERMS])
+                terms = ", ".join(self._terms(empty[0].text)[:5])
                 on_note(f"{len(empty)} queries have no term that the index has (the first is {empty[0].id}: {terms})")
         if on_note and repeats:
             problem = "a document twice among their hits, as the index has it; the later one is dropped"
@@ -317,9 +310,8 @@ class Index(Docs):
                 raise InputError(f"{self.folder} {problem}: {remedy}")
             share = self._share_of_terms(reader)
         if share is None and not sure:
-            raise InputError(
-                f"{self.folder} stores no texts, so its language cannot be told: say first_stage.bm25.language"
-            )
+            problem = "stores no texts, so its language cannot be told: say first_stage.bm25.language"
+            raise InputError(f"{self.folder} {problem}")
         if share is not None and share < ALIKE:
             raise InputError(
                 f"{self.folder} was not indexed with Anserini's analyzer for {language!r}: it has {share:.0%} of the "
@@ -353,22 +345,21 @@ class Index(Docs):
         Raise InputError where the index was built without its documents' texts.
         """
         texts: dict[str, str] = {}
-        for docid, document in self._documents(ids):
-            raw = document.get("raw")
-            text = document.get("contents") if raw is None else _text_of(raw)
-            if text is None:
-                raise InputError(
-                    f"{self.folder} was built without its documents' texts (-storeRaw, -storeContents): use another"
-                    " index, or take the texts from the dataset instead of `docs: index`"
-                )
-            texts[docid] = text
+        with java_errors(f"reading {self.folder} failed"):
+            for batch in batches(ids, FETCHED_DOCS):
+                documents = self._searcher.batch_get_docs(java_list(batch), os.cpu_count() or 1)
+                for docid in batch:
+                    document = documents.get(java_string(docid))
+                    if document is None:
+                        continue
+                    raw = document.get("raw")
+                    texts[docid] = document.get("contents") if raw is None else _text_of(raw)
+                    if texts[docid] is None:
+                        raise InputError(
+                            f"{self.folder} was built without its documents' texts (-storeRaw, -storeContents): use "
+                            "another index, or take the texts from the dataset instead of `docs: index`"
+                        )
         return texts
-
-    def missing(self, ids: Iterable[str]) -> list[str]:
-        """Return the identifiers that no document of the index has, each once."""
-        unique = list(dict.fromkeys(ids))
-        existing = {docid for docid, _ in self._documents(unique)}
-        return [docid for docid in unique if docid not in existing]
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         raise InputError("an index cannot be built from the text of an index; give `docs` a file")
@@ -385,16 +376,6 @@ class Index(Docs):
             if path.name.startswith("segments_") or path.suffix == ".si":
                 digest.update(path.read_bytes())
         return digest.hexdigest()
-
-    def _documents(self, ids: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Yield the documents that exist, as (id, Lucene document)."""
-        with java_errors(f"reading {self.folder} failed"):
-            for batch in batches(ids, FETCHED_DOCS):
-                documents = self._searcher.batch_get_docs(java_list(batch), os.cpu_count() or 1)
-                for docid in batch:
-                    document = documents.get(java_string(docid))
-                    if document is not None:
-                        yield docid, document
 
 
 def _text_of(raw: str) -> str:

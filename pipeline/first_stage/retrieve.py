@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import filelock
 
@@ -219,23 +219,15 @@ class _Retrieval:
             self.index.use(language, rm3, prebuilt=prebuilt)
             if not prebuilt or bm25.language or bm25.fields:
                 self.index.check(language, fields, sure=bm25.language is not None)
+            options: dict[str, Any] = {"k1": bm25.k1, "b": bm25.b, "depth": depth, "fields": fields}
             with self.listener.task("searching", len(own)) as advance:
-                return self.index.search(
-                    [*own.values()],
-                    k1=bm25.k1,
-                    b=bm25.b,
-                    depth=depth,
-                    fields=fields,
-                    on_note=notes.append,
-                    on_progress=advance,
-                )
+                return self.index.search([*own.values()], **options, on_note=notes.append, on_progress=advance)
 
         # A shard takes its part of the hits of all queries, or else searches for its part alone.
-        keys = [
-            contents.digest([source, depth, [[query.id, query.text] for query in asked.values()]])
-            for asked in ((queries, own) if self.shard else (own,))
-        ]
-        places = [cache_folder() / "first_stages" / f"{key[:32]}.trec" for key in keys]
+        places = []
+        for asked in (queries, own) if self.shard else (own,):
+            key = contents.digest([source, depth, [[query.id, query.text] for query in asked.values()]])
+            places.append(cache_folder() / "first_stages" / f"{key[:32]}.trec")
         cached = next((place for place in places if place.exists()), places[-1])
         odd = cached.with_suffix(".notes")
         with _one_process(cached):

@@ -187,13 +187,13 @@ def _fault_of(line: bytes, *, msmarco: bool) -> str | None:
     if msmarco:
         if len(columns) != len(MSMARCO):
             return f"{len(columns)} columns, not the three of an MS MARCO run: {', '.join(MSMARCO)}"
-        return None if columns[2].isdigit() and int(columns[2]) else f"the rank {columns[2]} is not 1 or more"
+        return None if columns[2].encode().isdigit() and int(columns[2]) else f"the rank {columns[2]} is not 1 or more"
     if len(columns) < len(COLUMNS):
         hint = "; a run of MS MARCO's three columns has a name that ends in .tsv" if len(columns) == 3 else ""
         return f"{len(columns)} columns, not the six of `{' '.join(COLUMNS)}`{hint}"
     score, problem = columns[4], "a number"
     with suppress(ValueError):
-        if "_" not in score and math.isfinite(_single(float(score))):
+        if "_" not in score and math.isfinite(_single(float(score.encode()))):
             return None
         problem = problem if "_" in score else "finite in single precision, in which trec_eval compares"
     return f"the score {score} is not {problem}"

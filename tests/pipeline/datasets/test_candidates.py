@@ -67,7 +67,7 @@ def test_all_forms_say_the_same(tmp_path: Path, form: Sequence[Mapping[str, obje
     assert dataset.docs().texts(["d1", "d2"]) == {"d1": "Corals.", "d2": "Deserts."}
     assert list(dataset.docs()) == [("d2", "Deserts."), ("d1", "Corals.")]
     assert dataset.qrels() is None
-    with pytest.raises(InputError, match="no candidate x"):
+    with pytest.raises(InputError, match="1 of 2 documents missing, first x"):
         dataset.docs().texts(["d1", "x"])
 
 
