@@ -17,6 +17,7 @@ from zlib import crc32
 import yaml
 
 from ..rerankers import catalog
+from ..rerankers.accounting import Tally
 from ..rerankers.backends.base import Backend, ModelOptions, Setting, closed_after
 from ..rerankers.cascade import Cascade, Ranked, Stage, first
 from ..rerankers.errors import InputError, StoppedError
@@ -247,14 +248,9 @@ def _finished(folder: RunFolder) -> Manifest | None:
         if not (folder / name).is_file():
             continue
         # SQLite may have laid out the ledger anew.
-        same = _ledger(folder) == about.ledger if name == LEDGER else _digest(folder / name) == digest
-        if not same:
+        if _ledger(folder) != about.ledger if name == LEDGER else file_digest(folder / name, remember=False) != digest:
             raise InputError(f"{folder / name}: was changed since the run was finished; {remedy}")
     return about
-
-
-def _digest(path: Path) -> str:
-    return file_digest(path, remember=False)
 
 
 def _wants_ranking(finished: Manifest, folder: RunFolder, config: Config) -> bool:
@@ -267,9 +263,8 @@ def _wants_ranking(finished: Manifest, folder: RunFolder, config: Config) -> boo
 
 def _renewed(finished: Manifest, folder: RunFolder, plan: Plan) -> Manifest | None:
     """Return a finished run's manifest with what its config now says of judgements and measures; None if the same."""
-    described = manifest.description(plan.config, [])["config"]
     before = finished.config.model_dump(exclude_unset=True)
-    after = _with(before, described)
+    after = _with(before, manifest.description(plan.config, [])["config"])
     there = all((folder / name).is_file() for name in finished.files)
     if there and before == after and finished.data["qrels"] == plan.data["qrels"]:
         return None
@@ -295,7 +290,7 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
 
     `finished` is the manifest of the run whose `costs.jsonl` and ledger are in the folder, if it is finished.
     """
-    first_stage, name = plan.first_stage, plan.config.name
+    first_stage, name, tally = plan.first_stage, plan.config.name, Tally()
     # A latency that was measured is not given up for the throughput of asking nothing.
     schedule = "latency" if finished and finished.schedule == "latency" else plan.config.schedule
     earlier, last_answer = folder.earlier.executions if folder.earlier else [], last_change(folder / LEDGER)
@@ -317,11 +312,11 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         runfile.write_scored(folder / "first_stage.trec", first_stage.run, name)
         spent = _earlier_costs(folder, finished, ledger, schedule)
         pooled = schedule == "throughput"
-        cascade = Cascade(plan.stages, ledger, pooled=pooled, shared=shared if pooled else None, finished=spent.keys())
-        with closed_after(plan.backends), _progress(plan, cascade, listener) as done:
-            begun = time.perf_counter()
-            ranked, candidates = _rank_queries(plan, cascade, spent, schedule, done)
-            execution.finish(cascade.tally.calls, time.perf_counter() - begun)
+        cascade = Cascade(plan.stages, ledger, pooled, shared if pooled else None, finished=spent.keys(), tally=tally)
+        with closed_after(plan.backends):
+            asks, begun = _asks_of_first_query(plan), time.perf_counter()
+            ranked, candidates = _rank_queries(plan, cascade, spent, schedule, asks, listener)
+            execution.finish(tally.calls, time.perf_counter() - begun)
             details = [
                 manifest.portable({"backend": (section.model or {})["backend"], **stage.backend.details})
                 for section, stage in zip(plan.loaded.stages, plan.stages, strict=True)
@@ -334,7 +329,6 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
     runfile.write(folder / "run.trec", rankings, first_stage.documents, name)
     methods = [stage.ranker.method.name for stage in plan.stages]
     folder.write_json_lines("costs.jsonl", (costs.row(one.costs, methods) for one in ranked.values()))
-    tally = cascade.tally
     about.wall_seconds = seconds(about.executions)
     if shared:
         about.shared_ledger = {"taken": shared.taken, "published": shared.published}
@@ -365,8 +359,6 @@ def _begun(plan: Plan, folder: RunFolder, schedule: str, earlier: Sequence[Execu
             "data": plan.data,
             "queries": len(plan.first_stage.run),
             "status": "running",
-            "started": None,
-            "finished": None,
             **({} if earlier is None else {"executions": earlier}),
         }
     )
@@ -407,46 +399,38 @@ def _sharing(plan: Plan, schedule: str, ledger: Ledger, listener: Listener) -> I
 
 
 def _rank_queries(
-    plan: Plan, cascade: Cascade, earlier: Mapping[str, Sequence[Cost]], schedule: str, done: dict[str, Ranked]
+    plan: Plan, cascade: Cascade, earlier: Mapping[str, Sequence[Cost]], schedule: str, asks: int, listener: Listener
 ) -> tuple[dict[str, Ranked], str]:
     """Return each query's ranking and costs, in the order of the first stage, and the hash of all candidates.
 
-    Answers come out of the ledger if it has them, and the costs of each query that is done are kept there.
+    Answers come out of the ledger if it has them, and the costs of each query that is done are kept there. The listener
+    hears of all answers; their total is what the queries done took, and `asks` for each other query.
     """
-    digest = contents.CandidatesDigest()
+    digest, done, known = contents.CandidatesDigest(), dict[str, Ranked](), 0
     methods = [stage.ranker.method.name for stage in plan.stages]
-    for ranked in cascade.rank(digest.passing(plan.first_stage)):
-        query = ranked.costs[0].query_id
-        spent = costs.with_earlier(ranked.costs, earlier.get(query, ()))
-        done[query] = replace(ranked, costs=spent)
-        if query not in earlier:
-            cascade.ledger.finish(query, json.dumps({"schedule": schedule, **costs.row(spent, methods)}))
-    return {query: done[query] for query in plan.first_stage.run}, digest.hexdigest()
-
-
-@contextmanager
-def _progress(plan: Plan, cascade: Cascade, listener: Listener) -> Iterator[dict[str, Ranked]]:
-    """Yield a place for the queries that are done, and tell the listener of all answers.
-
-    Their total is estimated: what the queries done took, and for each other query what the first takes.
-    """
-    done: dict[str, Ranked] = {}
-    queries, asks = len(plan.first_stage.run), _asks_of_first_query(plan)
+    advance: Advance | None = None
     with ExitStack() as stack:
-        advance: Advance | None = None
-        stack.enter_context(listener.task("loading the model", None))
+        loads = any(options.asks_model and not options.remote for options in plan.loaded.models)
+        stack.enter_context(listener.task("loading the model" if loads else "waiting for the first answer", None))
 
         def tell(answered: int) -> None:
             nonlocal advance
+            left = len(plan.first_stage.run) - len(done)
+            total = max(answered, known + asks * left)
             if advance is None:
                 stack.close()
-                advance = stack.enter_context(listener.task("reranking, asks", asks * queries))
-            known = sum(cost.asks for ranked in done.values() for cost in ranked.costs)
-            total = known + asks * (queries - len(done))
-            advance(answered, f"{len(done):,} of {queries:,} queries", max(answered, total))
+                advance = stack.enter_context(listener.task("reranking, asks", total))
+            advance(answered, f"{len(done):,} of {len(plan.first_stage.run):,} queries", total)
 
         cascade.on_answers = tell
-        yield done
+        for ranked in cascade.rank(digest.passing(plan.first_stage)):
+            query = ranked.costs[0].query_id
+            spent = costs.with_earlier(ranked.costs, earlier.get(query, ()))
+            done[query] = replace(ranked, costs=spent)
+            known += ranked.cost.asks
+            if query not in earlier:
+                cascade.ledger.finish(query, json.dumps({"schedule": schedule, **costs.row(spent, methods)}))
+    return {query: done[query] for query in plan.first_stage.run}, digest.hexdigest()
 
 
 def _asks_of_first_query(plan: Plan) -> int:
@@ -474,43 +458,38 @@ def _guess(ask: Ask) -> Answer:
 
 def record(plan: Plan, folder: RunFolder, about: Manifest) -> None:
     """Measure what a folder holds, and write what is written last: measures, annotation, the manifest with hashes."""
-    if measures := _evaluated(plan, folder):
+    spent = costs.read(folder / "costs.jsonl") if (folder / "costs.jsonl").is_file() else []
+    if measures := _evaluated(plan, folder, spent):
         folder.write_json(METRICS, measures.content)
     else:
         (folder / METRICS).unlink(missing_ok=True)
     about.status, about.finished = "finished", about.finished or now()
     if "unread" in about.model_fields_set:
-        about.warnings = unread.warnings(about, sum(cost.asks for cost in costs.read(folder / "costs.jsonl")))
+        about.warnings = unread.warnings(about, sum(cost.asks for cost in spent))
     if (folder / "first_stage.trec").is_file():  # else a shard without candidates
         folder.write_yaml("ir-metadata.yml", ir_metadata.annotation(about))
     about.files = manifest.file_hashes(folder.path, [name for name in WRITTEN if (folder / name).is_file()])
     folder.write_manifest(about)
 
 
-def _evaluated(plan: Plan, folder: RunFolder) -> RunMeasures | None:
+def _evaluated(plan: Plan, folder: RunFolder, spent: Sequence[Cost]) -> RunMeasures | None:
     """Return the measures of the orders in a folder, or None without judgements or candidates."""
     if not plan.before or not plan.first_stage.run:
         return None
     if not plan.stages:
         return RunMeasures(mean=plan.before.mean, per_query=plan.before.per_query)
     after, reranked = (_measured_file(plan, folder / name) for name in ("run.trec", RERANKED))
+    before = {"first_stage": Measures.of(plan.before), "reranked": Measures.of(reranked)}
     if after is None:
         return None
-    return RunMeasures(
-        mean=after.mean,
-        per_query=after.per_query,
-        first_stage=Measures.of(plan.before),
-        reranked=Measures.of(reranked),
-        efficiency=efficiency(costs.read(folder / "costs.jsonl"), after.per_query),
-    )
+    efficient = efficiency(spent, after.per_query)
+    return RunMeasures(mean=after.mean, per_query=after.per_query, efficiency=efficient, **before)
 
 
 def _measured_file(plan: Plan, path: Path) -> Metrics | None:
     """Return the measures of a run file, or None if there is none; only judged queries are in memory."""
-    if not plan.qrels or not path.is_file():
-        return None
-    run, _ = runfile.read(path, plan.qrels.keys())
-    return plan.measured({query: [doc for doc, _ in hits] for query, hits in run.items()})
+    run = runfile.read(path, (plan.qrels or {}).keys())[0] if path.is_file() else {}
+    return plan.measured({query: [doc for doc, _ in hits] for query, hits in run.items()}) if path.is_file() else None
 
 
 def _ledger(folder: RunFolder) -> LedgerContent:
