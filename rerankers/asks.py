@@ -33,7 +33,7 @@ class Kind:
 
     @property
     def several(self) -> bool:
-        """Whether documents of a group are set against each other by their labels' first tokens."""
+        """Return whether documents of a group are set against each other by their labels' first tokens."""
         return self.counted == "prompt" and self.scores is not None
 
 

@@ -37,7 +37,7 @@ class _Job:
     answers: dict[int, Answer] = field(default_factory=dict)
     begun: bool = False
     timed: bool = True
-    """Whether no answer came out of an earlier execution, whose time is not known."""
+    """False once an answer came out of an earlier execution, whose time is not known."""
     ranking: Ranking | None = None
 
 
@@ -68,7 +68,7 @@ class Scheduler:
     finished: Set[str] | None = None
     tally: Tally = field(default_factory=Tally)
     _recalled: bool = field(default=False, init=False)
-    """Whether the query that runs alone is a finished one."""
+    """The query that runs alone is a finished one."""
     _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
     _new: list[Request] = field(default_factory=list, init=False)
     _findings: object = field(default=None, init=False)
@@ -132,7 +132,7 @@ class Scheduler:
 
     @property
     def _shares(self) -> bool:
-        """Whether equal asks are answered once."""
+        """Return whether equal asks are answered once."""
         return (self.pooled or self._recalled) and self.backend.remembers
 
     def _answer_some(self) -> None:
