@@ -8,7 +8,7 @@ import typer
 from . import options
 
 if TYPE_CHECKING:
-    from ..pipeline.estimate import Estimate, Figures, StageEstimate
+    from ..pipeline.estimate import Estimate, Figures
 
 STAND_INS = {
     "qrels": "answers that follow the relevance judgements, with noise, stand in for the model's",
@@ -68,24 +68,18 @@ def _show(result: "Estimate") -> None:
         basis = f"; {', '.join(varying)} depend on the answers" if varying else ""
         console.line(f"{which}{stage.method}: {', '.join(stage.exact) or 'nothing'} exact{basis}")
         _show_table(stage.figures, stage.corrections, stage.bounded, result.queries)
-        _show_notes(stage, result.tried, varying=bool(varying))
+        if varying:
+            console.line("low, high: a 95 % interval (Student's t)" if result.tried else RANGE)
+        if stage.sampled and not result.tried:
+            console.line(f"tokens and FLOPs: the means of {stage.sampled} prompts, times the asks")
+            console.line("no seconds: --probe-queries N measures them on this machine")
+        if stage.figures["prompt_tokens"].total is None:
+            console.line("no tokens, FLOPs and USD: nothing is asked, or nothing here counts the model's tokens")
+        if stage.figures["seconds"].total is not None:
+            console.line("seconds: on this machine as it is now, with loading the model")
     if len(result.stages) > 1:
         console.line("all stages")
         _show_table(result.total, {}, any(stage.bounded for stage in result.stages), result.queries)
-
-
-def _show_notes(stage: "StageEstimate", tried: int, *, varying: bool) -> None:
-    from . import console
-
-    if varying:
-        console.line("low, high: a 95 % interval (Student's t)" if tried else RANGE)
-    if stage.sampled and not tried:
-        console.line(f"tokens and FLOPs: the means of {stage.sampled} prompts, times the asks")
-        console.line("no seconds: --probe-queries N measures them on this machine")
-    if stage.figures["prompt_tokens"].total is None:
-        console.line("no tokens, FLOPs and USD: nothing is asked, or nothing here counts the model's tokens")
-    if stage.figures["seconds"].total is not None:
-        console.line("seconds: on this machine as it is now, with loading the model")
 
 
 def _show_table(figures: "Figures", corrections: Mapping[str, float], bounded: bool, queries: int) -> None:
@@ -113,35 +107,22 @@ def _number(name: str, value: float | None) -> str:
 
 
 def _as_json(result: "Estimate") -> dict[str, Any]:
-    return {
-        "name": result.name,
-        "queries": result.queries,
-        "tried": result.tried,
-        "judged_by": result.judged_by,
-        "costs": _costs(result.total, result.queries),
-        "stages": [_stage(stage, result.queries) for stage in result.stages],
-    }
-
-
-def _stage(stage: "StageEstimate", queries: int) -> dict[str, Any]:
-    return {
-        "method": stage.method,
-        "exact": stage.exact,
-        "bounded": stage.bounded,
-        "sampled": stage.sampled,
-        "costs": _costs(stage.figures, queries),
-        "flops_left_out": {name: {"mean": size / queries, "total": size} for name, size in stage.corrections.items()},
-    }
+    queries, content = (
+        result.queries,
+        {name: getattr(result, name) for name in ("name", "queries", "tried", "judged_by")},
+    )
+    stages = [
+        {name: getattr(stage, name) for name in ("method", "exact", "bounded", "sampled")}
+        | {"costs": _costs(stage.figures, queries)}
+        | {"flops_left_out": {name: {"mean": n / queries, "total": n} for name, n in stage.corrections.items()}}
+        for stage in result.stages
+    ]
+    return content | {"costs": _costs(result.total, queries), "stages": stages}
 
 
 def _costs(figures: "Figures", queries: int) -> dict[str, dict[str, float | None]]:
     """Return each figure with its mean per query first."""
-    return {
-        name: {
-            "mean": None if figure.total is None else figure.total / queries,
-            "total": figure.total,
-            "low": figure.low,
-            "high": figure.high,
-        }
-        for name, figure in figures.items()
-    }
+    import dataclasses
+
+    means = {name: None if each.total is None else each.total / queries for name, each in figures.items()}
+    return {name: {"mean": means[name], **dataclasses.asdict(each)} for name, each in figures.items()}

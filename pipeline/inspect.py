@@ -16,6 +16,7 @@ from typing import Any
 
 from ..rerankers.accounting import total
 from ..rerankers.answers.reading import Reply
+from ..rerankers.api import open_model
 from ..rerankers.asks import KINDS
 from ..rerankers.backends.base import Backend, Request
 from ..rerankers.backends.replay import LedgerReplay
@@ -29,7 +30,7 @@ from .configs.load import DataFiles, Loaded
 from .first_stage.retrieve import FirstStage, open_dataset, retrieve
 from .io.files import json_lines
 from .io.progress import Listener
-from .preview import open_without_weights, shown
+from .preview import shown
 from .run import costs, runfile
 from .run import read as record
 from .run.fusion import RERANKED
@@ -228,7 +229,8 @@ def _asks(
             renderer: Backend = replay
             if prompts:
                 with suppress(R2llmError):  # the model's folder may be gone, or its server not there
-                    renderer = open_without_weights(stage, first_stage.dataset.qrels(), loaded.config.seed)
+                    grades, seed = first_stage.dataset.qrels(), loaded.config.seed
+                    renderer = open_model(stage.model or {}, grades=grades, seed=seed, weights=False)
             for round_, request, reply in replay.answered:
                 number = len(asks) + 1
                 same_as = numbers.setdefault(request.key, number)
