@@ -1,4 +1,4 @@
-"""What answers cost and how they were read: counts of a query, and of all answers together."""
+"""Costs: counts of one query and of all answers together."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -22,7 +22,7 @@ from .shared_ledger import SharedLedger
 from .types import Answer, Ask, Candidates, Cost, Ranking, Steps, plus
 
 IN_FLIGHT = 256
-"""How many queries are ranked at the same time: enough that even methods of one ask a round fill a batch."""
+"""The most queries ranked at the same time: enough that even methods of one ask a round fill a batch."""
 
 
 @dataclass(slots=True, eq=False)
