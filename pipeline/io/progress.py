@@ -1,4 +1,4 @@
-"""How a long job says what it is doing, without knowing who listens."""
+"""Progress of long jobs, told without knowing who listens."""
 
 from __future__ import annotations
 
@@ -8,29 +8,26 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called with how much of a task is done by now, and with what there is to say about it.
-
-    A `total` is how much there is by now's estimate, where that was not known at the start.
-    """
+    """Called with the steps of a task that are done, a detail, and a new estimate of the total if there is one."""
 
     def __call__(self, done: int, detail: str = "", total: int | None = ...) -> None:
-        """Hear of it."""
+        """Take note."""
 
 
 class Listener:
-    """Hears notes and tasks. This one stays silent; a command line shows them."""
+    """A listener to notes and tasks. This one stays silent; a command line shows them."""
 
     def note(self, text: str) -> None:
-        """Something the user should know."""
+        """Take a note for the user."""
 
     @contextmanager
     def task(self, what: str, total: int | None) -> Iterator[Advance]:  # noqa: ARG002
-        """A task of `total` steps, or of unknown length, that lasts as long as the block."""
+        """Follow a task of `total` steps, None if unknown, that lasts as long as the block."""
         yield lambda done, detail="", total=None: None  # noqa: ARG005
 
 
 class Noting(Listener):
-    """Passes everything on to another listener, and remembers the notes."""
+    """A listener that passes everything on to another, and keeps the notes."""
 
     def __init__(self, listener: Listener, notes: Iterable[str] = ()) -> None:
         self.notes = [*notes]
@@ -38,6 +35,6 @@ class Noting(Listener):
         self._note = listener.note
 
     def note(self, text: str) -> None:
-        """Remember a note, and pass it on."""
+        """Keep a note, and pass it on."""
         self.notes.append(text)
         self._note(text)

@@ -55,11 +55,6 @@ def read(path: Path) -> list[Cost]:
     return [cost for cost, _ in checked(path, json_lines(path))]
 
 
-def read_stages(path: Path) -> list[list[Cost]]:
-    """Return each query's costs by stage; none a query unless it is a cascade. Raises as `checked` does."""
-    return [stages for _, stages in checked(path, json_lines(path))]
-
-
 def by_stage(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, list[Cost]]:
     """Return each query's costs by stage; those of the only stage if it is no cascade. Raises as `checked` does."""
     return {cost.query_id: stages or [cost] for cost, stages in checked(path, rows)}

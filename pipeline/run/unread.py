@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...rerankers.accounting import Tally
@@ -26,22 +25,10 @@ HINTS = {
 
 def unread(tally: Tally) -> dict[str, Any]:
     """Return the number of unread answers by reason, the commonest first, each with an example."""
-    return _commonest_first(
-        {form: {"answers": count, "example": tally.examples[form][:SHOWN]} for form, count in tally.unread.items()}
-    )
-
-
-def joined(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Return the unread answers of all shards."""
-    total: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        for form, one in part.items():
-            total.setdefault(form, {**one, "answers": 0})["answers"] += one["answers"]
-    return _commonest_first(total)
-
-
-def _commonest_first(unread: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return dict(sorted(unread.items(), key=lambda item: (-item[1]["answers"], item[0])))
+    return {
+        form: {"answers": count, "example": tally.examples[form][:SHOWN]}
+        for form, count in sorted(tally.unread.items(), key=lambda item: (-item[1], item[0]))
+    }
 
 
 def warnings(run: Manifest, asks: int) -> list[str]:

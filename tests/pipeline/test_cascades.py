@@ -17,6 +17,7 @@ from r2llm.pipeline import check, experiment
 from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline import preview as prompt_preview
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.io.files import json_lines
 from r2llm.pipeline.run import costs, runfile
 from r2llm.pipeline.run import read as record
 from r2llm.pipeline.run.read import Run
@@ -182,9 +183,9 @@ def test_the_files_of_a_run(cascade: Path, heard) -> None:
 
 def test_costs_are_told_in_all_and_by_stage(cascade: Path, heard) -> None:
     folder = rerank(heard).run_dir
-    for row, total, stages in zip(
-        rows(folder), costs.read(folder / "costs.jsonl"), costs.read_stages(folder / "costs.jsonl"), strict=True
-    ):
+    path = folder / "costs.jsonl"
+    by_stage = costs.by_stage(path, json_lines(path)).values()
+    for row, total, stages in zip(rows(folder), costs.read(path), by_stage, strict=True):
         assert [stage["method"] for stage in row["stages"]] == [
             "pointwise.yes_no",
             "pairwise.allpair",
