@@ -68,7 +68,6 @@ def checks() -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    """Check Python and the packages against the requirements in r2llm's own metadata."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -122,7 +121,6 @@ def _java() -> Check:
 
 
 def _lucene() -> Check:
-    """Index two documents and search for one."""
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix="r2llm-doctor-") as workplace:

@@ -251,7 +251,6 @@ def _judgements(
 
 
 def _run_of(loaded: Loaded, output: Path | None) -> Path:
-    """Return the run file in `output`, or below `runs/`, whose fingerprint is the config's."""
     from . import experiment
 
     try:
@@ -273,14 +272,12 @@ def _run_of(loaded: Loaded, output: Path | None) -> Path:
 
 
 def _ranking(folder: Path) -> Path:
-    """Return the last ranking of a finished run."""
     if not _finished(folder):
         raise InputError(f"{folder}: holds no finished run; r2llm rerank makes one")
     return next((path for name in RANKINGS if (path := folder / name).is_file()), folder / RANKINGS[0])
 
 
 def _finished(folder: Path) -> Manifest | None:
-    """Return the manifest of a finished run; None where there is none that can be read."""
     from .run import manifest
 
     try:

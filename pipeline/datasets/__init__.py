@@ -63,6 +63,5 @@ def _existing(name: str, base: Path) -> Path:
 
 
 def _places(name: str, base: Path) -> list[Path]:
-    """Return where a path may lie: beside the config, then in the current folder."""
     path = Path(name).expanduser()
     return list(dict.fromkeys([(base / path).absolute(), path.absolute()]))

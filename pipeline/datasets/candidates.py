@@ -69,8 +69,6 @@ class CandidatesFile(Files):
 
 
 class _Hit(NamedTuple):
-    """A candidate."""
-
     id: str
     text: str
     score: float | None

@@ -30,7 +30,7 @@ _BRIGHT_EXCLUDED = -100
 _ELSEWHERE = "a local BEIR folder or {docs, queries, qrels} files work too"
 
 
-class IrDataset(Dataset):
+class IrDataset(Dataset, Docs):
     """A dataset of ir_datasets, which downloads what is asked for into its folder (`IR_DATASETS_HOME`).
 
     Where it has scored documents, they are not the first stage that papers rerank, so it has none here.
@@ -38,6 +38,7 @@ class IrDataset(Dataset):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.source = f"dataset {name}"
         self._registry = _library().registry
         self.queries_are_documents = name.startswith("beir/") and takes_queries_from_documents(name)
         try:
@@ -57,8 +58,9 @@ class IrDataset(Dataset):
         return self._judgements[1]
 
     def docs(self) -> Docs:
-        """Return the documents."""
-        return self._docs
+        """Return the documents, through the indexed store that ir_datasets builds on first use."""
+        self._require("docs", "documents")
+        return self
 
     def identity(self) -> dict[str, object]:
         """Return the identifier: ir_datasets checks what it downloads against a hash."""
@@ -76,7 +78,6 @@ class IrDataset(Dataset):
 
     @cached_property
     def _judgements(self) -> tuple[Qrels, dict[str, set[str]]]:
-        """The judgements and the exclusions."""
         qrels: Qrels = {}
         excluded: dict[str, set[str]] = {}
         bright = self.name.startswith("bright/")
@@ -89,40 +90,26 @@ class IrDataset(Dataset):
                     grades[qrel.doc_id] = qrel.relevance
         return qrels, excluded
 
+    def lookup(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the default text of those documents that are there."""
+        with _explained(self.name, self._dataset):
+            records = self._store.get_many(ids)
+        return {id_: _text(record, self.name) for id_, record in records.items()}
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        with _explained(self.name, self._dataset):
+            for record in self._dataset.docs_iter():
+                yield record.doc_id, _text(record, self.name)
+
     @cached_property
-    def _docs(self) -> Docs:
-        self._require("docs", "documents")
-        return _IrDocs(self.name, self._dataset)
+    def _store(self) -> Any:
+        return self._dataset.docs_store()
 
     def _require(self, kind: str, noun: str) -> None:
         if not self._dataset.has(kind):
             subsets = ", ".join(id_ for id_ in self._registry if id_.startswith(f"{self.name}/"))
             hint = f"choose one of its subsets: {subsets}" if subsets else _ELSEWHERE
             raise InputError(f"dataset {self.name}: ir_datasets has no {noun} for it; {hint}")
-
-
-class _IrDocs(Docs):
-    """The documents of an ir_datasets dataset, through the indexed store that it builds on first use."""
-
-    def __init__(self, name: str, dataset: Any) -> None:
-        self.source = f"dataset {name}"
-        self._name = name
-        self._dataset = dataset
-
-    def lookup(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return the default text of those documents that there are."""
-        with _explained(self._name, self._dataset):
-            records = self._store.get_many(ids)
-        return {id_: _text(record, self._name) for id_, record in records.items()}
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        with _explained(self._name, self._dataset):
-            for record in self._dataset.docs_iter():
-                yield record.doc_id, _text(record, self._name)
-
-    @cached_property
-    def _store(self) -> Any:
-        return self._dataset.docs_store()
 
 
 def _text(record: Any, dataset: str) -> str:

@@ -115,12 +115,10 @@ def is_beir_folder(path: Path) -> bool:
 
 
 def _present(path: Path) -> Path | None:
-    """Return the file, or the same compressed."""
     return next((file for suffix in SUFFIXES if (file := path.with_name(f"{path.name}{suffix}")).is_file()), None)
 
 
 def _digest(path: Path) -> object:
-    """Return the SHA-256 of a file; of a folder those of the files that are read."""
     if not path.is_dir():
         return file_digest(path)
     return {str(file.relative_to(path)): file_digest(file) for file in files_of(path)}

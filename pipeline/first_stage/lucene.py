@@ -150,7 +150,6 @@ def _is_index(folder: Path) -> bool:
 
 
 def _prebuilt_folder(name: str, info: Mapping[str, Any]) -> Path:
-    """Return where Pyserini keeps a prebuilt index; Pyserini downloads it if it is not there."""
     url = info["urls"][0]
     archive = re.sub(r"[.]tar[.]gz.*$", "", info.get("filename") or url.rpartition("/")[2])
     cache = Path(os.environ.get("PYSERINI_CACHE") or Path.home() / ".cache" / "pyserini", "indexes")
@@ -394,7 +393,6 @@ def _text_of(raw: str) -> str:
 
 
 def _json_fields(raw: str) -> dict[str, Any]:
-    """Return the fields of a stored JSON document; none where it is anything else."""
     try:
         fields = json.loads(raw)
     except (ValueError, RecursionError):

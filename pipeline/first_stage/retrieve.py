@@ -93,8 +93,6 @@ def open_dataset(loaded: Loaded, docs_from_index: Callable[[], Docs] | None = No
 
 
 class _Retrieval:
-    """One experiment's first stage in the making."""
-
     def __init__(self, loaded: Loaded, listener: Listener, shard: Shard | None) -> None:
         self.loaded = loaded
         self.shard = shard
