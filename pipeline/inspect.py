@@ -26,7 +26,8 @@ from ..rerankers.ledger import Ledger
 from ..rerankers.ranker import Ranker
 from ..rerankers.types import Query
 from .configs import load as configs
-from .configs.load import DataFiles, Loaded
+from .configs.load import Loaded
+from .configs.schema import DataFiles
 from .first_stage.retrieve import FirstStage, open_dataset, retrieve
 from .io.files import json_lines
 from .io.progress import Listener

@@ -20,46 +20,10 @@ from ...rerankers.marks import PathMark, SpeedMark
 from ...rerankers.ranker import Ranker
 from ..io.progress import Listener
 from . import yaml_files
-from .schema import (
-    FIRST_STAGE,
-    BeirFolder,
-    Bm25,
-    CandidateFile,
-    Config,
-    DataFiles,
-    DatasetMark,
-    Entry,
-    Expected,
-    Fuse,
-    Key,
-    Open,
-    Queries,
-    Stage,
-    fields,
-    items,
-    walk,
-)
+from .schema import FIRST_STAGE, Config, DatasetMark, Entry, Expected, Key, Open, Queries, Stage, fields, items, walk
 from .yaml_files import Document
 
-__all__ = [
-    "FIRST_STAGE",
-    "SHIPPED",
-    "BeirFolder",
-    "Bm25",
-    "CandidateFile",
-    "Config",
-    "DataFiles",
-    "DatasetMark",
-    "Expected",
-    "Fuse",
-    "Loaded",
-    "Queries",
-    "Stage",
-    "load",
-    "load_noting",
-    "model_options",
-    "paths",
-]
+__all__ = ["FIRST_STAGE", "SHIPPED", "Config", "DatasetMark", "Expected", "Loaded", "Queries", "Stage", "load"]
 
 SHIPPED = Path(__file__).parents[2] / "configs"
 """The configs that come with the package."""

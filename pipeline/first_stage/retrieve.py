@@ -20,8 +20,9 @@ from ...rerankers.errors import InputError
 from ...rerankers.hashing import cache_folder, file_digest
 from ...rerankers.types import Candidates, Doc, Query
 from .. import datasets
-from ..configs.load import Bm25, CandidateFile, DataFiles, Loaded
+from ..configs.load import Loaded
 from ..configs.load import Queries as QueryChoice
+from ..configs.schema import Bm25, CandidateFile, DataFiles
 from ..datasets import Dataset, Docs
 from ..datasets.base import batches
 from ..io.files import replacing

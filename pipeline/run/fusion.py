@@ -11,7 +11,7 @@ from ...rerankers import fusion
 from ...rerankers.errors import InputError
 from ...rerankers.hashing import file_digest
 from ...rerankers.types import Ranking
-from ..configs.load import FIRST_STAGE, Config, Fuse
+from ..configs.schema import FIRST_STAGE, Config, Fuse
 from ..first_stage.retrieve import FirstStage
 from ..io.progress import Listener
 from . import runfile

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.configs.schema import Bm25
 from r2llm.rerankers import catalog
 
 
@@ -34,7 +35,7 @@ def test_options_answer_and_a_known_dataset_has_its_index(r2llm, tmp_path: Path)
     assert (done.code, "--first-stage msmarco-v1-passage by default" in done.err) == (0, True)
     loaded = config.load(str(tmp_path / "dl19.yaml"))
     assert (loaded.config.name, loaded.notes) == ("dl19", ())
-    assert loaded.config.first_stage.bm25 == config.Bm25(index="msmarco-v1-passage")
+    assert loaded.config.first_stage.bm25 == Bm25(index="msmarco-v1-passage")
     assert loaded.config.model == {"backend": "transformers", "name": "x/y"}
 
 

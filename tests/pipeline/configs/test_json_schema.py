@@ -32,16 +32,16 @@ def test_the_shipped_file_is_the_generated_one() -> None:
     assert schema.FILE.read_text(encoding="utf-8") == schema.text(), "r2llm schema > configs/schema.json"
 
 
-@pytest.mark.parametrize("name", config.files())
-def test_a_shipped_config_is_valid_and_leads_editors_to_the_schema(
-    validator: jsonschema.Draft202012Validator, name: str
+def test_each_shipped_config_is_valid_and_leads_editors_to_the_schema(
+    validator: jsonschema.Draft202012Validator,
 ) -> None:
-    path = config.SHIPPED / name
-    text = path.read_text(encoding="utf-8")
-    assert complaints(validator, text) == []
-    first = text.partition("\n")[0]
-    assert first.startswith(MODELINE)
-    assert (path.parent / first.removeprefix(MODELINE)).resolve() == schema.FILE.resolve()
+    for name in config.files():
+        path = config.SHIPPED / name
+        text = path.read_text(encoding="utf-8")
+        assert complaints(validator, text) == [], name
+        first = text.partition("\n")[0]
+        assert first.startswith(MODELINE), name
+        assert (path.parent / first.removeprefix(MODELINE)).resolve() == schema.FILE.resolve(), name
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.configs.schema import BeirFolder, Bm25, DataFiles
 from r2llm.rerankers.errors import InputError
 
 Write = Callable[[str, str], Path]
@@ -58,51 +59,24 @@ def test_numbers_are_taken_for_query_ids(write: Write) -> None:
 
 
 AS_WRITTEN = (
-    *(
-        "31_1",
-        "051",
-        "1:30",
-        "1:30.5",
-        "1e3",
-        "1.0e+3",
-        "1.50",
-        "0o7",
-        "0x1F",
-        "0b1",
-        "+5",
-        "-0",
-        "yes",
-        "NO",
-        "on",
-        "True",
-    ),
-    *(
-        "null",
-        "Null",
-        "~",
-        "2019-01-01",
-        "2001-12-14 21:59:43",
-        ".inf",
-        "-.INF",
-        ".nan",
-        "=",
-        "12345678901234567890123",
-    ),
+    *("31_1", "051", "1:30", "1:30.5", "1e3", "1.0e+3", "1.50", "0o7", "0x1F", "0b1", "+5"),
+    *("-0", "yes", "NO", "on", "True", "null", "Null", "~", "2019-01-01", ".inf", "-.INF", ".nan"),
+    *("2001-12-14 21:59:43", "=", "12345678901234567890123"),
 )
 """What YAML 1.1 reads as another number, a truth value, nothing or a date."""
 
 
-@pytest.mark.parametrize("text", AS_WRITTEN)
-def test_ids_are_what_was_typed(write: Write, text: str) -> None:
-    assert load(write, f"queries: {{ids: [{text}, q2]}}").config.queries.ids == (text, "q2")
-    assert load(write, f"queries:\n  ids:\n  - q1\n  - {text}\n").config.queries.ids == ("q1", text)
-    assert load(write, "", f"queries.ids=[{text}]").config.queries.ids == (text,)
-    assert load(write, "", f"queries={{ids: [{text}]}}").config.queries.ids == (text,)
-    write("b.yaml", f"queries: {{ids: [{text}]}}")
-    assert load(write, "extends: b").config.queries.ids == (text,)
-    if text not in ("null", "Null", "~"):
-        assert load(write, f"queries: {{ids: {text}}}").config.queries.ids == (text,)
-        assert load(write, "", f"queries.ids={text}").config.queries.ids == (text,)
+def test_ids_are_what_was_typed(write: Write) -> None:
+    for text in AS_WRITTEN:
+        assert load(write, f"queries: {{ids: [{text}, q2]}}").config.queries.ids == (text, "q2")
+        assert load(write, f"queries:\n  ids:\n  - q1\n  - {text}\n").config.queries.ids == ("q1", text)
+        assert load(write, "", f"queries.ids=[{text}]").config.queries.ids == (text,)
+        assert load(write, "", f"queries={{ids: [{text}]}}").config.queries.ids == (text,)
+        write("b.yaml", f"queries: {{ids: [{text}]}}")
+        assert load(write, "extends: b").config.queries.ids == (text,)
+        if text not in ("null", "Null", "~"):
+            assert load(write, f"queries: {{ids: {text}}}").config.queries.ids == (text,)
+            assert load(write, "", f"queries.ids={text}").config.queries.ids == (text,)
 
 
 def test_names_are_what_was_typed(write: Write) -> None:
@@ -115,7 +89,7 @@ expected: {AP: {value: 1, tolerance: 1e-2, source: 2310.09490}}
 """
     loaded = load(write, text.replace("1e-2", "0.01"))
     assert loaded.config.name == "2019"
-    assert loaded.config.first_stage.bm25 == config.Bm25(index="1_0")
+    assert loaded.config.first_stage.bm25 == Bm25(index="1_0")
     assert loaded.config.expected["AP"].source == "2310.09490"
     assert loaded.config.ranker == {"method": "setwise.heapsort", "num_child": 3, "stop": ["1.0", "2"]}
     model = {"name": "0o7", "revision": "1e5", "trust_remote_code": True, "batch_size": 1000}
@@ -183,7 +157,7 @@ def test_a_shipped_dataset_is_found_by_its_name(write: Write) -> None:
     shipped = str((config.SHIPPED / "quickstart").resolve())
     write("mine.yaml", (config.SHIPPED / "quickstart.yaml").read_text())
     assert config.load("mine.yaml").config.dataset == shipped
-    assert config.load("mine.yaml", ["dataset={beir: quickstart}"]).config.dataset == config.BeirFolder(beir=shipped)
+    assert config.load("mine.yaml", ["dataset={beir: quickstart}"]).config.dataset == BeirFolder(beir=shipped)
     assert config.load("mine.yaml", ["dataset=parts"]).config.dataset == "parts"
     write("quickstart/corpus.jsonl", "")  # the user's own comes first
     assert config.load("mine.yaml").config.dataset == str(Path("quickstart").resolve())
@@ -264,7 +238,7 @@ def test_paths_are_looked_up_beside_the_yaml_and_then_in_the_working_folder(writ
     )
     loaded = config.load("etc/a.yaml")
     here = Path.cwd().resolve()
-    assert isinstance(loaded.config.dataset, config.DataFiles)
+    assert isinstance(loaded.config.dataset, DataFiles)
     assert loaded.config.dataset.docs == str(here / "docs.jsonl")
     assert loaded.config.dataset.queries == str(here / "etc" / "queries")
     assert loaded.config.dataset.qrels == "nowhere.txt"
@@ -293,7 +267,7 @@ model: {backend: simulated, answers: oracle}
 """
     write("a.yaml", text)
     expected = config.load("a.yaml").config
-    assert expected.first_stage.bm25 == config.Bm25(index="build", k1=0.9, b=0.4)
+    assert expected.first_stage.bm25 == Bm25(index="build", k1=0.9, b=0.4)
     for name in ("index", "build", "setwise", "oracle"):
         Path(name).unlink()
         Path(name).mkdir()
