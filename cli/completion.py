@@ -1,4 +1,4 @@
-"""What the shell offers to complete a value with. Nothing is imported before a value is asked for.
+"""Shell completion of values. Nothing is imported before a value is asked for.
 
 Typer leaves out what does not begin with what was typed.
 """
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def configs(incomplete: str) -> list[str]:
-    """Shipped experiments by name, and YAML files by path."""
+    """Return shipped experiments by name, and YAML files by path."""
     from ..pipeline.configs import load as config
 
     return [*config.names(), *(path for path in _paths(incomplete) if path.endswith((".yaml", ".yml")))]
 
 
 def datasets(incomplete: str) -> list[str]:
-    """Datasets that the shipped configs name, and BEIR folders by path."""
+    """Return the datasets that the shipped configs name, and BEIR folders by path."""
     from ..pipeline import listing
     from ..pipeline.datasets.local import is_beir_folder
 
@@ -26,6 +26,6 @@ def datasets(incomplete: str) -> list[str]:
 
 
 def _paths(incomplete: str) -> list[str]:
-    """Paths that begin with what was typed, and what is in those that are folders, hidden files apart."""
+    """Return the paths that begin with the typed text, and the contents of such folders, without hidden files."""
     begun = glob.escape(incomplete)
     return sorted(glob.glob(f"{begun}*") + glob.glob(f"{begun}*/*"))  # noqa: PTH207 - paths stay as they were typed

@@ -1,6 +1,6 @@
-"""What a person sees: progress and notes on stderr, results on stdout; plain lines where nobody is watching.
+"""Output: progress and notes on stderr, results on stdout; plain lines off a terminal.
 
-All that is printed goes through here: nothing in data steers the terminal, and a line stays one line.
+Everything is printed through here, so that nothing in data steers the terminal, and a line stays one line.
 """
 
 from __future__ import annotations
@@ -13,36 +13,26 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from ..pipeline.io.progress import Advance, Listener
 from ..rerankers.errors import InputError
 from ..rerankers.visible import visible
 
 MINUTE = 60.0
-"""How many seconds lie between two lines of progress where nobody is watching."""
+"""The seconds between two lines of progress off a terminal."""
 
 IDENTIFIERS = frozenset({"query", "document", "presented", "read as"})
-"""Columns of identifiers, as every first column is: texts, though they look like numbers, and never broken."""
+"""Columns of identifiers, as every first column is: texts that look like numbers, and are never broken."""
 
 NUMBER = re.compile(r"[-+]?[\d,.]*(e[-+]\d+)?%?")
-"""A cell of a column that stands at the right; other columns are texts and stand at the left."""
+"""A cell of a column that is aligned to the right; columns of texts are aligned to the left."""
 
 LEGIBLE = 16
-"""How many characters of a line a column of texts has at least, where the terminal is narrow."""
-
-
-@dataclass
-class _State:
-    """How far a task is."""
-
-    done: int = 0
-    detail: str = ""
-    total: int | None = None
+"""The least width of a column of texts on a narrow terminal, in characters."""
 
 
 class Console(Listener):
-    """Shows a progress bar on a terminal, a line a minute elsewhere, and notes."""
+    """A listener that shows a progress bar on a terminal, a line a minute elsewhere, and notes."""
 
     def note(self, text: str) -> None:
         """Print a note on stderr."""
@@ -78,28 +68,28 @@ def _bar(what: str, total: int | None) -> Iterator[Advance]:
 
 @contextmanager
 def _minutes(what: str, total: int | None) -> Iterator[Advance]:
-    state, begun, ended = _State(total=total), time.monotonic(), threading.Event()
+    reached, begun, ended = "0" if total is None else f"0 of {total:,}", time.monotonic(), threading.Event()
 
     def advance(done: int, detail: str = "", total: int | None = total) -> None:
-        state.done, state.detail, state.total = done, detail, total
+        nonlocal reached
+        of = "" if total is None else f" of {total:,}"
+        reached = f"{done:,}{of}{f', {visible(detail)}' if detail else ''}"
 
-    def tell() -> None:
+    def report() -> None:
         while not ended.wait(MINUTE):
-            of = "" if state.total is None else f" of {state.total:,}"
-            detail = f", {visible(state.detail)}" if state.detail else ""
-            _complain(f"{what}: {state.done:,}{of}{detail}, {(time.monotonic() - begun) / 60:.0f} min")
+            _complain(f"{what}: {reached}, {(time.monotonic() - begun) / 60:.0f} min")
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
     try:
         yield advance
     finally:
         ended.set()
-        teller.join()
+        reporter.join()
 
 
 def listener(quiet: bool) -> Listener:
-    """Whoever hears of progress: nobody, if the user wants quiet."""
+    """Return the listener that shows progress and notes, or a silent one."""
     return Listener() if quiet else Console()
 
 
@@ -150,7 +140,7 @@ def cells(*texts: str) -> None:
 
 
 def block(text: str) -> None:
-    """Print a text that has lines of its own, such as a prompt, on stdout."""
+    """Print a text with lines of its own on stdout, such as a prompt."""
     _print(visible(text, keep="\n\t"))
 
 
@@ -166,19 +156,19 @@ def error(text: str) -> None:
 
 
 def trouble(text: str) -> None:
-    """Print on stderr what has lines of its own: a traceback, or how a command is used."""
+    """Print a text with lines of its own on stderr, such as a traceback or a usage message."""
     _complain(visible(text, keep="\n\t").rstrip("\n"))
 
 
 def _complain(text: str) -> None:
-    with suppress(OSError):  # nobody can be told, and the work goes on
+    with suppress(OSError):  # nobody reads it, and the work goes on
         print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _print(text: str) -> None:
     try:
         print(text, flush=True)  # noqa: T201
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader has seen enough
         raise
     except OSError as fault:
         raise InputError(f"standard output cannot be written: {fault.strerror}") from fault

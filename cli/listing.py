@@ -1,4 +1,4 @@
-"""`r2llm list`: what there is to choose from."""
+"""`r2llm list`: methods, prompts, backends, datasets, configs and keys."""
 
 import sys
 from enum import StrEnum
@@ -10,7 +10,7 @@ from . import options
 
 
 class What(StrEnum):
-    """What can be listed."""
+    """The lists."""
 
     methods = "methods"
     prompts = "prompts"

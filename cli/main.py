@@ -44,7 +44,7 @@ STDERR = 2
 FILES = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EISDIR")
 
 OUTER = frozenset(getattr(errno, name) for name in FILES)
-"""Errors of files that are this machine's and no fault of r2llm, wherever they come up: a full disk, say."""
+"""File errors of the machine and not of r2llm, such as a full disk."""
 
 app = typer.Typer(
     name="r2llm",
@@ -95,15 +95,15 @@ def main() -> None:
     try:
         code = _run(words, debug=len(words) < len(sys.argv) - 1)
     except BrokenPipeError:
-        code = 0  # whoever read the output has seen enough
+        code = 0  # the reader has seen enough
     except SystemExit as stop:
-        # Typer makes of a closed pipe an exit 1, which is our word for a regression.
+        # Typer turns a closed pipe into exit 1, which means a regression here.
         if not isinstance(stop.__context__, BrokenPipeError):
             raise
         code = 0
     try:
         sys.stdout.flush()
-    except OSError:  # told already; what is still to be written goes nowhere
+    except OSError:  # reported already; the rest of the output is dropped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 
@@ -116,20 +116,20 @@ def _run(words: Sequence[str], *, debug: bool) -> int:
         raise
     except typer.Abort:
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - whatever nobody foresaw
+    except Exception as error:  # noqa: BLE001 - any unforeseen error
         if show := getattr(error, "show", None):  # a wrong command line: an error of click, or of typer's copy of it
             show(usage := io.StringIO())
             console.trouble(usage.getvalue())
             return 2
-        message, code = _told(error)
+        message, code = _explained(error)
         console.error(message)
         if debug:
             console.trouble(traceback.format_exc())
         return code
 
 
-def _told(error: Exception) -> tuple[str, int]:
-    """Return an error's line and exit code."""
+def _explained(error: Exception) -> tuple[str, int]:
+    """Return the message and exit code of an error."""
     if isinstance(error, R2llmError):
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno in OUTER:
@@ -140,8 +140,8 @@ def _told(error: Exception) -> tuple[str, int]:
 
 
 def _open_streams() -> None:
-    """Let standard output and error be written to whatever is printed; raise SystemExit where there is no output."""
-    if sys.stderr is None:  # no file of ours may get its number: libraries write to that
+    """Make standard output and error writable for any text. Raises SystemExit if there is no standard output."""
+    if sys.stderr is None:  # libraries write to descriptor 2, so no other file may get it
         while (null := os.open(os.devnull, os.O_RDWR)) < STDERR:
             pass
         sys.stderr = os.fdopen(null, "w")

@@ -33,15 +33,8 @@ TYPES = {str: "text", int: "integer", float: "number", bool: "true | false"}
 
 def rows(what: str) -> list[Row]:
     """Return names and descriptions of all methods, prompts, backends (models), datasets or configs; or all `KEYS`."""
-    return {
-        "methods": _methods,
-        "prompts": _prompts,
-        "backends": _backends,
-        "models": _backends,
-        "datasets": _datasets,
-        "configs": _configs,
-        "keys": _keys,
-    }[what]()
+    kinds = {"methods": _methods, "prompts": _prompts, "backends": _backends, "models": _backends}
+    return (kinds | {"datasets": _datasets, "configs": _configs, "keys": _keys})[what]()
 
 
 def grouped(configs: Sequence[Row]) -> list[Row]:
@@ -93,28 +86,20 @@ def meaning(field: FieldInfo) -> str:
 
 def _keys() -> list[Row]:
     """Return every key of a config, those that some methods or backends have with their names."""
-    found: list[Row] = [
-        ("extends", "text | list of text", "none", "configs to start from, by path or shipped name; later ones win")
-    ]
+    meaning = "configs to start from, by path or shipped name; later ones win"
+    found: list[Row] = [("extends", "text | list of text", "none", meaning)]
     sections = marks(schema.Config, schema.Open)
     for row in _fields([schema.Config], ""):
         found.append(row)
-        section = sections.get(row[0])
-        if section is None:
-            continue
-        names = section.names()
-        users: dict[Row, list[str]] = {}
-        for name in names:
-            for key in _fields(section.takers(name), f"{row[0]}."):
-                users.setdefault(key, []).append(name)
-        for key, of in sorted(users.items()):
-            found.append(key if of == names else (*key[:3], f"{key[3]} ({', '.join(of)})"))
-        found += (
-            [("model.backend", " | ".join(names), "required", "the model's kind: `r2llm list backends`")]
-            if row[0] == "model"
-            else []
-        )
-    return found
+        if section := sections.get(row[0]):
+            users: dict[Row, list[str]] = {}
+            for name in section.names():
+                for key in _fields(section.takers(name), f"{row[0]}."):
+                    users.setdefault(key, []).append(name)
+            for key, of in sorted(users.items()):
+                found.append(key if of == section.names() else (*key[:3], f"{key[3]} ({', '.join(of)})"))
+    kinds = " | ".join(catalog.backends())
+    return [*found, ("model.backend", kinds, "required", "the kind of model: `r2llm list backends`")]
 
 
 def _fields(models: Iterable[type[BaseModel]], before: str) -> Iterator[Row]:
@@ -155,7 +140,7 @@ def _backends() -> list[Row]:
 
 
 def _datasets() -> list[Row]:
-    """Datasets that the shipped configs name; ir_datasets has many more."""
+    """Return the datasets that the shipped configs name; ir_datasets has many more."""
     named: dict[str, list[str]] = {}
     for name in config.files():
         content = yaml.safe_load((config.SHIPPED / name).read_text(encoding="utf-8"))
@@ -165,11 +150,10 @@ def _datasets() -> list[Row]:
 
 
 def _configs() -> list[Row]:
-    """Shipped experiments, each with the comment its file begins with."""
-    return [(name, _about((config.SHIPPED / name).read_text(encoding="utf-8"))) for name in config.names()]
+    """Return the shipped experiments, each with the first comment of its file that is not for an editor."""
+    return [(name, _about(config.SHIPPED / name)) for name in config.names()]
 
 
-def _about(text: str) -> str:
-    """The first comment line that is not for an editor."""
-    comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
-    return next((comment.rstrip(".") for comment in comments if not comment.startswith("yaml-language-server")), "")
+def _about(path: Path) -> str:
+    lines = (line.strip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    return next((line.rstrip(".") for line in lines if not line.startswith("yaml-language-server")), "")

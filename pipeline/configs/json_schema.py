@@ -1,4 +1,4 @@
-"""A JSON Schema of the YAML files, made from the classes that check them: editors complete and check with it.
+"""The JSON Schema of config files, made from the classes that check them, for editors.
 
 A file may be a part that others extend, so nothing is required here: the loader says what is missing. Keys of every
 method and backend are known, as they are to the loader; those of the method or backend that a file names are checked
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,13 +17,13 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from ...rerankers import catalog
-from ...rerankers.ranker import RankerOptions
+from ...rerankers.marks import marks
 from .. import listing
 from . import schema as sections
 from .load import SHIPPED
 
 FILE = SHIPPED / "schema.json"
-"""Where the package has it: the configs' first lines lead there."""
+"""The shipped schema, to which the first lines of configs lead."""
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -38,51 +38,54 @@ Schema = dict[str, Any]
 
 
 def text() -> str:
-    """The schema as the shipped file has it."""
+    """Return the schema as the shipped file has it."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def schema() -> Schema:
-    """The schema of a config file."""
+    """Return the schema of a config file."""
     whole = _schema_of(sections.Config)
     definitions: Schema = whole.pop("$defs", {})
-    common = _properties(RankerOptions, "ranker", definitions)
-    common["prompt"]["examples"] = catalog.prompts()
-    methods = {name: catalog.method(name).params for name in catalog.methods()}
-    backends = {name: catalog.backend(name).Options for name in catalog.backends()}
-    about = {row[0]: row[1] for row in listing.rows("methods") + listing.rows("backends")}
-    for name, keys in (methods | backends).items():
-        definitions[name] = {"description": about[name], "properties": _properties(keys, name, definitions)}
     whole["properties"] = {"extends": EXTENDS} | whole["properties"]
-    for name, selector, keys_of, shared in (("ranker", "method", methods, common), ("model", "backend", backends, {})):
-        section = _section(selector, shared, {taker: definitions[taker] for taker in keys_of})
-        whole["properties"][name] = {"description": whole["properties"][name]["description"]} | section
-        definitions["Stage"]["properties"][name] = {"$ref": f"#/properties/{name}"}
+    for key, section in marks(sections.Config, sections.Open).items():
+        about = {row[0]: row[1] for row in listing.rows(f"{section.selector}s")}
+        own: dict[str, Schema] = {}
+        common: Schema = {}
+        for name in section.names():
+            *shared, keys = section.takers(name)
+            common = common or {each: one for of in shared for each, one in _properties(of, key, definitions).items()}
+            own[name] = {"description": about[name], "properties": _properties(keys, name, definitions)}
+        if "prompt" in common:
+            common["prompt"]["examples"] = catalog.prompts()
+        description = {"description": whole["properties"][key]["description"]}
+        whole["properties"][key] = description | _section(section.selector, common, own)
+        definitions |= own
+        definitions["Stage"]["properties"][key] = {"$ref": f"#/properties/{key}"}
     return {"$schema": DIALECT} | whole | {"title": "r2llm config", "description": WHOLE, "$defs": definitions}
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's, for files that are written by hand and of which several may make one config."""
+    """Pydantic's generator, for files that are written by hand and of which several may make one config."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
-        """Never: the title would be the key once more."""
+        """Return False: the title would repeat the key."""
         return False
 
     def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: ARG002
-        """Never: another file may give it."""
+        """Return False: another file may have it."""
         return False
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
-        """Any of the forms: where nothing is required, a mapping can be of several."""
+        """Return any of the forms: where nothing is required, a mapping can be of several."""
         found = super().tagged_union_schema(schema)
         return {"anyOf": found.pop("oneOf")} | found
 
     def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
-        """A scalar of any type: text is what was typed."""
+        """Return a scalar of any type: text is what was typed."""
         return super().str_schema(schema) | {"type": ["string", "number", "boolean"]}
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
-        """What a list of texts may be written as: a text alone, or a list of them."""
+        """Return a text alone or a list of them, if the validator takes both."""
         found = super().function_before_schema(schema)
         alone = schema["function"]["function"] is typing.get_args(sections.Texts)[1].func
         return {"anyOf": [found["items"], found]} if alone else found
@@ -93,18 +96,20 @@ def _schema_of(model: type[BaseModel], owner: str = "") -> Schema:
 
 
 def _properties(model: type[BaseModel], owner: str, definitions: Schema) -> Schema:
-    """A class's keys; what their schemas refer to is added to the definitions, under names that tell whose it is."""
+    """Return the keys of a class; schemas they refer to are added to the definitions, under names with the owner's."""
     found = _schema_of(model, f"{owner}.")
     definitions |= {f"{owner}.{name}": each for name, each in found.get("$defs", {}).items()}
     return dict(found.get("properties", {}))
 
 
 def _section(selector: str, common: Schema, own: Mapping[str, Schema]) -> Schema:
-    """A mapping in which one key, the selector, names whose own keys it holds; all others' are known too."""
-    keys = dict.fromkeys(key for taker in own.values() for key in taker["properties"])
-    every = {
-        key: _any_of(taker["properties"][key] for taker in own.values() if key in taker["properties"]) for key in keys
-    }
+    """Return a mapping whose selector names the taker that checks its keys; the keys of all others are known too."""
+    variants: dict[str, list[Schema]] = {}
+    for taker in own.values():
+        for key, variant in taker["properties"].items():
+            if variant not in variants.setdefault(key, []):
+                variants[key].append(variant)
+    every = {key: of[0] if len(of) == 1 else {"anyOf": of} for key, of in variants.items()}
     names = {"description": f"r2llm list {selector}s says more", "type": "string", "enum": list(own)}
     return {
         "type": ["object", "null"],
@@ -118,12 +123,3 @@ def _section(selector: str, common: Schema, own: Mapping[str, Schema]) -> Schema
             for name in own
         ],
     }
-
-
-def _any_of(variants: Iterable[Schema]) -> Schema:
-    """A schema for a key that several methods or backends know, each in its own way."""
-    different: list[Schema] = []
-    for variant in variants:
-        if variant not in different:
-            different.append(variant)
-    return different[0] if len(different) == 1 else {"anyOf": different}
