@@ -1,4 +1,4 @@
-"""`r2llm check`: does an experiment still come to what it once came to, or to what was published?"""
+"""`r2llm check`: run experiments again and compare them with baselines or with published figures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,16 +13,16 @@ def check(
         list[str],
         typer.Option(
             "--config",
-            help="A YAML file, or the name of a shipped config. Repeatable.",
+            help="A YAML file, or the name of a shipped config; may be repeated.",
             autocompletion=completion.configs,
         ),
     ],
     baseline: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="What to compare with, one for each --config, in the same order."),
+        typer.Option(metavar="FILE", help="The baseline of each --config, in the same order."),
     ] = None,
     expected: Annotated[
-        bool, typer.Option("--expected", help="Judge a full run by the config's published figures instead.")
+        bool, typer.Option("--expected", help="Compare a full run with the config's published figures.")
     ] = False,
     update: Annotated[bool, typer.Option("--update", help="Write the baseline anew; its tolerances are kept.")] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML too.")] = None,
@@ -32,11 +32,11 @@ def check(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run experiments and compare each with its baseline: exit 1, and what moved, where one is not what it was.
+    """Run experiments and compare each with its baseline; exit with 1 and say what moved if one has changed.
 
-    Tolerances are in the baseline, to be edited: `measures` (of a mean), `costs` (as a share of what they were: 0.05
-    is five per cent), `queries` (how many may move). With several configs, --output holds a folder for each, and the
-    worst exit code counts.
+    Tolerances stand in the baseline, to be edited: `measures` (of a mean), `costs` (a share of the total: 0.05 is five
+    per cent), `queries` (how many may move). With several configs, --output holds a folder for each, and the highest
+    exit code counts.
     """
     from ..pipeline import baseline as baselines
     from ..pipeline import check as checks

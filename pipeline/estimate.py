@@ -11,12 +11,12 @@ import dataclasses
 import math
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ..rerankers import api, flops
 from ..rerankers.backends._tokens.tokens import Tokens
@@ -30,6 +30,8 @@ from .configs.load import Loaded
 from .first_stage.retrieve import FirstStage, retrieve
 from .io.progress import Advance, Listener
 from .simulation import RULES, Simulation, Stratum, simulate
+
+Result = TypeVar("Result")
 
 COMPARED = 10  # queries on which the counts under the other rules are compared with the main estimate
 
@@ -307,12 +309,14 @@ class _Clock:
         return spent
 
     def submit(self, requests: Sequence[Request]) -> None:
-        begun = time.perf_counter()
-        self.backend.submit(requests)
-        self.seconds += time.perf_counter() - begun
+        self._timed(self.backend.submit, requests)
 
     def collect(self) -> Answered:
+        return self._timed(self.backend.collect)
+
+    def _timed(self, call: Callable[..., Result], *arguments: Any) -> Result:
         begun = time.perf_counter()
-        replies = self.backend.collect()
-        self.seconds += time.perf_counter() - begun
-        return replies
+        try:
+            return call(*arguments)
+        finally:
+            self.seconds += time.perf_counter() - begun

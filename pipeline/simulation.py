@@ -53,24 +53,18 @@ class Stratum:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What one stage of one query asks; calls exclude asks that were posed before, if answers are kept."""
-
-    asks: int
-    calls: int
-    rounds: int
-
-
-@dataclass(frozen=True, slots=True)
 class Simulation:
-    """The counts of each query, stage by stage, and the strata of each stage."""
+    """The asks, calls and rounds of each query in each stage, and the strata of each stage.
 
-    counts: Mapping[str, Sequence[Counts]]
+    Calls are asks without those that were posed before, if answers are kept.
+    """
+
+    counts: Mapping[str, Sequence[Mapping[str, int]]]
     strata: Sequence[Sequence[Stratum]]
 
     def values(self, stage: int, name: str, queries: Iterable[str] | None = None) -> list[int]:
         """Return a count in a stage for each of these queries, or of all."""
-        return [getattr(self.counts[query][stage], name) for query in (self.counts if queries is None else queries)]
+        return [self.counts[query][stage][name] for query in (self.counts if queries is None else queries)]
 
 
 def simulate(
@@ -94,7 +88,10 @@ def simulate(
         cascade = Cascade(list(map(Stage, loaded.rankers, stand_ins, depths)), ledger, pooled=pooled)
         costs = {ranked.cost.query_id: ranked.costs for ranked in cascade.rank(queries)}
     counts = {
-        query: [Counts(c.asks, s.calls[query], c.rounds) for c, s in zip(stages, stand_ins, strict=True)]
+        query: [
+            {"asks": cost.asks, "calls": stand_in.calls[query], "rounds": cost.rounds}
+            for cost, stand_in in zip(stages, stand_ins, strict=True)
+        ]
         for query, stages in costs.items()
     }
     return Simulation(counts, [list(stand_in.strata.values()) for stand_in in stand_ins])
@@ -165,8 +162,6 @@ class StandIn(Backend):
 
     def collect(self) -> Answered:
         """Answer all that waits."""
-        return [(request, self._reply(request, reply)) for request, reply in self.rule.collect()]
-
-    def _reply(self, request: Request, reply: Reply) -> Reply:
-        note = self.strata[request.ask.kind, request.ask.template].note
-        return Reply(text=note) if note else reply
+        notes = {kind: stratum.note for kind, stratum in self.strata.items()}
+        answered = self.rule.collect()
+        return [(r, Reply(text=note) if (note := notes[r.ask.kind, r.ask.template]) else x) for r, x in answered]
