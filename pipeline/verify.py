@@ -117,6 +117,10 @@ class _Run:
         return chosen_queries(self.dataset.queries(), self.loaded.config.queries)
 
     @cached_property
+    def qrels(self) -> str | None:
+        return contents.qrels(self.dataset.qrels())
+
+    @cached_property
     def spent(self) -> dict[str, list[Cost]]:
         return self._read("costs.jsonl", lambda path: costs.by_stage(path, json_lines(path)))
 
@@ -132,8 +136,12 @@ class _Run:
         return self.manifest.first_stage
 
     @property
-    def ledger(self) -> closing[Ledger]:
-        return closing(Ledger(self.path / "ledger.sqlite", read_only=True))
+    def fingerprint(self) -> str:
+        return manifest.fingerprint(self.manifest.content["experiment"])
+
+    def ledger(self, read: Callable[[Ledger], T]) -> T:
+        with closing(Ledger(self.path / "ledger.sqlite", read_only=True)) as ledger:
+            return read(ledger)
 
     def scored(self, name: str) -> runfile.Run:
         return self._read(name, lambda path: runfile.read(path)[0])
@@ -177,7 +185,7 @@ def _parts(about: Manifest) -> Iterator[_Part]:
     """Yield all checks of a run with this manifest."""
     files, models = about.files, about.stage_models
     yield from (_Part(name, "sha256", partial(_file_hash, name)) for name in files)
-    yield _Part(MANIFEST, "fingerprint", _fingerprint)
+    yield _Part(MANIFEST, "fingerprint", lambda run: compared(run.manifest.fingerprint, run.fingerprint))
     if "first_stage.trec" in files:  # else a shard whose queries have no candidates
         yield _Part("first_stage.trec", "depth", _depth)
     for name in files.keys() & {"first_stage.trec", "run.trec", RERANKED}:
@@ -186,7 +194,7 @@ def _parts(about: Manifest) -> Iterator[_Part]:
             yield _Part(name, "a permutation of the first stage", partial(_permutation, name))
     if "run.trec" in files:
         yield _Part("costs.jsonl", "sums", _sums)
-        yield _Part("ledger.sqlite", "integrity", _ledger_integrity)
+        yield _Part("ledger.sqlite", "integrity", lambda run: run.ledger(Ledger.faults))
         yield _Part("ledger.sqlite", "content", _ledger_content)
         if "metrics.json" in files:
             yield _Part("metrics.json", "efficiency", _efficiency)
@@ -194,7 +202,7 @@ def _parts(about: Manifest) -> Iterator[_Part]:
         ("run.trec", "the fused order", _fused): RERANKED in files,
         ("config.yaml", "fingerprint", _config): True,
         ("dataset", "documents and queries", _dataset): True,
-        ("dataset", "qrels", _qrels): True,
+        ("dataset", "qrels", lambda run: compared(run.manifest.data["qrels"], run.qrels)): True,
         ("first_stage.run", "sha256", _given_run): "run" in about.config.first_stage,
         ("dataset", "texts of the candidates", _candidates): "candidates" in about.data,
         ("metrics.json", "measures", _measures): "metrics.json" in files,
@@ -216,11 +224,6 @@ def _file_hash(name: str, run: _Run) -> Iterator[str]:
         yield "the file is missing"
     else:
         yield from compared(run.manifest.files[name], file_digest(run.path / name, remember=False))
-
-
-def _fingerprint(run: _Run) -> Iterator[str]:
-    found = manifest.fingerprint(run.manifest.content["experiment"])
-    yield from compared(run.manifest.fingerprint, found, "fingerprint")
 
 
 def _columns(name: str, run: _Run) -> Iterator[str]:
@@ -280,14 +283,9 @@ def _sums(run: _Run) -> Iterator[str]:
         yield from compared(sum(executed), calls, "calls")
 
 
-def _ledger_integrity(run: _Run) -> Iterator[str]:
-    with run.ledger as ledger:
-        yield from ledger.faults()
-
-
 def _ledger_content(run: _Run) -> Iterator[str]:
-    with run.ledger as ledger:
-        yield from compared(run.manifest.content["ledger"], {"content": ledger.digest(), "answers": len(ledger)})
+    yield from compared(run.manifest.content["ledger"]["answers"], run.ledger(len), "answers")
+    yield from compared(run.manifest.content["ledger"]["content"], run.ledger(Ledger.digest), "content hash")
 
 
 def _efficiency(run: _Run) -> Iterator[str]:
@@ -322,10 +320,6 @@ def _config(run: _Run) -> Iterator[str]:
 def _dataset(run: _Run) -> Iterator[str]:
     yield from compared(run.first_stage["dataset"], without_qrels(run.dataset.identity()), "dataset")
     yield from compared(run.first_stage["queries"], contents.queries(run.queries), "queries")
-
-
-def _qrels(run: _Run) -> Iterator[str]:
-    yield from compared(run.manifest.data["qrels"], contents.qrels(run.dataset.qrels()))
 
 
 def _given_run(run: _Run) -> Iterator[str]:
@@ -365,7 +359,7 @@ def _candidates(run: _Run) -> Iterator[str]:
 
 def _measures(run: _Run) -> Iterator[str]:
     qrels = run.dataset.qrels()
-    if qrels is None or contents.qrels(qrels) != run.manifest.data["qrels"]:
+    if qrels is None or run.qrels != run.manifest.data["qrels"]:
         raise InputError("the dataset's qrels are not those of the run")
     queries = run.manifest.shard.part(run.queries) if run.manifest.shard else run.queries
     names = evaluate.with_judged(run.loaded.config.evaluate.measures)

@@ -1,4 +1,4 @@
-"""Shards: equal parts of an experiment's queries, each ranked by a process of its own, and where they lie."""
+"""Shards: equal parts of an experiment's queries, each ranked by its own process, and their folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...rerankers.errors import InputError
 _Value = TypeVar("_Value")
 
 FOLDERS = "shard-*-of-*"
-"""What the folders of shards are called, in the folder of the run that they are parts of."""
+"""The names of the folders of shards, in the folder of their run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,22 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The shard that `3/16` means. Raises `InputError` for anything that means none."""
-        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
-        if not found:
+        """Return the shard written `3/16`. Raises `InputError` for any other form."""
+        numbers = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
+        if not numbers:
             raise InputError(f"--shard {text}: expected NUMBER/COUNT, such as 3/16 for the third of sixteen")
-        shard = cls(int(found[1]), int(found[2]))
+        shard = cls(int(numbers[1]), int(numbers[2]))
         if not 1 <= shard.number <= shard.of:
             raise InputError(f"--shard {text}: shards are counted from 1 to their number: 1/16, 2/16, … 16/16")
         return shard
 
     @property
     def folder(self) -> str:
-        """The name of its folder: in order of their numbers, where sorted."""
+        """The name of its folder; names sort as numbers do."""
         return f"shard-{self.number:0{len(str(self.of))}}-of-{self.of}"
 
     def part(self, queries: Mapping[str, _Value]) -> dict[str, _Value]:
-        """Its part of the experiment's queries, in their order."""
+        """Return its part of the experiment's queries, in their order."""
         return dict(islice(queries.items(), self.number - 1, None, self.of))
 
     def __str__(self) -> str:
@@ -49,5 +49,5 @@ class Shard:
 
 
 def folders(run_dir: Path) -> list[Path]:
-    """The folders of shards in a run's folder, whatever they hold."""
+    """Return the folders of shards in a run's folder, whatever they hold."""
     return sorted(path for path in run_dir.glob(FOLDERS) if path.is_dir())

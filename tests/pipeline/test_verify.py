@@ -278,7 +278,7 @@ def test_an_answer_added_to_the_ledger(toy: Path, heard) -> None:
         ledger.execute("UPDATE replies SET scores = '[0.5, 0.5]' WHERE key = (SELECT min(key) FROM replies)")
         ledger.commit()
     reseal(run_dir, "ledger.sqlite")
-    assert "content: content: " in differing(run_dir, heard)["ledger.sqlite"]
+    assert "content hash" in differing(run_dir, heard)["ledger.sqlite"]
 
 
 def test_a_ledger_laid_out_anew_has_the_same_content(toy: Path, heard) -> None:
@@ -313,7 +313,7 @@ def test_a_run_that_was_carried_away_alone_is_checked_by_itself(toy: Path, heard
     assert states(checks) == {"agrees", "not checked"}
     skipped = {check.file: check.detail for check in checks if check.state == "not checked"}
     assert skipped.keys() == {"dataset", "metrics.json", "first_stage.run"}
-    assert "no ../../docs.jsonl" in skipped["dataset"]
+    assert "no ../../" in skipped["dataset"]
     (moved / "run.trec").write_bytes((moved / "run.trec").read_bytes().replace(b"d1", b"d2", 1))
     assert differing(moved, heard).keys() == {"run.trec"}
     assert ("costs.jsonl", "not checked") in {(check.file, check.state) for check in verify(moved, heard)}
