@@ -177,6 +177,14 @@ def test_set_and_queries_lie_over_the_file_in_order(write: Write) -> None:
         ("evaluate.measures=[AP]", False),
         ("model.device=cpu", False),
         ("model.batch_size=4", False),
+        ("evaluate={measures: [AP]}", False),
+        ("shared_ledger=answers", False),
+        ("max_unparsed=0.5", False),
+        ("expected.AP={value: 1, tolerance: 1, source: s}", False),
+        ("model.noise=0.5", False),  # of another backend
+        ("ranker.window=4", False),  # of another method
+        ("model.revision=null", True),
+        ("ranker={method: setwise.bubblesort}", True),
         ("seed=1", True),
         ("ranker.k=3", True),
         ("model.dtype=float16", True),
