@@ -11,9 +11,9 @@ from ..rerankers.errors import BackendError
 from . import console
 
 if TYPE_CHECKING:
-    from ..pipeline.evaluate import Metrics
     from ..pipeline.run.costs import Summary
     from ..pipeline.run.manifest import Manifest
+    from ..pipeline.run.measures import Metrics
     from ..pipeline.run.read import Run, RunMeasures
 
 Facts = Iterator[tuple[str, str]]

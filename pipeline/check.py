@@ -10,12 +10,13 @@ from typing import Literal
 
 from ..rerankers.errors import BackendError, InputError, R2llmError
 from . import baseline as baselines
-from . import evaluate, experiment
+from . import experiment
 from .baseline import EXACT, TOP, Baseline
 from .configs import load as configs
 from .configs.load import Expected, Loaded
 from .first_stage.retrieve import chosen_queries, open_dataset
 from .io.progress import Listener
+from .run import measures as evaluation
 from .run import runfile
 from .run.read import Run
 
@@ -301,7 +302,7 @@ def _against_published(loaded: Loaded, output: Path | None, listener: Listener) 
 def _published(loaded: Loaded) -> dict[str, Expected]:
     """Return each measure's published figure. Raises `InputError` if the config is another experiment than theirs."""
     config, fault = loaded.config, ""
-    figures = {str(evaluate.parse([name])[0]): expected for name, expected in config.expected.items()}
+    figures = {str(evaluation.parse([name])[0]): expected for name, expected in config.expected.items()}
     if not figures:
         fault = "it has no `expected`: there is no published figure to compare with"
     elif loaded.changes_ranking:
@@ -325,7 +326,7 @@ def _measures(loaded: Loaded) -> set[str]:
     """Return what the experiment will measure: nothing without judgements."""
     if not open_dataset(loaded).qrels():
         return set()
-    return {str(measure) for measure in evaluate.parse(evaluate.with_judged(loaded.config.evaluate.measures))}
+    return {str(measure) for measure in evaluation.parse(evaluation.with_judged(loaded.config.evaluate.measures))}
 
 
 def some(names: Sequence[str]) -> str:

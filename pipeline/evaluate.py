@@ -1,170 +1,25 @@
-"""Evaluation through ir-measures: its measures of rankings, and the command that measures a run that is already there.
-
-Measures stand below everything else, so the command imports the rest of the pipeline when it is called.
-"""
+"""Evaluating a run that is already there: any TREC file, a run's folder, or the run of a config."""
 
 from __future__ import annotations
 
-import difflib
-import re
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..rerankers.errors import InputError, R2llmError
+from . import datasets, experiment
+from .configs import load as configs
+from .configs.load import Loaded
+from .datasets import Dataset
+from .first_stage import retrieve
+from .first_stage.retrieve import without_own_documents
 from .io.progress import Listener
-
-if TYPE_CHECKING:
-    from .configs.load import Loaded
-    from .datasets import Dataset
-    from .run.manifest import Manifest
-
-Qrels = Mapping[str, Mapping[str, int]]
-
-TREC_EVAL = re.compile(r"[A-Za-z]+(_[A-Za-z]+)*([._]\d+(\.\d+)?(,\d+(\.\d+)?)*)?")
-"""A measure as trec_eval names it: `map`, `ndcg_cut_10`, `P.5,10`; its names for sets of measures are none."""
-
-LARGEST = 2**31 - 1
-"""The evaluators' integers are C's."""
+from .run import manifest, runfile
+from .run.manifest import Manifest
+from .run.measures import Metrics, Qrels, measured
 
 RANKINGS = ("run.trec", "first_stage.trec")
 """The last ranking of a run is the first of these that it has."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """Each measure's mean over the queries (of counts the sum), and its value for each query."""
-
-    mean: dict[str, float]
-    per_query: dict[str, dict[str, float]]
-
-
-def parse(names: Iterable[str]) -> list[Any]:
-    """Return the measures of these names: ir-measures' (nDCG@10, AP(rel=2), Judged@10, …) or trec_eval's (ndcg_cut_10).
-
-    One text may hold several, with blanks between them. Raise InputError for a name that is no measure.
-    """
-    # Blanks within parentheses separate nothing.
-    words = [word for name in names for word in re.split(r"\s+(?![^(]*\))", name.strip())]
-    return [measure for word in words for measure in _measures(word)]
-
-
-def _measures(name: str) -> list[Any]:
-    """Return the measures of one name: one of trec_eval's may stand for several cutoffs, as `ndcg_cut.5,10` does."""
-    import ir_measures
-    import pytrec_eval
-
-    try:
-        try:
-            measures = [ir_measures.parse_measure(name)]
-        except (NameError, ValueError):
-            if not TREC_EVAL.fullmatch(name) or name in pytrec_eval.supported_nicknames:
-                raise
-            measures = ir_measures.parse_trec_measure(name)
-        for measure in measures:
-            measure.validate_params()
-            if measure.params.get("cutoff", 1) < 1:
-                raise ValueError("the cutoff must be at least 1")
-            if any(isinstance(value, int) and value > LARGEST for value in measure.params.values()):
-                raise ValueError(f"a cutoff or grade is at most {LARGEST}")
-    except (NameError, ValueError, SyntaxError, AssertionError, RecursionError, MemoryError) as error:
-        raise InputError(
-            f"{name[:99]} is no measure of ir-measures ({str(error)[:199]}){_nearest(name[:99])}; examples: nDCG@10, "
-            "AP(rel=2), RR@10, R@1000, P@10, Judged@10"
-        ) from error
-    return measures
-
-
-def _nearest(name: str) -> str:
-    """Return the hint for a misspelt name, with the cutoff it was given; empty where no name is near."""
-    import ir_measures
-    import pytrec_eval
-
-    known = {alias.lower(): measure for alias, measure in ir_measures.measures.registry.items()}
-    for trec_name in pytrec_eval.supported_measures:
-        with suppress(ValueError):
-            known[trec_name.lower()] = ir_measures.parse_trec_measure(trec_name)[0]
-    base, cutoff, *_ = [*re.split(r"[._@]?(\d{1,9})$", name), ""]
-    near = [known[close] for close in difflib.get_close_matches(base.lower(), known, n=1, cutoff=0.7)]
-    meant = [f"{m.NAME}@{cutoff}" if cutoff and "cutoff" in m.SUPPORTED_PARAMS else str(m.NAME) for m in near]
-    return f"; did you mean {meant[0]}?" if meant and meant[0] != name else ""
-
-
-def with_judged(names: Sequence[str]) -> list[str]:
-    """Return the measures, and Judged@k beside each nDCG@k: a score says little where much of the top is unjudged."""
-    added = [f"Judged@{m['cutoff']}" for m in parse(names) if m.NAME == "nDCG" and "cutoff" in m.params]
-    return list(dict.fromkeys([*names, *added]))
-
-
-def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]], queries: Iterable[str]) -> Metrics:
-    """Measure rankings (document ids, best first) of the queries that have judgements.
-
-    A query without a ranking counts 0. Counts, such as NumRet, are sums, as trec_eval's; all else is a mean. The
-    evaluator's scores follow from the rank, so ties cannot reorder a ranking. Raise InputError where no query is judged
-    or a measure's provider is missing.
-    """
-    import ir_measures
-
-    measures = list(dict.fromkeys(parse(names)))
-    judged = [query for query in queries if qrels.get(query)]
-    if not judged:
-        raise InputError("none of the queries has relevance judgements; check that qrels and queries belong together")
-    # Some providers only take numbers for query ids.
-    numbers = {query: str(number) for number, query in enumerate(judged)}
-    relevance = {number: dict(qrels[query]) for query, number in numbers.items()}
-    scores = {
-        number: {doc: float(len(run[query]) - rank) for rank, doc in enumerate(run[query])}
-        for query, number in numbers.items()
-        if run.get(query)
-    }
-    values = {query: {str(m): _without_ranking(m, qrels[query]) for m in measures} for query in judged}
-    try:
-        for metric in ir_measures.iter_calc(measures, relevance, scores) if scores else ():
-            if metric.query_id in scores:
-                values[judged[int(metric.query_id)]][str(metric.measure)] = float(metric.value)
-    except (ValueError, RuntimeError, ImportError, subprocess.CalledProcessError) as error:
-        raise InputError(f"cannot measure {', '.join(names)}: {' '.join(str(error).split())}") from error
-    mean = {}
-    for m in measures:
-        divisor = 1 if isinstance(m.aggregator(), ir_measures.SumAgg) else len(judged)
-        mean[str(m)] = sum(values[query][str(m)] for query in judged) / divisor
-    return Metrics(mean, values)
-
-
-def _without_ranking(measure: Any, grades: Mapping[str, int]) -> float:
-    """Return the value of a query without a ranking: it is a query, and has relevant documents; all else is 0."""
-    if measure.NAME == "NumQ":
-        return 1.0
-    return float(sum(grade >= measure["rel"] for grade in grades.values())) if measure.NAME == "NumRel" else 0.0
-
-
-def notes(names: Sequence[str], qrels: Qrels, run: Mapping[str, object], queries: Iterable[str]) -> list[str]:
-    """Return what is left out when these queries are averaged over, what counts 0, and how grades are taken."""
-    judged = {query: qrels[query] for query in queries if qrels.get(query)}
-    missing, unjudged = sum(not run.get(query) for query in judged), len(run.keys() - judged.keys())
-    highest = max((grade for grades in judged.values() for grade in grades.values()), default=0)
-    graded = [m for m in parse(names) if "rel" in m.SUPPORTED_PARAMS and "rel" not in m.params]
-    binary = ", ".join(str(m) for m in graded if m.SUPPORTED_PARAMS["rel"].default == 1)
-    lines = {
-        f"{missing} of {len(judged)} judged queries have no documents in the run and count 0": missing,
-        f"{unjudged} of {len(run)} queries of the run are not measured: they have no judgements here": unjudged,
-        f"judgements go up to {highest}, and {binary} count 1 as relevant; AP(rel=2) would not": highest > 1 and binary,
-    }
-    return [line for line, applies in lines.items() if applies]
-
-
-def measured(
-    names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]], queries: Iterable[str], listener: Listener
-) -> Metrics:
-    """Return `measure` of the names and the Judged@k beside them; the listener receives the notes."""
-    names, queries = with_judged(names), list(queries)
-    metrics = measure(names, qrels, run, queries)
-    for note in notes(names, qrels, run, queries):
-        listener.note(note)
-    return metrics
 
 
 @dataclass(frozen=True)
@@ -186,10 +41,6 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
     The average is over the queries with judgements; a config and `--queries` narrow them down. A run's folder has
     judgements of its own. Raise InputError for a malformed run and where judgements are missing.
     """
-    from .configs import load as configs
-    from .first_stage.retrieve import without_own_documents
-    from .run import runfile
-
     if run and not run.exists():
         raise InputError(f"no file or folder {run}")
     folder = run if run and run.is_dir() else None
@@ -226,9 +77,6 @@ def _judgements(
     source: Source, loaded: Loaded | None, folder: Path | None, listener: Listener
 ) -> tuple[Qrels, list[str], Dataset | None]:
     """Return the judgements, the queries to average over, and the dataset, if they are one's."""
-    from . import datasets
-    from .first_stage import retrieve
-
     if source.qrels is not None:
         if not source.qrels.is_file():
             raise InputError(f"--qrels: no file {source.qrels}")
@@ -251,8 +99,6 @@ def _judgements(
 
 
 def _run_of(loaded: Loaded, output: Path | None) -> Path:
-    from . import experiment
-
     try:
         wanted = experiment.fingerprint(loaded)
     except R2llmError as error:
@@ -278,8 +124,6 @@ def _ranking(folder: Path) -> Path:
 
 
 def _finished(folder: Path) -> Manifest | None:
-    from .run import manifest
-
     try:
         run = manifest.read(folder / manifest.NAME)
     except InputError:

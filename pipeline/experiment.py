@@ -25,21 +25,21 @@ from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
 from ..rerankers.shared_ledger import SharedLedger
 from ..rerankers.types import Answer, Ask, Cost
-from . import evaluate
 from . import shards as merging
 from .configs import load as configs
 from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
 from .configs.yaml_files import value_at
-from .evaluate import Metrics
 from .first_stage.retrieve import FirstStage, retrieve
 from .io.files import json_lines
 from .io.progress import Advance, Listener, Noting
 from .run import contents, costs, environment, fusion, ir_metadata, manifest, runfile, unread
+from .run import measures as evaluation
 from .run.efficiency import efficiency
 from .run.executions import Execution, last_change, now, seconds
 from .run.folder import RunFolder, check_is_free
 from .run.fusion import RERANKED
 from .run.manifest import LedgerContent, Manifest, Merged, Settings
+from .run.measures import Metrics
 from .run.read import METRICS, Measures, Run, RunMeasures, read
 from .run.shards import Shard
 
@@ -90,7 +90,7 @@ class Plan:
         return {"queries": contents.queries(self.first_stage.queries), "qrels": contents.qrels(qrels)}
 
     @cached_property
-    def qrels(self) -> evaluate.Qrels | None:
+    def qrels(self) -> evaluation.Qrels | None:
         """Return the judgements, or None if there are none, or if all judged queries are in other shards."""
         stage, qrels = self.first_stage, self.first_stage.dataset.qrels() or {}
         elsewhere = stage.shard and not any(map(qrels.get, stage.own_queries)) and any(map(qrels.get, stage.queries))
@@ -103,8 +103,8 @@ class Plan:
 
     def measured(self, rankings: Mapping[str, Sequence[str]]) -> Metrics | None:
         """Return the measures of an order of the documents, or None without judgements."""
-        names = evaluate.with_judged(self.config.evaluate.measures)
-        return evaluate.measure(names, self.qrels, rankings, self.first_stage.own_queries) if self.qrels else None
+        names = evaluation.with_judged(self.config.evaluate.measures)
+        return evaluation.measure(names, self.qrels, rankings, self.first_stage.own_queries) if self.qrels else None
 
     @property
     def backends(self) -> list[Backend]:
@@ -207,7 +207,7 @@ def _plan(loaded: Loaded, listener: Listener, shard: Shard | None = None) -> Pla
     plan = Plan(loaded, retrieve(loaded, listener, shard), None, [])
     if plan.before and plan.qrels:
         names, queries = list(plan.before.mean), plan.first_stage.own_queries
-        for note in evaluate.notes(names, plan.qrels, plan.first_stage.run, queries):
+        for note in evaluation.notes(names, plan.qrels, plan.first_stage.run, queries):
             listener.note(note)
     return plan
 

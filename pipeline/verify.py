@@ -19,7 +19,6 @@ from ..rerankers.errors import InputError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
 from ..rerankers.types import Cost, Query
-from . import evaluate
 from .configs import load as configs
 from .configs.load import FIRST_STAGE, Loaded
 from .datasets import Dataset, Docs
@@ -27,6 +26,7 @@ from .first_stage.retrieve import FirstStage, chosen_queries, open_dataset, with
 from .io.files import json_lines, lines
 from .io.progress import Listener
 from .run import contents, costs, fusion, manifest, runfile
+from .run import measures as evaluation
 from .run import read as record
 from .run.efficiency import efficiency
 from .run.fusion import RERANKED
@@ -362,14 +362,14 @@ def _measures(run: _Run) -> Iterator[str]:
     if qrels is None or run.qrels != run.manifest.data["qrels"]:
         raise InputError("the dataset's qrels are not those of the run")
     queries = run.manifest.shard.part(run.queries) if run.manifest.shard else run.queries
-    names = evaluate.with_judged(run.loaded.config.evaluate.measures)
+    names = evaluation.with_judged(run.loaded.config.evaluate.measures)
     orders = {"": "run.trec", "first_stage": "first_stage.trec", "reranked": RERANKED}
     if "run.trec" not in run.manifest.files:
         orders = {"": "first_stage.trec"}
     found: dict[str, Any] = {"efficiency": run.metrics.get("efficiency")}
     for order, name in orders.items():
         if name in run.manifest.files:
-            metrics = evaluate.measure(names, qrels, run.order(name), queries)
+            metrics = evaluation.measure(names, qrels, run.order(name), queries)
             content = {"all": metrics.mean, "per_query": metrics.per_query}
             found |= {order: content} if order else content
     yield from compared(run.metrics, found)

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from statistics import fmean
 
-from r2llm.pipeline import evaluate
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.first_stage.retrieve import FirstStage, retrieve
 from r2llm.pipeline.io.progress import Listener
+from r2llm.pipeline.run import measures as evaluation
 from r2llm.rerankers import api, catalog
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
@@ -43,7 +43,7 @@ def ranked(method: str, k: int, first_stage: FirstStage, judge: Mapping[str, obj
     with closing(Ledger(None)) as ledger:
         found = list(Scheduler(ranker, backend, ledger).rank(first_stage))
     rankings = {cost.query_id: ranking.docs for ranking, cost in found}
-    metrics = evaluate.measure([MEASURE], qrels, rankings, first_stage.queries)
+    metrics = evaluation.measure([MEASURE], qrels, rankings, first_stage.queries)
     return metrics.mean[MEASURE], [cost for _, cost in found]
 
 

@@ -25,7 +25,7 @@ from ...rerankers.errors import InputError
 from ...rerankers.marks import M, PathMark, marks
 from ...rerankers.marks import Speed as Harmless
 from ...rerankers.ranker import RankerOptions
-from .. import evaluate
+from ..run import measures as evaluation
 
 Key = tuple[str, ...]
 """The way to a value: the keys from the top, `("ranker", "num_child")`; items of a list go by number, from 0."""
@@ -188,7 +188,7 @@ class Evaluate(_Section):
     @model_validator(mode="after")
     def _known_measures(self) -> Evaluate:
         try:
-            evaluate.parse(self.measures)
+            evaluation.parse(self.measures)
         except InputError as error:
             raise ValueError(str(error)) from error
         return self

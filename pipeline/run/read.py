@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ...rerankers.errors import InputError
 from ..configs.load import Expected
-from ..evaluate import Metrics
 from ..io.files import json_lines, reason
 from . import costs, manifest, unread
 from .costs import Summary
 from .efficiency import Efficiency
 from .manifest import Manifest
+from .measures import Metrics
 
 METRICS = "metrics.json"
 

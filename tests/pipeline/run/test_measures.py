@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from r2llm.pipeline import evaluate
+from r2llm.pipeline.run import measures
 from r2llm.rerankers.errors import InputError
 
 QRELS = {"q1": {"d1": 1, "d3": 3}, "q2": {"d4": 2}, "q3": {"d5": 1}}
@@ -16,7 +16,7 @@ NDCG_Q2 = 1 / math.log2(3)
 
 
 def measured(*names: str, run: dict[str, list[str]] = RUN, queries: tuple[str, ...] = ("q1", "q2", "q3")):
-    return evaluate.measure(names, QRELS, run, queries)
+    return measures.measure(names, QRELS, run, queries)
 
 
 def test_figures_by_hand() -> None:
@@ -72,19 +72,19 @@ def test_no_judged_query_is_an_error() -> None:
 def test_only_the_order_counts_not_the_identifiers() -> None:
     """An evaluator given tied scores would order by identifier."""
     for ids in (["z", "a"], ["a", "z"]):
-        metrics = evaluate.measure(["RR@10"], {"q": {ids[1]: 1}}, {"q": ids}, ["q"])
+        metrics = measures.measure(["RR@10"], {"q": {ids[1]: 1}}, {"q": ids}, ["q"])
         assert metrics.mean["RR@10"] == 0.5
 
 
 def test_query_ids_may_be_any_word() -> None:
     qrels = {"PLAIN-2/ü": {"d": 1}, "19335": {"d": 1}}
-    metrics = evaluate.measure(["nDCG@10", "ERR@10"], qrels, {query: ["x", "d"] for query in qrels}, qrels)
+    metrics = measures.measure(["nDCG@10", "ERR@10"], qrels, {query: ["x", "d"] for query in qrels}, qrels)
     assert metrics.per_query["PLAIN-2/ü"] == metrics.per_query["19335"]
 
 
 def test_long_rankings_keep_their_order() -> None:
     ranking = [f"d{i}" for i in range(5000)]
-    metrics = evaluate.measure(["RR", "R@1000"], {"q": {"d3999": 1}}, {"q": ranking}, ["q"])
+    metrics = measures.measure(["RR", "R@1000"], {"q": {"d3999": 1}}, {"q": ranking}, ["q"])
     assert metrics.mean == pytest.approx({"RR": 1 / 4000, "R@1000": 0})
 
 
@@ -93,12 +93,12 @@ def test_long_rankings_keep_their_order() -> None:
 )
 def test_an_unknown_measure_is_named(name: str) -> None:
     with pytest.raises(InputError, match=r"is no measure of ir-measures .*examples: nDCG@10") as caught:
-        evaluate.parse([name])
+        measures.parse([name])
     assert str(caught.value).startswith(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "measures"),
+    ("name", "known"),
     [
         ("ndcg_cut_10", ["nDCG@10"]),
         ("ndcg_cut.5,10", ["nDCG@5", "nDCG@10"]),
@@ -112,8 +112,8 @@ def test_an_unknown_measure_is_named(name: str) -> None:
         ("AP(rel = 2) map", ["AP(rel=2)", "AP"]),
     ],
 )
-def test_trec_evals_names_are_understood(name: str, measures: list[str]) -> None:
-    assert [str(measure) for measure in evaluate.parse([name])] == measures
+def test_trec_evals_names_are_understood(name: str, known: list[str]) -> None:
+    assert [str(measure) for measure in measures.parse([name])] == known
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def test_trec_evals_names_are_understood(name: str, measures: list[str]) -> None
 )
 def test_the_nearest_measure_is_offered(name: str, meant: str) -> None:
     with pytest.raises(InputError, match=f"; did you mean {meant}\\?"):
-        evaluate.parse([name])
+        measures.parse([name])
 
 
 @pytest.mark.parametrize("name", ["nDCG@10^20", "P@99999999999999999999", "P_10x", "official", "-" * 100_000])
 def test_what_no_evaluator_takes_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InputError, match="is no measure") as caught:
-        evaluate.parse([name])
+        measures.parse([name])
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
@@ -141,7 +141,7 @@ def test_counts_are_sums_over_all_judged_queries() -> None:
 
 def test_what_is_left_out_is_said_with_its_number() -> None:
     def notes(*names: str, run: dict[str, list[str]] = RUN) -> list[str]:
-        return evaluate.notes(names, QRELS, run, ("q1", "q2", "q3"))
+        return measures.notes(names, QRELS, run, ("q1", "q2", "q3"))
 
     everything = {"q1": ["d1"], "q2": ["d4"], "q3": ["d5"]}
     assert notes("nDCG@10", "Judged@10", "AP(rel=2)", run=everything) == []
@@ -153,6 +153,6 @@ def test_what_is_left_out_is_said_with_its_number() -> None:
 
 
 def test_judged_goes_with_ndcg() -> None:
-    assert evaluate.with_judged(["nDCG@10", "AP"]) == ["nDCG@10", "AP", "Judged@10"]
-    assert evaluate.with_judged(["Judged@10", "nDCG@10", "nDCG@5"]) == ["Judged@10", "nDCG@10", "nDCG@5", "Judged@5"]
-    assert evaluate.with_judged(["RR@10"]) == ["RR@10"]
+    assert measures.with_judged(["nDCG@10", "AP"]) == ["nDCG@10", "AP", "Judged@10"]
+    assert measures.with_judged(["Judged@10", "nDCG@10", "nDCG@5"]) == ["Judged@10", "nDCG@10", "nDCG@5", "Judged@5"]
+    assert measures.with_judged(["RR@10"]) == ["RR@10"]
