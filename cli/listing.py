@@ -1,4 +1,4 @@
-"""`r2llm list`: methods, prompts, backends, datasets, configs and keys."""
+"""`r2llm list` and `schema`: methods, prompts, backends, datasets, configs, keys, and the JSON Schema of these."""
 
 import sys
 from enum import StrEnum
@@ -6,19 +6,9 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import console, options
 
-
-class What(StrEnum):
-    """The lists."""
-
-    methods = "methods"
-    prompts = "prompts"
-    backends = "backends"
-    models = "models"
-    datasets = "datasets"
-    configs = "configs"
-    keys = "keys"
+What = StrEnum("What", ["methods", "prompts", "backends", "models", "datasets", "configs", "keys"])
 
 
 def list_(
@@ -30,7 +20,6 @@ def list_(
 ) -> None:
     """List methods, prompts, backends, datasets, configs, or the keys of a config with type, default and meaning."""
     from ..pipeline import listing
-    from . import console
 
     rows = listing.about(what.value, name) if name else listing.rows(what.value)
     if isinstance(rows, str):
@@ -43,3 +32,10 @@ def list_(
     if what == What.configs and not name and sys.stdout.isatty():
         rows = listing.grouped(rows)
     console.table(name or what.value, header, rows)
+
+
+def schema() -> None:
+    """Print the JSON Schema by which editors complete and check a config; it ships as configs/schema.json."""
+    from ..pipeline.configs import json_schema as schemas
+
+    console.block(schemas.text().rstrip("\n"))

@@ -14,24 +14,7 @@ from typing import Annotated
 import typer
 
 from ..rerankers.errors import R2llmError
-from . import (
-    check,
-    console,
-    doctor,
-    estimate,
-    evaluate,
-    init,
-    inspect,
-    ledger,
-    listing,
-    merge,
-    prompt,
-    rerank,
-    retrieve,
-    schema,
-    show,
-    verify,
-)
+from . import check, console, estimate, evaluate, init, inspect, ledger, listing, prompt, rerank, verify
 
 DEBUG = "--debug"
 
@@ -56,15 +39,15 @@ app = typer.Typer(
 for name, command, example in (
     ("rerank", rerank.rerank, "--config quickstart.yaml --set ranker.k=20 --queries 5"),
     ("init", init.init, "--dataset beir/scifact/test --model google/flan-t5-large -o scifact.yaml"),
-    ("merge", merge.merge, "runs/dl19-setwise-1a2b3c4d"),
-    ("retrieve", retrieve.retrieve, "--config quickstart.yaml"),
+    ("merge", rerank.merge, "runs/dl19-setwise-1a2b3c4d"),
+    ("retrieve", rerank.retrieve, "--config quickstart.yaml"),
     ("evaluate", evaluate.evaluate, "run.trec --qrels qrels.txt --measure nDCG@10"),
     ("check", check.check, "--config quickstart.yaml --baseline baseline.json"),
-    ("doctor", doctor.doctor, ""),
-    ("schema", schema.schema, "> schema.json"),
+    ("doctor", verify.doctor, ""),
+    ("schema", listing.schema, "> schema.json"),
     ("prompt", prompt.prompt, "--config quickstart.yaml --query q01"),
     ("estimate", estimate.estimate, "--config dl19-setwise.yaml --set model.device=cuda"),
-    ("show", show.show, "runs/quickstart-1a2b3c4d"),
+    ("show", verify.show, "runs/quickstart-1a2b3c4d"),
     ("verify", verify.verify, "runs/quickstart-1a2b3c4d"),
     ("inspect", inspect.inspect, "runs/quickstart-1a2b3c4d --query q01"),
     ("list", listing.list_, "methods setwise.heapsort"),
