@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
+from r2llm.pipeline import listing
 from r2llm.pipeline.configs.schema import Fuse, Stage
 from r2llm.rerankers import catalog
 from r2llm.rerankers.errors import InputError
@@ -203,6 +204,13 @@ def test_yaml_on_the_page_is_accepted(text) -> None:
         else:
             assert key == "fuse"
             Fuse.model_validate(value)
+
+
+def test_keys_beside_options_of_other_toolkits_exist() -> None:
+    page = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| `[^|]*\| `([\w.*]+)` \|", page, re.MULTILINE)
+    assert len(keys) > 40
+    assert set(keys) <= {row[0] for row in listing.rows("keys")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
