@@ -206,6 +206,16 @@ def test_yaml_on_the_page_is_accepted(text) -> None:
             Fuse.model_validate(value)
 
 
+def test_the_example_of_a_method_ranks() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    example = {"__name__": "r2llm.rerankers.methods.setwise.best_of", "__package__": "r2llm.rerankers.methods.setwise"}
+    exec(code, example)
+    rounds, ranking = at_work(example["best_of"](candidates(list("abcdef")), example["Params"](m=4)), list("dbacef"))
+    assert [ask.docs for [ask] in rounds] == [("a", "b", "c", "d")]
+    assert ranking.docs == tuple("dabcef")
+
+
 def test_keys_beside_options_of_other_toolkits_exist() -> None:
     page = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
     keys = re.findall(r"^\| `[^|]*\| `([\w.*]+)` \|", page, re.MULTILINE)
