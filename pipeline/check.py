@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 from ..rerankers.errors import BackendError, InputError, R2llmError
-from . import baseline as baselines
 from . import experiment
-from .baseline import EXACT, TOP, Baseline
 from .configs import load as configs
 from .configs.load import Expected, Loaded
 from .first_stage.retrieve import chosen_queries, open_dataset
 from .io.progress import Listener
+from .run import baseline as baselines
 from .run import measures as evaluation
 from .run import runfile
+from .run.baseline import EXACT, TOP, Baseline
 from .run.read import Run
 
 SIMULATED = "simulated answers cannot reproduce a published figure; name a real model in its `model` section"

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import baseline, check
+from r2llm.pipeline import check
 from r2llm.pipeline.check import DocMove, Plan, Result
+from r2llm.pipeline.run import baseline
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.methods.setwise import heapsort
 from r2llm.rerankers.types import Candidates, Ranking

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ..rerankers.errors import InputError
-from .io.files import json_lines, reason, replacing
-from .run import contents
-from .run.read import Run
+from ...rerankers.errors import InputError
+from ..io.files import json_lines, reason, replacing
+from . import contents
+from .read import Run
 
 TOP = 10  # documents of each ranking that are named; the rest only goes into its hash
 
@@ -30,8 +30,8 @@ COSTS = ("asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+class _Part(BaseModel, frozen=True, strict=True, extra="forbid"):
+    pass
 
 
 class Tolerances(_Part):
@@ -81,11 +81,9 @@ class Baseline(_Part):
 
     def keeping(self, tolerances: Tolerances) -> Baseline:
         """Return this baseline with those of the tolerances that it has results for."""
-        kept = Tolerances(
-            measures={name: tolerances.of("measures", name) for name in self.measures},
-            costs={name: tolerances.of("costs", name) for name in self.costs},
-            queries=tolerances.queries,
-        )
+        measures = {name: tolerances.of("measures", name) for name in self.measures}
+        costs = {name: tolerances.of("costs", name) for name in self.costs}
+        kept = Tolerances(measures=measures, costs=costs, queries=tolerances.queries)
         return self.model_copy(update={"tolerances": kept})
 
 
@@ -144,9 +142,10 @@ def of_run(run: Run, rankings: Mapping[str, Sequence[str]], queries: Iterable[st
 
 def _parts(experiment: Mapping[str, Any]) -> dict[str, str]:
     """Return a hash of each part of the experiment; the hashes of texts and queries are the part `dataset`."""
-    first_stage, rest = dict(experiment["first_stage"]), {k: v for k, v in experiment.items() if k != "first_stage"}
+    first_stage = dict(experiment["first_stage"])
     texts = {key: first_stage.pop(key) for key in ("dataset", "queries")}
-    return {name: _digest(part) for name, part in {"dataset": texts, "first_stage": first_stage, **rest}.items()}
+    parts = {"dataset": texts, **experiment, "first_stage": first_stage}
+    return {name: _digest(part) for name, part in parts.items()}
 
 
 def _digest(value: object) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import baseline, check
+from r2llm.pipeline import check
 from r2llm.pipeline.io.progress import Listener
+from r2llm.pipeline.run import baseline
 from r2llm.rerankers.errors import InputError
 
 
