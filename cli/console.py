@@ -50,13 +50,8 @@ def _bar(what: str, total: int | None) -> Iterator[Advance]:
     from rich.console import Console as Terminal
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}", markup=False),
-        TimeElapsedColumn(),
-    )
+    name, detail = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[detail]}"))
+    columns = (name, BarColumn(), MofNCompleteColumn(), detail, TimeElapsedColumn())
     with Progress(*columns, console=Terminal(stderr=True), transient=True) as progress:
         bar = progress.add_task(what, total=total, detail="")
 
@@ -110,12 +105,8 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         kept = name in IDENTIFIERS or not number
         numbers = not kept and all(map(NUMBER.fullmatch, column[1:]))
         longest = max(cell_len(word) for cell in column for word in cell.split() or [""])
-        shown.add_column(
-            Text(name),
-            justify="right" if numbers else "left",
-            overflow="fold",
-            min_width=longest if kept or numbers else min(longest, LEGIBLE),
-        )
+        width = longest if kept or numbers else min(longest, LEGIBLE)
+        shown.add_column(Text(name), justify="right" if numbers else "left", overflow="fold", min_width=width)
     for cells in lines[1:]:
         shown.add_row(*map(Text, cells))
     terminal = Terminal(color_system=None if _plain() else "auto")

@@ -5,24 +5,13 @@ from typing import Annotated
 
 import typer
 
-from . import completion, options
+from . import console, options, results
 
 
 def evaluate(
-    run: Annotated[
-        Path | None,
-        typer.Argument(metavar="RUN", help="A TREC run or a run's folder; the config's run unless given."),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config", help="Judgements, queries and measures of this config.", autocompletion=completion.configs
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Judgements of an ir_datasets id or a BEIR folder.", autocompletion=completion.datasets),
-    ] = None,
+    run: Annotated[Path | None, typer.Argument(help="A TREC run or a run's folder; else the config's run.")] = None,
+    config: Annotated[str | None, options.config("Judgements, queries and measures of this config.")] = None,
+    dataset: Annotated[str | None, options.dataset("Judgements of an ir_datasets id or a BEIR folder.")] = None,
     qrels: Annotated[Path | None, typer.Option(help="Judgements in a TREC or BEIR file.")] = None,
     measure: Annotated[list[str] | None, typer.Option(help="Any measure of ir-measures. Repeatable.")] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Each query's values too.")] = False,
@@ -34,7 +23,6 @@ def evaluate(
 ) -> None:
     """Evaluate a TREC run with --dataset, --qrels or --config, a run's folder, or, with --config alone, its run."""
     from ..pipeline.evaluate import Source, metrics_of
-    from . import console, results
 
     source = Source(config, tuple(settings or ()), queries, dataset, qrels, output)
     metrics = metrics_of(source, run, measure or (), console.listener(quiet))

@@ -7,16 +7,13 @@ from typing import Annotated
 import typer
 
 from ..rerankers.errors import InputError
-from . import completion
+from . import console, options
 
 MODEL = "google/flan-t5-large"  # the model where nobody names one: small, open, and in the papers' tables
 
 
 def init(
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="An ir_datasets id, a BEIR folder, or quickstart.", autocompletion=completion.datasets),
-    ] = None,
+    dataset: Annotated[str | None, options.dataset("An ir_datasets id, a BEIR folder, or quickstart.")] = None,
     first_stage: Annotated[
         str | None, typer.Option(help="A TREC run file, or a BM25 index: prebuilt, a Lucene folder, or `build`.")
     ] = None,
@@ -28,18 +25,18 @@ def init(
 ) -> None:
     """Write a first config, with comments. Asks for what no option says; off a terminal, defaults are taken."""
     from ..pipeline.configs import draft, load
-    from . import console
 
     if output.exists():
         raise InputError(f"{output} is there already; name another file with --output")
     asking = not yes and sys.stdin.isatty() and sys.stderr.isatty()
 
     def answer(option: str, given: str | None, default: str) -> str:
-        if given is None and asking:
+        if given is not None:
+            return given
+        if asking:
             return str(typer.prompt(option, default=default, err=True))
-        if given is None:
-            console.listener(quiet=False).note(f"--{option} {default} by default")
-        return default if given is None else given
+        console.listener(quiet=False).note(f"--{option} {default} by default")
+        return default
 
     dataset = answer("dataset", dataset, "quickstart")
     first_stage = answer("first-stage", first_stage, draft.index(dataset))

@@ -15,15 +15,15 @@ from . import console, options
 SHOWN = 20
 """Documents of the first stage that are printed; --json has all."""
 
+COUNTS = ("asks", "calls", "cached", "rounds", "comparisons", "unparsed")
+
 COLUMNS = ("ask", "round", "kind", "presented", "answer", "read as", "tokens", "from")
 
 
 def inspect(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
     query: Annotated[str | None, typer.Option("--query", metavar="ID", help="The query's identifier.")] = None,
-    worst: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="The verdicts on the N queries that lost most, instead.")
-    ] = None,
+    worst: Annotated[int | None, typer.Option(metavar="N", min=1, help="The verdicts on the N worst queries.")] = None,
     asks: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the first N asks; default all.")] = None,
     text: Annotated[bool, typer.Option("--text", help="The documents' texts too.")] = False,
     prompts: Annotated[bool, typer.Option("--prompts", help="Each ask's prompt too.")] = False,
@@ -68,9 +68,8 @@ def _show_verdict(verdict: Mapping[str, Any]) -> None:
     for words, relevant in (("relevant", True), ("not relevant", False)):
         fates = Counter(each["fate"] for each in judged if (each["grade"] > 0) is relevant)
         if fates:
-            console.line(
-                f"{words} documents in the first {TOP}: {', '.join(f'{fates[fate]} {fate}' for fate in FATES)}"
-            )
+            counts = ", ".join(f"{fates[fate]} {fate}" for fate in FATES)
+            console.line(f"{words} documents in the first {TOP}: {counts}")
     if verdict["missed"]:
         console.line(f"relevant documents that are no candidates: {verdict['missed']}")
     if judged:
@@ -85,16 +84,11 @@ def _show(story: Mapping[str, Any], count: int) -> None:
         ranker, model = stage["ranker"], stage["model"]
         named = " ".join(str(model[key]) for key in ("backend", "name", "answers") if key in model)
         depth = f"; the first {stage['depth']} documents" if stage.get("depth") else ""
-        console.line(
-            f"{f'stage {number}: ' if stages else ''}{ranker['method']}, prompt {ranker['prompt']}, "
-            f"scoring {ranker['scoring']}; model: {named}{depth}"
-        )
+        which = f"stage {number}: {ranker['method']}" if stages else ranker["method"]
+        console.line(f"{which}, prompt {ranker['prompt']}, scoring {ranker['scoring']}; model: {named}{depth}")
     hits = [hit | {"score": f"{hit['score']:.4f}"} for hit in story["first_stage"]]
-    console.table(
-        f"first stage, {len(hits[:SHOWN])} of {len(hits)} documents",
-        ["rank", "document", "score", "grade"],
-        [_cells(hit, "rank", "doc", "score", "grade") for hit in hits[:SHOWN]],
-    )
+    rows = [_cells(hit, "rank", "doc", "score", "grade") for hit in hits[:SHOWN]]
+    console.table(f"first stage, {len(rows)} of {len(hits)} documents", ["rank", "document", "score", "grade"], rows)
     asks = story["asks"][:count]
     if len(asks) < len(story["asks"]):
         console.line(f"the first {len(asks)} of {len(story['asks'])} asks")
@@ -131,15 +125,12 @@ def _row(ask: Mapping[str, Any]) -> list[str]:
 
 
 def _show_costs(story: Mapping[str, Any]) -> None:
-    costs = [("last execution", story["cost"])]
-    costs += [(f"stage {number}", stage["cost"]) for number, stage in enumerate(story.get("stages", ()), 1)]
-    for title, cost in costs:
+    stages = {f"stage {number}": stage["cost"] for number, stage in enumerate(story.get("stages", ()), 1)}
+    for title, cost in {"last execution": story["cost"], **stages}.items():
         if cost:
-            counts = (
-                f"{cost[name]} {name}" for name in ("asks", "calls", "cached", "rounds", "comparisons", "unparsed")
-            )
+            counts = ", ".join(f"{cost[name]} {name}" for name in COUNTS)
             seconds = "" if cost["seconds"] is None else f", {cost['seconds']:.3f} s"
-            console.line(f"{title}: {', '.join(counts)}{seconds}")
+            console.line(f"{title}: {counts}{seconds}")
 
 
 def _cells(values: Mapping[str, Any], *names: str) -> list[str]:

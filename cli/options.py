@@ -1,26 +1,30 @@
 """Options that several commands take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..rerankers.errors import InputError
 from . import completion
 
-Config = Annotated[
-    str,
-    typer.Option(
-        "--config", help="A YAML file, or a shipped config: quickstart.yaml.", autocompletion=completion.configs
-    ),
-]
+
+def config(about: str) -> Any:
+    """Return the option that names a config."""
+    return typer.Option("--config", help=about, autocompletion=completion.configs)
+
+
+def dataset(about: str) -> Any:
+    """Return the option that names a dataset."""
+    return typer.Option("--dataset", help=about, autocompletion=completion.datasets)
+
+
+Config = Annotated[str, config("A YAML file, or a shipped config: quickstart.yaml.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key: ranker.k=20; `list keys` has all. Repeatable."),
 ]
-QueryLimit = Annotated[
-    int | None, typer.Option("--queries", metavar="N", help="Only the first N queries; all by default.")
-]
+QueryLimit = Annotated[int | None, typer.Option("--queries", metavar="N", help="The first N queries; all by default.")]
 
 
 def _folder(text: str) -> Path:

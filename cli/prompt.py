@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import options
+from . import console, options
 
 if TYPE_CHECKING:
     from ..pipeline.preview import Preview
@@ -26,7 +26,6 @@ def prompt(
     import dataclasses
 
     from ..pipeline import preview as previews
-    from . import console
 
     preview = previews.preview(config, settings or (), query, console.listener(quiet), stage)
     if as_json:
@@ -41,15 +40,13 @@ def prompt(
 
 def _before(preview: "Preview") -> Iterator[str]:
     """Yield the lines before the prompt, which stands between two lines of dashes."""
-    tokens, order = (
-        preview.shown.tokens,
-        "; its documents as the first stage found them, for no stage before it was run",
-    )
+    tokens = preview.shown.tokens
+    order = "; its documents as the first stage found them, for no stage before it was run" if preview.stage > 1 else ""
     size = "no tokenizer, so nothing is cut or counted" if tokens is None else f"{len(tokens)} tokens"
     yield f"query {preview.query.id}: {preview.query.text}"
     yield f"ask: {preview.kind} {', '.join(preview.docs)} (the first of {preview.asks_in_round} in the first round)"
     if preview.stages > 1:
-        yield f"stage: {preview.stage} of {preview.stages}{order if preview.stage > 1 else ''}"
+        yield f"stage: {preview.stage} of {preview.stages}{order}"
     yield f"method: {preview.method}; prompt: {preview.prompt}; form: {preview.architecture}"
     yield f"----- prompt: {size}"
 

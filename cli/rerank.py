@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..rerankers.errors import InputError
-from . import completion, console, options
+from . import console, options, results
 
 
 def rerank(
@@ -29,7 +29,6 @@ def rerank(
     from ..pipeline import experiment
     from ..pipeline.configs import load as configs
     from ..pipeline.run.shards import Shard
-    from . import results
 
     listener = console.listener(quiet)
     part = Shard.parse(shard) if shard is not None else None
@@ -48,7 +47,6 @@ def retrieve(
     """Do the first stage alone, and evaluate it where there are relevance judgements."""
     from ..pipeline import experiment
     from ..pipeline.configs import load as configs
-    from . import results
 
     listener = console.listener(quiet)
     loaded = configs.load_noting(config, settings or (), queries, listener)
@@ -60,10 +58,7 @@ def merge(
         list[Path] | None,
         typer.Argument(metavar="[RUN_DIR]...", help="The run's folder, which holds the shards; or those of shards."),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(help="The config that was sharded; finds its shards in runs/.", autocompletion=completion.configs),
-    ] = None,
+    config: Annotated[str | None, options.config("The config that was sharded; finds its shards in runs/.")] = None,
     settings: options.Settings = None,
     queries: options.QueryLimit = None,
     output: options.Output = None,
@@ -78,7 +73,6 @@ def merge(
     from ..pipeline import experiment
     from ..pipeline import shards as merging
     from ..pipeline.configs import load as configs
-    from . import results
 
     if not run_dirs and config is None:
         raise InputError("merge needs the shards: name the run's folder, or give --config")

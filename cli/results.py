@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from ..rerankers.errors import BackendError
@@ -37,8 +36,7 @@ CHOICES = ("limit", "sample", "first")
 IN_NAME = ("backend", "name", "answers")
 """The keys of a `model` section that its name is made of."""
 
-ELSEWHERE = {"version", "name", "simulated", "experiment", "config", "schedule", "queries"}
-ELSEWHERE |= {"status", "unread", "warnings"}
+ELSEWHERE = "version name simulated experiment config schedule queries status unread warnings"
 """The keys of a manifest that are shown elsewhere, or say nothing to people."""
 
 
@@ -90,14 +88,10 @@ def show_metrics(metrics: Metrics, *, per_query: bool, as_json: bool) -> None:
     if as_json:
         console.as_json({"metrics": metrics.mean} | ({"per_query": metrics.per_query} if per_query else {}))
         return
-    rows = [("all", metrics.mean, len(metrics.per_query))]
-    if per_query:
-        rows += zip(metrics.per_query, metrics.per_query.values(), repeat(1), strict=False)
-    console.table(
-        f"{len(metrics.per_query)} queries",
-        ["query", *metrics.mean, "queries"],
-        [[query, *(f"{values[name]:.4f}" for name in metrics.mean), str(count)] for query, values, count in rows],
-    )
+    count = len(metrics.per_query)
+    orders = [("all", metrics.mean, count), *((query, values, 1) for query, values in metrics.per_query.items())]
+    rows = [[query, *(f"{values[name]:.4f}" for name in metrics.mean), str(of)] for query, values, of in orders]
+    console.table(f"{count} queries", ["query", *metrics.mean, "queries"], rows if per_query else rows[:1])
 
 
 def _show_result(run: Run) -> None:
@@ -129,10 +123,10 @@ def _show_means(measures: RunMeasures) -> None:
     orders = {name: order.mean for name, order in before.items() if order}
     orders[("first stage", "reranked", "fused")[len(orders)]] = measures.mean
     changes = len(orders) > 1
-    rows = []
-    for name, last in measures.mean.items():
-        means = [order[name] for order in orders.values()]
-        rows.append([name, *(f"{mean:.4f}" for mean in means), *([f"{last - means[0]:+.4f}"] if changes else [])])
+    rows = [[name, *(f"{order[name]:.4f}" for order in orders.values())] for name in measures.mean]
+    if changes:
+        first, *_, last = orders.values()
+        rows = [[name, *means, f"{last[name] - first[name]:+.4f}"] for name, *means in rows]
     queries = len(measures.per_query)
     rows.append(["queries", *(str(queries) for _ in orders), *([""] if changes else [])])
     header = ["measure", *orders, *(["change"] if changes else [])]
@@ -164,7 +158,7 @@ def _number(name: str, value: float | None) -> str:
 
 def _as_json(run: Run) -> dict[str, Any]:
     about, measures = run.manifest, run.metrics
-    before = {"first_stage": measures and measures.first_stage, "reranked": measures and measures.reranked}
+    first, reranked = (measures.first_stage, measures.reranked) if measures else (None, None)
     return {
         "name": about.name,
         "run_dir": str(run.run_dir),
@@ -175,8 +169,8 @@ def _as_json(run: Run) -> dict[str, Any]:
         **({"warnings": about.warnings} if about.warnings else {}),
         "queries": run.queries,
         "metrics": measures.mean if measures else {},
-        "first_stage_metrics": before["first_stage"].mean if before["first_stage"] else {},
-        **({"reranked_metrics": before["reranked"].mean} if before["reranked"] else {}),
+        "first_stage_metrics": first.mean if first else {},
+        **({"reranked_metrics": reranked.mean} if reranked else {}),
         "costs": run.costs,
         "efficiency": measures and measures.efficiency,
         "wall_seconds": about.wall_seconds,
@@ -210,7 +204,7 @@ def _how(about: Manifest) -> Facts:
     """Yield all else that the manifest holds."""
     for which, stage in zip(_numbered(about), about.stages, strict=True):
         yield f"{which}ranker options", words(stage.ranker.options)
-    content = {name: value for name, value in about.content.items() if name not in ELSEWHERE}
+    content = {name: value for name, value in about.content.items() if name not in ELSEWHERE.split()}
     content["prompts"] = {name: {"source": prompt.source} for name, prompt in about.prompts.items()}
     if about.merged:
         content["merged"] = {"shards": len(about.merged.shards), "differing_answers": about.merged.differing_answers}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import console, options
+from . import console, options, results
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder.")]
 
@@ -15,7 +15,6 @@ RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder.
 def show(run_dir: RunDir, as_json: options.Json = False) -> None:
     """Show a run: what was run, with what, when, at what cost, and how it measured. `verify` checks it."""
     from ..pipeline.run import read as runs
-    from . import results
 
     results.show_in_full(runs.read(run_dir), as_json=as_json)
 
