@@ -63,7 +63,7 @@ def _bar(what: str, total: int | None) -> Iterator[Advance]:
 
 @contextmanager
 def _minutes(what: str, total: int | None) -> Iterator[Advance]:
-    reached, begun, ended = "0" if total is None else f"0 of {total:,}", time.monotonic(), threading.Event()
+    reached, begun, ended = "", time.monotonic(), threading.Event()
 
     def advance(done: int, detail: str = "", total: int | None = total) -> None:
         nonlocal reached
@@ -74,6 +74,7 @@ def _minutes(what: str, total: int | None) -> Iterator[Advance]:
         while not ended.wait(MINUTE):
             _complain(f"{what}: {reached}, {(time.monotonic() - begun) / 60:.0f} min")
 
+    advance(0)
     reporter = threading.Thread(target=report, daemon=True)
     reporter.start()
     try:
@@ -120,14 +121,9 @@ def _plain() -> bool:
     return bool(os.environ.get("NO_COLOR"))
 
 
-def line(text: str) -> None:
-    """Print a line on stdout."""
-    _print(visible(text))
-
-
-def cells(*texts: str) -> None:
-    """Print cells on stdout, tab-separated in one line."""
-    _print("\t".join(map(visible, texts)))
+def line(*cells: str) -> None:
+    """Print a line on stdout, of one text or of tab-separated cells."""
+    _print("\t".join(map(visible, cells)))
 
 
 def block(text: str) -> None:

@@ -21,12 +21,7 @@ DEBUG = "--debug"
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
 
-STDERR = 2
-"""The file descriptor of standard error."""
-
 FILES = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EISDIR")
-
-OUTER = frozenset(getattr(errno, name) for name in FILES)
 """File errors of the machine and not of r2llm, such as a full disk."""
 
 app = typer.Typer(
@@ -75,15 +70,7 @@ def main() -> None:
     """
     words = [word for word in sys.argv[1:] if word != DEBUG]
     _open_streams()
-    try:
-        code = _run(words, debug=len(words) < len(sys.argv) - 1)
-    except BrokenPipeError:
-        code = 0  # the reader has seen enough
-    except SystemExit as stop:
-        # Typer turns a closed pipe into exit 1, which means a regression here.
-        if not isinstance(stop.__context__, BrokenPipeError):
-            raise
-        code = 0
+    code = _run(words, debug=len(words) < len(sys.argv) - 1)
     try:
         sys.stdout.flush()
     except OSError:  # reported already; the rest of the output is dropped
@@ -95,8 +82,10 @@ def _run(words: Sequence[str], *, debug: bool) -> int:
     """Run a command and return its exit code; an error is one line, and with `debug` its traceback too."""
     try:
         return app(words, standalone_mode=False) or 0
-    except BrokenPipeError:
-        raise
+    except (BrokenPipeError, SystemExit) as stop:  # typer makes a closed pipe exit 1, which means a regression here
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
+        return 0  # the reader has seen enough
     except typer.Abort:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - any unforeseen error
@@ -115,7 +104,7 @@ def _explained(error: Exception) -> tuple[str, int]:
     """Return the message and exit code of an error."""
     if isinstance(error, R2llmError):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno in OUTER:
+    if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in FILES:
         return f"{error.filename or 'this machine'}: {error.strerror}", 2
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}, line {place.lineno}"
@@ -125,9 +114,8 @@ def _explained(error: Exception) -> tuple[str, int]:
 def _open_streams() -> None:
     """Make standard output and error writable for any text. Raises SystemExit if there is no standard output."""
     if sys.stderr is None:  # libraries write to descriptor 2, so no other file may get it
-        while (null := os.open(os.devnull, os.O_RDWR)) < STDERR:
-            pass
-        sys.stderr = os.fdopen(null, "w")
+        os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+        sys.stderr = os.fdopen(2, "w")
     if sys.stdout is None:
         console.error("standard output is closed; open it, or send it to /dev/null")
         sys.exit(2)

@@ -33,7 +33,7 @@ def verify(run_dir: RunDir, as_json: options.Json = False, quiet: options.Quiet 
         console.as_json({"run_dir": str(run_dir), "ok": not states["differs"], "checks": listed})
     else:
         for check in checks:
-            console.cells(check.state, check.file, f"{check.what}{f': {check.detail}' if check.detail else ''}")
+            console.line(check.state, check.file, f"{check.what}{f': {check.detail}' if check.detail else ''}")
         made = f"{states['agrees']} checks agree, {states['differs']} differ"
         console.line(f"{run_dir}: {made}, {states['not checked']} could not be made")
     raise typer.Exit(1 if states["differs"] else 0)
