@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 Texts = Mapping[str, str] | Sequence[tuple[str, str]] | Sequence[tuple[str, str, float]]
 """A query's candidates, best first: id → text, or (id, text), or (id, text, first-stage score)."""
 
-FRAME = ("qid", "query", "docno", "text", "score", "rank")
-"""The columns of a frame of candidates, as PyTerrier names them; score and rank may be missing."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reranked:
@@ -86,10 +83,8 @@ def rerank(
     backend = open_model(model) if isinstance(model, Mapping) else model
     answers = Ledger(Path(ledger) if ledger is not None else None)
     with closed_after([backend] if isinstance(model, Mapping) else []), contextlib.closing(answers):
-        ranked = {
-            cost.query_id: Reranked(each.docs, cost)
-            for each, cost in Scheduler(chosen, backend, answers).rank(of_queries)
-        }
+        rankings = Scheduler(chosen, backend, answers).rank(of_queries)
+        ranked = {cost.query_id: Reranked(ranking.docs, cost) for ranking, cost in rankings}
     return {query_id: ranked[query_id] for query_id in candidates}
 
 
@@ -100,26 +95,22 @@ def rerank_frame(frame: pd.DataFrame, ranker: Mapping[str, Any], model: Mapping[
     such a column, else in the order given. In the result `rank` counts from 0 and `score` falls with it. Raises
     `InputError` if a column is missing.
     """
-    missing = [column for column in FRAME[:4] if column not in frame.columns]
-    if missing:
+    if missing := [column for column in ("qid", "query", "docno", "text") if column not in frame.columns]:
         raise InputError(f"the frame has no column {', '.join(missing)}; qid, query, docno and text are needed")
     frame = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
-    scored = "score" in frame.columns
-    ordered = frame.sort_values("score", ascending=False, kind="stable") if scored else frame
+    columns = ["docno", "text", *(["score"] if "score" in frame.columns else [])]
+    ordered = frame.sort_values("score", ascending=False, kind="stable") if "score" in columns else frame
     groups = {str(qid): rows for qid, rows in ordered.groupby("qid", sort=False)}
     queries = {qid: rows["query"].iloc[0] for qid, rows in groups.items()}
-    columns = ["docno", "text", *(["score"] if scored else [])]
     candidates = {qid: list(zip(*(rows[column] for column in columns), strict=True)) for qid, rows in groups.items()}
     ranked = rerank(queries, candidates, ranker, model)
-    rank_of = {(qid, doc): rank for qid, each in ranked.items() for rank, doc in enumerate(each.docs)}
+    rank_of = {(qid, doc): rank for qid, ranking in ranked.items() for rank, doc in enumerate(ranking.docs)}
     rows = list(zip(frame["qid"], frame["docno"], strict=True))
-    result = frame.assign(
-        rank=[rank_of[row] for row in rows], score=[float(len(ranked[row[0]].docs) - rank_of[row]) for row in rows]
-    )
+    scores = [float(len(ranked[qid].docs) - rank_of[qid, doc]) for qid, doc in rows]
+    result = frame.assign(rank=[rank_of[row] for row in rows], score=scores)
     number = {qid: number for number, qid in enumerate(dict.fromkeys(frame["qid"]))}
-    return result.iloc[sorted(range(len(rows)), key=lambda i: (number[rows[i][0]], rank_of[rows[i]]))].reset_index(
-        drop=True
-    )
+    order = sorted(range(len(rows)), key=lambda i: (number[rows[i][0]], rank_of[rows[i]]))
+    return result.iloc[order].reset_index(drop=True)
 
 
 def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> Iterator[Candidates]:

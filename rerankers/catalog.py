@@ -88,8 +88,7 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
     if len(names) > 30:
-        examples = ", ".join(sorted(names, key=len)[:3])
-        return f"; `r2llm list` shows the {len(names)} there are, such as {examples}"
+        return f"; `r2llm list` shows the {len(names)} there are, such as {', '.join(sorted(names, key=len)[:3])}"
     return f"; known: {', '.join(names)}"
 
 

@@ -17,7 +17,6 @@ from .prompts.template import Architecture, Prompt
 from .types import Ask
 
 PETA = 1e15
-
 GATED_ACTIVATIONS = {"silu", "swish"}  # activations that decoder-only models use in gated feed-forward networks alone
 
 
@@ -48,9 +47,8 @@ class Shape:
         layers, width, heads = size("num_hidden_layers"), size("hidden_size"), size("num_attention_heads")
         ffn = size("d_ff" if seq2seq else "intermediate_size")
         experts = any(map(size, ("num_experts", "num_local_experts", "n_routed_experts")))
-        if not (layers and width and ffn and heads) or experts:
-            return None
-        if seq2seq and getattr(config, "num_decoder_layers", layers) != layers:
+        unequal = seq2seq and getattr(config, "num_decoder_layers", layers) != layers
+        if not (layers and width and ffn and heads) or experts or unequal:
             return None
         group = 1 if seq2seq else heads // (size("num_key_value_heads") or heads)
         gated = size("hidden_act") in GATED_ACTIVATIONS or str(size("model_type")).startswith("gemma")
@@ -104,14 +102,11 @@ def corrections(shape: Shape, prompt_tokens: int, completion_tokens: int) -> dic
 
 def rpp(measure_by_query: Mapping[str, float], flops_by_query: Mapping[str, float]) -> dict[str, float]:
     """Return RPP, metric points per PetaFLOP, over the queries that have both; `ValueError` if there is none."""
-    both = [query for query in measure_by_query if query in flops_by_query]
+    both = [(value, flops_by_query[q] / PETA) for q, value in measure_by_query.items() if q in flops_by_query]
     if not both:
         raise ValueError("no query has both a measure and operations")
-    spent = {query: flops_by_query[query] / PETA for query in both}
-    return {
-        "mean_of_ratios": statistics.fmean(measure_by_query[query] / spent[query] for query in both),
-        "ratio_of_means": sum(measure_by_query[query] for query in both) / sum(spent.values()),
-    }
+    measured, spent = (sum(column) for column in zip(*both, strict=True))
+    return {"mean_of_ratios": statistics.fmean(m / s for m, s in both), "ratio_of_means": measured / spent}
 
 
 def qpp(flops_by_query: Mapping[str, float]) -> float:

@@ -32,8 +32,7 @@ def file_digest(path: Path, *, remember: bool = True) -> str:
         name = hashlib.sha256(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()
         note = cache_folder() / "digests" / name
         with contextlib.suppress(OSError, ValueError):
-            digest = note.read_text()
-            if re.fullmatch("[0-9a-f]{64}", digest):
+            if re.fullmatch("[0-9a-f]{64}", digest := note.read_text()):
                 return digest
         digest = _hash(path)
     except OSError as error:

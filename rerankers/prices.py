@@ -28,8 +28,7 @@ class Price(BaseModel):
 
     prompt: float = Field(ge=0, allow_inf_nan=False)
     completion: float = Field(ge=0, allow_inf_nan=False)
-    cached_prompt: float | None = Field(None, ge=0, allow_inf_nan=False)
-    """Of prompt tokens in the server's cache; as others by default."""
+    cached_prompt: float | None = Field(None, ge=0, allow_inf_nan=False)  # in the server's cache; by default as others
 
     def usd(self, prompt_tokens: int, completion_tokens: int, cached_prompt_tokens: int = 0) -> float:
         """Return the price of tokens in US dollars; the cached ones are among those of the prompt."""
@@ -52,9 +51,7 @@ def price_of(model: str, prices: Mapping[str, object] | str | None) -> Price | N
     if isinstance(prices, Mapping):
         return _price(prices, "model.prices")
     path = user_file() if prices is None else Path(prices).expanduser()
-    if prices is None and not path.is_file():
-        return None
-    entries = _entries(path)
+    entries = _entries(path) if prices is not None or path.is_file() else {}
     if model in entries:
         line, price = entries[model]
         return _price(price, f"{path}, line {line}: {model}")

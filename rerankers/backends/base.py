@@ -24,8 +24,7 @@ from ..types import Ask, Query, Scoring
 if TYPE_CHECKING:
     from ._tokens.tokens import Tokens
 
-Grades = Mapping[str, Mapping[str, int]]
-"""Relevance judgements: query id → document id → grade."""
+Grades = Mapping[str, Mapping[str, int]]  # relevance judgements: query id → document id → grade
 
 
 class ModelOptions(BaseModel):
@@ -54,8 +53,7 @@ class Setting:
 
     seed: int = 0
     grades: Grades | None = None
-    weights: bool = True
-    """The model will answer; if not, prompts are only rendered and counted, and its device need not be here."""
+    weights: bool = True  # else prompts are only rendered and counted, and the model's device need not be here
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +61,7 @@ class Decoding:
     """Settings of text generation, greedy at temperature 0."""
 
     max_new_tokens: int | None  # None: as many as it takes to name every passage once
-
     prompt_tokens: int | None = None  # longer prompts are truncated at their end
-
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()  # stop sequences: left out of the text, but their tokens count as generated
@@ -145,7 +141,6 @@ class Request:
 
 
 Answered = list[tuple[Request, Reply]]
-"""Requests with their replies."""
 
 
 class Backend(ABC):
@@ -156,7 +151,6 @@ class Backend(ABC):
     recorded: bool = False  # answers come from a recording alone, and nothing else may answer in its place
     remembers: bool = True  # answers are kept in the ledger, and equal asks answered once
     group_scores: bool = False  # the relevance of a document depends on the query's other candidates
-
     price: Price | None = None
 
     def __init__(self) -> None:
@@ -221,12 +215,11 @@ class Backend(ABC):
 @contextlib.contextmanager
 def closed_after(backends: Iterable[Backend]) -> Iterator[None]:
     """Close the backends at the end; after an error, what closing raises is dropped."""
+    dropped: tuple[type[Exception], ...] = (InputError,)
     try:
         yield
-    except BaseException:
+        dropped = ()
+    finally:
         for backend in backends:
-            with contextlib.suppress(InputError):
+            with contextlib.suppress(*dropped):
                 backend.close()
-        raise
-    for backend in backends:
-        backend.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,7 +64,7 @@ class TextReplay(Backend):
         self.path = path
         content = path.read_bytes()
         self.identity = {"backend": "replay", "answers": hashlib.sha256(content).hexdigest()}
-        self.texts: dict[str, deque[str]] = {}
+        self.texts: defaultdict[str, deque[str]] = defaultdict(deque)
         for number, line in enumerate(content.splitlines(), 1):
             try:
                 record = json.loads(line)
@@ -72,10 +72,9 @@ class TextReplay(Backend):
                 if not isinstance(text, str):
                     raise TypeError("text is no string")
             except (ValueError, TypeError, KeyError) as error:
-                raise InputError(
-                    f'{path}, line {number}: expected {{"query_id": …, "text": …}}, found {line[:60]!r}'
-                ) from error
-            self.texts.setdefault(str(query_id), deque()).append(text)
+                form = '{"query_id": …, "text": …}'
+                raise InputError(f"{path}, line {number}: expected {form}, found {line[:60]!r}") from error
+            self.texts[str(query_id)].append(text)
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -84,15 +83,13 @@ class TextReplay(Backend):
 
     def collect(self) -> Answered:
         """Answer everything that waits. Raises `InputError` if a query has no recorded answer left."""
-        replies = []
-        for request in self.take():
-            if not self.texts.get(request.query.id):
-                raise InputError(
-                    f"{self.path}: query {request.query.id} asks for more answers than are recorded; "
-                    "replay with the method and settings of the recording"
-                )
-            replies.append((request, Reply(self.texts[request.query.id].popleft())))
-        return replies
+        return [(request, Reply(self._next(request.query.id))) for request in self.take()]
+
+    def _next(self, query_id: str) -> str:
+        if texts := self.texts[query_id]:
+            return texts.popleft()
+        problem = f"{self.path}: query {query_id} asks for more answers than are recorded"
+        raise InputError(f"{problem}; replay with the method and settings of the recording")
 
     def close(self) -> None:
         """Raise `InputError` if recorded answers were left unused."""

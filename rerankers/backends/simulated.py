@@ -38,10 +38,9 @@ class Options(ModelOptions):
 
 def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the name of every backend's entry
     """Return a backend that answers by the rule. Raises `InputError` if an oracle has no judgements."""
-    if options.answers in ("oracle", "noisy") and setting.grades is None:
-        raise InputError(
-            f"model.answers: {options.answers} answers from relevance judgements, but the dataset has no qrels"
-        )
+    rule = options.answers
+    if rule in ("oracle", "noisy") and setting.grades is None:
+        raise InputError(f"model.answers: {rule} answers from relevance judgements, but the dataset has no qrels")
     return Simulated(options, setting.seed, setting.grades or {})
 
 
@@ -52,10 +51,7 @@ class Simulated(Backend):
 
     def __init__(self, options: Options, seed: int, grades: Grades) -> None:
         super().__init__()
-        self.options = options
-        self.rule = options.answers
-        self.seed = seed
-        self.grades = grades
+        self.rule, self.noise, self.seed, self.grades = options.answers, options.noise, seed, grades
         self._hashed = lru_cache(maxsize=100_000)(lambda doc: _number(f"{seed}|{doc}"))
         identity: dict[str, object] = {"backend": "simulated", "answers": self.rule}
         if self.rule not in ("oracle", "inverse"):
@@ -94,7 +90,7 @@ class Simulated(Backend):
         """Return the index of the most relevant document."""
         docs = request.ask.docs
         if self.rule == "hash":
-            return _number(f"{self.seed}|" + "|".join(docs)) % len(docs)
+            return _number("|".join([str(self.seed), *docs])) % len(docs)
         relevance = [self._relevance(request, doc) for doc in docs]
         best = relevance.index(max(relevance))
         if (dice := self._mistake(request)) and len(docs) > 1:
@@ -103,11 +99,10 @@ class Simulated(Backend):
 
     def _order(self, request: Request) -> list[int]:
         """Return the documents' indices, the most relevant first."""
-        docs = request.ask.docs
+        docs, places = request.ask.docs, range(len(request.ask.docs))
         if self.rule == "hash":
-            presented = "|".join(docs)
-            return sorted(range(len(docs)), key=lambda i: _number(f"{self.seed}|{presented}|{docs[i]}"))
-        order = sorted(range(len(docs)), key=lambda i: -self._relevance(request, docs[i]))
+            return sorted(places, key=lambda i: _number("|".join([str(self.seed), *docs, docs[i]])))
+        order = sorted(places, key=lambda i: -self._relevance(request, docs[i]))
         if dice := self._mistake(request):
             dice.shuffle(order)
         return order
@@ -146,7 +141,7 @@ class Simulated(Backend):
             return None
         ask = request.ask
         dice = random.Random(f"{self.seed}|{request.query.id}|{ask.kind}|{'|'.join(ask.docs)}|{ask.sample}")  # noqa: S311
-        return dice if dice.random() < self.options.noise else None
+        return dice if dice.random() < self.noise else None
 
 
 def _of_order(request: Request, order: Sequence[int]) -> Reply:

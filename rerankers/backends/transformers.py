@@ -29,6 +29,7 @@ from ._tokens.batches import Batch, Prepared, planned
 from ._tokens.tokens import Tokens
 from .base import Answered, Backend, Request, RequestSettings, Setting
 
+LOG = logging.getLogger(__name__)
 WINDOW = 512  # waiting requests that are tokenised at once, and batched by length among themselves
 WORKERS = 4  # the default limit of prompts computed at the same time: a single ask should not be left to one thread
 
@@ -75,12 +76,11 @@ class Transformers(Backend):
         self.seed = seed
         self.weights = Weights.find(options)
         self.device, self.config = self.weights.device, self.weights.config
-        if slow_in_software(self.weights.dtype, self.device):
-            logging.getLogger(__name__).warning(
-                "dtype %s: this CPU computes it in software, far slower than float32", self.weights.dtype
-            )
+        dtype = self.weights.dtype
+        if slow_in_software(dtype, self.device):
+            LOG.warning("dtype %s: this CPU computes it in software, far slower than float32", dtype)
         self.architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
-        by_default = self.device.type == "cpu" and self.weights.dtype == "float32"
+        by_default = self.device.type == "cpu" and dtype == "float32"
         self.exact = by_default if options.exact is None else options.exact
         self.compile = options.compile
         self.batch_size = 1 if self.exact else options.batch_size
@@ -166,9 +166,8 @@ class Transformers(Backend):
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            raise BackendError(
-                f"out of memory on {self.device} while the model was loaded; name a smaller one, or lower its precision"
-            ) from error
+            problem = f"out of memory on {self.device} while the model was loaded"
+            raise BackendError(f"{problem}; name a smaller one, or lower its precision") from error
 
     def _next_batch(self) -> Batch:
         if not self._planned:
@@ -198,9 +197,7 @@ class Transformers(Backend):
                     "ranker.passage_tokens or name a smaller model, and run again: all earlier answers are kept"
                 ) from error
         # Outside the handler, whose traceback holds the tensors.
-        logging.getLogger(__name__).warning(
-            "out of memory on %s with %d prompts at once: half as many from now on", self.device, len(batch)
-        )
+        LOG.warning("out of memory on %s with %d prompts at once: half as many from now on", self.device, len(batch))
         self.batch_size = len(batch) // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

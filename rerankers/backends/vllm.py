@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 from pydantic import Field
@@ -86,15 +87,13 @@ class Vllm(Backend):
         self.source = locate(options.name, options.revision, trust_remote_code=options.trust_remote_code)
         self.config = load(transformers.AutoConfig, self.source)
         if self.config.is_encoder_decoder:
-            raise InputError(
-                f"model.name: {options.name} is an encoder-decoder model, which vLLM does not run; "
-                "use backend: transformers"
-            )
+            problem = f"model.name: {options.name} is an encoder-decoder model, which vLLM does not run"
+            raise InputError(f"{problem}; use backend: transformers")
         self.device = device_of("auto")
         self.dtype = dtype_of(options.dtype, self.device)
         self.deterministic = self.device.type == "cpu" if options.deterministic is None else options.deterministic
         self._pending: dict[int, _Pending] = {}
-        self._number = 0
+        self._numbers = count()
 
     @cached_property
     def identity(self) -> Mapping[str, object]:
@@ -106,21 +105,12 @@ class Vllm(Backend):
     @property
     def details(self) -> Mapping[str, object]:
         """Return the files by hash, and how they are computed with."""
-        return {
-            **self.source.details,
-            "tokenizer": tokenizer_digest(self.source),
-            **self.tokens.details,
-            "architecture": self.architecture,
-            "dtype": self.dtype,
-            "quantization": self.options.quantization,
-            "engine": f"vllm {version()}",
-            "prefix_caching": True,
-            "deterministic": self.deterministic,
-            "batch_invariant": os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1",
-            "tensor_parallel_size": self.options.tensor_parallel_size,
-            "pipeline_parallel_size": self.options.pipeline_parallel_size,
-            **gpu_details(self.device),
-        }
+        options, model = self.options, self.source.details | {"tokenizer": tokenizer_digest(self.source)}
+        model |= {**self.tokens.details, "architecture": self.architecture, "dtype": self.dtype}
+        engine = {"engine": f"vllm {version()}", "prefix_caching": True, "deterministic": self.deterministic}
+        engine["batch_invariant"] = os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1"
+        engine |= {name: getattr(options, name) for name in ("tensor_parallel_size", "pipeline_parallel_size")}
+        return {**model, "quantization": options.quantization, **engine, **gpu_details(self.device)}
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -133,20 +123,13 @@ class Vllm(Backend):
     def engine(self) -> Engine:
         """Return vLLM, started when first needed: not if all answers are in the ledger."""
         options, revision = self.options, self.source.arguments.get("revision")
-        arguments = {
-            "model": self.source.name,
-            "revision": revision,
-            "tokenizer_revision": revision,
-            "dtype": self.dtype,
-            "seed": self.seed,
-            "enable_prefix_caching": True,
-            "logprobs_mode": "raw_logprobs",  # the labels' own, before sampling changes any
-        }
-        same = ("trust_remote_code", "tensor_parallel_size", "pipeline_parallel_size", "gpu_memory_utilization")
-        arguments |= {name: getattr(options, name) for name in (*same, "enforce_eager")}
-        chosen = {name: getattr(options, name) for name in ("max_model_len", "max_num_seqs", "quantization")}
-        chosen["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30) if options.kv_cache_gib else None
-        arguments |= {name: value for name, value in chosen.items() if value is not None}
+        same = "trust_remote_code tensor_parallel_size pipeline_parallel_size gpu_memory_utilization enforce_eager"
+        arguments = options.model_dump(include={*same.split(), "max_model_len", "max_num_seqs", "quantization"})
+        arguments |= {"model": self.source.name, "revision": revision, "tokenizer_revision": revision}
+        arguments |= {"dtype": self.dtype, "seed": self.seed, "enable_prefix_caching": True}
+        arguments["logprobs_mode"] = "raw_logprobs"  # the labels' own, before sampling changes any
+        arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30) if options.kv_cache_gib else None
+        arguments = {name: value for name, value in arguments.items() if value is not None}
         return Engine(arguments, own_process=not self.deterministic)
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -154,9 +137,8 @@ class Vllm(Backend):
         if requests and "engine" not in self.__dict__:
             require()
         if any(request.ask.kind == "relevance" for request in requests):
-            raise InputError(
-                "model.backend: vllm runs language models, and a cross-encoder is asked for; use backend: transformers"
-            )
+            problem = "model.backend: vllm runs language models, and a cross-encoder is asked for"
+            raise InputError(f"{problem}; use backend: transformers")
         super().submit(requests)
 
     def collect(self) -> Answered:
@@ -181,12 +163,10 @@ class Vllm(Backend):
     def _ask(self, prompt: Prepared) -> None:
         """Hand a prompt to the engine, once for each continuation: the target, or each whole label."""
         request = prompt.request
-        continuations: list[Sequence[int]] = []
-        if request.prompt.target:
-            continuations = [self.tokens.target(request)]
-        elif request.scoring == "likelihood" and request.prompt.answer.scored == "whole":
+        continuations: list[Sequence[int]] = [self.tokens.target(request)] if request.prompt.target else []
+        if not continuations and request.scoring == "likelihood" and request.prompt.answer.scored == "whole":
             continuations = list(self.tokens.label_ids(request, prompt.text))
-        params = self._params(prompt, continued=bool(continuations))
+        params, number = self._params(prompt, continued=bool(continuations)), next(self._numbers)
         for part, continuation in enumerate(continuations or [()]):
             ids = [*prompt.ids, *continuation]
             if len(ids) + params.max_tokens > self.engine.longest:
@@ -195,9 +175,8 @@ class Vllm(Backend):
                     f"{self.engine.longest} that vLLM reads; lower ranker.passage_tokens or the documents a prompt, or "
                     "raise model.max_model_len where the model allows it"
                 )
-            self.engine.add(f"{self._number}.{part}", ids, params)
-        self._pending[self._number] = _Pending(prompt, continuations)
-        self._number += 1
+            self.engine.add(f"{number}.{part}", ids, params)
+        self._pending[number] = _Pending(prompt, continuations)
 
     def _params(self, prompt: Prepared, *, continued: bool) -> Any:
         """Return vLLM's sampling parameters; it generates a token even where none is asked for."""
@@ -227,16 +206,15 @@ class Vllm(Backend):
 
     def _answered(self, pending: _Pending) -> tuple[Request, Reply]:
         prompt, request, start = pending.prompt, pending.prompt.request, len(pending.prompt.ids)
-        if request.scoring == "generation" and not pending.continuations:
-            [answer] = pending.outputs[0].outputs
-            text = self.tokens.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
-            text = prompt.thought + request.terms.decoding.before_stop(text)
-            return request, Reply(text, prompt_tokens=start, completion_tokens=len(answer.token_ids))
-        if not pending.continuations:
-            logprobs = pending.outputs[0].outputs[0].logprobs[0]
-            return scored(prompt, [logprobs[label].logprob for label in self._labels(prompt)], self.dtype)
-        scores = [
-            sum(pending.outputs[part].prompt_logprobs[start + i][token].logprob for i, token in enumerate(tokens))
-            for part, tokens in enumerate(pending.continuations)
-        ]
-        return scored(prompt, scores, self.dtype, len(pending.continuations[0]) if request.prompt.target else 0)
+        if pending.continuations:
+            scores = [
+                sum(pending.outputs[part].prompt_logprobs[start + i][token].logprob for i, token in enumerate(tokens))
+                for part, tokens in enumerate(pending.continuations)
+            ]
+            return scored(prompt, scores, self.dtype, len(pending.continuations[0]) if request.prompt.target else 0)
+        [answer] = pending.outputs[0].outputs
+        if request.scoring == "likelihood":
+            return scored(prompt, [answer.logprobs[0][label].logprob for label in self._labels(prompt)], self.dtype)
+        text = self.tokens.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
+        text = prompt.thought + request.terms.decoding.before_stop(text)
+        return request, Reply(text, prompt_tokens=start, completion_tokens=len(answer.token_ids))

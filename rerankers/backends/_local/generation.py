@@ -16,7 +16,7 @@ from ...answers.reading import Reply
 from ...errors import BackendError
 from .._tokens.batches import Batch, Prepared
 from .._tokens.tokens import Tokens
-from ..base import Answered, Decoding, Request
+from ..base import Answered, Request
 from .passes import Passes
 
 if TYPE_CHECKING:
@@ -29,34 +29,27 @@ SPARE = 8  # tokens searched for a stop sequence besides one for each of its byt
 class _Text:
     """The text generated for a prompt; `budget` counts its tokens."""
 
-    request: Request
+    prompt: Prepared
     tokens: Tokens
     ends: frozenset[int]
+    budget: int
     dice: random.Random
-    budget: int = field(init=False)
     ids: list[int] = field(default_factory=list)
     done: bool = False
 
-    def __post_init__(self) -> None:
-        self.budget = self.tokens.answer_tokens(self.request)
-
     def add(self, token: int) -> None:
         self.ids.append(token)
-        self.done = token in self.ends or len(self.ids) >= self.budget or self._stopped()
+        stops = self.prompt.request.terms.decoding.stop
+        last = self._decoded(max(len(stop.encode()) for stop in stops) + SPARE) if stops else ""
+        self.done = token in self.ends or len(self.ids) >= self.budget or any(stop in last for stop in stops)
 
-    def _stopped(self) -> bool:
-        stops = self.request.terms.decoding.stop
-        if not stops:
-            return False
-        last = self._decoded(self.ids[-max(len(stop.encode()) for stop in stops) - SPARE :])
-        return any(stop in last for stop in stops)
+    def _decoded(self, last: int = 0) -> str:
+        return str(self.tokens.tokenizer.decode(self.ids[-last:], skip_special_tokens=True))
 
-    def _decoded(self, ids: Sequence[int]) -> str:
-        return str(self.tokens.tokenizer.decode(ids, skip_special_tokens=True))
-
-    def reply(self, prompt: Prepared) -> Reply:
-        text = prompt.thought + self.request.terms.decoding.before_stop(self._decoded(self.ids))
-        return Reply(text, prompt_tokens=len(prompt.ids), completion_tokens=len(self.ids))
+    def answered(self) -> tuple[Request, Reply]:
+        prompt, request = self.prompt, self.prompt.request
+        text = prompt.thought + request.terms.decoding.before_stop(self._decoded())
+        return request, Reply(text, prompt_tokens=len(prompt.ids), completion_tokens=len(self.ids))
 
 
 class Generator:
@@ -77,36 +70,29 @@ class Generator:
 
     def generate(self, batch: Batch) -> Answered:
         """Return the texts for prompts with equal settings. Raises `BackendError` if the scores are not numbers."""
-        inputs: Mapping[str, Any] = self.passes.inputs(batch)
-        inputs = {name: value for name, value in inputs.items() if name != "position_ids"}  # generate() makes its own
-        texts = [
-            _Text(
-                prompt.request,
-                self.passes.tokens,
-                self._ends,
-                random.Random(int.from_bytes(prompt.request.key[:8]) ^ self.seed),  # noqa: S311
-            )
-            for prompt in batch
-        ]
-        waiting = texts
+        inputs: dict[str, Any] = dict(self.passes.inputs(batch))
+        inputs.pop("position_ids", None)  # generate() makes its own
+        waiting = texts = list(map(self._begun, batch))
         while waiting:
-            run = _Run(waiting, batch[0].request.terms.decoding, self.passes.keeps_rows)
+            run, config = _Run(waiting, self.passes.keeps_rows), self._configured(waiting)
             output = self.passes.model.generate(
-                **inputs,
-                generation_config=self._configured(waiting),
-                logits_processor=[run.choose],
-                stopping_criteria=[run.ended],
+                **inputs, generation_config=config, logits_processor=[run.choose], stopping_criteria=[run.ended]
             )
             rest = [row for row, text in enumerate(waiting) if not text.done]
             waiting = [waiting[row] for row in rest]
             inputs = _continued(inputs, output, rest) if rest else {}
-        return [(text.request, text.reply(prompt)) for prompt, text in zip(batch, texts, strict=True)]
+        return [text.answered() for text in texts]
+
+    def _begun(self, prompt: Prepared) -> _Text:
+        tokens, request = self.passes.tokens, prompt.request
+        dice = random.Random(int.from_bytes(request.key[:8]) ^ self.seed)  # noqa: S311
+        return _Text(prompt, tokens, self._ends, tokens.answer_tokens(request), dice)
 
     def _configured(self, texts: Sequence[_Text]) -> Any:
         import transformers
 
         # The model's own repetition penalty would turn [1] > [10] around.
-        follows = texts[0].request.terms.model_settings
+        follows = texts[0].prompt.request.terms.model_settings
         config = copy.deepcopy(self._settings) if follows else transformers.GenerationConfig()
         config.update(
             max_new_tokens=max(text.budget - len(text.ids) for text in texts),
@@ -125,22 +111,22 @@ class _Run:
     """One run of `generate` over the unfinished texts; it may leave once half of them are done."""
 
     texts: Sequence[_Text]
-    decoding: Decoding
     may_leave: bool
 
     def choose(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores of all tokens, a row a text; where sampled, of the drawn token alone."""
         import torch
 
+        request = self.texts[0].prompt.request
         if not self.texts[0].ids and not torch.isfinite(scores.amax(dim=-1)).all():
             raise BackendError(
-                f"query {self.texts[0].request.query.id}: the model's scores are not numbers; use dtype: bfloat16 or "
-                "float32"
+                f"query {request.query.id}: the model's scores are not numbers; use dtype: bfloat16 or float32"
             )
-        if not self.decoding.temperature:
+        decoding = request.terms.decoding
+        if not decoding.temperature:
             return scores
         chances = [text.dice.random() for text in self.texts]
-        chosen = drawn(scores / self.decoding.temperature, self.decoding.top_p, chances)
+        chosen = drawn(scores / decoding.temperature, decoding.top_p, chances)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen.unsqueeze(1), 0.0)
 
     def ended(self, ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
@@ -179,10 +165,6 @@ def _continued(inputs: Mapping[str, Any], output: Any, rows: Sequence[int]) -> d
 
     chosen = torch.tensor(rows, device=output.sequences.device)
     output.past_key_values.batch_select_indices(chosen)
-    mask = inputs["attention_mask"][chosen]
-    written = output.sequences.shape[1] - mask.shape[1]
-    return {
-        "input_ids": output.sequences[chosen],
-        "attention_mask": torch.nn.functional.pad(mask, (0, written), value=1),
-        "past_key_values": output.past_key_values,
-    }
+    ids, mask = output.sequences[chosen], inputs["attention_mask"][chosen]
+    mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
+    return {"input_ids": ids, "attention_mask": mask, "past_key_values": output.past_key_values}

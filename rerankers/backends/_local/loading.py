@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,9 +31,8 @@ TOKENIZER_FILES = (
 """Those of them that decide how text becomes tokens."""
 
 ADAPTER_CONFIG = "adapter_config.json"
-
+# Held while loading: transformers replaces functions of its own meanwhile, and two threads would leave them so.
 ONE_AT_A_TIME = threading.Lock()
-"""Held while loading: transformers replaces functions of its own meanwhile, and two threads would leave them so."""
 
 
 class CheckpointOptions(TemplateOptions):
@@ -112,14 +112,14 @@ def locate(
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"{key}: no folder {name}")
     failures: list[Exception] = []
-    for cached, file in ((cached, file) for cached in (True, False) for file in files):
+    for cached, file in product((True, False), files):
         try:
             path = huggingface_hub.hf_hub_download(name, file, revision=revision, local_files_only=cached)
         except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
             failures.append(error)
             continue
-        commit = Path(path).parent.name
-        return Source(name, f"{name}@{commit}", arguments | {"revision": commit}, Path(path).parent, is_folder=False)
+        folder = Path(path).parent
+        return Source(name, f"{name}@{folder.name}", arguments | {"revision": folder.name}, folder, is_folder=False)
     failure = failures[len(files)]  # the hub's own about the first file
     raise InputError(
         f"{key}: {name} is neither a folder nor in the hub's cache ({constants.HF_HUB_CACHE}), and the hub "
@@ -130,8 +130,8 @@ def locate(
 
 def tokenizer_digest(source: Source) -> str:
     """Return one hash of the files that decide how text becomes tokens."""
-    digests = _digests(source.folder)
-    return combined({name: digests[name] for name in digests if any(fnmatch(name, form) for form in TOKENIZER_FILES)})
+    digests = _digests(source.folder).items()
+    return combined({name: digest for name, digest in digests if any(fnmatch(name, form) for form in TOKENIZER_FILES)})
 
 
 def combined(files: Mapping[str, str]) -> str:
@@ -153,13 +153,12 @@ def device_of(name: str) -> torch.device:
     """Return the device of that name, `auto`: the GPU if there is one. Raises `InputError` if it is not there."""
     import torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    cuda = torch.cuda.is_available()
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if cuda else "cpu") if name == "auto" else name)
     except RuntimeError as error:
         raise InputError(f"model.device: {name} is no device; use auto, cpu, cuda or cuda:0") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not cuda:
         raise InputError(f"model.device: {name} asked for, but this machine offers no CUDA device; use auto or cpu")
     return device
 
@@ -189,6 +188,5 @@ def slow_in_software(dtype: str, device: torch.device) -> bool:
 
     if device.type != "cpu" or dtype == "float32" or not hasattr(torch.cpu, "get_capabilities"):
         return False
-    has = torch.cpu.get_capabilities()
-    kind = "bf16" if dtype == "bfloat16" else "fp16"
-    return bool(has.get("architecture") == "x86_64" and not has.get(f"avx512_{kind}") and not has.get(f"amx_{kind}"))
+    has, kind = torch.cpu.get_capabilities(), "bf16" if dtype == "bfloat16" else "fp16"
+    return bool(has.get("architecture") == "x86_64" and not (has.get(f"avx512_{kind}") or has.get(f"amx_{kind}")))

@@ -78,8 +78,7 @@ class Passes:
         inputs = self.inputs(batch, targets)
         lengths = [len(target) for target in targets]
         if self.encoder_decoder:
-            first = len(self.tokens.decoder_prefix(batch[0].request))
-            rows = self._logits(inputs)[:, first:]
+            rows = self._logits(inputs)[:, len(self.tokens.decoder_prefix(batch[0].request)) :]
             return [row[:length] for row, length in zip(rows, lengths, strict=True)]
         # The last position predicts what is not asked.
         rows = self._logits(inputs, last=max(lengths) + 1)

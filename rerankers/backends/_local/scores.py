@@ -60,10 +60,8 @@ def _total(logits: torch.Tensor, tokens: Sequence[int]) -> float:
 def scored(prompt: Prepared, scores: Sequence[float], dtype: object, more_tokens: int = 0) -> tuple[Request, Reply]:
     """Return a request and its reply, with `more_tokens` read. Raises `BackendError` if a score is not a number."""
     if not math.isfinite(sum(scores)):
-        raise BackendError(
-            f"query {prompt.request.query.id}: the model's scores are not numbers in {dtype}; "
-            "use dtype: bfloat16 or float32"
-        )
+        problem = f"query {prompt.request.query.id}: the model's scores are not numbers in {dtype}"
+        raise BackendError(f"{problem}; use dtype: bfloat16 or float32")
     read = len(prompt.ids) + more_tokens
     return prompt.request, Reply(scores=tuple(scores), prompt_tokens=read, completion_tokens=0)
 

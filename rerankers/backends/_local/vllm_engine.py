@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from importlib import metadata
 from multiprocessing.process import BaseProcess
 from threading import Thread
@@ -115,14 +115,10 @@ def watched(work: Callable[[], T], processes: Sequence[BaseProcess]) -> T:
             future.set_exception(error)
 
     Thread(target=run, daemon=True, name="vllm").start()  # not a pool's, which would be waited for at the end
-    while True:
-        try:
-            return future.result(LOOK_SECONDS)
-        except TimeoutError:
-            if future.done():
-                return future.result()
-            if not all(process.is_alive() for process in processes):
-                raise BackendError(f"a process of the vLLM engine was killed; {REMEDY}") from None
+    while not wait([future], LOOK_SECONDS).done:
+        if not all(process.is_alive() for process in processes):
+            raise BackendError(f"a process of the vLLM engine was killed; {REMEDY}")
+    return future.result()
 
 
 def require() -> None:

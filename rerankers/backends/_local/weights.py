@@ -21,11 +21,11 @@ from .passes import longest_of_config
 if TYPE_CHECKING:
     import torch
 
+# Packages that transformers needs for weights, by the method that quantised them, if not of its name.
 QUANTIZERS = {"gptq": "gptqmodel optimum", "awq": "gptqmodel", "quanto": "optimum-quanto"}
-"""Packages that transformers needs for weights, by the method that quantised them, if not of its name."""
-
+# The names of classification heads, whose rows are labels.
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classification_head.out_proj.weight")
-"""The names of classification heads, whose rows are labels."""
+Layout = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 
 
 class WeightOptions(CheckpointOptions):
@@ -39,12 +39,10 @@ class WeightOptions(CheckpointOptions):
         None, description="quantise the weights while they are loaded; those of a quantised model say it themselves"
     )
     device: Speed[str] = Field("auto", description="auto, cpu, cuda or cuda:N")
-    device_map: Speed[Literal["auto", "balanced", "balanced_low_0", "sequential"] | dict[str, int | str] | None] = (
-        Field(
-            None,
-            description="over several GPUs: how accelerate lays the layers out, or the device of each module by name, "
-            "instead of device",
-        )
+    device_map: Speed[Layout | dict[str, int | str] | None] = Field(
+        None,
+        description="over several GPUs: how accelerate lays the layers out, or the device of each module by name, "
+        "instead of device",
     )
 
 
@@ -89,20 +87,16 @@ class Weights:
     @property
     def identity(self) -> dict[str, object]:
         """Return what decides the model's answers: its content by hash or commit, and how it was changed."""
-        adapter = self.adapter.identity if self.adapter else None
-        parts = {"model": self.base.identity, "dtype": self.dtype, "adapter": adapter}
+        parts = {"model": self.base.identity, "dtype": self.dtype, "adapter": self.adapter and self.adapter.identity}
         return {key: part for key, part in (parts | {"quantization": self.options.quantization}).items() if part}
 
     @property
     def details(self) -> dict[str, object]:
         """Return the files by hash, precision and places, for the manifest."""
-        adapter = {"adapter": self.adapter.details} if self.adapter else {}
-        more = {"quantization": self.quantization, "device_map": self.options.device_map}
-        tokenizer = {"tokenizer": loading.tokenizer_digest(self._tokenizer_source)}
-        computed = {"dtype": self.dtype, "device": str(self.device), **adapter}
-        return (
-            self.base.details | tokenizer | computed | {key: value for key, value in more.items() if value is not None}
-        )
+        details: dict[str, object] = {"tokenizer": loading.tokenizer_digest(self._tokenizer_source)}
+        details |= {"dtype": self.dtype, "device": str(self.device), "adapter": self.adapter and self.adapter.details}
+        details |= {"quantization": self.quantization, "device_map": self.options.device_map}
+        return self.base.details | {key: value for key, value in details.items() if value is not None}
 
     @cached_property
     def config(self) -> Any:
@@ -136,20 +130,17 @@ class Weights:
 
     def language_model(self) -> Any:
         """Return the model that generates text. Raises `InputError` if it cannot be loaded, or lacks weights."""
-        import transformers
-
-        seq2seq = self.config.is_encoder_decoder
-        kind = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
+        kind = "AutoModelForSeq2SeqLM" if self.config.is_encoder_decoder else "AutoModelForCausalLM"
         return self._loaded(kind, "a language model")
 
     def classifier(self) -> Any:
         """Return the model with a classification head. Raises `InputError` as `language_model` does."""
-        import transformers
-
-        kind = transformers.AutoModelForSequenceClassification
+        kind = "AutoModelForSequenceClassification"
         return self._loaded(kind, "a cross-encoder, with its classification head", head=True)
 
-    def _loaded(self, kind: Any, wanted: str, *, head: bool = False) -> Any:
+    def _loaded(self, kind: str, wanted: str, *, head: bool = False) -> Any:
+        import transformers
+
         adapted = _sizes(self.adapter) if self.adapter else {}
         labels = [adapted[name][0] for name in HEADS if head and name in adapted]
         more: dict[str, Any] = {"num_labels": labels[0]} if labels else {}
@@ -162,7 +153,8 @@ class Weights:
         if self.options.quantization:
             more["quantization_config"] = self._quantizer()
         try:
-            model, report = load(kind, self.base, dtype=self.dtype, output_loading_info=True, **more)
+            auto = getattr(transformers, kind)
+            model, report = load(auto, self.base, dtype=self.dtype, output_loading_info=True, **more)
         except InputError as error:
             raise InputError(f"{error}{self._remedy(error)}") from error.__cause__
         if missing := sorted(set(report["missing_keys"]) - adapted.keys()):
@@ -182,10 +174,8 @@ class Weights:
             _need(package, "model.quantization")
         if self.options.quantization == "bitsandbytes-8bit":
             return transformers.BitsAndBytesConfig(load_in_8bit=True)
-        dtype = getattr(torch, self.dtype)
-        return transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
-        )
+        form = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, self.dtype)}
+        return transformers.BitsAndBytesConfig(load_in_4bit=True, **form)
 
     def _remedy(self, error: InputError) -> str:
         method, text = _quantizer_of(self.config), str(error)
@@ -198,8 +188,7 @@ class Weights:
 
 def _quantizer_of(config: Any) -> str | None:
     """Return the method that quantised a model's weights, or None."""
-    quantized = getattr(config, "quantization_config", None)
-    if quantized is None:
+    if (quantized := getattr(config, "quantization_config", None)) is None:
         return None
     method = (quantized if isinstance(quantized, dict) else quantized.to_dict()).get("quant_method", "unknown")
     return str(getattr(method, "value", method))
@@ -215,9 +204,8 @@ def _base_of(adapter: Source) -> tuple[str, str | None]:
     names = [config.get(key) if isinstance(config, dict) else None for key in ("base_model_name_or_path", "revision")]
     name, revision = (text if isinstance(text, str) and text else None for text in names)
     if name is None:
-        raise InputError(
-            f"model.name: adapter {adapter.name} names no base model; name that, and model.adapter: {adapter.name}"
-        )
+        problem = f"model.name: adapter {adapter.name} names no base model"
+        raise InputError(f"{problem}; name that, and model.adapter: {adapter.name}")
     return name, revision
 
 

@@ -5,6 +5,7 @@ A template is a program that came with a model. It may write today's date, refus
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import json
@@ -27,15 +28,13 @@ from ..base import ModelOptions
 
 TODAY = datetime(2024, 7, 26)  # the date for all templates: Llama 3's own default
 
+# The formats of `strftime`, the longer ones first.
 FORMATS = [f"%{flag}{letter}" for flag in ("-", "") for letter in "aAwdbBmyYHIpMSfjUWcxXzZGuVeFTDR"] + ["%%"]
-"""The formats of `strftime`, the longer ones first."""
-
+# Goes before a template, in place of transformers' own function for the date.
 CLOCK = "{%- macro strftime_now(format) -%}{{ format"
 CLOCK += "".join(f"|replace('{form}', '{TODAY.strftime(form)}')" for form in FORMATS) + " }}{%- endmacro -%}"
-"""Goes before a template, in place of transformers' own function for the date."""
-
+# The roles of the sample conversations that are part of a template's digest.
 CONVERSATIONS = [("user",), ("system", "user"), ("system", "user", "assistant", "user"), ("query", "document")]
-"""The roles of the sample conversations that are part of a template's digest."""
 
 SAMPLE = "r2llm turn "  # the beginning of their turns
 SECONDS = 20.0  # the time limit for rendering them
@@ -85,34 +84,29 @@ class ChatTemplate:
     @property
     def folds_system_turns(self) -> bool:
         """Return whether a system turn goes into the first user turn, since the template refuses or drops it."""
-        try:
+        with contextlib.suppress(InputError):
             return self._to_fold(("system", "user"))
-        except InputError:
-            return False
+        return False
 
     def render(self, messages: Sequence[Message]) -> str:
         """Return the prompt of a conversation. Raises `InputError` if the template fails or leaves a turn out."""
         roles = tuple(message.role for message in messages)
-        if roles not in self._folds:
-            self._folds[roles] = self._to_fold(roles)
-            if self._folds[roles]:
-                logging.getLogger(__name__).warning(
-                    "%s has no place for a system turn: it is put before the first user turn", self.name
-                )
+        if roles not in self._folds and self._folds.setdefault(roles, self._to_fold(roles)):
+            notice = "%s has no place for a system turn: it is put before the first user turn"
+            logging.getLogger(__name__).warning(notice, self.name)
         return self._checked(folded(messages) if self._folds[roles] else messages)
 
     def _to_fold(self, roles: tuple[str, ...]) -> bool:
         turns = _sample_turns(roles)
         try:
             self._checked(turns)
-        except InputError as error:
+        except InputError:
             if not {"system", "user"} <= set(roles):
                 raise
-            try:
+            with contextlib.suppress(InputError):
                 self._checked(folded(turns))
-            except InputError:
-                raise error from None
-            return True
+                return True
+            raise
         return False
 
     def _checked(self, messages: Sequence[Message]) -> str:
@@ -124,30 +118,26 @@ class ChatTemplate:
         roles = ", ".join(sorted(set(re.findall(r"role\W{1,6}==\s*['\"](\w+)", self._source))))
         raise InputError(
             f"{self.name} leaves out or changes what the {missing.role} turn{start} says; name a prompt with the roles "
-            f"that it reads{f' ({roles})' if roles else ''}, or set model.chat_template to none or to another "
-            "template's file"
+            f"that it reads{roles and f' ({roles})'}, or set model.chat_template to none or to another template's file"
         )
 
     def _sample(self, roles: tuple[str, ...]) -> str:
-        try:
+        with contextlib.suppress(InputError):
             return self._rendered(_sample_turns(roles))
-        except InputError:
-            return ""
+        return ""
 
     def _rendered(self, messages: Sequence[Message]) -> str:
         turns = [message.model_dump(include={"role", "content"}) for message in messages]
         template = (CLOCK if "strftime_now" in self._source else "") + self._source
         variables = {"add_generation_prompt": True, "date_string": TODAY.strftime("%d %b %Y")} | self._variables
         try:
-            text = self._tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **variables)
-            return str(text)
+            return str(self._tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **variables))
         except Exception as error:
-            line = getattr(error, "lineno", None)
+            line = f" (line {number})" if (number := getattr(error, "lineno", None)) else ""
             problem = " ".join(str(error).split())[:300] or type(error).__name__
             raise InputError(
-                f"{self.name} fails on turns of {', '.join(message.role for message in messages)}: {problem}"
-                f"{f' (line {line})' if line else ''}; name a prompt with turns that it takes, or set "
-                "model.chat_template to none or to another template's file"
+                f"{self.name} fails on turns of {', '.join(message.role for message in messages)}: {problem}{line}; "
+                "name a prompt with turns that it takes, or set model.chat_template to none or another template's file"
             ) from error
 
 

@@ -22,7 +22,7 @@ class Pairs:
         self.tokenizer = tokenizer
         self._shield = shield
         self._tokenize = tokenize
-        self._special = lru_cache(maxsize=2)(self._around)
+        self.special = lru_cache(maxsize=2)(self._around)
         self._truncate = lru_cache(maxsize=20_000)(self._at_token)
 
     def prompt(self, request: Request) -> tuple[str, Ids]:
@@ -37,7 +37,7 @@ class Pairs:
                 f"prompt '{terms.prompt.name}' has {len(messages)} messages, and a cross-encoder reads one text or two"
             )
         *before, passage = [self._tokenize(message.content) for message in messages]
-        special = self._special("a", "b") if before else self._special("a")
+        special = self.special("a", "b") if before else self.special("a")
         longest, used = int(min(self.tokenizer.model_max_length, 10**9)), sum(map(len, before))  # or unknown
         room = longest - used - sum(map(len, special))
         if room < 1:
@@ -54,13 +54,12 @@ class Pairs:
         if "token_type_ids" not in self.tokenizer.model_input_names:
             return None
         types: Ids = self.tokenizer("a", "b")["token_type_ids"]
-        start, between, end = map(len, self._special("a", "b"))
+        start, between, end = map(len, self.special("a", "b"))
         second = len(types) - end - len(self._tokenize("b"))
         for place in range(start, len(ids) - between + 1) if between else ():
-            if list(ids[place : place + between]) == self._special("a", "b")[1]:
-                ends = types[:start], types[second - between : second], types[len(types) - end :]
-                lengths = place - start, len(ids) - place - between - end
-                return [*ends[0], *[types[start]] * lengths[0], *ends[1], *[types[second]] * lengths[1], *ends[2]]
+            if list(ids[place : place + between]) == self.special("a", "b")[1]:
+                first, last = [types[start]] * (place - start), [types[second]] * (len(ids) - place - between - end)
+                return types[:start] + first + types[second - between : second] + last + types[len(types) - end :]
         return [types[start]] * len(ids)
 
     def _around(self, *texts: str) -> list[Ids]:

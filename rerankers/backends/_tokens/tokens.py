@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from ...errors import InputError
@@ -83,10 +83,8 @@ class Tokens:
             text, special = "\n\n".join(message.content for message in messages), True
         else:  # which writes the special tokens
             text, special = self.template.render(messages), terms.special_tokens_twice and bool(prefix)
-        if self.architecture == "decoder_only":
-            text += prefix
-        ids = self._ids(text, special)
-        limit = terms.decoding.prompt_tokens
+        text += prefix if self.architecture == "decoder_only" else ""
+        ids, limit = self._ids(text, special), terms.decoding.prompt_tokens
         if limit is not None and len(ids) > limit:
             ids = [*ids[: limit - 1], ids[-1]]  # the end token stays
         return text, ids
@@ -102,10 +100,8 @@ class Tokens:
             return []
         before, through = (self._shared_length(request, ids, count) for count in (0, 1))
         start = before if before >= LEAST else 0
-        lengths = [start] if start else []
-        if through - start >= max(LEAST, len(ids) / PART):
-            lengths.append(through)
-        return [length for length in lengths if length < len(ids)]
+        lengths = [start, through if through - start >= max(LEAST, len(ids) / PART) else 0]
+        return [length for length in lengths if 0 < length < len(ids)]
 
     def _shared_length(self, request: Request, ids: Sequence[int], count: int) -> int:
         """Return the tokens that the prompt has in common with all that share its first `count` documents."""
@@ -128,9 +124,8 @@ class Tokens:
         """Return the tokens whose probability is asked for; llm-rankers counts T5's padding token before them."""
         query = self._shield(self.cut(request.query.text, request.terms.query_tokens))
         ids = self._ids((request.prompt.target or "").format(query=query), special=False)
-        if request.terms.count_pad and self.architecture == "encoder_decoder":
-            return [self.tokenizer.pad_token_id, *ids]
-        return ids
+        counted = request.terms.count_pad and self.architecture == "encoder_decoder"
+        return [self.tokenizer.pad_token_id, *ids] if counted else ids
 
     def decoder_prefix(self, request: Request) -> list[int]:
         """Return the tokens behind the start token that an encoder-decoder's answer is made to begin with."""
@@ -176,12 +171,8 @@ class Tokens:
         if SEAM not in text:
             return list(self.tokenizer(text, add_special_tokens=special)["input_ids"]) if text else []
         parts = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split(SEAM)]
-        ids = [token for part in parts for token in part]
-        if not special:
-            return ids
-        bare, full = (list(self.tokenizer("a", add_special_tokens=each)["input_ids"]) for each in (False, True))
-        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-        return [*full[:start], *ids, *full[start + len(bare) :]]
+        before, after = self.pairs.special("a") if special else ([], [])
+        return [*before, *chain.from_iterable(parts), *after]
 
 
 def padded(rows: Sequence[list[int]], pad: int, *, left: bool) -> tuple[list[list[int]], list[list[int]]]:
