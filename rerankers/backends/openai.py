@@ -48,13 +48,12 @@ class OpenAI(Backend):
 
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
-        urls = [options.base_url] if isinstance(options.base_url, str) else list(options.base_url)
+        urls = [options.base_url] if isinstance(options.base_url, str) else options.base_url
         for url in urls:
             _check_url(url)
         if not urls:
             raise InputError("model.base_url: an empty list; name a server")
-        self.options = options
-        self.group_scores = options.group_scores
+        self.options, self.group_scores = options, options.group_scores
         self.source = _tokenizer_source(options.tokenizer) if options.tokenizer else None
         self.price = price_of(options.name, options.prices)
         if self.price is None and options.budget.usd is not None:
@@ -62,9 +61,8 @@ class OpenAI(Backend):
                 f"model.budget.usd: no price of {options.name} is known; give model.prices, such as "
                 "{prompt: 0.15, completion: 0.6} US dollars a million tokens"
             )
-        api = options.api
-        if api == "auto":
-            api = "completions" if self.source else "chat"
+        default = "completions" if self.source else "chat"
+        api = default if options.api == "auto" else options.api
         self.spec = ServerSpec(options, urls, api, usd=self.price.usd if self.price else None, seed=seed)
         self.renders = api == "completions" and self.source is not None
         if options.chat_template and not self.renders:
@@ -77,6 +75,12 @@ class OpenAI(Backend):
     def identity(self) -> Mapping[str, object]:
         """All that makes its answers what they are; a chat template's rendering of some prompts is part of it."""
         options = self.options
+        always = {
+            "backend": "openai",
+            "model": options.name,
+            "api": self.spec.api,
+            "top_logprobs": options.top_logprobs,
+        }
         optional = {
             "tokenizer": self.source.identity if self.source else None,
             "extra_body": self.spec.extra_body,
@@ -84,14 +88,8 @@ class OpenAI(Backend):
             "omit": sorted(options.omit),
             "group_scores": options.group_scores,
         }
-        return {
-            "backend": "openai",
-            "model": options.name,
-            "api": self.spec.api,
-            "top_logprobs": options.top_logprobs,
-            **{name: value for name, value in optional.items() if value},
-            **(self.tokens.identity if self.tokens and self.renders else {}),
-        }
+        named = {name: value for name, value in optional.items() if value}
+        return always | named | (self.tokens.identity if self.tokens and self.renders else {})
 
     @property
     def details(self) -> Mapping[str, object]:
@@ -147,10 +145,10 @@ class OpenAI(Backend):
             self._dispatch.submit(requests)
 
     def collect(self) -> Answered:
-        """Wait until some of the submitted requests are answered, and return those.
+        """Return the next answers. When all are handed over, raise the failure that stopped the rest, if one did.
 
-        Raises `InputError` where the server cannot do what is asked for or refuses a request, and `BackendError` where
-        it fails or the budget is spent; all that was answered has been handed over then.
+        `InputError`: the server cannot do what is asked for or refuses a request; `BackendError`: it fails or the
+        budget is spent.
         """
         return self._dispatch.collect() if self._dispatch else []
 
@@ -180,14 +178,12 @@ def _check_url(url: str) -> None:
 def _key(variable: str) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not key.isascii() or not key.isprintable():
-        raise InputError(
-            f"model.api_key_env: the key in {variable} holds line breaks or characters that no key has; set it anew"
-        )
+        problem = f"the key in {variable} holds line breaks or characters that no key has"
+        raise InputError(f"model.api_key_env: {problem}; set it anew")
     return key or None
 
 
 def _tokenizer_source(name: str) -> Source:
-    """Return where the tokenizer is loaded from; a folder needs no more than the tokenizer's files."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return locate(name, key="model.tokenizer", files=("tokenizer_config.json", "tokenizer.json", "config.json"))

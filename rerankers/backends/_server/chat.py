@@ -24,7 +24,6 @@ from .limits import spending
 from .refusals import FailedError, MalformedError, RefusedError
 
 SHORT: list[Mapping[str, str]] = [{"role": "user", "content": "Answer with A or B."}]
-
 CONTINUE: Mapping[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
 
 
@@ -44,9 +43,7 @@ class Chat(LanguageModel):
     path = "/chat/completions"
     prompt_field = "messages"
     short_prompt = SHORT
-
-    _takes_system: bool | None = None
-    """Whether a conversation may begin with a system turn, or None if that is not known yet."""
+    _takes_system: bool | None = None  # None: not known yet
 
     def _alike(self, request: Request) -> tuple[str]:
         if request.scoring == "generation" and not request.prompt.target:
@@ -81,13 +78,11 @@ class Chat(LanguageModel):
         """Find out whether an answer goes on from the assistant's turn: its prompt is then the shorter one."""
         turns = [*SHORT, {"role": "assistant", "content": "Answer:"}]
         closed, _ = await self._try(turns, lambda reply: usage(reply, "prompt_tokens"))
-        shorter = None
-        if closed:
 
-            def is_shorter(reply: Any) -> bool:
-                return 0 < (usage(reply, "prompt_tokens") or 0) < closed
+        def is_shorter(reply: Any) -> bool:
+            return 0 < (usage(reply, "prompt_tokens") or 0) < (closed or 0)
 
-            shorter, _ = await self._try(turns, is_shorter, **CONTINUE)
+        shorter = closed and (await self._try(turns, is_shorter, **CONTINUE))[0]
         left_out = "left out: the server does not continue the assistant's turn"
         self.found["answer_prefix"] = "sent" if shorter else left_out
         return bool(shorter)
@@ -158,8 +153,8 @@ class Chat(LanguageModel):
             [among] = await self._listings([prompt], 0, structured_outputs={"choice": choice})
             known = [score for score in among.scores if score is not None]
             if len(known) == len(choice):
-                scores = shifted(listing.scores, known)
-                self._count("renormalised_over_labels", scores is None)
+                if (scores := shifted(listing.scores, known)) is None:
+                    self.found["renormalised_over_labels"] = self.found.get("renormalised_over_labels", 0) + 1
                 listing.scores = [*(scores or known)]
 
 

@@ -28,16 +28,7 @@ import openai
 
 from ...errors import BackendError, InputError
 from .limits import Budget, Pace, Spending, backoff, log_wait, named_wait, spending
-from .refusals import (
-    DeclinedError,
-    FailedError,
-    MalformedError,
-    Refusal,
-    RefusedError,
-    hidden_status,
-    reason_declined,
-    refusal,
-)
+from .refusals import DeclinedError, FailedError, MalformedError, Refusal, RefusedError, hidden_status, reason_declined
 from .spec import ServerSpec
 
 T = TypeVar("T")
@@ -155,6 +146,12 @@ class Client:
         have the content, and `BackendError` where it has not answered after all retries.
         """
 
+        content = b"" if body is None else json.dumps(body).encode()
+        retries = self.spec.options.retries if content else min(self.spec.options.retries, MAX_FIRST_RETRIES)
+        tokens = len(content) / 4
+        attempts = failures = 0
+        answers_before, last = self._answers, None
+
         def reading(reply: Any) -> T | DeclinedError:
             for name, values in self.seen.items() if isinstance(reply, Mapping) else ():
                 if isinstance(value := reply.get(name), str) and len(values) < MAX_VALUES:
@@ -165,18 +162,7 @@ class Client:
             counts = usage(reply, "prompt_tokens"), usage(reply, "completion_tokens")
             return DeclinedError(self.spec.shown(reason), *counts)
 
-        retries, content = self.spec.options.retries, b"" if body is None else json.dumps(body).encode()
         call = Call(path, content, reading, most)
-        answer = await self._answered(call, retries if content else min(retries, MAX_FIRST_RETRIES))
-        if isinstance(answer, DeclinedError):
-            raise answer
-        return answer
-
-    async def _answered(self, call: Call[T], retries: int) -> T:
-        """Send a request until it is answered."""
-        tokens = len(call.content) / 4
-        attempts = failures = 0
-        answers_before, last = self._answers, None
         while True:
             await self.pace.enter(tokens)
             attempts, used = attempts + 1, 0
@@ -185,6 +171,8 @@ class Client:
                 used = cost["prompt_tokens"] + cost["completion_tokens"]
                 self.pace.answered()
                 self._answers += 1
+                if isinstance(answer, DeclinedError):
+                    raise answer
                 return answer
             except AttemptError as error:
                 last = error
@@ -205,11 +193,10 @@ class Client:
                 if said and said.hidden and isinstance(failure, FailedError) and self._answers > answers_before:
                     raise DeclinedError(said.message)
                 raise failure
-            if said and said.wait is not None:
-                log_wait(self.spec.where, said.wait, last.reason)
-                await asyncio.sleep(said.wait)
-            else:
-                await asyncio.sleep(backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE))
+            wait = said.wait if said else None
+            if wait is not None:
+                log_wait(self.spec.where, wait, last.reason)
+            await asyncio.sleep(backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE) if wait is None else wait)
 
     async def _attempt(self, call: Call[T], last: AttemptError | None) -> tuple[T, Spending]:
         """Return the answer of one request to a replica and its cost. Raises `AttemptError` if there is no answer."""
@@ -225,8 +212,7 @@ class Client:
         task, cost, sound = asyncio.current_task(), NOTHING, False
         self.under_way.add(task)
         try:
-            response, content = await self._reply(connection, replica.url + call.path, call)
-            answer, cost = self._read(call, connection, replica, response, content)
+            answer, cost = await self._reply(call, replica, connection)
             replica.failures, sound = 0, True
             return answer, cost
         except AttemptError as error:
@@ -252,13 +238,11 @@ class Client:
         others = [replica for replica in usable if replica is not avoid] or usable
         return min(others, key=lambda replica: (replica.asks, replica.used))
 
-    async def _reply(self, connection: httpx2.AsyncClient, url: str, call: Call[Any]) -> tuple[httpx2.Response, bytes]:
-        """Return a reply and its content, unpacked."""
+    async def _reply(self, call: Call[T], replica: Replica, connection: httpx2.AsyncClient) -> tuple[T, Spending]:
         seconds, content = self.spec.options.timeout, bytearray()
+        method, url = "POST" if call.content else "GET", replica.url + call.path
         more = {"timeout": {"connect": min(seconds, CONNECT_SECONDS)}}
-        request = httpx2.Request(
-            "POST" if call.content else "GET", url, headers=self._headers, content=call.content, extensions=more
-        )
+        request = httpx2.Request(method, url, headers=self._headers, content=call.content, extensions=more)
         try:
             async with asyncio.timeout(seconds):
                 response = await connection.send(request, stream=True)
@@ -267,18 +251,12 @@ class Client:
                         content += chunk
                         if len(content) > MAX_BYTES:
                             raise httpx2.DecodingError(f"a reply of more than {MAX_BYTES >> 20} MiB")
-                return response, bytes(content)
         except TimeoutError:
             raise AttemptError(f"no reply within {seconds:g} s") from None
         except (httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
             cause = error.__cause__ or error
             unsent = isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
             raise AttemptError(str(error) or type(cause).__name__, sent=not unsent) from None
-
-    def _read(
-        self, call: Call[T], connection: httpx2.AsyncClient, replica: Replica, response: httpx2.Response, content: bytes
-    ) -> tuple[T, Spending]:
-        """Return the answer in a reply and its cost."""
         text, status = "", None if response.is_success else response.status_code
         hidden = status is None
         try:
@@ -294,7 +272,7 @@ class Client:
                 reason = str(error) if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
                 raise AttemptError(f"malformed reply ({reason})", malformed=True) from None
             body = text
-        said = refusal(status, body, self.spec.shown, named_wait(response.headers), hidden=hidden)
+        said = Refusal.of(status, body, self.spec.shown, named_wait(response.headers), hidden=hidden)
         raise AttemptError(f"status {status}", said)
 
     def _failure(self, error: AttemptError, attempts: int) -> Exception:
@@ -333,10 +311,8 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections."""
-        for replica in self.replicas:
-            for connection in replica.idle:
-                await connection.aclose()
-            replica.idle.clear()
+        for connection in [connection for replica in self.replicas for connection in replica.idle]:
+            await connection.aclose()
 
 
 def _json(text: str) -> Any:

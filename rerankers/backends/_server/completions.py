@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -27,15 +28,14 @@ from .refusals import MalformedError
 
 SHORT = "Answer with A or B:"
 AS_IDS = {"return_tokens_as_token_ids": True}
-# Fields that ask servers for the log-probabilities of a prompt's tokens.
-CONTINUATIONS: Mapping[str, Mapping[str, Any]] = {
+CONTINUATIONS: Mapping[str, Mapping[str, Any]] = {  # fields that ask for the log-probabilities of a prompt's tokens
     "prompt_logprobs": {"prompt_logprobs": 0},
     "echo": {"echo": True, "logprobs": 1, "max_tokens": 0},
     "echo and a token": {"echo": True, "logprobs": 1, "max_tokens": 1},
 }
 
+# A prompt, and the tokens of its labels (a token each), of its labels of several tokens, or of its target.
 Tokenised = tuple[Prepared, Any]
-"""A prompt, and the tokens of its labels (a token each), of its labels of several tokens, or of its target."""
 
 
 class Completions(LanguageModel):
@@ -46,10 +46,10 @@ class Completions(LanguageModel):
     _several = False  # whether a request may hold several prompts
 
     def _alike(self, request: Request) -> tuple[Any, ...]:
+        if request.prompt.target:
+            return "continuation", request.terms
         way = "whole_labels" if request.prompt.answer.scored == "whole" else "labels"
-        if request.scoring == "generation":
-            way = "text"
-        return "continuation" if request.prompt.target else way, request.terms
+        return "text" if request.scoring == "generation" else way, request.terms
 
     def _group_size(self, way: str, waiting: int) -> int:
         return 1 if way == "text" else super()._group_size(way, waiting)
@@ -74,7 +74,6 @@ class Completions(LanguageModel):
 
     @property
     def short_prompt(self) -> Any:
-        """The prompt of trials."""
         return self.tokens.tokenizer(SHORT, add_special_tokens=False)["input_ids"] if self.tokens else SHORT
 
     async def _takes_several(self) -> None:
@@ -94,10 +93,7 @@ class Completions(LanguageModel):
     async def _find_continuation_way(self) -> str | None:
         prompt = self.short_prompt
         for way, fields in CONTINUATIONS.items() if self.tokens else ():
-
-            def last(reply: Any, way: str = way) -> list[float | None]:
-                return [_continued(way, reply["choices"][0], prompt, 1)]
-
+            last = partial(lambda way, reply: [_continued(way, reply["choices"][0], prompt, 1)], way)
             if (await self._try(prompt, last, **fields))[0]:
                 self.found["continuations"] = way.partition(" ")[0]
                 return way
@@ -227,5 +223,4 @@ def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float | 
 
 
 def _cost(prompts: Sequence[Prepared], calls: int, completion: int) -> Spending:
-    """Return the most that a request can cost."""
     return spending(calls, sum(len(prompt.ids) or at_most_tokens(prompt.text) for prompt in prompts), completion)

@@ -24,8 +24,7 @@ FORMS: dict[str, type[Form]] = {"chat": Chat, "completions": Completions, "relev
 NEUTRAL_SERVERS = {"vllm", "sglang"}  # as /models names them
 # They take these from the model's generation config by default, and then text is no longer greedy.
 NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
-# Fields that a server may refuse and a request can do without.
-OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "reasoning_effort")
+OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "reasoning_effort")  # a server may refuse them
 # Capabilities on which answers do not depend; the others must be the same for all answers of one ledger.
 SPEED_OR_COUNT = {"log_probabilities", "several_prompts_a_request", "labels_not_listed", "renormalised_over_labels"}
 
@@ -34,8 +33,7 @@ class Conversation:
     """A conversation in the event loop of the dispatch; `tokens` loads the tokenizer, or returns None without one."""
 
     def __init__(self, spec: ServerSpec, tokens: Callable[[], Tokens | None]) -> None:
-        self.spec = spec
-        self._tokens = tokens
+        self.spec, self._tokens = spec, tokens
         self.budget = Budget(spec.options.budget, spec.usd)
         self.client = Client(spec, self.budget)
         self._forms: dict[str, Form] = {}
@@ -48,15 +46,11 @@ class Conversation:
         spent, price, pace = self.budget.spent, self.budget.usd(self.budget.spent), self.client.pace
         capabilities = {name: value for form in self._forms.values() for name, value in form.found.items()}
         seen = {f"{name}s_seen": sorted(values) for name, values in self.client.seen.items() if values}
-        limits = {"refusals": pace.refusals, "seconds_paused": round(pace.paused, 1)} if pace.refusals else None
-        counts = {name: spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")}
-        return {
-            "server": self._kind,
-            "capabilities": capabilities,
-            **seen,
-            **({"rate_limits": limits} if limits else {}),
-            "spent": counts | ({} if price is None else {"usd": round(price, 6)}),
-        }
+        limits = {"rate_limits": {"refusals": pace.refusals, "seconds_paused": round(pace.paused, 1)}}
+        counts: dict[str, float] = {name: spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")}
+        counts |= {} if price is None else {"usd": round(price, 6)}
+        found: dict[str, object] = {"server": self._kind, "capabilities": capabilities, **seen}
+        return found | (limits if pace.refusals else {}) | {"spent": counts}
 
     @property
     def findings(self) -> dict[str, object]:
@@ -78,12 +72,10 @@ class Conversation:
             pass  # not every server lists its models; the first request tells whether it has this one
 
     def prepare(self, requests: Sequence[Request]) -> list[Group]:
-        """Return groups of requests, ready to be sent."""
         runs = groupby(requests, self._form_name)
         return [group for name, run in runs for group in self._form(name).prepare(list(run))]
 
     async def answer(self, group: Group) -> list[Reply]:
-        """Return the replies to a group, in order."""
         try:
             return await self._form(self._form_name(group.requests[0])).answer(group)
         except DeclinedError as error:
@@ -97,9 +89,8 @@ class Conversation:
     def _form_name(self, request: Request) -> str:
         api, relevance = self.spec.options.api, request.ask.kind == "relevance"
         if relevance and api in ("chat", "completions"):
-            raise InputError(
-                f"model.api: {api} does not serve cross-encoders' asks; set model.api to auto, rerank or score"
-            )
+            remedy = "set model.api to auto, rerank or score"
+            raise InputError(f"model.api: {api} does not serve cross-encoders' asks; {remedy}")
         if not relevance and api in ("rerank", "score"):
             raise InputError(
                 f"model.api: {api} serves cross-encoders' asks alone, such as those of pointwise.cross_encoder; set "
@@ -117,10 +108,9 @@ class Conversation:
         """Return the user's error that a refusal is, with its remedy."""
         name, where = self.spec.options.name, self.spec.where
         if error.status == 404:
-            if self._served and name not in self._served:
-                return InputError(
-                    f"model.name: {where} does not serve '{name}'; it serves {', '.join(self._served[:20])}"
-                )
+            served = ", ".join(self._served[:20])
+            if served and name not in self._served:
+                return InputError(f"model.name: {where} does not serve '{name}'; it serves {served}")
             path = {"chat": "chat/completions", "relevance": "rerank"}.get(form := self._form_name(request), form)
             return InputError(f"model.api: {where} has no /{path} ({error.message}); set another model.api")
         blamed = next((name for name in OPTIONAL if name == error.blamed or f"'{name}'" in error.message), None)
@@ -138,7 +128,6 @@ class Conversation:
             task.cancel()
 
     async def end(self) -> None:
-        """Give up all that is under way and close all connections."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

@@ -10,10 +10,9 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from typing import Any
 
 from ..base import Answered, Request
 from .conversation import Conversation
@@ -27,14 +26,12 @@ class Dispatch:
     """Requests on their way to a server and back; `max_open` asks are open at once, as far as groups allow."""
 
     def __init__(self, conversation: Conversation, max_open: int) -> None:
-        self.conversation = conversation
-        self.max_open = max_open
+        self.conversation, self.max_open = conversation, max_open
         self._waiting: deque[Request] = deque()
         self._groups: deque[Group] = deque()
-        self._open = 0
+        # What the loop hands over: asks that are open no more, replies, a failure.
         self._done: queue.SimpleQueue[tuple[int, Answered, BaseException | None]] = queue.SimpleQueue()
-        """What the loop hands over: asks that are open no more, replies, a failure."""
-        self._begun = False
+        self._open, self._begun = 0, False
         self._failure: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         # A daemon: after Ctrl-C nothing waits for a server.
@@ -42,7 +39,6 @@ class Dispatch:
         self._thread.start()
 
     def submit(self, requests: Sequence[Request]) -> None:
-        """Take requests, to be sent in order."""
         self._waiting.extend(requests)
 
     def collect(self) -> Answered:
@@ -66,20 +62,16 @@ class Dispatch:
     def close(self) -> None:
         """Give up what is under way and end the thread."""
         if not self._loop.is_closed():
-            self._run(self.conversation.end())
+            asyncio.run_coroutine_threadsafe(self.conversation.end(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
     def _send(self) -> None:
-        """Send as many of the waiting requests as may be open."""
         try:
             while self._failure is None and (self._groups or self._waiting):
                 if not self._begun:
-                    self._run(self.conversation.begin())
+                    asyncio.run_coroutine_threadsafe(self.conversation.begin(), self._loop).result()
                     self._begun = True
                 if not self._groups:
                     requests = [self._waiting.popleft() for _ in range(min(len(self._waiting), WINDOW))]
@@ -101,7 +93,6 @@ class Dispatch:
         self._done.put((asks, [], CancelledError() if work.cancelled() else work.exception()))
 
     async def _ask(self, group: Group) -> None:
-        """Hand over the replies to a group."""
         try:
             replies = await self.conversation.answer(group)
             self._done.put((0, list(zip(group.requests, replies, strict=True)), None))

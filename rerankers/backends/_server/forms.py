@@ -27,15 +27,11 @@ T = TypeVar("T")
 FEWER_LOGPROBS = 5  # are tried where a server does not list as many as are asked for
 NEWER = "max_completion_tokens"  # OpenAI's reasoning models take the length of an answer under this name alone
 TRIAL_COST = spending(0, 600, 8)  # the most that a trial costs
-
 OVERHEAD = 512  # tokens: a chat template, and what a server puts into it, are taken to be no more
 
-
+# A way in which a server may list tokens: its name, the fields that ask for it, and how many are listed or which.
+# Of those named the trial allows only the first, which is yet not certain over the whole vocabulary.
 LabelTrial = tuple[str, Mapping[str, Any], int | None, Sequence[str]]
-"""A way in which a server may list tokens: its name, the fields that ask for it, and how many are listed or which.
-
-Of those named the trial allows only the first, which is yet not certain over the whole vocabulary.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +43,22 @@ class Group:
     prepared: tuple[Any, ...]
 
     def split(self) -> list[Group]:
-        """Return each ask alone."""
-        pairs = zip(self.requests, self.prepared, strict=True)
-        return [Group(self.way, (request,), (prepared,)) for request, prepared in pairs]
+        return [
+            Group(self.way, (request,), (ready,)) for request, ready in zip(self.requests, self.prepared, strict=True)
+        ]
 
 
 class Form(ABC):
     """A way of putting asks to a server; `neutral` are fields of generation that the server would else not set."""
 
     def __init__(
-        self, client: Client, spec: ServerSpec, tokens: Tokens | None, neutral: Mapping[str, Any] | None = None
+        self, client: Client, spec: ServerSpec, tokens: Tokens | None, neutral: Mapping[str, Any] = {}
     ) -> None:
-        self.client = client
-        self.spec = spec
-        self.tokens = tokens
-        self.neutral = neutral or {}
-        self.found: dict[str, Any] = {}
-        """Capabilities of the server, for the manifest."""
+        self.client, self.spec, self.tokens, self.neutral = client, spec, tokens, neutral
+        self.found: dict[str, Any] = {}  # capabilities of the server, for the manifest
         self._tasks: dict[str, asyncio.Future[Any]] = {}
 
     def prepare(self, requests: Sequence[Request]) -> list[Group]:
-        """Return the requests in groups, with all that is to be computed before they are sent."""
         groups = []
         for (way, *_), run in groupby(requests, self._alike):
             alike = tuple(run)
@@ -92,10 +83,8 @@ class Form(ABC):
 
     async def _once(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of work that is done once however many wait for it."""
-        if name not in self._tasks:
-            self._tasks[name] = asyncio.ensure_future(work())
-        result: T = await self._tasks[name]
-        return result
+        task: asyncio.Future[T] = self._tasks.get(name) or self._tasks.setdefault(name, asyncio.ensure_future(work()))
+        return await task
 
     async def _trial(
         self, path: str, body: Mapping[str, Any], shows: Callable[[Any], T], most: Spending, *, needed: bool = False
@@ -117,19 +106,16 @@ class Form(ABC):
                     return None
                 raise
 
-        reason = ""
+        reason, fields = "", body.keys() - {"model", "prompt", "messages"}
         for _ in range(2):
             try:
-                value = await self.client.send(path, body, read, most)
-                if value:
+                if value := await self.client.send(path, body, read, most):
                     return value, ""
             except RefusedError as error:
                 reason = error.message
                 if error.status == 404:
                     raise
-                if error.blamed in body or any(
-                    name in reason for name in body.keys() - {"model", "prompt", "messages"}
-                ):
+                if error.blamed in body or any(name in reason for name in fields):
                     break
             except DeclinedError as error:
                 reason = error.reason
@@ -155,13 +141,10 @@ class LanguageModel(Form):
 
     path: ClassVar[str]
     prompt_field: ClassVar[str]
-    short_prompt: Any
-    """The prompt of trials."""
-
+    short_prompt: Any  # of trials
     _length_field = "max_tokens"
     _list_fields: Mapping[str, Any] = {}
-    _least = 0.0
-    """Fewer tokens in a list are asked for once more: vLLM 0.32 lists two where others ask for token ids then."""
+    _least = 0.0  # fewer tokens listed are asked for once more: vLLM 0.32 lists two where others ask for token ids then
 
     @abstractmethod
     def _label_trials(self) -> Iterator[LabelTrial]:
@@ -174,8 +157,7 @@ class LanguageModel(Form):
     async def _listings(self, prompts: Sequence[Any], calls: int) -> list[Listing]: ...
 
     @abstractmethod
-    async def _score_missing(self, listing: Listing, prompt: Any) -> None:
-        """Score labels that are not listed in another way, as far as the server has one."""
+    async def _score_missing(self, listing: Listing, prompt: Any) -> None: ...
 
     async def _ask(self, prompt: Any, length: int, read: Callable[[Any], T], most: Spending, **fields: Any) -> T:
         """Return what `read` makes of the reply to a prompt, of so many tokens at most."""
@@ -214,15 +196,14 @@ class LanguageModel(Form):
     async def _find_labels_way(self) -> None:
         """Find out how the server lists tokens. Raises `InputError` where it lists none or no log-probabilities."""
         trials, reason = list(self._label_trials()), ""
-        for trial in trials:
-            name, fields, count, wanted = trial
+        for name, fields, count, wanted in trials:
 
             def rows_of(reply: Any, wanted: Sequence[str] = wanted) -> dict[str, Any] | None:
                 rows = dict(self._rows(reply["choices"][0]))
                 return rows if all(token in rows for token in wanted) else None
 
             for _ in range(2):  # one odd reply shows nothing
-                rows, reason = await self._try(self.short_prompt, rows_of, needed=trial is trials[-1], **fields)
+                rows, reason = await self._try(self.short_prompt, rows_of, needed=fields is trials[-1][1], **fields)
                 forced = log_probability(rows[wanted[0]]) if rows and wanted else None
                 sound = rows and are_log_probabilities(rows) and (forced is None or forced <= -1e-9)
                 if not rows or sound:
@@ -235,8 +216,8 @@ class LanguageModel(Form):
             if rows:
                 self._list_fields = fields
                 self._least = min(count, len(rows)) / 2 if count else math.inf
-                self.found |= {"label_scores": name, **({"top_logprobs": count} if count else {})}
-                self.found["log_probabilities"] = "whole vocabulary"
+                self.found |= {"label_scores": name, "log_probabilities": "whole vocabulary"}
+                self.found |= {"top_logprobs": count} if count else {}
                 return
         raise InputError(
             f"the server gives no log-probabilities for {self.spec.options.name} "
@@ -252,12 +233,9 @@ class LanguageModel(Form):
         for listing, prompt in zip(listings, prompts, strict=True):
             if None in listing.scores:
                 await self._score_missing(listing, prompt)
-                self._count("labels_not_listed", listing.scores.count(None))
+                if missing := listing.scores.count(None):
+                    self.found["labels_not_listed"] = self.found.get("labels_not_listed", 0) + missing
         return [listing.reply for listing in listings]
-
-    def _count(self, name: str, more: int) -> None:
-        if more:
-            self.found[name] = self.found.get(name, 0) + more
 
 
 def at_most_tokens(text: str) -> int:

@@ -12,11 +12,8 @@ from ...answers.reading import NO_PROBABILITY, Reply, no_answer
 IMPOSSIBLE = -9999.0  # vLLM and OpenAI write this, or less, for the logarithm of nothing
 ROUNDING = 1e-4  # a logarithm so little above 0 is one of 1 that was rounded
 
-Rows = Sequence[tuple[str, Any]]
-"""Listed tokens as text, the most probable first, with what the server says of each."""
-
-Listed = Sequence[tuple[str, float]]
-"""Those that have a log-probability."""
+Rows = Sequence[tuple[str, Any]]  # listed tokens as text, the most probable first, with what the server says of each
+Listed = Sequence[tuple[str, float]]  # those that have a log-probability
 
 
 @dataclass(slots=True)

@@ -32,8 +32,7 @@ FIRST_WAIT, MAX_WAIT = 0.5, 30.0  # seconds to wait where the server names none,
 LONG_WAIT = 5.0  # seconds: waits from here on are logged
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
-Spending = Counter[str]
-"""Counts of a request's cost; see `spending`."""
+Spending = Counter[str]  # see `spending`
 
 
 class Limits(BaseModel):
@@ -107,16 +106,14 @@ class Budget:
 
 
 class Pace:
-    """The moment at which the next request may go out, to one of several replicas; used in one event loop."""
+    """The moment at which the next request may go out, within limits a minute; used in one event loop."""
 
-    def __init__(
-        self, replicas: Sequence[Replica], requests_per_minute: float | None, tokens_per_minute: float | None
-    ) -> None:
+    def __init__(self, replicas: Sequence[Replica], requests: float | None, tokens: float | None) -> None:
         self.replicas = replicas
         self.refusals = 0
         self.paused = 0.0  # seconds for which nothing was sent because the server asked for it
-        self._request_seconds = 60.0 / requests_per_minute if requests_per_minute else 0.0
-        self._token_seconds = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
+        self._request_seconds = 60.0 / requests if requests else 0.0
+        self._token_seconds = 60.0 / tokens if tokens else 0.0
         self._next = 0.0
         self._open = 0
         self._max_open = math.inf
@@ -174,7 +171,6 @@ def backoff(failures: int, first: float, most: float) -> float:
 
 
 def log_wait(url: str, wait: float, message: str) -> None:
-    """Log a wait if it is long."""
     if wait >= LONG_WAIT:
         text = f"{url} asks to wait {wait:,.0f} s ({message}); the run goes on then"
         logging.getLogger(__name__).warning("%s", visible(text))

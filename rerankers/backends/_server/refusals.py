@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from ...errors import BackendError
 
-MESSAGES = ("message", "detail", "msg", "error", "raw", "metadata")  # where servers put the words of an error
-# Where they put its code, or what holds it.
+# Where servers put the words of an error, and its code or what holds it.
+MESSAGES = ("message", "detail", "msg", "error", "raw", "metadata")
 CODES = ("error", "innererror", "metadata", "code", "type", "status", "reason", "reasons", "error_type")
 
 # Codes of providers that decline a prompt: OpenAI's, Azure's, Gemini's, Alibaba's, DeepSeek's and others'.
@@ -29,8 +29,7 @@ DECLINED_WORDS = re.compile(
 QUOTA = re.compile(
     r"insufficient[ _-]?(?:quota|balance|credits?|funds)|billing_hard_limit|arrearage|out of credits", re.IGNORECASE
 )
-# A refusal about the length of a prompt.
-LENGTH = re.compile(
+LENGTH = re.compile(  # of a prompt
     r"context (?:length|window|size)|too (?:long|large|many (?:\w+ )?tokens)|"
     r"(?:max|maximum|exceed|limit)\w*.{0,60}(?:tokens?|length|characters)|"
     r"(?:tokens?|length|characters).{0,60}(?:exceed|maximum|limit)",
@@ -76,19 +75,18 @@ class Refusal:
     message: str
     field: str | None
     wait: float | None
-    hidden: bool
-    """Whether it came with the status of success."""
+    hidden: bool  # it came with the status of success
 
-
-def refusal(status: int, body: Any, shown: Callable[[str], str], wait: float | None, *, hidden: bool) -> Refusal:
-    """Return the error that a reply's JSON, or else its text, tells of; `shown` makes its words fit for a message."""
-    if isinstance(body, list) and len(body) == 1:  # Gemini's
-        [body] = body
-    error = body.get("error") if isinstance(body, Mapping) else None
-    field = error.get("param") if isinstance(error, Mapping) else None
-    message = shown(": ".join(dict.fromkeys(_words(body)))) or f"status {status}"
-    kind = _kind(status, " ".join(_codes(body)), message)
-    return Refusal(status, kind, message, field if isinstance(field, str) else None, wait, hidden)
+    @classmethod
+    def of(cls, status: int, body: Any, shown: Callable[[str], str], wait: float | None, *, hidden: bool) -> Refusal:
+        """Return the error that a reply's JSON or text tells of; `shown` makes its words fit for a message."""
+        if isinstance(body, list) and len(body) == 1:  # Gemini's
+            [body] = body
+        error = body.get("error") if isinstance(body, Mapping) else None
+        field = error.get("param") if isinstance(error, Mapping) else None
+        message = shown(": ".join(dict.fromkeys(_words(body)))) or f"status {status}"
+        kind = _kind(status, " ".join(_codes(body)), message)
+        return cls(status, kind, message, field if isinstance(field, str) else None, wait, hidden)
 
 
 def _kind(status: int, codes: str, message: str) -> Kind:

@@ -30,8 +30,7 @@ SHORT = "Tides are raised by the moon."
 LISTWISE = re.compile("jina-reranker-v3")  # models that are known to score passages beside each other
 APART = 0.02  # by less, relative to it and absolutely, differ scores of a passage that do not depend on those beside it
 
-Pair = tuple[str, str, int | None]
-"""Query and passage as they are sent, and their tokens together, or None without a tokenizer."""
+Pair = tuple[str, str, int | None]  # query and passage as they are sent, and their tokens together if they are counted
 
 
 class Rerank(Form):
@@ -90,7 +89,6 @@ class Rerank(Form):
         )
 
     async def answer(self, group: Group) -> list[Reply]:
-        """Return the replies to a group, in order."""
         scores = await (self._group_scores if self.spec.options.group_scores else self._post)(group)
         return [Reply(None, (score,), count, 0) for score, (_, _, count) in zip(scores, group.prepared, strict=True)]
 

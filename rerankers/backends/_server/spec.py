@@ -71,16 +71,13 @@ class ServerSpec:
 
     options: Options
     urls: Sequence[str] = ()
-    api: str = "chat"
-    """How language models are asked: `options.api`, decided."""
+    api: str = "chat"  # how language models are asked: `options.api`, decided
     key: str | None = field(default=None, repr=False)
-    usd: Callable[[int, int, int], float] | None = None
-    """The price of prompt, completion and cached prompt tokens in US dollars, or None if it is not known."""
+    usd: Callable[[int, int, int], float] | None = None  # of prompt, completion and cached prompt tokens; None: unknown
     seed: int = 0
 
     @property
     def where(self) -> str:
-        """The base URLs, for messages."""
         return ", ".join(self.urls)
 
     @cached_property
@@ -112,7 +109,6 @@ class ServerSpec:
         return ({"chat_template_kwargs": variables} if variables else {}) | self.options.extra_body
 
     def body(self, **fields: Any) -> dict[str, Any]:
-        """Return a request's body."""
         body = {"model": self.options.name, **fields, **self.extra_body}
         return {name: value for name, value in body.items() if name not in self.options.omit}
 
