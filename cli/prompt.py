@@ -1,14 +1,11 @@
 """`r2llm prompt`: exactly what the model would be sent."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
 from . import console, options
-
-if TYPE_CHECKING:
-    from ..pipeline.preview import Preview
 
 
 def prompt(
@@ -23,47 +20,47 @@ def prompt(
 
     No weights are loaded, only the model's tokenizer and config.
     """
-    import dataclasses
+    from ..pipeline.preview import preview
 
-    from ..pipeline import preview as previews
-
-    preview = previews.preview(config, settings or (), query, console.listener(quiet), stage)
+    content = preview(config, settings or (), query, console.listener(quiet), stage)
     if as_json:
-        console.as_json(dataclasses.asdict(preview))
+        console.as_json(content)
         return
-    for text in _before(preview):
+    for text in _before(content):
         console.line(text)
-    console.block(preview.shown.text)
-    for text in _after(preview):
+    console.block(content["shown"]["text"])
+    for text in _after(content):
         console.line(text)
 
 
-def _before(preview: "Preview") -> Iterator[str]:
+def _before(preview: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines before the prompt, which stands between two lines of dashes."""
-    tokens = preview.shown.tokens
-    order = "; its documents as the first stage found them, for no stage before it was run" if preview.stage > 1 else ""
+    tokens = preview["shown"]["tokens"]
+    order = "; its documents as the first stage found them, for no stage before it was run"
+    yield f"query {preview['query']['id']}: {preview['query']['text']}"
+    asks = preview["asks_in_round"]
+    yield f"ask: {preview['kind']} {', '.join(preview['docs'])} (the first of {asks} in the first round)"
+    if preview["stages"] > 1:
+        yield f"stage: {preview['stage']} of {preview['stages']}{order if preview['stage'] > 1 else ''}"
+    yield f"method: {preview['method']}; prompt: {preview['prompt']}; form: {preview['architecture']}"
     size = "no tokenizer, so nothing is cut or counted" if tokens is None else f"{len(tokens)} tokens"
-    yield f"query {preview.query.id}: {preview.query.text}"
-    yield f"ask: {preview.kind} {', '.join(preview.docs)} (the first of {preview.asks_in_round} in the first round)"
-    if preview.stages > 1:
-        yield f"stage: {preview.stage} of {preview.stages}{order}"
-    yield f"method: {preview.method}; prompt: {preview.prompt}; form: {preview.architecture}"
     yield f"----- prompt: {size}"
 
 
-def _after(preview: "Preview") -> Iterator[str]:
+def _after(preview: Mapping[str, Any]) -> Iterator[str]:
     yield "----- end of the prompt"
-    if preview.answer_prefix:
-        ids = f" (tokens {', '.join(map(str, preview.prefix_tokens))})" if preview.prefix_tokens else ""
-        decoder = preview.architecture == "encoder_decoder"
+    if preview["answer_prefix"]:
+        decoder = preview["architecture"] == "encoder_decoder"
         place = "after the decoder's start token" if decoder else "at the prompt's end"
-        yield f"the answer begins with {preview.answer_prefix!r}, {place}{ids}"
-    if preview.prompt_tokens_limit is not None:
-        yield f"a prompt of more than {preview.prompt_tokens_limit} tokens loses its end"
-    if preview.labels:
-        tokens = [f" (token {' '.join(map(str, label.tokens))})" if label.tokens else "" for label in preview.labels]
-        labels = [f"{each.label} = {each.meaning}{ids}" for each, ids in zip(preview.labels, tokens, strict=True)]
-        yield f"labels: {', '.join(labels)}"
-    yield f"scoring: {preview.scoring}; {preview.reading}"
-    if preview.max_new_tokens is not None:
-        yield f"at most {preview.max_new_tokens} new tokens; what cannot be read: {preview.on_unparsed}"
+        ids = f" (tokens {', '.join(map(str, preview['prefix_tokens']))})" if preview["prefix_tokens"] else ""
+        yield f"the answer begins with {preview['answer_prefix']!r}, {place}{ids}"
+    if preview["prompt_tokens_limit"] is not None:
+        yield f"a prompt of more than {preview['prompt_tokens_limit']} tokens loses its end"
+    if preview["labels"]:
+        labels = [
+            (f"{row['label']} = {row['meaning']}", " ".join(map(str, row["tokens"]))) for row in preview["labels"]
+        ]
+        yield f"labels: {', '.join(f'{label} (token {ids})' if ids else label for label, ids in labels)}"
+    yield f"scoring: {preview['scoring']}; {preview['reading']}"
+    if preview["max_new_tokens"] is not None:
+        yield f"at most {preview['max_new_tokens']} new tokens; what cannot be read: {preview['on_unparsed']}"

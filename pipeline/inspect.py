@@ -239,8 +239,8 @@ def _asks(
                 where |= {"again": request.terms.attempt > 0, "same_as": same_as if same_as < number else None}
                 asks.append(where | _asked(request, reply, ranker, replay))
                 if prompts:
-                    prompt = shown(request, renderer)
-                    asks[-1] |= {"prompt": prompt.text, "prompt_cut": prompt.tokens is not None}
+                    prompt, tokens = shown(request, renderer)
+                    asks[-1] |= {"prompt": prompt, "prompt_cut": tokens is not None}
     return asks, order
 
 

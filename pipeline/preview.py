@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
+from typing import Any
 
 from ..rerankers import api
 from ..rerankers.answers.reading import describe
@@ -12,63 +13,20 @@ from ..rerankers.backends._tokens.tokens import SEAM, Tokens
 from ..rerankers.backends.base import Backend, Request
 from ..rerankers.cascade import first
 from ..rerankers.errors import InputError
-from ..rerankers.prompts.template import Architecture
 from ..rerankers.ranker import Ranker, Requests
-from ..rerankers.types import Answer, Query
+from ..rerankers.types import Answer
 from .configs import load as configs
 from .first_stage.retrieve import retrieve
 from .io.progress import Listener
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A prompt as the model reads it, after the chat template, with its tokens; the messages, uncut, without them."""
-
-    text: str
-    tokens: tuple[int, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A possible answer, its meaning, and the tokens at which its log-probability is read, if it is."""
-
-    label: str
-    meaning: str
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """The first ask about a query, in one of the stages; later stages are shown the first stage's order.
-
-    A prompt longer than `prompt_tokens_limit` loses its end. The answer is made to begin with `answer_prefix`: the
-    first words of a decoder, or of a decoder-only model the end of the prompt.
-    """
-
-    query: Query
-    method: str
-    prompt: str
-    architecture: Architecture
-    kind: str
-    docs: tuple[str, ...]
-    asks_in_round: int
-    shown: Shown
-    prompt_tokens_limit: int | None
-    answer_prefix: str
-    prefix_tokens: tuple[int, ...] | None
-    labels: tuple[Label, ...]
-    scoring: str
-    max_new_tokens: int | None
-    reading: str
-    on_unparsed: str
-    stage: int
-    stages: int
-
-
-def preview(name: str, settings: Sequence[str], query_id: str, listener: Listener, stage: int = 1) -> Preview:
+def preview(name: str, settings: Sequence[str], query_id: str, listener: Listener, stage: int = 1) -> dict[str, Any]:
     """Return what the config's model would be sent for the first ask of a query in a stage; no weights are loaded.
 
-    Raises `InputError` if there is no such query or stage, or nothing is asked about the query's candidates.
+    It is JSON, as `r2llm prompt --json` prints it. Later stages are shown the first stage's order. A prompt longer than
+    `prompt_tokens_limit` loses its end. The answer is made to begin with `answer_prefix`: the first words of a decoder,
+    or of a decoder-only model the end of the prompt. Raises `InputError` if there is no such query or stage, or nothing
+    is asked about the query's candidates.
     """
     loaded = configs.load_noting(name, settings, None, listener).of_query(query_id)
     if not 1 <= stage <= len(loaded.stages):
@@ -89,44 +47,48 @@ def preview(name: str, settings: Sequence[str], query_id: str, listener: Listene
     decoding, prefix = request.terms.decoding, request.prompt.answer.prefix
     generates = request.scoring == "generation" and request.prompt.target is None
     encoder_decoder = backend.architecture == "encoder_decoder"
-    return Preview(
-        query=request.query,
-        method=ranker.method.name,
-        prompt=request.prompt.name,
-        architecture=backend.architecture,
-        kind=request.ask.kind,
-        docs=request.ask.docs,
-        asks_in_round=len(asks),
-        shown=shown(request, backend),
-        prompt_tokens_limit=decoding.prompt_tokens,
-        answer_prefix=prefix.encoder_decoder if encoder_decoder else prefix.decoder_only,
-        prefix_tokens=tuple(tokens.decoder_prefix(request)) if tokens and encoder_decoder else None,
-        labels=_labels(request, tokens),
-        scoring=request.scoring,
-        max_new_tokens=(tokens.answer_tokens(request) if tokens else decoding.max_new_tokens) if generates else None,
-        reading=_reading(request, ranker, backend),
-        on_unparsed=ranker.options.on_unparsed,
-        stage=stage,
-        stages=len(loaded.stages),
-    )
+    return {
+        "query": asdict(request.query),
+        "method": ranker.method.name,
+        "prompt": request.prompt.name,
+        "architecture": backend.architecture,
+        "kind": request.ask.kind,
+        "docs": request.ask.docs,
+        "asks_in_round": len(asks),
+        "shown": dict(zip(("text", "tokens"), shown(request, backend), strict=True)),
+        "prompt_tokens_limit": decoding.prompt_tokens,
+        "answer_prefix": prefix.encoder_decoder if encoder_decoder else prefix.decoder_only,
+        "prefix_tokens": tuple(tokens.decoder_prefix(request)) if tokens and encoder_decoder else None,
+        "labels": _labels(request, tokens),
+        "scoring": request.scoring,
+        "max_new_tokens": (tokens.answer_tokens(request) if tokens else decoding.max_new_tokens) if generates else None,
+        "reading": _reading(request, ranker, backend),
+        "on_unparsed": ranker.options.on_unparsed,
+        "stage": stage,
+        "stages": len(loaded.stages),
+    }
 
 
-def shown(request: Request, backend: Backend) -> Shown:
-    """Return a request as the model would read it, without the seams that disarm control tokens in texts."""
-    tokens = backend.tokens
-    if tokens is None:
+def shown(request: Request, backend: Backend) -> tuple[str, list[int] | None]:
+    """Return the prompt as the model reads it, after the chat template, and its tokens; else the messages, uncut.
+
+    The seams that disarm control tokens in texts are left out.
+    """
+    if backend.tokens is None:
         messages = request.prompt.render(request.ask, request.query.text, request.passages, backend.architecture)
-        return Shown("\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), None)
-    text, ids = tokens.prompt(request)
-    return Shown(text.replace(SEAM, ""), tuple(ids))
+        return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), None
+    text, ids = backend.tokens.prompt(request)
+    return text.replace(SEAM, ""), list(ids)
 
 
-def _labels(request: Request, tokens: Tokens | None) -> tuple[Label, ...]:
+def _labels(request: Request, tokens: Tokens | None) -> list[dict[str, Any]]:
+    """Return each possible answer, its meaning, and the tokens at which its log-probability is read, if it is."""
     values, ids = request.prompt.labels, tuple[tuple[int, ...], ...]([()] * len(request.labels))
     meanings = [f"{value:g}" for value in values.values()] if isinstance(values, dict) else request.ask.docs
     if tokens and request.scoring == "likelihood" and request.labels and request.prompt.target is None:
         ids = tokens.label_ids(request, tokens.prompt(request)[0])
-    return tuple(Label(*row) for row in zip(request.labels, meanings, ids, strict=False))
+    names = ("label", "meaning", "tokens")
+    return [dict(zip(names, row, strict=True)) for row in zip(request.labels, meanings, ids, strict=False)]
 
 
 def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:

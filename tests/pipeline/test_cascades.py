@@ -444,7 +444,7 @@ def test_a_story_of_a_cut_off_cascade_tells_as_far_as_it_came(cascade: Path, hea
 @pytest.mark.parametrize(("stage", "kind", "docs"), [(1, "score", 1), (2, "compare", 2), (3, "permute", 2)])
 def test_the_prompt_of_any_stage_is_shown(cascade: Path, heard, stage: int, kind: str, docs: int) -> None:
     found = prompt_preview.preview("cascade.yaml", [], "q1", heard, stage)
-    assert (found.stage, found.stages, found.kind, len(found.docs)) == (stage, 3, kind, docs)
+    assert (found["stage"], found["stages"], found["kind"], len(found["docs"])) == (stage, 3, kind, docs)
     with pytest.raises(InputError, match=r"--stage 4: config cascade has 3 stages"):
         prompt_preview.preview("cascade.yaml", [], "q1", heard, 4)
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.io.progress import Listener
-from r2llm.pipeline.preview import Preview, preview
+from r2llm.pipeline.preview import preview
 from r2llm.rerankers.backends._tokens.tokens import SEAM, Tokens
 from r2llm.rerankers.errors import InputError
 
-Look = Callable[..., Preview]
+Look = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
 def look(toy: Path) -> Look:
     """The preview of the toy experiment's q1 with some settings."""
 
-    def look(*settings: str, query: str = "q1") -> Preview:
+    def look(*settings: str, query: str = "q1") -> dict[str, Any]:
         return preview("toy.yaml", settings, query, Listener())
 
     return look
@@ -51,15 +52,15 @@ def test_it_is_what_a_run_sends(
     monkeypatch.setattr(Tokens, "prompt", lambda *args: sent.append(prompt(*args)) or sent[-1])
     loaded = config.load("toy.yaml", [*settings, "queries.ids=[q1]"])
     experiment.rerank(loaded, Path("run"), Listener())
-    assert (found.shown.text, list(found.shown.tokens or ())) == sent[0]
+    assert (found["shown"]["text"], list(found["shown"]["tokens"] or ())) == sent[0]
 
 
 def test_no_weights_are_loaded_and_no_gpu_is_needed(look: Look, tiny_llama: Path, tmp_path: Path) -> None:
     folder = without_weights(tiny_llama, tmp_path)
     found = look(model(folder, ", device: 'cuda:3', dtype: bfloat16"))
-    assert found.shown.tokens
-    assert found.shown.text.startswith("<|begin_of_text|><|start_header_id|>system")
-    assert found.shown.text.endswith(" Passage:")
+    assert found["shown"]["tokens"]
+    assert found["shown"]["text"].startswith("<|begin_of_text|><|start_header_id|>system")
+    assert found["shown"]["text"].endswith(" Passage:")
 
 
 def test_a_control_token_in_a_passage_is_shown_as_the_model_reads_it(
@@ -68,28 +69,28 @@ def test_a_control_token_in_a_passage_is_shown_as_the_model_reads_it(
     docs = Path("docs.jsonl").read_text(encoding="utf-8").replace("Sea water is salt.", "end </s> of text")
     write("docs.jsonl", docs)
     found = look(model(tiny_t5), "first_stage.depth=2")
-    assert "</s> of text" in found.shown.text
-    assert SEAM not in found.shown.text
+    assert "</s> of text" in found["shown"]["text"]
+    assert SEAM not in found["shown"]["text"]
 
 
 def test_a_limit_on_the_prompt_is_told(look: Look, tiny_t5: Path) -> None:
     settings = (model(tiny_t5), "ranker.method=listwise.sliding", "ranker.compat=llm-rankers", "ranker.window=4")
-    assert look(*settings, "ranker.stride=2").prompt_tokens_limit == 512
-    assert look(model(tiny_t5)).prompt_tokens_limit is None
+    assert look(*settings, "ranker.stride=2")["prompt_tokens_limit"] == 512
+    assert look(model(tiny_t5))["prompt_tokens_limit"] is None
 
 
 def test_without_a_tokenizer_the_messages_are_shown_uncut(look: Look) -> None:
     found = look("ranker.passage_tokens=1", "ranker.query_tokens=1")
-    assert found.shown.tokens is None
-    assert found.shown.text.startswith('[user]\nGiven a query "why is the sea salt", which')
-    assert 'Passage A: "Sea water is salt."' in found.shown.text
-    assert (found.answer_prefix, found.prefix_tokens) == (" Passage:", None)
+    assert found["shown"]["tokens"] is None
+    assert found["shown"]["text"].startswith('[user]\nGiven a query "why is the sea salt", which')
+    assert 'Passage A: "Sea water is salt."' in found["shown"]["text"]
+    assert (found["answer_prefix"], found["prefix_tokens"]) == (" Passage:", None)
 
 
 def test_a_conversation_is_shown_turn_by_turn(look: Look) -> None:
     found = look("ranker.method=listwise.sliding")
-    assert found.shown.text.count("[assistant]") == 5
-    assert found.shown.text.startswith("[system]\nYou are RankGPT")
+    assert found["shown"]["text"].count("[assistant]") == 5
+    assert found["shown"]["text"].startswith("[system]\nYou are RankGPT")
 
 
 # What is asked, and how the answer is read
@@ -97,14 +98,14 @@ def test_a_conversation_is_shown_turn_by_turn(look: Look) -> None:
 
 def test_the_first_ask_is_the_methods(look: Look) -> None:
     found = look()
-    assert (found.method, found.kind, found.docs, found.asks_in_round) == (
+    assert (found["method"], found["kind"], found["docs"], found["asks_in_round"]) == (
         "setwise.heapsort",
         "choose",
         ("d2", "d4"),
         1,
     )
     everything = look("ranker.method=pointwise.yes_no")
-    assert (everything.kind, everything.docs, everything.asks_in_round) == ("score", ("d1",), 4)
+    assert (everything["kind"], everything["docs"], everything["asks_in_round"]) == ("score", ("d1",), 4)
 
 
 def test_labels_are_read_at_the_tokens_that_begin_them(look: Look, tiny_t5: Path) -> None:
@@ -112,16 +113,18 @@ def test_labels_are_read_at_the_tokens_that_begin_them(look: Look, tiny_t5: Path
 
     found = look(model(tiny_t5))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_t5)
-    assert found.architecture == "encoder_decoder"
-    assert [(label.label, label.meaning) for label in found.labels] == [("A", "d2"), ("B", "d4")]
-    assert [label.tokens for label in found.labels] == [(i,) for i in tokenizer.convert_tokens_to_ids(["▁A", "▁B"])]
-    assert found.prefix_tokens == tuple(tokenizer.convert_tokens_to_ids(["▁Passage"]))
+    assert found["architecture"] == "encoder_decoder"
+    assert [(label["label"], label["meaning"]) for label in found["labels"]] == [("A", "d2"), ("B", "d4")]
+    assert [label["tokens"] for label in found["labels"]] == [
+        (i,) for i in tokenizer.convert_tokens_to_ids(["▁A", "▁B"])
+    ]
+    assert found["prefix_tokens"] == tuple(tokenizer.convert_tokens_to_ids(["▁Passage"]))
 
 
 def test_labels_with_values_stand_for_relevance(look: Look) -> None:
     found = look("ranker.method=pointwise.yes_no")
-    assert [(label.label, label.meaning) for label in found.labels] == [("Yes", "1"), ("No", "0")]
-    assert "the mean of their values" in found.reading
+    assert [(label["label"], label["meaning"]) for label in found["labels"]] == [("Yes", "1"), ("No", "0")]
+    assert "the mean of their values" in found["reading"]
 
 
 @pytest.mark.parametrize(
@@ -139,15 +142,15 @@ def test_labels_with_values_stand_for_relevance(look: Look) -> None:
 )
 def test_how_the_answer_is_read(look: Look, settings: tuple[str, ...], reading: str, new_tokens: int | None) -> None:
     found = look(*settings)
-    assert reading in found.reading
-    assert found.max_new_tokens == new_tokens
-    assert found.on_unparsed == "keep_order"
+    assert reading in found["reading"]
+    assert found["max_new_tokens"] == new_tokens
+    assert found["on_unparsed"] == "keep_order"
 
 
 def test_of_a_text_whose_probability_is_asked_for_the_tokens_are_counted(look: Look, tiny_t5: Path) -> None:
     found = look("ranker.method=pointwise.qlm", model(tiny_t5))
-    assert found.labels == ()
-    assert "summed over its " in found.reading
+    assert found["labels"] == []
+    assert "summed over its " in found["reading"]
 
 
 # What cannot be
