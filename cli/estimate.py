@@ -1,14 +1,11 @@
 """`r2llm estimate`: what a run will cost, before it is run."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 
-from . import options
-
-if TYPE_CHECKING:
-    from ..pipeline.estimate import Estimate, Figures
+from . import console, options
 
 STAND_INS = {
     "qrels": "answers that follow the relevance judgements, with noise, stand in for the model's",
@@ -43,86 +40,54 @@ def estimate(
     """
     from ..pipeline import estimate as estimates
     from ..pipeline.configs import load as configs
-    from . import console
 
     listener = console.listener(quiet)
     if probe_seconds > 0:
         listener.note("--probe-seconds is deprecated and counts as --probe-queries 1, which also measures the time")
         probe_queries = probe_queries or 1
     loaded = configs.load_noting(config, settings or (), queries, listener)
-    result = estimates.estimate(loaded, probe_queries, listener)
+    content = estimates.estimate(loaded, probe_queries, listener)
     if as_json:
-        console.as_json(_as_json(result))
+        console.as_json(content)
     else:
-        _show(result)
+        _show(**content)
 
 
-def _show(result: "Estimate") -> None:
-    from . import console
-
-    basis = f"{result.tried} of them ranked for real, and scaled up" if result.tried else STAND_INS[result.judged_by]
-    console.line(f"{result.name}: {result.queries} queries; {basis}")
-    for number, stage in enumerate(result.stages, 1):
-        which = f"stage {number}: " if len(result.stages) > 1 else ""
-        varying = [name for name in ("asks", "calls", "rounds") if name not in stage.exact]
+def _show(
+    name: str, queries: int, tried: int, judged_by: str, costs: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]
+) -> None:
+    basis = f"{tried} of them ranked for real, and scaled up" if tried else STAND_INS[judged_by]
+    console.line(f"{name}: {queries} queries; {basis}")
+    for number, stage in enumerate(stages, 1):
+        which, exact = f"stage {number}: " if len(stages) > 1 else "", stage["exact"]
+        varying = [count for count in ("asks", "calls", "rounds") if count not in exact]
         basis = f"; {', '.join(varying)} depend on the answers" if varying else ""
-        console.line(f"{which}{stage.method}: {', '.join(stage.exact) or 'nothing'} exact{basis}")
-        _show_table(stage.figures, stage.corrections, stage.bounded, result.queries)
+        console.line(f"{which}{stage['method']}: {', '.join(exact) or 'nothing'} exact{basis}")
+        _show_table(stage["costs"], stage["flops_left_out"], stage["bounded"])
         if varying:
-            console.line("low, high: a 95 % interval (Student's t)" if result.tried else RANGE)
-        if stage.sampled and not result.tried:
-            console.line(f"tokens and FLOPs: the means of {stage.sampled} prompts, times the asks")
+            console.line("low, high: a 95 % interval (Student's t)" if tried else RANGE)
+        if stage["sampled"] and not tried:
+            console.line(f"tokens and FLOPs: the means of {stage['sampled']} prompts, times the asks")
             console.line("no seconds: --probe-queries N measures them on this machine")
-        if stage.figures["prompt_tokens"].total is None:
+        if stage["costs"]["prompt_tokens"]["total"] is None:
             console.line("no tokens, FLOPs and USD: nothing is asked, or nothing here counts the model's tokens")
-        if stage.figures["seconds"].total is not None:
+        if stage["costs"]["seconds"]["total"] is not None:
             console.line("seconds: on this machine as it is now, with loading the model")
-    if len(result.stages) > 1:
+    if len(stages) > 1:
         console.line("all stages")
-        _show_table(result.total, {}, any(stage.bounded for stage in result.stages), result.queries)
+        _show_table(costs, {}, any(stage["bounded"] for stage in stages))
 
 
-def _show_table(figures: "Figures", corrections: Mapping[str, float], bounded: bool, queries: int) -> None:
-    from . import console
+def _show_table(costs: Mapping[str, Any], left_out: Mapping[str, Any], bounded: bool) -> None:
+    from .results import number
 
     most = ", at most" if bounded else ""
     labels = {"completion_tokens": f"completion tokens{most}", "flops": f"FLOPs{most}", "usd": f"USD{most}"}
     rows = [
-        [labels.get(name, name.replace("_", " ")), *(_number(name, value) for value in costs.values())]
-        for name, costs in _costs(figures, queries).items()
-        if name != "usd" or costs["total"] is not None
+        [labels.get(name, name.replace("_", " ")), *(number(name, value) for value in cost.values())]
+        for name, cost in costs.items()
+        if name != "usd" or cost["total"] is not None
     ]
-    for name, value in corrections.items():
-        label = f"not in FLOPs: {name.replace('_', ' ')}"
-        rows.append([label, _number("flops", value / queries), _number("flops", value), "", ""])
+    for name, flops in left_out.items():
+        rows.append([f"not in FLOPs: {name.replace('_', ' ')}", *(number("flops", x) for x in flops.values()), "", ""])
     console.table("estimated cost", ["cost", "a query", "total", "low", "high"], rows)
-
-
-def _number(name: str, value: float | None) -> str:
-    from .results import FORMS
-
-    if value is None:
-        return "-"
-    return FORMS[name].format(value) if name in FORMS else f"{value:,.1f}".removesuffix(".0")
-
-
-def _as_json(result: "Estimate") -> dict[str, Any]:
-    queries, content = (
-        result.queries,
-        {name: getattr(result, name) for name in ("name", "queries", "tried", "judged_by")},
-    )
-    stages = [
-        {name: getattr(stage, name) for name in ("method", "exact", "bounded", "sampled")}
-        | {"costs": _costs(stage.figures, queries)}
-        | {"flops_left_out": {name: {"mean": n / queries, "total": n} for name, n in stage.corrections.items()}}
-        for stage in result.stages
-    ]
-    return content | {"costs": _costs(result.total, queries), "stages": stages}
-
-
-def _costs(figures: "Figures", queries: int) -> dict[str, dict[str, float | None]]:
-    """Return each figure with its mean per query first."""
-    import dataclasses
-
-    means = {name: None if each.total is None else each.total / queries for name, each in figures.items()}
-    return {name: {"mean": means[name], **dataclasses.asdict(each)} for name, each in figures.items()}

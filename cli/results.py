@@ -144,13 +144,14 @@ def _cost_rows(summaries: Sequence[Summary], figures: Sequence[str], schedule: s
             label = "latency, s" if schedule == "latency" else "seconds in the pool"
         known, queries = first["queries"], summaries[0]["asks"]["queries"]
         part = f" (of {known} of {queries} queries)" if len(summaries) == 1 and known and known != queries else ""
-        rows.append([label + part, *(_number(name, each[name][figure]) for each in summaries for figure in figures)])
+        rows.append([label + part, *(number(name, each[name][figure]) for each in summaries for figure in figures)])
     blank = [""] * (len(figures) - 1)
-    counts = [[*blank, _number("queries", summary["asks"]["queries"])] for summary in summaries]
+    counts = [[*blank, number("queries", summary["asks"]["queries"])] for summary in summaries]
     return [*rows, ["queries", *(cell for cells in counts for cell in cells)]]
 
 
-def _number(name: str, value: float | None) -> str:
+def number(name: str, value: float | None) -> str:
+    """Return a cost as its name demands, or a dash if it is unknown."""
     if value is None:
         return "-"
     return FORMS[name].format(value) if name in FORMS else f"{value:,.1f}".removesuffix(".0")

@@ -44,61 +44,15 @@ FIGURES = (*COUNTS, *SIZES, "usd", "seconds")
 GROWS_WITH = {"calls": "calls", "rounds": "rounds", "seconds": "calls"}  # proportional to; all others to asks
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """An estimated cost of all queries together, and the range in which it is expected. None is unknown."""
+Figure = tuple[float | None, float | None, float | None]
+"""An estimated cost of all queries together, and the range in which it is expected: total, low, high; None: unknown."""
 
-    total: float | None
-    low: float | None
-    high: float | None
-
-
-UNKNOWN = Figure(None, None, None)
-
-Figures = Mapping[str, Figure]
-"""A figure for each of `FIGURES`."""
+UNKNOWN: Figure = (None, None, None)
 
 Ranges = Mapping[str, tuple[float, float]]
 """Count → (min, max) ratio to the main estimate under the other rules; a count that is exact is missing."""
 
-
-@dataclass(frozen=True, slots=True)
-class StageEstimate:
-    """What a stage will cost.
-
-    `exact` names the counts that no rule changed, none if unread answers are asked for again. `corrections` are FLOPs
-    that the published formula leaves out, by name. `bounded`: completion tokens, and so FLOPs and US dollars, are upper
-    bounds. `sampled` is the number of prompts tokenized.
-    """
-
-    method: str
-    exact: tuple[str, ...]
-    figures: Figures
-    corrections: Mapping[str, float]
-    bounded: bool
-    sampled: int
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What an experiment will cost, stage by stage; `tried` queries were ranked with the real models.
-
-    `judged_by` names what the simulated answers followed: `qrels`, the `first_stage`, or the simulated `model`.
-    """
-
-    name: str
-    queries: int
-    tried: int
-    judged_by: str
-    stages: tuple[StageEstimate, ...]
-
-    @property
-    def total(self) -> Figures:
-        """Return the sums over the stages."""
-        rows = {name: [dataclasses.astuple(stage.figures[name]) for stage in self.stages] for name in FIGURES}
-        return {
-            name: Figure(*(reduce(plus, column) for column in zip(*row, strict=True))) for name, row in rows.items()
-        }
+Content = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +64,13 @@ class _Trial:
     loading: Sequence[float]
 
 
-def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Estimate:
+def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Content:
     """Return what a run of the config would cost, scaled up from `probe_queries` of its queries unless that is 0.
+
+    It is JSON, as `r2llm estimate --json` prints it: `tried` queries were ranked with the real models, and simulated
+    answers followed the `qrels`, the `first_stage`, or the simulated `model` itself, as `judged_by` says. Of a stage,
+    `exact` names the counts that no rule changed, none if unread answers are asked for again; if it is `bounded`,
+    completion tokens, and so FLOPs and US dollars, are upper bounds; `sampled` prompts were tokenized.
 
     Raises `InputError` if the config, its data or a model's tokenizer is missing, and `BackendError` if a model fails.
     """
@@ -138,8 +97,21 @@ def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Estimate
         for model in models:
             with suppress(InputError):  # recorded answers are left unused
                 model.close()
-    judged_by = "model" if simulated else "qrels" if grades else "first_stage"
-    return Estimate(loaded.config.name, len(run), len(trial.costs) if trial else 0, judged_by, tuple(stages))
+    costs = [[stage["costs"][name] for stage in stages] for name in FIGURES]
+    totals = [[reduce(plus, (cost[end] for cost in row)) for end in ("total", "low", "high")] for row in costs]
+    return {
+        "name": loaded.config.name,
+        "queries": len(run),
+        "tried": len(trial.costs) if trial else 0,
+        "judged_by": "model" if simulated else "qrels" if grades else "first_stage",
+        "costs": {name: _cost(figure, len(run)) for name, figure in zip(FIGURES, totals, strict=True)},
+        "stages": stages,
+    }
+
+
+def _cost(figure: Sequence[float | None], queries: int) -> dict[str, float | None]:
+    total, low, high = figure
+    return {"mean": None if total is None else total / queries, "total": total, "low": low, "high": high}
 
 
 def _counted(queries: Iterable[Candidates], advance: Advance) -> Iterable[Candidates]:
@@ -165,35 +137,36 @@ def _ranges(main: Simulation, others: Iterable[Simulation], queries: Sequence[st
 
 def _stage(
     loaded: Loaded, number: int, simulation: Simulation, ranges: Ranges, model: Backend, trial: _Trial | None
-) -> StageEstimate:
-    ranker, strata = loaded.rankers[number], simulation.strata[number]
+) -> Content:
+    ranker, strata, queries = loaded.rankers[number], simulation.strata[number], len(simulation.counts)
     retried = ranker.options.on_unparsed == "retry" and not model.simulated
     exact = () if retried else tuple(name for name in COUNTS if name not in ranges)
     totals: dict[str, float | None] = {name: sum(simulation.values(number, name)) for name in COUNTS}
     tokens, sizes = model.tokens, dict[str, float]()
     if tokens and loaded.models[number].asks_model:
         sizes = _summed(_sizes(stratum, tokens, model.shape) for stratum in strata)
-    totals |= {name: sizes[name] for name in SIZES if name in sizes}
     if sizes:
-        totals["usd"] = model.usd(round(sizes["prompt_tokens"]), round(sizes["completion_tokens"]))
+        usd = model.usd(round(sizes["prompt_tokens"]), round(sizes["completion_tokens"]))
+        totals |= sizes | {"usd": usd}
     if trial:
         figures = _scaled_up(trial, number, simulation, exact)
     else:
         figures = {name: _ranged(totals.get(name), ranges.get(GROWS_WITH.get(name, "asks"))) for name in FIGURES}
-    share = (figures["asks"].total or 0.0) / max(totals["asks"] or 0.0, 1.0)
-    return StageEstimate(
-        method=ranker.method.name,
-        exact=exact,
-        figures=figures,
-        corrections={name: share * size for name, size in sizes.items() if name not in SIZES},
-        bounded=bool(sizes) and not trial and any(r.scoring == "generation" for s in strata for r in s.sample),
-        sampled=sum(len(stratum.sample) for stratum in strata) if sizes else 0,
-    )
+    share = (figures["asks"][0] or 0.0) / max(totals["asks"] or 0.0, 1.0)
+    left_out = {name: share * size for name, size in sizes.items() if name not in SIZES}
+    return {
+        "method": ranker.method.name,
+        "exact": exact,
+        "bounded": bool(sizes) and not trial and any(r.scoring == "generation" for s in strata for r in s.sample),
+        "sampled": sum(len(stratum.sample) for stratum in strata) if sizes else 0,
+        "costs": {name: _cost(figure, queries) for name, figure in figures.items()},
+        "flops_left_out": {name: {"mean": size / queries, "total": size} for name, size in left_out.items()},
+    }
 
 
 def _ranged(total: float | None, ratios: tuple[float, float] | None) -> Figure:
     low, high = ratios or (1.0, 1.0)
-    return UNKNOWN if total is None else Figure(total, low * total, high * total)
+    return UNKNOWN if total is None else (total, low * total, high * total)
 
 
 def _sizes(stratum: Stratum, tokens: Tokens, shape: Shape | None) -> dict[str, float]:
@@ -227,7 +200,7 @@ def _summed(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return sums
 
 
-def _scaled_up(trial: _Trial, number: int, simulation: Simulation, exact: Sequence[str]) -> Figures:
+def _scaled_up(trial: _Trial, number: int, simulation: Simulation, exact: Sequence[str]) -> dict[str, Figure]:
     """Return a stage's figures by the queries that were ranked with the real models; exact counts are kept."""
     queries, figures = len(simulation.counts), dict.fromkeys(FIGURES, UNKNOWN)
     for name in FIGURES:
@@ -235,10 +208,10 @@ def _scaled_up(trial: _Trial, number: int, simulation: Simulation, exact: Sequen
         expected, total = simulation.values(number, count, trial.costs), float(sum(simulation.values(number, count)))
         values = [getattr(costs[number], name) for costs in trial.costs.values()]
         if name in exact:
-            figures[name] = Figure(total, total, total)
+            figures[name] = (total, total, total)
         elif name == "seconds":
-            asking = scaled([trial.seconds[number]], [float(sum(expected))], total, queries).total
-            figures[name] = Figure(plus(asking, trial.loading[number]), None, None)
+            asking, *_ = scaled([trial.seconds[number]], [float(sum(expected))], total, queries)
+            figures[name] = (plus(asking, trial.loading[number]), None, None)
         elif None not in values:
             figures[name] = scaled(values, expected, total, queries)
     return figures
@@ -257,12 +230,12 @@ def scaled(measured: Sequence[float], expected: Sequence[float], expected_total:
     ratio = sum(measured) / sum(expected)
     total = ratio * expected_total
     if count == 1 < queries:
-        return Figure(total, None, None)
+        return total, None, None
     freedom = max(count - 1, 1)
     residuals = sum((cost - ratio * foreseen) ** 2 for cost, foreseen in zip(measured, expected, strict=True))
     error = queries * math.sqrt(residuals / freedom / count * (1 - count / queries))
     span = error * float(t.ppf(0.975, freedom))
-    return Figure(total, max(total - span, 0.0), total + span)
+    return total, max(total - span, 0.0), total + span
 
 
 def _trial(loaded: Loaded, first_stage: FirstStage, simulation: Simulation, count: int, listener: Listener) -> _Trial:
