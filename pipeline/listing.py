@@ -33,17 +33,23 @@ TYPES = {str: "text", int: "integer", float: "number", bool: "true | false"}
 
 def rows(what: str) -> list[Row]:
     """Return names and descriptions of all methods, prompts, backends (models), datasets or configs; or all `KEYS`."""
-    kinds = {"methods": _methods, "prompts": _prompts, "backends": _backends, "models": _backends}
-    return (kinds | {"datasets": _datasets, "configs": _configs, "keys": _keys})[what]()
+    match what:
+        case "methods":
+            return [(name, catalog.method(name).summary.rstrip(".")) for name in catalog.methods()]
+        case "backends" | "models":
+            return [(name, _summary(catalog.backend(name))) for name in catalog.backends()]
+        case "prompts":
+            found = map(prompts.load, catalog.prompts())
+            return [(prompt.name, f"{', '.join(prompt.asks)}; {prompt.source}") for prompt in found]
+    return {"datasets": _datasets, "configs": _configs, "keys": _keys}[what]()
 
 
 def grouped(configs: Sequence[Row]) -> list[Row]:
     """Return the rows of configs, those of a folder with many as one."""
     sizes = Counter(str(Path(name).parent) for name, _ in configs)
     few = [row for row in configs if sizes[str(Path(row[0]).parent)] <= MOST]
-    return few + [
-        (f"{name}/", f"{size} configs (r2llm list configs NAME)") for name, size in sizes.items() if size > MOST
-    ]
+    many = [(f"{name}/", f"{size} configs (r2llm list configs NAME)") for name, size in sizes.items() if size > MOST]
+    return few + many
 
 
 def about(what: str, name: str) -> list[Row] | str:
@@ -68,9 +74,7 @@ def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
-    if value is None or isinstance(value, BaseModel):
-        return "none"
-    return written(value)
+    return "none" if value is None or isinstance(value, BaseModel) else written(value)
 
 
 def written(value: object) -> str:
@@ -124,19 +128,6 @@ def _type(kind: Any) -> str:
     if origin in (list, tuple):
         return f"list of {' | '.join(map(_type, schema.kinds(inner[0])))}"
     return "null" if kind is type(None) else TYPES.get(kind, "mapping")
-
-
-def _methods() -> list[Row]:
-    return [(name, catalog.method(name).summary.rstrip(".")) for name in catalog.methods()]
-
-
-def _prompts() -> list[Row]:
-    found = [prompts.load(name) for name in catalog.prompts()]
-    return [(prompt.name, f"{', '.join(prompt.asks)}; {prompt.source}") for prompt in found]
-
-
-def _backends() -> list[Row]:
-    return [(name, _summary(catalog.backend(name))) for name in catalog.backends()]
 
 
 def _datasets() -> list[Row]:

@@ -28,16 +28,10 @@ class PathMark:
 
     def leads(self, path: Path) -> bool:
         """Return whether the path leads to a thing of this kind."""
-        match self.kind:
-            case "file":
-                return path.is_file()
-            case "folder":
-                return path.is_dir()
-            case "named file":
-                return bool(path.suffix) and path.is_file()
-            case "file or folder":
-                return path.exists()
-        return True
+        if self.kind == "any":
+            return True
+        there = {"folder": path.is_dir, "file or folder": path.exists}.get(self.kind, path.is_file)()
+        return there and (self.kind != "named file" or bool(path.suffix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +44,5 @@ Speed = Annotated[T, SpeedMark()]
 
 def marks(model: type[BaseModel], kind: type[M]) -> dict[str, M]:
     """Return the mark of this kind on each field that has one, by the field's key in a config."""
-    marked = {}
-    for name, field in model.model_fields.items():
-        for mark in field.metadata:
-            if isinstance(mark, kind):
-                marked[field.alias or name] = mark
-    return marked
+    fields = model.model_fields.items()
+    return {field.alias or name: mark for name, field in fields for mark in field.metadata if isinstance(mark, kind)}

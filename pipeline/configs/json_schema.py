@@ -25,14 +25,10 @@ from .load import SHIPPED
 FILE = SHIPPED / "schema.json"
 """The shipped schema, to which the first lines of configs lead."""
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
 EXTENDS = {
     "description": "configs to start from, by path or shipped name; later ones win, and this file wins over all",
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}],
 }
-
-WHOLE = "An experiment, or a part of one for others to extend."
 
 Schema = dict[str, Any]
 
@@ -61,7 +57,8 @@ def schema() -> Schema:
         whole["properties"][key] = description | _section(section.selector, common, own)
         definitions |= own
         definitions["Stage"]["properties"][key] = {"$ref": f"#/properties/{key}"}
-    return {"$schema": DIALECT} | whole | {"title": "r2llm config", "description": WHOLE, "$defs": definitions}
+    heading = {"title": "r2llm config", "description": "An experiment, or a part of one for others to extend."}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | whole | heading | {"$defs": definitions}
 
 
 class _Generator(GenerateJsonSchema):
@@ -111,15 +108,10 @@ def _section(selector: str, common: Schema, own: Mapping[str, Schema]) -> Schema
                 variants[key].append(variant)
     every = {key: of[0] if len(of) == 1 else {"anyOf": of} for key, of in variants.items()}
     names = {"description": f"r2llm list {selector}s says more", "type": "string", "enum": list(own)}
+    chosen = {name: {"properties": {selector: {"const": name}}, "required": [selector]} for name in own}
     return {
         "type": ["object", "null"],
         "properties": common | {selector: names} | every,
         "additionalProperties": False,
-        "allOf": [
-            {
-                "if": {"properties": {selector: {"const": name}}, "required": [selector]},
-                "then": {"$ref": f"#/$defs/{name}"},
-            }
-            for name in own
-        ],
+        "allOf": [{"if": rule, "then": {"$ref": f"#/$defs/{name}"}} for name, rule in chosen.items()],
     }

@@ -89,7 +89,7 @@ def load(name: str, settings: Sequence[str] = (), queries: int | None = None) ->
     document = yaml_files.read(path, SHIPPED)
     for text in settings:
         document.merge(yaml_files.setting(text))
-    narrowing = "first" if document.value(("queries",)) else "limit"
+    narrowing = "first" if document.values.get("queries") else "limit"
     changes = [*settings, *([] if queries is None else [f"queries.{narrowing}={queries}"])]
     for text in changes[len(settings) :]:
         document.merge(yaml_files.setting(text))
@@ -224,11 +224,8 @@ def _placed(document: Document, path: Path, section: Key = ()) -> Iterator[None]
         where = f"{document.line(key) or path}: {'.'.join(key)}"
         if first["type"] == "missing":
             raise InputError(f"{where} is missing") from error
-        shown = (
-            ""
-            if first["type"] == "value_error" or isinstance(first["input"], dict)
-            else f", not {first['input']!r:.100}"
-        )
+        quoted = first["type"] != "value_error" and not isinstance(first["input"], dict)
+        shown = f", not {first['input']!r:.100}" if quoted else ""
         raise InputError(f"{where}: {_plain(first['msg'])}{shown}") from error
 
 

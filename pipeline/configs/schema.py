@@ -7,18 +7,9 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo
 from pydantic.fields import FieldInfo
+from pydantic.functional_validators import BeforeValidator, field_validator, model_validator
 
 from ...rerankers import catalog, fusion
 from ...rerankers.errors import InputError
@@ -58,7 +49,6 @@ class Open:
 METHOD = Open("method", catalog.methods, lambda name: [RankerOptions, catalog.method(name).params])
 BACKEND = Open("backend", catalog.backends, lambda name: [catalog.backend(name).Options])
 
-DatasetFolder = Annotated[str, DatasetMark("folder")]
 DataFile = Annotated[str | None, PathMark("file")]
 
 
@@ -87,7 +77,7 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 class BeirFolder(_Section):
     """A BEIR folder and the split whose qrels name the queries."""
 
-    beir: Annotated[DatasetFolder, Alternative("beir")] = Field(
+    beir: Annotated[str, DatasetMark("folder"), Alternative("beir")] = Field(
         description="the folder, or the name of a shipped dataset"
     )
     split: str = Field("test", description="the split whose qrels name the queries")
@@ -301,17 +291,13 @@ class Config(_Section):
 class Entry:
     """A key of a config with its value, and what the sections say about it."""
 
-    key: Key
     holder: Any  # the mapping or list that the value stands in
+    part: Any  # its key or number there
+    key: Key
     fields: list[FieldInfo]  # of that key, in each class that may check its section
     types: list[Any]  # that the value may have; none if it may be anything
     siblings: Set[str]  # the keys that its section may have; none if it may have any
     section: Open | None  # its section, if that is an open one
-
-    @property
-    def part(self) -> Any:
-        """Return the key or number of the value in its holder."""
-        return int(self.key[-1]) if isinstance(self.holder, list) else self.key[-1]
 
     @property
     def value(self) -> Any:
@@ -330,7 +316,7 @@ def walk(values: Any, types: Sequence[Any] = (), key: Key = (), section: Open | 
         found = known.get(str(part), [])
         inner = [kind for field in found for kind in kinds(field.annotation)] if found else items(types)
         siblings = known.keys() | {section.selector} if section else known.keys()
-        entry = Entry((*key, str(part)), values, found, inner, siblings, section)
+        entry = Entry(values, part, (*key, str(part)), found, inner, siblings, section)
         opened, value = entry.mark(Open), entry.value
         if opened and isinstance(value, dict) and value.get(opened.selector) in opened.names():
             inner += opened.takers(value[opened.selector])

@@ -60,12 +60,7 @@ class Document:
 
     def line(self, key: Key) -> str:
         """Return the place of a key in words, or an empty text."""
-        place = self.place(key)
-        return place.words if place else ""
-
-    def value(self, key: Key) -> Any:
-        """Return the value at a key, or None."""
-        return value_at(self.values, key)
+        return place.words if (place := self.place(key)) else ""
 
     def merge(self, over: Document) -> None:
         """Lay another document over this one.
@@ -74,7 +69,7 @@ class Document:
         for an item that the list does not have.
         """
         self._lay(self.values, over.values, (), over)
-        self.places.update(over.places)
+        self.places |= over.places
 
     def _lay(self, below: dict[str, Any], above: dict[str, Any], at: Key, over: Document) -> None:
         ways = alternatives(at)
@@ -169,9 +164,8 @@ def read(path: Path, shipped: Path, extending: tuple[Path, ...] = ()) -> Documen
 def _file(path: Path) -> Document:
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise InputError(
-                f"config {path}: longer than {MOST_BYTES:,} bytes; long lists belong in the dataset's files"
-            )
+            limit = f"longer than {MOST_BYTES:,} bytes"
+            raise InputError(f"config {path}: {limit}; long lists belong in the dataset's files")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path}: cannot be read: {error}") from error
@@ -183,10 +177,8 @@ def _file(path: Path) -> Document:
         raise InputError(f"{path}{f', line {mark.line + 1}' if mark else ''}: {form}{_problem(error)}") from error
     if not written:
         raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
-    places = {
-        key: Place(f"{path}, line {shown.start_mark.line + 1}", path.parent, _text(node))
-        for key, (shown, node) in written.items()
-    }
+    lines = {key: f"{path}, line {shown.start_mark.line + 1}" for key, (shown, _) in written.items()}
+    places = {key: Place(lines[key], path.parent, _text(node)) for key, (_, node) in written.items()}
     if not isinstance(values, dict):
         raise InputError(f"{places[()].words}: expected a mapping of keys to values")
     return Document(values, places)
@@ -249,7 +241,7 @@ class _Loader(yaml.SafeLoader):
         return math.inf if whole and abs(number) >= 2**63 else number
 
     def _mapping(self, node: yaml.MappingNode, key: Key, depth: int) -> dict[str, Any]:
-        own: dict[str, yaml.Node] = {}
+        own: set[str] = set()
         inherited: list[yaml.Node] = []
         for name, value in node.value:
             if not isinstance(name, yaml.ScalarNode) or name.tag not in WORD_TAGS or not name.value.isprintable():
@@ -258,7 +250,7 @@ class _Loader(yaml.SafeLoader):
                 inherited += value.value if isinstance(value, yaml.SequenceNode) else [value]
             elif name.value in own:
                 raise _UnfitError(problem=f"{name.value} is given twice", problem_mark=name.start_mark)
-            own[name.value] = name
+            own.add(name.value)
         values: dict[str, Any] = {}
         for merged in reversed(inherited):
             if not isinstance(merged, yaml.MappingNode):

@@ -34,8 +34,12 @@ def test_a_number_changes_an_item_of_a_list(write: Write, shipped: Path) -> None
     found = yaml_files.read(write("a.yaml", "extends: base.yaml\nstages: {'1': {depth: 5}}"), shipped)
     found.merge(yaml_files.setting("stages.0.ranker.k=2"))
     assert found.values == {"stages": [{"ranker": {"k": 2, "method": "m"}}, {"depth": 5}]}
-    assert found.value(("stages", "0", "ranker", "k")) == 2
-    assert found.value(("stages", "2", "depth")) is found.value(("stages", "x")) is None
+    assert yaml_files.value_at(found.values, ("stages", "0", "ranker", "k")) == 2
+    assert (
+        yaml_files.value_at(found.values, ("stages", "2", "depth"))
+        is yaml_files.value_at(found.values, ("stages", "x"))
+        is None
+    )
     for name in ("2", "x", "-1"):
         with pytest.raises(InputError, match=rf"--set stages\.{name}\.depth=1: stages has no item {name}"):
             found.merge(yaml_files.setting(f"stages.{name}.depth=1"))
