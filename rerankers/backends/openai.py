@@ -24,8 +24,7 @@ from ..errors import InputError
 from ..hashing import file_digest
 from ..prices import price_of
 from ._local.loading import TOKENIZER_FILES, Source, combined, load, locate
-from ._server.conversation import Conversation
-from ._server.dispatch import Dispatch
+from ._server.conversation import Conversation, Dispatch
 from ._server.spec import Options, ServerSpec
 from ._tokens.tokens import Tokens
 from .base import Answered, Backend, Request, Setting
@@ -36,10 +35,7 @@ EXAMPLE = "such as http://localhost:8000/v1"
 
 
 def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the name of every backend's entry
-    """Return a backend that asks the server, which is reached when the first ask is submitted.
-
-    Raises `InputError` where a URL, the tokenizer or a price is missing or wrong.
-    """
+    """Return a backend. Raises `InputError` where a URL, the tokenizer or a price is missing or wrong."""
     return OpenAI(options, setting.seed)
 
 
@@ -57,10 +53,8 @@ class OpenAI(Backend):
         self.source = _tokenizer_source(options.tokenizer) if options.tokenizer else None
         self.price = price_of(options.name, options.prices)
         if self.price is None and options.budget.usd is not None:
-            raise InputError(
-                f"model.budget.usd: no price of {options.name} is known; give model.prices, such as "
-                "{prompt: 0.15, completion: 0.6} US dollars a million tokens"
-            )
+            remedy = "give model.prices, such as {prompt: 0.15, completion: 0.6} US dollars a million tokens"
+            raise InputError(f"model.budget.usd: no price of {options.name} is known; {remedy}")
         default = "completions" if self.source else "chat"
         api = default if options.api == "auto" else options.api
         self.spec = ServerSpec(options, urls, api, usd=self.price.usd if self.price else None, seed=seed)
@@ -125,10 +119,8 @@ class OpenAI(Backend):
 
     @cached_property
     def config(self) -> Any:
-        """The model's config, by which its operations are counted, if it lies beside the tokenizer, else None.
-
-        None too where the tokenizer goes by another name than the model: a smaller model may have lent it.
-        """
+        """The model's config, by which its operations are counted, if it lies beside its own tokenizer, else None."""
+        # Under another name than the model's, a smaller model may have lent the tokenizer.
         lent = self.options.tokenizer != self.options.name
         if self.source is None or lent or not (self.source.folder / "config.json").is_file():
             return None
@@ -167,10 +159,8 @@ def _check_url(url: str) -> None:
     except ValueError as error:
         raise InputError(f"model.base_url: {shown} is no address of a server ({error}); give one, {EXAMPLE}") from None
     if parts.username is not None or parts.password is not None:
-        raise InputError(
-            f"model.base_url: the address of {parts.hostname} holds a name or password; secrets come from the "
-            "environment: set the variable that model.api_key_env names"
-        )
+        remedy = "secrets come from the environment: set the variable that model.api_key_env names"
+        raise InputError(f"model.base_url: the address of {parts.hostname} holds a name or password; {remedy}")
     if not sound:
         raise InputError(f"model.base_url: {shown} is no address of a server, {EXAMPLE}")
 

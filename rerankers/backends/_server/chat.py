@@ -18,8 +18,7 @@ from ...errors import InputError
 from ...prompts.template import Message, folded
 from ..base import Request
 from .client import usage
-from .forms import FEWER_LOGPROBS, Group, LabelTrial, LanguageModel, at_most_tokens
-from .labels import Listing, Rows, by_text, shifted
+from .forms import FEWER_LOGPROBS, Group, LabelTrial, LanguageModel, Listing, Rows, at_most_tokens, by_text, shifted
 from .limits import spending
 from .refusals import FailedError, MalformedError, RefusedError
 
@@ -38,8 +37,6 @@ class Turns(NamedTuple):
 
 
 class Chat(LanguageModel):
-    """The form of requests."""
-
     path = "/chat/completions"
     prompt_field = "messages"
     short_prompt = SHORT
@@ -94,14 +91,12 @@ class Chat(LanguageModel):
         plain, _ = (None, "") if answered else await self._try(SHORT, lambda _: True)
         if plain:
             self.found["system_turn"] = "refused: its text goes before the first user turn"
-            logging.getLogger(__name__).warning(
-                "%s takes no system turn: its text goes before the first user turn", self.spec.options.name
-            )
+            words = "%s takes no system turn: its text goes before the first user turn"
+            logging.getLogger(__name__).warning(words, self.spec.options.name)
         self._takes_system = not plain
         return bool(plain)
 
     async def answer(self, group: Group) -> list[Reply]:
-        """Return the reply to the ask. Raises `InputError` where the server cannot answer such asks."""
         [request], [messages] = group.requests, group.prepared
         if group.way == "labels":
             await self._once("labels", self._find_labels_way)
@@ -147,7 +142,6 @@ class Chat(LanguageModel):
         return [await self._ask(prompt.turns, 1, read, spending(calls, prompt.tokens, 1), **fields)]
 
     async def _score_missing(self, listing: Listing, prompt: Turns) -> None:
-        """Score the labels that are not listed by an answer that can be nothing but a label."""
         if await self._once("structured", self._holds_to_labels):
             choice = [prompt.gap + label for label in prompt.request.labels]
             [among] = await self._listings([prompt], 0, structured_outputs={"choice": choice})

@@ -5,9 +5,8 @@ half a second, then twice as long each time up to 8 s, or after as long as the s
 much (429) is waited for, which is no failed attempt. A replica that fails again and again rests, and then gets one
 request at a time until it answers.
 
-Each connection is a client of its own, the `openai` package's over aiohttp: it carries another request only after its
-reply was read and found sound. A server that once repeats a reply would else answer each later request on that
-connection with the reply to the one before.
+Each connection is a client of its own, which carries another request only after its reply was found sound. A server
+that once repeats a reply would else answer each later request on that connection with the reply to the one before.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ MAX_TOKENS = 1 << 40  # any larger count of tokens is nonsense
 REMEMBERED = 4096  # replies of a replica that are remembered
 MAX_VALUES = 8  # different values that are kept of a field that replies carry
 NOTHING = spending()
-
 # Exceptions of reading a reply that is not of the form that was asked for.
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError, MalformedError)
 
@@ -99,7 +97,6 @@ class Replica:
                 self._rests_until = now + backoff(self.failures - MAX_FAILURES, FIRST_REST, MAX_REST)
 
     def connect(self, context: Any) -> httpx2.AsyncClient:
-        """Return a new connection, opened by its first request."""
         one = httpx2.Limits(max_connections=1, keepalive_expiry=IDLE_SECONDS)
         return openai.DefaultAioHttpClient(
             verify=context, limits=one, proxy=self._proxy, trust_env=False, follow_redirects=False
@@ -122,19 +119,16 @@ class Client:
     """Requests to one server or its replicas; used in one event loop."""
 
     def __init__(self, spec: ServerSpec, budget: Budget) -> None:
-        options = spec.options
-        self.spec = spec
-        self.budget = budget
+        self.spec, self.budget = spec, budget
         self.replicas = [Replica(url.rstrip("/")) for url in spec.urls]
-        self.pace = Pace(self.replicas, options.requests_per_minute, options.tokens_per_minute)
+        self.pace = Pace(self.replicas, spec.options.requests_per_minute, spec.options.tokens_per_minute)
         self.stopped = False  # whether nothing is repeated any more
         self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks that a reply is on its way to
         self.seen: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}  # of the replies
         self._attempts = self._answers = 0
         self._context = httpx2.create_ssl_context()
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
-        if spec.key:
-            self._headers["Authorization"] = f"Bearer {spec.key}"
+        self._headers |= {"Authorization": f"Bearer {spec.key}"} if spec.key else {}
 
     async def send(
         self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], T], most: Spending = NOTHING
@@ -156,8 +150,7 @@ class Client:
             for name, values in self.seen.items() if isinstance(reply, Mapping) else ():
                 if isinstance(value := reply.get(name), str) and len(values) < MAX_VALUES:
                     values.add(value)
-            reason = reason_declined(reply)
-            if reason is None:
+            if (reason := reason_declined(reply)) is None:
                 return read(reply)
             counts = usage(reply, "prompt_tokens"), usage(reply, "completion_tokens")
             return DeclinedError(self.spec.shown(reason), *counts)
@@ -257,8 +250,7 @@ class Client:
             cause = error.__cause__ or error
             unsent = isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
             raise AttemptError(str(error) or type(cause).__name__, sent=not unsent) from None
-        text, status = "", None if response.is_success else response.status_code
-        hidden = status is None
+        text, status, hidden = "", None if response.is_success else response.status_code, response.is_success
         try:
             text = self.spec.without_secret(content.decode("utf-8", "replace" if status else "strict"))
             body = _json(text)
@@ -310,7 +302,6 @@ class Client:
         )
 
     async def close(self) -> None:
-        """Close all connections."""
         for connection in [connection for replica in self.replicas for connection in replica.idle]:
             await connection.aclose()
 

@@ -1,10 +1,8 @@
 """Asks put through `/completions`: token ids go in, log-probabilities over the whole vocabulary come out.
 
-Prompts are tokenised here, as for the backend `transformers`, so that the model reads the same tokens, and labels are
-found by their ids. Without a tokenizer a prompt goes as text, its messages one after the other without a chat template,
-and labels are found by their text. vLLM gives the log-probabilities of exactly the labels (`logprob_token_ids`).
-Elsewhere a label that is not listed is scored as a continuation of the prompt where the server gives log-probabilities
-of prompts (`prompt_logprobs`, or `echo`).
+Without a tokenizer a prompt goes as text, its messages one after the other without a chat template, and labels are
+found by their text. vLLM gives the log-probabilities of exactly the labels (`logprob_token_ids`). Elsewhere a label
+that is not listed is scored as a continuation of the prompt where the server gives log-probabilities of prompts.
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ from ...answers.reading import NO_PROBABILITY, Reply, no_answer
 from ...errors import InputError
 from .._tokens.batches import Prepared
 from ..base import Request
+from . import forms
 from .client import usage
-from .forms import FEWER_LOGPROBS, Group, LabelTrial, LanguageModel, at_most_tokens
-from .labels import Listed, Listing, Rows, by_text, log_probability
+from .forms import Group, LabelTrial, LanguageModel, Listed, Listing, Rows, at_most_tokens
 from .limits import Spending, spending
 from .refusals import MalformedError
 
@@ -39,8 +37,6 @@ Tokenised = tuple[Prepared, Any]
 
 
 class Completions(LanguageModel):
-    """The form of requests."""
-
     path = "/completions"
     prompt_field = "prompt"
     _several = False  # whether a request may hold several prompts
@@ -86,7 +82,7 @@ class Completions(LanguageModel):
             ids = sorted(set(self.short_prompt))[:3]
             fields = {"logprobs": 1, "logprob_token_ids": ids, "allowed_token_ids": ids[:1], **AS_IDS}
             yield "logprob_token_ids", fields, None, [f"token_id:{token}" for token in ids]
-        for count in dict.fromkeys((self.spec.options.top_logprobs, FEWER_LOGPROBS)):
+        for count in dict.fromkeys((self.spec.options.top_logprobs, forms.FEWER_LOGPROBS)):
             for more in [AS_IDS, {}] if self.tokens else [{}]:
                 yield "logprobs", {"logprobs": count, **more}, count, ()
 
@@ -108,11 +104,9 @@ class Completions(LanguageModel):
         if group.way == "labels":
             await self._once("labels", self._find_labels_way)
         elif not await self._once("continuation", self._find_continuation_way):
-            raise InputError(
-                f"the server gives no log-probabilities of prompts for {self.spec.options.name} (neither "
-                "prompt_logprobs nor echo), which likelihood asks and labels of several tokens need; use vLLM, or "
-                "scoring: generation"
-            )
+            lack = f"no log-probabilities of prompts for {self.spec.options.name} (neither prompt_logprobs nor echo)"
+            need = "which likelihood asks and labels of several tokens need; use vLLM, or scoring: generation"
+            raise InputError(f"the server gives {lack}, {need}")
         if not self._several and len(group.requests) > 1:
             return [reply for one in group.split() for reply in await self.answer(one)]
         if group.way == "labels":
@@ -133,10 +127,10 @@ class Completions(LanguageModel):
 
         def read(reply: Any) -> Reply:
             [choice] = _choices(reply, 1)
-            if not isinstance(choice["text"], str):
+            if not isinstance(text := choice["text"], str):
                 raise MalformedError("a text that is none")
             counted = len(prompt.ids) or usage(reply, "prompt_tokens")
-            return Reply(prompt.thought + choice["text"], None, counted, usage(reply, "completion_tokens"))
+            return Reply(prompt.thought + text, None, counted, usage(reply, "completion_tokens"))
 
         fields = {**self.neutral, **self.spec.sampling(prompt.request)}
         return await self._ask(_input([prompt]), length, read, _cost([prompt], 1, length), **fields)
@@ -150,25 +144,25 @@ class Completions(LanguageModel):
             wanted = sorted({token for _, tokens in prompts for token in tokens})
             fields = {"logprobs": 1, "logprob_token_ids": wanted, **AS_IDS}
 
+        def find(prompt: Tokenised, listed: Listed) -> list[float | None]:
+            prepared, tokens = prompt
+            if tokens and all(token.startswith("token_id:") for token, _ in listed):
+                return [dict(listed).get(f"token_id:{token}") for token in tokens]
+            return forms.by_text(listed, prepared.request.labels)
+
         def read(reply: Any) -> list[Listing]:
-            return [self._listing(*row) for row in zip(_choices(reply, len(prompts)), prompts, strict=True)]
+            # Without a tokenizer there is no count: the server's is of all the prompts that share a request.
+            return [
+                Listing.of(
+                    self._rows(choice), partial(find, prompt), str(choice.get("text", "")), len(prompt[0].ids) or None
+                )
+                for choice, prompt in zip(_choices(reply, len(prompts)), prompts, strict=True)
+            ]
 
         texts = [prompt for prompt, _ in prompts]
         return await self._ask(_input(texts), 1, read, _cost(texts, calls, len(texts)), **fields)
 
-    def _listing(self, choice: Any, prompt: Tokenised) -> Listing:
-        prepared, tokens = prompt
-
-        def find(listed: Listed) -> list[float | None]:
-            if tokens and all(token.startswith("token_id:") for token, _ in listed):
-                return [dict(listed).get(f"token_id:{token}") for token in tokens]
-            return by_text(listed, prepared.request.labels)
-
-        # Without a tokenizer there is no count: the server's is of all the prompts that share a request.
-        return Listing.of(self._rows(choice), find, str(choice.get("text", "")), len(prepared.ids) or None)
-
     async def _score_missing(self, listing: Listing, prompt: Tokenised) -> None:
-        """Score the labels that are not listed as continuations of the prompt."""
         prepared, tokens = prompt
         if tokens and await self._once("continuation", self._find_continuation_way):
             missing = [i for i, score in enumerate(listing.scores) if score is None]
@@ -218,7 +212,7 @@ def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float | 
         values = rows[len(ids) - last : len(ids)]
     if length != len(ids):
         raise MalformedError(f"log-probabilities of {length} tokens for a prompt of {len(ids)}")
-    known = [p for value in values if (p := log_probability(value)) is not None]
+    known = [p for value in values if (p := forms.log_probability(value)) is not None]
     return math.fsum(known) if len(known) == last else None
 
 

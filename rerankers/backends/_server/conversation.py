@@ -1,24 +1,34 @@
-"""A conversation with a server: who it is, in which form each ask is put, and what its refusals mean to the user."""
+"""A conversation with a server: who it is, in which form each ask is put, and what its refusals mean to the user.
+
+A bounded number of asks is open, in an event loop of its own thread. Where one fails for good, no more is sent, replies
+on their way are waited for and handed over, and then the failure is raised.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from functools import partial
 from itertools import groupby
 
 from ...answers.reading import REFUSED, Reply, no_answer
 from ...errors import InputError
 from .._tokens.tokens import Tokens
-from ..base import Request
+from ..base import Answered, Request
 from .chat import Chat
 from .client import Client
 from .completions import Completions
 from .forms import Form, Group
-from .limits import Budget
+from .limits import Budget, BudgetSpentError
 from .refusals import LENGTH, DeclinedError, FailedError, RefusedError
 from .rerank import Rerank
 from .spec import ServerSpec
 
+WINDOW = 64  # requests that are prepared at once, at most
 FORMS: dict[str, type[Form]] = {"chat": Chat, "completions": Completions, "relevance": Rerank}
 
 NEUTRAL_SERVERS = {"vllm", "sglang"}  # as /models names them
@@ -42,7 +52,6 @@ class Conversation:
 
     @property
     def details(self) -> dict[str, object]:
-        """What was found out, and what was spent."""
         spent, price, pace = self.budget.spent, self.budget.usd(self.budget.spent), self.client.pace
         capabilities = {name: value for form in self._forms.values() for name, value in form.found.items()}
         seen = {f"{name}s_seen": sorted(values) for name, values in self.client.seen.items() if values}
@@ -54,15 +63,11 @@ class Conversation:
 
     @property
     def findings(self) -> dict[str, object]:
-        """The capabilities on which answers depend."""
         found = ((f"{name}.{key}", form.found[key]) for name, form in self._forms.items() for key in sorted(form.found))
         return {name: value for name, value in found if name.partition(".")[2] not in SPEED_OR_COUNT}
 
     async def begin(self) -> None:
-        """Reach the server and read which models it serves.
-
-        Raises `BackendError` where it does not answer or takes no request without a valid key.
-        """
+        """Read which models are served. Raises `BackendError` where there is no answer or none without a valid key."""
         try:
             models = (await self.client.send("/models", None, lambda reply: reply))["data"]
             self._served = [str(model["id"]) for model in models]
@@ -133,3 +138,80 @@ class Conversation:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.client.close()
+
+
+class Dispatch:
+    """Requests on their way to a server and back; `max_open` asks are open at once, as far as groups allow."""
+
+    def __init__(self, conversation: Conversation, max_open: int) -> None:
+        self.conversation, self.max_open = conversation, max_open
+        self._waiting: deque[Request] = deque()
+        self._groups: deque[Group] = deque()
+        # What the loop hands over: asks that are open no more, replies, a failure.
+        self._done: queue.SimpleQueue[tuple[int, Answered, BaseException | None]] = queue.SimpleQueue()
+        self._open, self._begun = 0, False
+        self._failure: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        # A daemon: after Ctrl-C nothing waits for a server.
+        self._thread = threading.Thread(target=self._loop.run_forever, name="r2llm-server", daemon=True)
+        self._thread.start()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self._waiting.extend(requests)
+
+    def collect(self) -> Answered:
+        """Return the next answers, or nothing if none is outstanding. Raise a failure when all others are returned."""
+        answered: Answered = []
+        self._send()
+        while self._open and (not answered or not self._done.empty()):
+            ended, replies, error = self._done.get()
+            self._open -= ended
+            answered += replies
+            if error is not None and self._failure is None:
+                self._fail(error)
+            self._send()
+        if not answered and self._failure is not None:
+            raise self._failure
+        return answered
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self.conversation.end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _send(self) -> None:
+        try:
+            while self._failure is None and (self._groups or self._waiting):
+                if not self._begun:
+                    asyncio.run_coroutine_threadsafe(self.conversation.begin(), self._loop).result()
+                    self._begun = True
+                if not self._groups:
+                    requests = [self._waiting.popleft() for _ in range(min(len(self._waiting), WINDOW))]
+                    self._groups.extend(self.conversation.prepare(requests))
+                size = len(self._groups[0].requests)
+                if self._open and self._open + size > self.max_open:
+                    break
+                self._open += size
+                work = asyncio.run_coroutine_threadsafe(self._ask(self._groups.popleft()), self._loop)
+                work.add_done_callback(partial(self._ended, size))
+        except Exception as error:  # noqa: BLE001 - raised where answers are collected
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._loop.call_soon_threadsafe(self.conversation.halt)
+
+    def _ended(self, asks: int, work: Future[None]) -> None:
+        self._done.put((asks, [], CancelledError() if work.cancelled() else work.exception()))
+
+    async def _ask(self, group: Group) -> None:
+        try:
+            replies = await self.conversation.answer(group)
+            self._done.put((0, list(zip(group.requests, replies, strict=True)), None))
+        except BudgetSpentError:
+            if len(group.requests) == 1:
+                raise
+            for one in group.split():  # some may still fit
+                await self._ask(one)

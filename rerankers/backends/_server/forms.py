@@ -1,4 +1,4 @@
-"""The bases of all ways of putting asks to a server: groups of asks, texts, trials, and how labels are scored."""
+"""The bases of all ways of putting asks to a server: groups of asks, trials, labels' scores out of listed tokens."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, TypeVar
 
-from ...answers.reading import Reply
+from ...answers.reading import NO_PROBABILITY, Reply, no_answer
 from ...errors import InputError
 from ...prompts.template import Message
 from .._tokens.control_tokens import disarmed
 from .._tokens.tokens import Tokens
 from ..base import Request
 from .client import Client
-from .labels import Listing, Rows, are_log_probabilities, log_probability
 from .limits import Spending, spending
 from .refusals import DeclinedError, FailedError, MalformedError, RefusedError
 from .spec import ServerSpec
@@ -28,6 +27,11 @@ FEWER_LOGPROBS = 5  # are tried where a server does not list as many as are aske
 NEWER = "max_completion_tokens"  # OpenAI's reasoning models take the length of an answer under this name alone
 TRIAL_COST = spending(0, 600, 8)  # the most that a trial costs
 OVERHEAD = 512  # tokens: a chat template, and what a server puts into it, are taken to be no more
+
+IMPOSSIBLE = -9999.0  # vLLM and OpenAI write this, or less, for the logarithm of nothing
+ROUNDING = 1e-4  # a logarithm so little above 0 is one of 1 that was rounded
+Rows = Sequence[tuple[str, Any]]  # listed tokens as text, the most probable first, with what the server says of each
+Listed = Sequence[tuple[str, float]]  # those that have a log-probability
 
 # A way in which a server may list tokens: its name, the fields that ask for it, and how many are listed or which.
 # Of those named the trial allows only the first, which is yet not certain over the whole vocabulary.
@@ -120,10 +124,10 @@ class Form(ABC):
             except DeclinedError as error:
                 reason = error.reason
             except FailedError as error:
-                if needed:
-                    remedy = "where it gives no log-probabilities, set ranker.scoring: generation"
-                    raise FailedError(f"{error}; {remedy}") from None
-                return None, str(error)
+                if not needed:
+                    return None, str(error)
+                remedy = "where it gives no log-probabilities, set ranker.scoring: generation"
+                raise FailedError(f"{error}; {remedy}") from None
         return None, reason
 
     def _rendered(self, request: Request) -> tuple[Message, ...]:
@@ -133,10 +137,9 @@ class Form(ABC):
 
 
 class LanguageModel(Form):
-    """The part that chat and completions share, above all how labels are scored.
+    """The part that chat and completions share: labels are found among the most probable first tokens of an answer.
 
-    Labels are found in the list of most probable first tokens that a server gives with its answer. One that is not
-    listed is asked for in another way where the server has one, and else counts as probable as it can be.
+    One that is not listed is asked for in another way where the server has one, else counts as probable as it can be.
     """
 
     path: ClassVar[str]
@@ -187,11 +190,10 @@ class LanguageModel(Form):
         return self.spec.body(**{**common, **fields})
 
     def _answer_tokens(self, request: Request) -> int:
-        """Return the most tokens that an answer may have; a token is a byte at least."""
         if self.tokens:
             return self.tokens.answer_tokens(request)
         most = request.terms.decoding.max_new_tokens
-        return len(request.ideal.encode()) + 1 if most is None else most
+        return len(request.ideal.encode()) + 1 if most is None else most  # a token is a byte at least
 
     async def _find_labels_way(self) -> None:
         """Find out how the server lists tokens. Raises `InputError` where it lists none or no log-probabilities."""
@@ -209,23 +211,18 @@ class LanguageModel(Form):
                 if not rows or sound:
                     break
             if rows and not sound:
-                raise InputError(
-                    "the server's log-probabilities are not those of the whole vocabulary; start vLLM with "
-                    "--logprobs-mode raw_logprobs (its default)"
-                )
+                remedy = "start vLLM with --logprobs-mode raw_logprobs (its default)"
+                raise InputError(f"the server's log-probabilities are not those of the whole vocabulary; {remedy}")
             if rows:
                 self._list_fields = fields
                 self._least = min(count, len(rows)) / 2 if count else math.inf
                 self.found |= {"label_scores": name, "log_probabilities": "whole vocabulary"}
                 self.found |= {"top_logprobs": count} if count else {}
                 return
-        raise InputError(
-            f"the server gives no log-probabilities for {self.spec.options.name} "
-            f"({reason or 'it lists none with its answers'}); set ranker.scoring: generation"
-        )
+        lack = f"no log-probabilities for {self.spec.options.name} ({reason or 'it lists none with its answers'})"
+        raise InputError(f"the server gives {lack}; set ranker.scoring: generation")
 
     async def _label_scores(self, prompts: Sequence[Any]) -> list[Reply]:
-        """Return the replies to prompts whose labels are scored."""
         listings = await self._listings(prompts, len(prompts))
         if any(None in listing.scores and len(listing.listed) < self._least for listing in listings):
             pairs = zip(listings, await self._listings(prompts, 0), strict=True)
@@ -241,3 +238,87 @@ class LanguageModel(Form):
 def at_most_tokens(text: str) -> int:
     """Return a count that a text's tokens do not exceed, where no tokenizer counts them."""
     return len(text.encode("utf-8", "surrogatepass")) + OVERHEAD
+
+
+@dataclass(slots=True)
+class Listing:
+    """The tokens that a reply lists for one prompt, and the labels' log-probabilities in it."""
+
+    scores: list[float | None]
+    listed: Listed
+    text: str
+    prompt_tokens: int | None
+
+    @classmethod
+    def of(cls, rows: Rows, find: Callable[[Listed], list[float | None]], text: str, tokens: int | None) -> Listing:
+        """Return the listing of the rows, in which `find` finds the labels."""
+        listed = [(token, p) for token, value in rows if (p := log_probability(value)) is not None]
+        scores = find(listed)
+        if scores.count(None) == len(scores) > find([(token, 0.0) for token, _ in rows]).count(None):
+            text = no_answer(NO_PROBABILITY, "the labels are listed without a log-probability")
+        return cls(scores, listed, text, tokens)
+
+    @property
+    def reply(self) -> Reply:
+        """The labels' scores, or if none is known the text that the model would have said instead."""
+        scores = bounded(self.scores, [p for _, p in self.listed])
+        return Reply(None if scores else self.text, tuple(scores) if scores else None, self.prompt_tokens, 0)
+
+
+def log_probability(value: object) -> float | None:
+    """Return the log-probability, at most 0, that a server's value is, or None if it cannot be one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not IMPOSSIBLE < value <= ROUNDING:
+        return None
+    return min(float(value), 0.0)
+
+
+def by_text(listed: Listed, labels: Sequence[str], gap: str = "") -> list[float | None]:
+    """Return each label's log-probability, or None if it is not listed.
+
+    A token stands for the label that it is, after the `gap` that the answer begins with, or but for white space around
+    it; of a label of several words it may be the first, if no other label begins with that. Of several such tokens the
+    first kind counts, and then the most probable.
+    """
+    exact = dict(reversed(listed))  # the most probable come first, and stay
+    scores = [exact.get(gap + label) for label in labels]
+    if None in scores:
+        bare = {token.strip(): p for token, p in sorted(listed, key=lambda row: row[1])}
+        begins = [label.split(maxsplit=1)[0] for label in labels]
+        for i, (label, first) in enumerate(zip(labels, begins, strict=True)):
+            if scores[i] is None:
+                scores[i] = bare.get(label, bare.get(first) if begins.count(first) == 1 else None)
+    return scores
+
+
+def bounded(scores: Sequence[float | None], listed: Sequence[float]) -> list[float] | None:
+    """Return the scores, with the most that it can be for a label that is not listed, or None if no label is.
+
+    That is the least of the listed log-probabilities, or all the probability that the list leaves if that is less. The
+    best label stays the best one, and labels that are not listed come after those that are, all alike.
+    """
+    known = [score for score in scores if score is not None]
+    if len(known) == len(scores) or not known:
+        return known or None
+    left = 1.0 - math.fsum(math.exp(p) for p in listed)
+    # No probability left: rounding has taken what is not listed, which is then far below the rest.
+    most = min(min(listed), math.log(left)) if left > 0 else min(listed)
+    return [most if score is None else score for score in scores]
+
+
+def shifted(scores: Sequence[float | None], among_labels: Sequence[float]) -> list[float] | None:
+    """Return log-probabilities over the whole vocabulary from those among the labels, or None if no label is listed.
+
+    Both differ by one number, which the most probable of the listed labels tells.
+    """
+    known = [(score, i) for i, score in enumerate(scores) if score is not None]
+    if not known:
+        return None
+    score, best = max(known)
+    return [among_labels[i] + score - among_labels[best] if known is None else known for i, known in enumerate(scores)]
+
+
+def are_log_probabilities(values: Mapping[str, object]) -> bool:
+    """Return whether these can be log-probabilities of different tokens, and are not, say, logits."""
+    known = [number for value in values.values() if (number := log_probability(value)) is not None]
+    logits = any(type(value) in (int, float) and ROUNDING < value < math.inf for value in values.values())  # type: ignore[operator]
+    return bool(known) and not logits and math.fsum(map(math.exp, known)) <= 1.001

@@ -84,7 +84,6 @@ class Budget:
         self._under_way += 1
 
     def settle(self, most: Spending, actual: Spending) -> None:
-        """Replace an attempt's reservation by its real cost."""
         self._reserved.subtract(most)
         self._under_way -= 1
         self.spent.update(actual)
@@ -143,7 +142,6 @@ class Pace:
         self._left.set()
 
     def answered(self) -> None:
-        """Let a little more through."""
         self._streak, self._refused_since = 0, None
         self._max_open += 1 / self._max_open
 

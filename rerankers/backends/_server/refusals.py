@@ -128,9 +128,7 @@ def hidden_status(body: Any) -> int | None:
 def reason_declined(body: Any) -> str | None:
     """Return why the provider withheld the answer in a reply of success, or None if it did not."""
     choices = body.get("choices") if isinstance(body, Mapping) else None
-    for choice in choices if isinstance(choices, list) else ():
-        if not isinstance(choice, Mapping):
-            continue
+    for choice in (c for c in choices if isinstance(c, Mapping)) if isinstance(choices, list) else ():
         reason, message = choice.get("finish_reason"), choice.get("message")
         if isinstance(message, Mapping) and message.get("refusal") and not message.get("content"):
             return str(message["refusal"])
@@ -144,20 +142,16 @@ def reason_declined(body: Any) -> str | None:
 def _words(body: Any) -> Iterator[str]:
     if isinstance(body, str):
         yield body
-    elif isinstance(body, list):
-        for item in body[:3]:
-            yield from _words(item)
-    elif isinstance(body, Mapping):
-        for name in MESSAGES:
-            yield from _words(body.get(name))
+    parts = body[:3] if isinstance(body, list) else map(body.get, MESSAGES) if isinstance(body, Mapping) else ()
+    for part in parts:
+        yield from _words(part)
 
 
 def _codes(body: Any) -> Iterator[str]:
-    if isinstance(body, Mapping):
-        for name in CODES:
-            value = body.get(name)
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, Mapping):
-                    yield from _codes(item)
-                elif item is not None and (name != "error" or not isinstance(item, str)):
-                    yield str(item)
+    for name in CODES if isinstance(body, Mapping) else ():
+        value = body.get(name)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Mapping):
+                yield from _codes(item)
+            elif item is not None and (name != "error" or not isinstance(item, str)):
+                yield str(item)

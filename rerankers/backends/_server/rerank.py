@@ -83,23 +83,19 @@ class Rerank(Form):
             (alone, _), (beside, _) = await self._try(dialect, [SHORT]), await self._try(dialect, [SHORT, other])
             if not alone or not beside or abs(alone[0] - beside[0]) <= APART * (1 + abs(alone[0])):
                 return
-        raise InputError(
-            f"the scores of {name} depend on which passages are asked about together; set "
-            "model.group_scores: true, by which all of a query's candidates are in one request"
-        )
+        remedy = "set model.group_scores: true, by which all of a query's candidates are in one request"
+        raise InputError(f"the scores of {name} depend on which passages are asked about together; {remedy}")
 
     async def answer(self, group: Group) -> list[Reply]:
         scores = await (self._group_scores if self.spec.options.group_scores else self._post)(group)
         return [Reply(None, (score,), count, 0) for score, (_, _, count) in zip(scores, group.prepared, strict=True)]
 
     async def _group_scores(self, group: Group) -> list[float]:
-        """Return the scores of a group's passages beside all of the query's candidates, which are asked about once."""
         first = group.requests[0]
 
         async def all_scores() -> dict[str, float]:
-            alike = [replace(first, ask=replace(first.ask, docs=(doc,))) for doc in first.texts]
-            whole = Group(group.way, group.requests, tuple(map(self._prepared, alike)))
-            return dict(zip(first.texts, await self._post(whole), strict=True))
+            pairs = tuple(self._prepared(replace(first, ask=replace(first.ask, docs=(doc,)))) for doc in first.texts)
+            return dict(zip(first.texts, await self._post(replace(group, prepared=pairs)), strict=True))
 
         # By its key, which holds all the candidates: asks that come later take the same reply.
         by_doc = await self._once(f"{first.query.id} {first.terms.attempt} {id(first.texts)}", all_scores)

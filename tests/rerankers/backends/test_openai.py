@@ -16,7 +16,7 @@ from r2llm.rerankers.backends import transformers as transformers_backend
 from r2llm.rerankers.backends._server.chat import Chat, _read_text
 from r2llm.rerankers.backends._server.completions import Completions
 from r2llm.rerankers.backends._server.conversation import NEUTRAL, Conversation
-from r2llm.rerankers.backends._server.labels import bounded, by_text, log_probability, shifted
+from r2llm.rerankers.backends._server.forms import bounded, by_text, log_probability, shifted
 from r2llm.rerankers.backends._server.limits import Limits
 from r2llm.rerankers.backends._server.refusals import MalformedError, RefusedError
 from r2llm.rerankers.backends._server.rerank import Rerank, _scores

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from r2llm.rerankers.answers.reading import Reply
-from r2llm.rerankers.backends._server.dispatch import Dispatch
+from r2llm.rerankers.backends._server.conversation import Dispatch
 from r2llm.rerankers.backends._server.forms import Group
 from r2llm.rerankers.errors import InputError
 
