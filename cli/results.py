@@ -73,7 +73,7 @@ def show_in_full(run: Run, *, as_json: bool) -> None:
     console.line(f"{run.manifest.name} in {run.run_dir}")
     if run.manifest.simulated:
         console.line("SIMULATED ANSWERS: these figures are no model's result")
-    if not run.manifest.is_finished:
+    if run.manifest.status != "finished":
         console.line("NOT FINISHED: r2llm rerank with the same config and settings goes on where it stopped")
     _show_result(run)
     if run.stages:
@@ -101,7 +101,7 @@ def _show_result(run: Run) -> None:
         console.line(f"WARNING: {warning}")
     if run.metrics:
         _show_means(run.metrics)
-    elif run.manifest.is_finished:
+    elif run.manifest.status == "finished":
         which = " of these queries" if run.manifest.shard else ""
         console.line(f"no relevance judgements{which}: nothing to evaluate")
     schedule, seconds = run.manifest.schedule, run.manifest.wall_seconds
@@ -111,10 +111,10 @@ def _show_result(run: Run) -> None:
         rate = run.queries / seconds
         console.line(f"throughput: {rate:.3g} queries/s ({run.queries} in {seconds:.1f} s, pooled)")
     if efficiency := run.metrics and run.metrics.efficiency:
-        for measure, ratio in efficiency["rpp"].items():
+        for measure, ratio in efficiency.rpp.items():
             both = f"{ratio['mean_of_ratios']:,.4g} (mean of ratios), {ratio['ratio_of_means']:,.4g} (ratio of means)"
             console.line(f"RPP, {measure} per PetaFLOP: {both}")
-        console.line(f"QPP, queries per PetaFLOP: {efficiency['qpp']:,.4g}")
+        console.line(f"QPP, queries per PetaFLOP: {efficiency.qpp:,.4g}")
 
 
 def _show_means(measures: RunMeasures) -> None:
@@ -173,7 +173,7 @@ def _as_json(run: Run) -> dict[str, Any]:
         "first_stage_metrics": first.mean if first else {},
         **({"reranked_metrics": reranked.mean} if reranked else {}),
         "costs": run.costs,
-        "efficiency": measures and measures.efficiency,
+        "efficiency": measures.content.get("efficiency") if measures else None,
         "wall_seconds": about.wall_seconds,
         "expected": {measure: expected.model_dump() for measure, expected in run.expected.items()},
     }

@@ -128,4 +128,4 @@ def _finished(folder: Path) -> Manifest | None:
         run = manifest.read(folder / manifest.NAME)
     except InputError:
         return None
-    return run if run.is_finished else None
+    return run if run.status == "finished" else None

@@ -36,20 +36,12 @@ from .run import contents, costs, environment, fusion, ir_metadata, manifest, ru
 from .run import measures as evaluation
 from .run.efficiency import efficiency
 from .run.executions import Execution, last_change, now, seconds
-from .run.folder import RunFolder, check_is_free
+from .run.folder import LEDGER, RANKED_FILES, WRITTEN, RunFolder, check_is_free
 from .run.fusion import RERANKED
 from .run.manifest import LedgerContent, Manifest, Merged, Settings
 from .run.measures import Metrics
-from .run.read import METRICS, Measures, Run, RunMeasures, read
+from .run.read import METRICS, Run, RunMeasures, read
 from .run.shards import Shard
-
-LEDGER = "ledger.sqlite"
-
-RANKED_FILES = ("config.yaml", "first_stage.trec", "run.trec", "costs.jsonl", LEDGER, RERANKED)
-"""The files of a run that only ranking makes; a first stage alone has the first two."""
-
-WRITTEN = (*RANKED_FILES, METRICS, "ir-metadata.yml")
-"""All files that a manifest lists."""
 
 RANKS_NOTHING = ("dataset", "evaluate", "expected", "max_unparsed")
 """The keys of a config that cannot change the ranking of a finished run: they are taken anew."""
@@ -80,8 +72,8 @@ class Plan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Return the hash of the content."""
-        return manifest.fingerprint(self.content)
+        """Return the SHA-256 of the content: two runs of one fingerprint must give one ranking."""
+        return contents.digest(self.content)
 
     @cached_property
     def data(self) -> dict[str, str | None]:
@@ -237,7 +229,7 @@ def _finished(folder: RunFolder) -> Manifest | None:
 
     Raises `InputError` if the manifest or any file is not what was sealed: nothing follows from a changed run.
     """
-    if not (folder.earlier and folder.earlier.is_finished):
+    if not folder.earlier or folder.earlier.status != "finished":
         return None
     remedy = f"r2llm verify {folder.path} says more; restore it from a backup, or remove the folder and run again"
     try:
@@ -477,13 +469,12 @@ def _evaluated(plan: Plan, folder: RunFolder, spent: Sequence[Cost]) -> RunMeasu
     if not plan.before or not plan.first_stage.run:
         return None
     if not plan.stages:
-        return RunMeasures(mean=plan.before.mean, per_query=plan.before.per_query)
+        return RunMeasures.model_validate(plan.before)
     after, reranked = (_measured_file(plan, folder / name) for name in ("run.trec", RERANKED))
-    before = {"first_stage": Measures.of(plan.before), "reranked": Measures.of(reranked)}
     if after is None:
         return None
-    efficient = efficiency(spent, after.per_query)
-    return RunMeasures(mean=after.mean, per_query=after.per_query, efficiency=efficient, **before)
+    orders = {"mean": after.mean, "per_query": after.per_query, "first_stage": plan.before, "reranked": reranked}
+    return RunMeasures.model_validate({**orders, "efficiency": efficiency(spent, after.per_query)})
 
 
 def _measured_file(plan: Plan, path: Path) -> Metrics | None:
@@ -556,7 +547,6 @@ def _resolved(config: Config, folder: Path, read_from: Path | None = None) -> di
             value = os.path.normpath(read_from.resolve() / value)
         if isinstance(value, str) and Path(value).is_absolute():
             shipped = isinstance(mark, DatasetMark) and Path(value).parent == SHIPPED.resolve()
-            value_at(content, key[:-1])[key[-1]] = (
-                Path(value).name if shipped else os.path.relpath(value, folder.resolve())
-            )
+            value = Path(value).name if shipped else os.path.relpath(value, folder.resolve())
+        value_at(content, key[:-1])[key[-1]] = value
     return content

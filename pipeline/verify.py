@@ -137,7 +137,7 @@ class _Run:
 
     @property
     def fingerprint(self) -> str:
-        return manifest.fingerprint(self.manifest.content["experiment"])
+        return contents.digest(self.manifest.content["experiment"])
 
     def ledger(self, read: Callable[[Ledger], T]) -> T:
         with closing(Ledger(self.path / "ledger.sqlite", read_only=True)) as ledger:

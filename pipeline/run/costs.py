@@ -26,10 +26,8 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Cost) if field.name !=
 
 def row(costs: Sequence[Cost], methods: Sequence[str]) -> dict[str, Any]:
     """Return a line of `costs.jsonl`: a query's costs and, in a cascade, those of each stage with its method."""
-    stages = [
-        {"method": method, **{name: getattr(cost, name) for name in FIELDS}}
-        for method, cost in zip(methods, costs, strict=True)
-    ]
+    fields = [{name: getattr(cost, name) for name in FIELDS} for cost in costs]
+    stages = [{"method": method, **values} for method, values in zip(methods, fields, strict=True)]
     return dataclasses.asdict(total(costs)) | ({"stages": stages} if len(costs) > 1 else {})
 
 
@@ -80,10 +78,10 @@ def with_earlier(costs: Sequence[Cost], earlier: Sequence[Cost]) -> tuple[Cost, 
 def summary(costs: Iterable[Cost]) -> Summary:
     """Summarise the costs of one or more queries."""
     costs = list(costs)
-    return {name: _summarise([getattr(cost, name) for cost in costs], partly=name == "seconds") for name in FIELDS}
+    return {name: _figures([getattr(cost, name) for cost in costs], partly=name == "seconds") for name in FIELDS}
 
 
-def _summarise(values: list[float | None], *, partly: bool) -> dict[str, float | None]:
+def _figures(values: list[float | None], *, partly: bool) -> dict[str, float | None]:
     known = [value for value in values if value is not None]
     if not known or (len(known) < len(values) and not partly):
         return {**dict.fromkeys(("mean", "p50", "p95", "total")), "queries": 0}

@@ -49,12 +49,12 @@ class Execution(BaseModel):
         if self.status != "running":
             return self
         added = answers - self.answers_before
-        seconds = None
-        if added and last_answer:
-            began, end = map(datetime.datetime.fromisoformat, (self.started, last_answer))
+        ended, seconds = last_answer if added else None, None
+        if ended:
+            began, end = map(datetime.datetime.fromisoformat, (self.started, ended))
             seconds = max((end - began).total_seconds(), 0.0)
-        known = {"calls": None if self.shared_ledger else added, "ended": last_answer if added else None}
-        return self.model_copy(update={"status": "interrupted", **known, "seconds": seconds})
+        calls = None if self.shared_ledger else added
+        return self.model_copy(update={"status": "interrupted", "calls": calls, "ended": ended, "seconds": seconds})
 
 
 def seconds(executions: Iterable[Execution]) -> float | None:

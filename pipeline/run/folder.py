@@ -17,10 +17,15 @@ from . import manifest
 from .manifest import Manifest
 from .shards import folders
 
-FILES = (
-    *("config.yaml", "first_stage.trec", "reranked.trec", "run.trec", "costs.jsonl", "metrics.json"),
-    *("ledger.sqlite", "ir-metadata.yml", manifest.NAME),
-)
+LEDGER = "ledger.sqlite"
+
+RANKED_FILES = ("config.yaml", "first_stage.trec", "run.trec", "costs.jsonl", LEDGER, "reranked.trec")
+"""The files of a run that only ranking makes; a first stage alone has the first two."""
+
+WRITTEN = (*RANKED_FILES, "metrics.json", "ir-metadata.yml")
+"""All files that a manifest lists."""
+
+FILES = {*WRITTEN, manifest.NAME}
 """All that a run's folder may hold."""
 
 LOCK = ".lock"
@@ -52,10 +57,8 @@ class RunFolder:
             """The manifest of an earlier execution, or None."""
 
             if self.earlier and self.earlier.fingerprint != fingerprint:
-                raise InputError(
-                    f"{path}: holds another experiment ({self.earlier.name}, fingerprint "
-                    f"{self.earlier.fingerprint[:8]}); give another --output, or remove it"
-                )
+                other = f"{self.earlier.name}, fingerprint {self.earlier.fingerprint[:8]}"
+                raise InputError(f"{path}: holds another experiment ({other}); give another --output, or remove it")
             for left in path.glob(".*.tmp"):
                 if TEMPORARY.fullmatch(left.name):
                     left.unlink(missing_ok=True)  # a killed process was writing it
@@ -99,9 +102,9 @@ def check_is_free(path: Path) -> Manifest | None:
     there = {entry.name for entry in path.iterdir() if not TEMPORARY.fullmatch(entry.name)} - {LOCK}
     earlier = manifest.read(path / manifest.NAME) if manifest.NAME in there else None
     if earlier is None:  # only the folders of its shards can be those of a run
-        strange = there & {*FILES} if folders(path) else there
+        strange = there & FILES if folders(path) else there
     else:
-        strange = (there & {*FILES}) - {*earlier.files, manifest.NAME} if earlier.is_finished else set()
+        strange = (there & FILES) - {*earlier.files, manifest.NAME} if earlier.status == "finished" else set()
     if strange:
         named = ", ".join(sorted(strange)[:3]) + (", …" if len(strange) > 3 else "")
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ...rerankers import fusion
@@ -37,17 +38,16 @@ class Partner:
 
     def joined(self, reranked: Run) -> dict[str, list[str]]:
         """Return each query's documents in the fused order; `reranked` has its scores as `reranked.trec` has them."""
-        fuse, other = self.fuse, self.run
-        if fuse.method == "interpolate":
-            alpha = fuse.alpha or 0.0
-            return {query: fusion.interpolate(hits, other.get(query, ()), alpha) for query, hits in reranked.items()}
-        return {query: fusion.rrf(hits, other.get(query, ()), fuse.k) for query, hits in reranked.items()}
+        fused = partial(fusion.rrf, k=self.fuse.k)
+        if self.fuse.method == "interpolate":
+            fused = partial(fusion.interpolate, alpha=self.fuse.alpha or 0.0)
+        return {query: fused(hits, self.run.get(query, ())) for query, hits in reranked.items()}
 
 
 def partner(config: Config, first_stage: FirstStage, listener: Listener) -> Partner | None:
     """Return the run that the config fuses with, or None. The first stage takes part in its own order.
 
-    Raise InputError where a run is missing or of other queries.
+    Raises `InputError` if a run is missing or of other queries.
     """
     if config.fuse is None:
         return None
@@ -57,8 +57,9 @@ def partner(config: Config, first_stage: FirstStage, listener: Listener) -> Part
     candidates = {query: set(docs) for query, docs in first_stage.documents.items()}
     ranked = first_stage.queries if first_stage.shard else candidates
     if not ranked.keys() & run.keys():
-        problem = f"none of its {len(run)} queries is reranked; fuse with a run of the same"
-        raise InputError(f"{config.fuse.other}: {problem}")
+        raise InputError(
+            f"{config.fuse.other}: none of its {len(run)} queries is reranked; fuse with a run of the same"
+        )
     fused = {query: {doc for doc, _ in run.get(query, ())} for query in candidates}
     strange = sum(len(fused[query] - docs) for query, docs in candidates.items())
     missing = sum(len(docs - fused[query]) for query, docs in candidates.items())

@@ -23,9 +23,8 @@ def annotation(run: Manifest) -> dict[str, Any]:
     """Return the annotation of a run."""
     dataset = run.config.dataset
     name = dataset if isinstance(dataset, str) else next(iter(dataset.values()))
-    collection = {"name": name}
-    if "ir_datasets" in run.first_stage["dataset"]:
-        collection["ir_datasets"] = f"https://ir-datasets.com/{name.partition('/')[0]}.html#{name}"
+    page = f"https://ir-datasets.com/{name.partition('/')[0]}.html#{name}"
+    collection = {"name": name} | ({"ir_datasets": page} if "ir_datasets" in run.first_stage["dataset"] else {})
     collection |= {f"{kind} sha256": digest for kind, digest in run.data.items() if digest}
     source: dict[str, Any] = {"lang": ["Python"]}
     if git := run.environment.git:
@@ -81,8 +80,8 @@ def _method(run: Manifest) -> dict[str, Any]:
         stages.append(_reranker(run, number) | {"reranks": stages[-1]["name"]})
     if fuse := run.experiment.fuse:
         other = first["name"] if fuse["with"] == "first_stage" else "given run"
-        fused = {"name": fuse["method"], "weight": fuse.get("alpha"), "fuses": [other, stages[-1]["name"]]}
-        stages.append(_known(fused))
+        fuses = [other, stages[-1]["name"]]
+        stages.append(_known({"name": fuse["method"], "weight": fuse.get("alpha"), "fuses": fuses}))
     # It is not known whether a person had a hand in a given run.
     known = {"automatic": True} if bm25 else {}
     return {**known, "score ties": "none: scores strictly decrease", "retrieval": stages}

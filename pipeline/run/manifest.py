@@ -176,11 +176,6 @@ class Manifest(_Part):
         """Return the identity of the first stage: the whole experiment if nothing was reranked."""
         return self.experiment.first_stage or self.experiment.model_dump(exclude_unset=True)
 
-    @property
-    def is_finished(self) -> bool:
-        """Return whether the run came to its end."""
-        return self.status == "finished"
-
 
 def read(path: Path) -> Manifest:
     """Return the manifest in a file. Raises `InputError` if it is none."""
@@ -190,9 +185,8 @@ def read(path: Path) -> Manifest:
         fault = f"cannot be read: {reason(error)}"
     except ValidationError as error:
         first = error.errors()[0]
-        fault = f"is no manifest of a run, or damaged: {'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
-        if first["type"] == "json_invalid":
-            fault = f"cannot be read: {first['msg']}"
+        what = f"is no manifest of a run, or damaged: {'.'.join(map(str, first['loc'])) or 'content'}"
+        fault = f"{'cannot be read' if first['type'] == 'json_invalid' else what}: {first['msg']}"
     raise InputError(f"{path}: {fault}; r2llm verify says more; restore it, or use another folder")
 
 
@@ -206,21 +200,16 @@ def intact(path: Path) -> Manifest:
     # The seal is over the values; other white space and other spellings of them are found by writing it again.
     if not isinstance(content, dict) or json_text(content) != text:
         raise InputError("is not as r2llm writes it")
-    if content.get(SEAL) != (expected := seal(content)):
+    if content.get(SEAL) != (expected := sealed(content)[SEAL]):
         raise InputError(f"was changed: its {SEAL} is {content.get(SEAL)}, its content's {expected}")
     if content["status"] != "finished":
         raise InputError("tells of a run that is not finished; run r2llm rerank again, and it goes on")
     return read(path)
 
 
-def seal(content: Mapping[str, Any]) -> str:
-    """Return the hash that belongs to a manifest of this content, whatever hash it holds."""
-    return contents.digest({key: value for key, value in content.items() if key != SEAL})
-
-
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest's content with the hash of its own, by which a change shows."""
-    return {**content, SEAL: seal(content)}
+    """Return a manifest's content with the hash of all else in it, by which a change shows."""
+    return {**content, SEAL: contents.digest({key: value for key, value in content.items() if key != SEAL})}
 
 
 def file_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -247,11 +236,6 @@ def experiment(
 def is_cascade(stages: Sequence[Stage]) -> bool:
     """Return whether the stages are more than one ranker of all candidates."""
     return len(stages) > 1 or stages[0].depth is not None
-
-
-def fingerprint(content: Mapping[str, object]) -> str:
-    """Return the SHA-256 of an experiment: two runs of one fingerprint must give one ranking."""
-    return contents.digest(content)
 
 
 def description(config: Config, prompts: Iterable[Prompt]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from . import costs, manifest, unread
 from .costs import Summary
 from .efficiency import Efficiency
 from .manifest import Manifest
-from .measures import Metrics
 
 METRICS = "metrics.json"
 
@@ -24,15 +23,10 @@ METRICS = "metrics.json"
 class Measures(BaseModel):
     """The measures of one order of the documents: their means (of counts the sum), and the values of each query."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, from_attributes=True)
 
     mean: dict[str, float] = Field(alias="all")
     per_query: dict[str, dict[str, float]]
-
-    @classmethod
-    def of(cls, metrics: Metrics | None) -> Measures | None:
-        """Return measures as they are written."""
-        return Measures(mean=metrics.mean, per_query=metrics.per_query) if metrics else None
 
 
 class RunMeasures(Measures):

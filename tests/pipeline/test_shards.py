@@ -151,7 +151,7 @@ def test_texts_that_changed_since_are_found_in_a_merged_run(toy: Path, write: Wr
 
 def test_it_can_be_shown_inspected_resumed_and_replayed(toy: Path, heard) -> None:
     merged = merge(heard, sharded(heard, 2, output=toy / "parts"))
-    assert record.read(merged).manifest.is_finished
+    assert record.read(merged).manifest.status == "finished"
     story = inspection.story(merged, "q1")
     assert story["asks"]
     assert [note for note in story["notes"] if "no tokenizer" not in note] == []

@@ -48,7 +48,7 @@ def test_a_run_with_a_known_shape_writes_it_and_verify_checks_it(toy: Path, tiny
     written = json.loads(Path("run/metrics.json").read_text())
     total = outcome.costs["flops"]["total"]
     assert total
-    assert written["efficiency"] == outcome.metrics.efficiency
+    assert written["efficiency"] == outcome.metrics.content["efficiency"]
     assert written["efficiency"]["qpp"] == pytest.approx(3e15 / total)
     assert written["efficiency"]["rpp"].keys() == {"nDCG@10"}
     assert record.read(Path("run")).costs == outcome.costs

@@ -52,8 +52,8 @@ def test_every_file_of_the_run_is_in_it_with_its_hash(toy: Path, heard) -> None:
 
 def test_it_holds_a_hash_of_its_own_content(toy: Path, heard) -> None:
     found = read(rerank(heard).run_dir)
-    assert found["sha256"] == manifest.seal(found)
-    assert manifest.seal({**found, "wall_seconds": 0}) != found["sha256"]
+    assert found["sha256"] == manifest.sealed(found)["sha256"]
+    assert manifest.sealed({**found, "wall_seconds": 0})["sha256"] != found["sha256"]
 
 
 def test_the_prompt_is_in_it_in_full(toy: Path, heard) -> None:

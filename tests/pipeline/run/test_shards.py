@@ -57,7 +57,7 @@ def test_a_shard_has_the_whole_experiments_fingerprint_and_its_own_queries(toy: 
 def test_a_shard_verifies_and_can_be_shown(toy: Path, heard) -> None:
     run_dir = rerank(heard, "1/2", "evaluate.measures=[AP]").run_dir
     assert {check.state for check in verification.verify(run_dir, heard)} == {"agrees"}
-    assert record.read(run_dir).manifest.is_finished
+    assert record.read(run_dir).manifest.status == "finished"
     alone = verification.verify(run_dir, heard, alone=True)
     assert {check.file for check in alone} & {"dataset", "config.yaml", "metrics.json"} == {
         "config.yaml",
@@ -84,7 +84,7 @@ def test_more_shards_than_queries_leave_empty_ones_that_verify(toy: Path, heard)
     assert (outcome.queries, outcome.metrics, outcome.costs) == (0, None, {})
     assert {path.name for path in outcome.run_dir.iterdir()} - {".lock"} == {"config.yaml", "manifest.json"}
     assert {check.state for check in verification.verify(outcome.run_dir, heard)} == {"agrees"}
-    assert record.read(outcome.run_dir).manifest.is_finished
+    assert record.read(outcome.run_dir).manifest.status == "finished"
 
 
 def test_a_shard_without_judgements_is_not_measured(toy: Path, write, heard) -> None:
