@@ -5,25 +5,15 @@ from typing import Annotated
 
 import typer
 
-from . import completion, options
+from . import console, options
 
 
 def check(
-    config: Annotated[
-        list[str],
-        typer.Option(
-            "--config",
-            help="A YAML file, or the name of a shipped config; may be repeated.",
-            autocompletion=completion.configs,
-        ),
-    ],
+    config: Annotated[list[str], options.config("A YAML file, or the name of a shipped config; may be repeated.")],
     baseline: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="The baseline of each --config, in the same order."),
+        list[Path] | None, typer.Option(metavar="FILE", help="The baseline of each --config, in the same order.")
     ] = None,
-    expected: Annotated[
-        bool, typer.Option("--expected", help="Compare a full run with the config's published figures.")
-    ] = False,
+    expected: Annotated[bool, typer.Option("--expected", help="Compare a full run with published figures.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Write the baseline anew; its tolerances are kept.")] = False,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as JUnit XML too.")] = None,
     settings: options.Settings = None,
@@ -41,7 +31,7 @@ def check(
     from ..pipeline import check as checks
     from ..pipeline.run import baseline as baselines
     from ..rerankers.errors import InputError
-    from . import check_report, console
+    from . import check_report
 
     if expected == bool(baseline):
         raise InputError("check needs one of --baseline FILE and --expected")
@@ -50,11 +40,9 @@ def check(
     for result in checks.check_each(plan, console.listener(quiet)):
         results.append(result)
         if result.error:
-            culprit = f"{result.name}: " if len(config) > 1 else ""
-            console.error(f"{culprit}{result.error}")
-        if not as_json:
-            for text in check_report.lines(result):
-                console.line(text)
+            console.error(f"{result.name}: {result.error}" if len(config) > 1 else str(result.error))
+        for text in () if as_json else check_report.lines(result):
+            console.line(text)
     if as_json:
         console.as_json(check_report.as_json(results))
     if junit is not None:

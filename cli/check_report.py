@@ -27,9 +27,8 @@ def lines(result: Result) -> Iterator[str]:
     yield from _differences(comparison) if comparison else ()
     if comparison and comparison.improvement and not result.updated:
         yield "  better, and by more than the tolerance: --update makes it the baseline"
-    yield from (
-        f"{result.name}: WARNING: {warning}" for warning in (result.run.manifest.warnings if result.run else ())
-    )
+    warnings = result.run.manifest.warnings if result.run else ()
+    yield from (f"{result.name}: WARNING: {warning}" for warning in warnings)
 
 
 def _verdict(comparison: Comparison) -> str:
@@ -71,10 +70,7 @@ def _cost(change: Change) -> str:
 
 
 def _query(move: QueryMove) -> str:
-    docs = [
-        f"{doc.doc} {doc.before or f'outside {TOP}'} → {'gone' if doc.after is None else doc.after}"
-        for doc in move.docs
-    ]
+    docs = [f"{doc.doc} {doc.before or f'outside {TOP}'} → {doc.after or 'gone'}" for doc in move.docs]
     below = f"documents moved below rank {TOP} only"
     unmoved = below if move.reranked else "the ranking is the same: the judgements changed"
     measures = [f"{name} {_step(*pair)}" for name, pair in move.measures.items()]
@@ -85,10 +81,8 @@ def _judgement(judgement: Judgement) -> str:
     expected, verdict = judgement.expected, f"out by {judgement.out_by:.4f}"
     # At least the three decimals that papers print: YAML does not keep the last zero of 0.670.
     figures = [f"{x:.3f}" if abs(x - round(x, 3)) < EXACT else f"{x:g}" for x in (expected.value, expected.tolerance)]
-    return (
-        f"{'reproduced' if judgement.reproduced else verdict}: {judgement.measure} {judgement.value:.4f}, "
-        f"published {' ± '.join(figures)} ({expected.source})"
-    )
+    reached = f"{'reproduced' if judgement.reproduced else verdict}: {judgement.measure} {judgement.value:.4f}"
+    return f"{reached}, published {' ± '.join(figures)} ({expected.source})"
 
 
 def _step(before: Figure, after: Figure) -> str:

@@ -95,9 +95,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
         "run_dir": str(run_dir),
         **_verdict(candidates.query, first[query_id], docs, grades, _measures(run).get(query_id, {})),
         **({"stages": stages} if cascade else stages[0]),
-        "first_stage": [
-            {"rank": rank, "doc": doc, "score": score, "grade": grades.get(doc)} for rank, (doc, score) in hits
-        ],
+        "first_stage": [{"rank": rank, "doc": doc, "score": x, "grade": grades.get(doc)} for rank, (doc, x) in hits],
         "asks": asks,
         "moves": [{"rank": rank, "before": before.get(doc), "doc": doc, "grade": grades.get(doc)} for rank, doc in top],
         "cost": asdict(total(spent)) if spent else None,
@@ -256,15 +254,13 @@ def _asked(request: Request, reply: Reply, ranker: Ranker, replay: Backend) -> C
     else:
         read_as = answer.note or " ".join(f"{score:.4f}" for score in answer.scores)
     labelled = len(labels) == len(ask.docs) and not isinstance(request.prompt.labels, dict)
+    shown_as = labels if labelled else [None] * len(ask.docs)
     return {
         "kind": ask.kind,
-        "docs": [
-            {"label": label, "doc": doc}
-            for label, doc in zip(labels if labelled else [None] * len(ask.docs), ask.docs, strict=True)
-        ],
+        "docs": [{"label": label, "doc": doc} for label, doc in zip(shown_as, ask.docs, strict=True)],
         "labels": labels,
         "text": reply.text,
-        "scores": None if reply.scores is None else list(reply.scores),
+        "scores": reply.scores,
         "read_as": read_as,
         "parsed": answer.parsed,
         "prompt_tokens": reply.prompt_tokens,

@@ -77,8 +77,7 @@ def simulate(
 ) -> Simulation:
     """Rank the queries by a rule; a simulated model answers itself where the rule is `likely`."""
     pooled, seed = loaded.config.schedule == "throughput", loaded.config.seed
-    keys: set[bytes] = set()
-    stand_ins = []
+    keys, stand_ins = set[bytes](), []
     for model, options in zip(models, loaded.models, strict=True):
         itself = rule == "likely" and options.simulated
         answering = model if itself else open_rule(rule, run, grades, seed)
@@ -89,10 +88,9 @@ def simulate(
         costs = {ranked.cost.query_id: ranked.costs for ranked in cascade.rank(queries)}
     counts = {
         query: [
-            {"asks": cost.asks, "calls": stand_in.calls[query], "rounds": cost.rounds}
-            for cost, stand_in in zip(stages, stand_ins, strict=True)
+            {"asks": c.asks, "calls": s.calls[query], "rounds": c.rounds} for c, s in zip(row, stand_ins, strict=True)
         ]
-        for query, stages in costs.items()
+        for query, row in costs.items()
     }
     return Simulation(counts, [list(stand_in.strata.values()) for stand_in in stand_ins])
 
