@@ -313,7 +313,8 @@ def test_a_run_that_was_carried_away_alone_is_checked_by_itself(toy: Path, heard
     assert states(checks) == {"agrees", "not checked"}
     skipped = {check.file: check.detail for check in checks if check.state == "not checked"}
     assert skipped.keys() == {"dataset", "metrics.json", "first_stage.run"}
-    assert "no ../../" in skipped["dataset"]
+    missing = skipped["dataset"].partition("; looked for ")[0]  # all three are gone, and one is named
+    assert missing in {f"dataset: no ../../{name}" for name in ("docs.jsonl", "queries.tsv", "qrels.txt")}
     (moved / "run.trec").write_bytes((moved / "run.trec").read_bytes().replace(b"d1", b"d2", 1))
     assert differing(moved, heard).keys() == {"run.trec"}
     assert ("costs.jsonl", "not checked") in {(check.file, check.state) for check in verify(moved, heard)}
