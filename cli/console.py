@@ -18,17 +18,14 @@ from ..pipeline.io.progress import Advance, Listener
 from ..rerankers.errors import InputError
 from ..rerankers.visible import visible
 
-MINUTE = 60.0
-"""The seconds between two lines of progress off a terminal."""
+MINUTE = 60.0  # seconds between two lines of progress off a terminal
+LEGIBLE = 16  # characters: the least width of a column of texts on a narrow terminal
 
 IDENTIFIERS = frozenset({"query", "document", "presented", "read as"})
 """Columns of identifiers, as every first column is: texts that look like numbers, and are never broken."""
 
 NUMBER = re.compile(r"[-+]?[\d,.]*(e[-+]\d+)?%?")
 """A cell of a column that is aligned to the right; columns of texts are aligned to the left."""
-
-LEGIBLE = 16
-"""The least width of a column of texts on a narrow terminal, in characters."""
 
 
 class Console(Listener):

@@ -17,9 +17,7 @@ from ..rerankers.errors import R2llmError
 from . import check, console, estimate, evaluate, init, inspect, ledger, listing, prompt, rerank, verify
 
 DEBUG = "--debug"
-
-INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C ended."""
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 
 FILES = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EISDIR")
 """File errors of the machine and not of r2llm, such as a full disk."""

@@ -24,11 +24,8 @@ Row = tuple[str, ...]
 
 KEYS = ("key", "type", "default", "meaning")
 
-MOST = 12
-"""A folder of more configs is one line of `grouped`."""
-
-TYPES = {str: "text", int: "integer", float: "number", bool: "true | false"}
-"""The types of YAML, in words; others are mappings."""
+MOST = 12  # configs of a folder; one of more is one line of `grouped`
+TYPES = {str: "text", int: "integer", float: "number", bool: "true | false"}  # others are mappings
 
 
 def rows(what: str) -> list[Row]:

@@ -22,8 +22,7 @@ from .. import listing
 from . import schema as sections
 from .load import SHIPPED
 
-FILE = SHIPPED / "schema.json"
-"""The shipped schema, to which the first lines of configs lead."""
+FILE = SHIPPED / "schema.json"  # to which the first lines of configs lead
 
 EXTENDS = {
     "description": "configs to start from, by path or shipped name; later ones win, and this file wins over all",

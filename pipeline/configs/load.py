@@ -25,8 +25,7 @@ from .yaml_files import Document
 
 __all__ = ["FIRST_STAGE", "SHIPPED", "Config", "DatasetMark", "Expected", "Loaded", "Queries", "Stage", "load"]
 
-SHIPPED = Path(__file__).parents[2] / "configs"
-"""The configs that come with the package."""
+SHIPPED = Path(__file__).parents[2] / "configs"  # that come with the package
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,8 @@ class Loaded:
 
     config: Config
     notes: tuple[str, ...]
-    changes_ranking: bool
-    """Whether `--set` or `--queries` changed more than speed, name and measures."""
-
-    folder: Path
-    """Where relative paths of the dataset and the first stage are looked up first."""
+    changes_ranking: bool  # by `--set` or `--queries`: more than speed, name and measures
+    folder: Path  # in which relative paths of the dataset and the first stage are looked up first
 
     @property
     def stages(self) -> list[Stage]:

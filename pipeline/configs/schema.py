@@ -21,8 +21,7 @@ from ..run import measures as evaluation
 Key = tuple[str, ...]
 """The way to a value: the keys from the top, `("ranker", "num_child")`; items of a list go by number, from 0."""
 
-FIRST_STAGE = "first_stage"
-"""The word for fusing a ranking with its first stage."""
+FIRST_STAGE = "first_stage"  # the word for fusing a ranking with its first stage
 
 
 @dataclass(frozen=True, slots=True)

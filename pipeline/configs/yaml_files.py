@@ -27,14 +27,9 @@ WORD_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
 """The tags of values. Plain text that YAML takes for something else, such as 2019-01-01 and `=`, is text."""
 
-MOST_BYTES = 4_000_000
-"""The size of a file, beyond which it is no config."""
-
-MOST_REPEATED = 100_000
-"""The most values that aliases may repeat: aliases of aliases make billions of a few lines."""
-
-DEEPEST = 100
-"""How deep values may be nested."""
+MOST_BYTES = 4_000_000  # of a file; a longer one is no config
+MOST_REPEATED = 100_000  # values that aliases may repeat: aliases of aliases make billions of a few lines
+DEEPEST = 100  # levels of nested values
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +38,7 @@ class Place:
 
     words: str
     folder: Path
-    text: str | None = None
-    """The characters that stand there, `031_1` where the value is 311; None for a mapping or a list."""
+    text: str | None = None  # the characters there, `031_1` where the value is 311; None for a mapping or a list
 
 
 @dataclass
