@@ -124,15 +124,11 @@ class Request:
         self, shown: Callable[[str, int | None], str], form: Architecture = "decoder_only"
     ) -> tuple[Message, ...]:
         """Return the conversation that puts the ask; `shown` cuts a text to so many tokens, if any, and disarms it."""
-        terms = self.terms
-        lengths = {name: terms.passage_tokens if cut == "cut" else None for name, cut in terms.prompt.notes.items()}
-        return terms.prompt.render(
-            self.ask,
-            shown(self.query.text, terms.query_tokens),
-            [shown(text, terms.passage_tokens) for text in self.passages],
-            form,
-            {name: shown(note, lengths.get(name)) for name, note in self.ask.notes},
-        )
+        prompt, most, length = self.prompt, self.terms.query_tokens, self.terms.passage_tokens
+        passages = [shown(text, length) for text in self.passages]
+        cuts = {name: length if cut == "cut" else None for name, cut in prompt.notes.items()}
+        notes = {name: shown(note, cuts.get(name)) for name, note in self.ask.notes}
+        return prompt.render(self.ask, shown(self.query.text, most), passages, form, notes)
 
     @property
     def ideal(self) -> str:
@@ -173,10 +169,7 @@ class Backend(ABC):
 
     @property
     def details(self) -> Mapping[str, object]:
-        """Return what else the manifest records, such as hashes and precision: JSON without paths and secrets.
-
-        Read once all requests are answered. It changes neither the fingerprint nor a ledger key.
-        """
+        """Return what else the manifest records once all requests are answered: JSON without paths and secrets."""
         return {}
 
     @property

@@ -109,8 +109,7 @@ class Recorded(Backend):
 
     def __init__(self, identity: Mapping[str, object], details: Mapping[str, object] | None = None) -> None:
         super().__init__()
-        self.identity = identity
-        self._details = details or {}
+        self.identity, self._details = identity, details or {}
         name = str(identity["backend"])
         self.simulated = name in catalog.backends() and catalog.backend(name).Options.simulated
         self.architecture = "encoder_decoder" if identity.get("architecture") == "encoder_decoder" else "decoder_only"
@@ -125,18 +124,15 @@ class Recorded(Backend):
         return [(request, self._reply(request)) for request in self.take()]
 
     def _reply(self, request: Request, where: str = "") -> Reply:
-        raise InputError(
-            f"{where}no answer for query {request.query.id} about {', '.join(request.ask.docs)} was recorded; "
-            "replay with the dataset, ranker and seed of the recording"
-        )
+        problem = f"{where}no answer for query {request.query.id} about {', '.join(request.ask.docs)} was recorded"
+        raise InputError(f"{problem}; replay with the dataset, ranker and seed of the recording")
 
 
 class LedgerReplay(Recorded):
     """Answers from the ledger of an earlier run, as the model that wrote it, or as the chosen one of several."""
 
     def __init__(self, path: Path, of: Mapping[str, object] | None = None) -> None:
-        self.path = path
-        self.ledger = Ledger(path, read_only=True)
+        self.path, self.ledger = path, Ledger(path, read_only=True)
         super().__init__(_chosen(path, self.ledger.models(), of or {}))
 
     @property

@@ -83,8 +83,7 @@ class Transformers(Backend):
         by_default = self.device.type == "cpu" and dtype == "float32"
         self.exact = by_default if options.exact is None else options.exact
         self.compile = options.compile
-        self.batch_size = 1 if self.exact else options.batch_size
-        self.batch_tokens = options.batch_tokens
+        self.batch_size, self.batch_tokens = 1 if self.exact else options.batch_size, options.batch_tokens
         self.threads = torch.get_num_threads()
         self.workers = self._useful_workers(options)
         self._planned: deque[Batch] = deque()
@@ -100,14 +99,12 @@ class Transformers(Backend):
         # Dynamic positions grow with the longest prompt that was read.
         fixed = not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
         alone = self.exact and self.device.type == "cpu" and not self.compile and self.weights.quantization is None
-        if alone and fixed:
-            return options.workers or min(WORKERS, self.threads)
-        if (options.workers or 1) > 1:
+        if not (alone and fixed) and (options.workers or 1) > 1:
             raise InputError(
                 "model.workers: several prompts are computed at the same time only on a CPU, each alone (exact: "
                 "true), by a model that is neither compiled nor quantised and whose positions are fixed"
             )
-        return 1
+        return options.workers or min(WORKERS, self.threads) if alone and fixed else 1
 
     @cached_property
     def identity(self) -> Mapping[str, object]:
@@ -212,11 +209,9 @@ class Transformers(Backend):
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if frame.f_globals["__name__"].startswith(__name__.partition(".")[0] + "."):
             return error
-        longest = max(len(prompt.ids) for prompt in batch)
-        return BackendError(
-            f"query {batch[0].request.query.id}: model {self.weights.base.name} failed on a prompt of {longest} tokens "
-            f"({type(error).__name__}: {one_line(error)}); all earlier answers are kept"
-        )
+        model, longest = self.weights.base.name, max(len(prompt.ids) for prompt in batch)
+        problem = f"query {batch[0].request.query.id}: model {model} failed on a prompt of {longest} tokens"
+        return BackendError(f"{problem} ({type(error).__name__}: {one_line(error)}); all earlier answers are kept")
 
     def _answer(self, terms: RequestSettings, batch: Batch) -> Answered:
         if batch[0].request.ask.kind == "relevance":

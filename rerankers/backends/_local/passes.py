@@ -7,7 +7,7 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import BackendError, InputError
@@ -50,9 +50,8 @@ class Passes:
 
         for prompt in batch:
             self._check_length(prompt)
-        rows = [prompt.ids for prompt in batch]
-        if targets and not self.encoder_decoder:
-            rows = [[*ids, *target] for ids, target in zip(rows, targets, strict=True)]
+        behind = targets if targets and not self.encoder_decoder else [()] * len(batch)
+        rows = [[*prompt.ids, *target] for prompt, target in zip(batch, behind, strict=True)]
         rows, mask = padded(rows, self.pad, left=not self.encoder_decoder)
         arrays = {"input_ids": rows, "attention_mask": mask}
         if self.encoder_decoder:
@@ -66,11 +65,11 @@ class Passes:
 
     def last_logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits (a row a prompt) of the answer's first token."""
-        if self.prefixes is not None and len(batch) == 1:
-            [prompt] = batch
-            if lengths := self.tokens.shared_prefixes(prompt.request, prompt.ids):
-                self._check_length(prompt)
-                return self.prefixes.last_logits(prompt.ids, lengths)
+        prompt = batch[0]
+        lengths = self.tokens.shared_prefixes(prompt.request, prompt.ids) if self.prefixes and len(batch) == 1 else []
+        if self.prefixes and lengths:
+            self._check_length(prompt)
+            return self.prefixes.last_logits(prompt.ids, lengths)
         return self._logits(self.inputs(batch), last=1)[:, -1]
 
     def target_logits(self, batch: Batch, targets: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -124,9 +123,7 @@ class Prefixes:
 
     def last_logits(self, ids: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
         """Return the logits after the last token (one row), with the prefixes of these ascending lengths cached."""
-        cache = None
-        for length in lengths:
-            cache = self._prefix(tuple(ids[:length]), cache)
+        cache: Any = reduce(lambda shorter, length: self._prefix(tuple(ids[:length]), shorter), lengths, None)
         return cast("torch.Tensor", self._read(ids[lengths[-1] :], cache)[1])
 
     def _prefix(self, ids: tuple[int, ...], shorter: Any) -> Any:
@@ -194,9 +191,8 @@ def start(model: Any) -> int:
     """Return the start token of an encoder-decoder's answer, or the first position of another model's prompt."""
     if not model.config.is_encoder_decoder:  # behind the padding's (RoBERTa), else 0
         return max((padding + 1 for _, padding in _position_tables(model) if padding is not None), default=0)
-    configs = [model.config, model.generation_config]
+    configs, decoder = [model.config, model.generation_config], model.config.get_text_config(decoder=True)
     starts = [getattr(config, "decoder_start_token_id", None) for config in configs]
-    decoder = model.config.get_text_config(decoder=True)
     starts += [getattr(config, "bos_token_id", None) for config in [decoder, *reversed(configs)]]
     for token in starts:
         if isinstance(token, int):

@@ -70,25 +70,14 @@ class CrossEncoder:
     """A model with a classification head of one label (its logit) or two (the second's log-probability: monoBERT)."""
 
     def __init__(self, model: Any, tokens: Tokens) -> None:
-        self.model = model
-        self.tokens = tokens
-        self._accepted = set(inspect.signature(model.forward).parameters)
-        if model.config.num_labels > 2:
-            raise InputError(
-                f"model.name: its classification head has {model.config.num_labels} labels, and relevance is the logit "
-                "of one or the second of two; name a cross-encoder"
-            )
+        self.model, self.tokens = model, tokens
+        self._accepted = inspect.signature(model.forward).parameters
+        if (number := model.config.num_labels) > 2:
+            problem = f"its classification head has {number} labels, and relevance is the logit of one or the second"
+            raise InputError(f"model.name: {problem} of two; name a cross-encoder")
 
     def scores(self, batch: Batch) -> Answered:
         """Return the relevance of each passage to its query."""
-        import torch
-
-        logits = self.model(**self._inputs(batch)).logits.double()
-        relevance = logits[:, 0] if logits.shape[1] == 1 else torch.log_softmax(logits, dim=-1)[:, 1]
-        rows = zip(batch, relevance.tolist(), strict=True)
-        return [scored(prompt, [score], self.model.dtype) for prompt, score in rows]
-
-    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
         import torch
 
         rows = [prompt.ids for prompt in batch]
@@ -97,7 +86,11 @@ class CrossEncoder:
         types = [kinds for row in rows if (kinds := self.tokens.pairs.token_types(row)) is not None]
         if types and "token_type_ids" in self._accepted:
             inputs["token_type_ids"], _ = padded(types, 0, left=False)
-        return {name: torch.tensor(value, device=self.model.device) for name, value in inputs.items()}
+        tensors = {name: torch.tensor(value, device=self.model.device) for name, value in inputs.items()}
+        logits = self.model(**tensors).logits.double()
+        relevance = logits[:, 0] if logits.shape[1] == 1 else torch.log_softmax(logits, dim=-1)[:, 1]
+        answers = zip(batch, relevance.tolist(), strict=True)
+        return [scored(prompt, [score], self.model.dtype) for prompt, score in answers]
 
     def _padding(self, rows: list[list[int]]) -> int:
         """Return a padding token that no row has: a decoder's head reads the last token that is another."""

@@ -35,10 +35,8 @@ for process in sys.argv[1:]:
         pass
 """
 
-REMEDY = (
-    "what it wrote above tells more. Run again: all earlier answers are kept. Where memory ran out, lower "
-    "model.gpu_memory_utilization or model.max_num_seqs"
-)
+REMEDY = """what it wrote above tells more. Run again: all earlier answers are kept. Where memory ran out, lower \
+model.gpu_memory_utilization or model.max_num_seqs"""
 
 
 class Engine:

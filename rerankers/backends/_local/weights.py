@@ -57,8 +57,8 @@ class Weights:
     @classmethod
     def find(cls, options: WeightOptions) -> Weights:
         """Return the model and its adapter, from disk or the hub. Raises `InputError` if one is not there."""
-        name, revision, code = options.name, options.revision, options.trust_remote_code
-        model = locate(name, revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
+        name, code = options.name, options.trust_remote_code
+        model = locate(name, options.revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
         if (model.folder / "config.json").is_file():
             if options.adapter is None:
                 return cls(options, model, None)
@@ -66,9 +66,8 @@ class Weights:
             return cls(options, model, _downloaded(adapter))
         if options.adapter is not None:
             raise InputError(f"model.name: {name} is an adapter, not a model; model.adapter adds only one")
-        base, revision = _base_of(model)
-        key = f"the base model of adapter {name}"
-        return cls(options, locate(base, revision, trust_remote_code=code, key=key), _downloaded(model))
+        base = locate(*_base_of(model), trust_remote_code=code, key=f"the base model of adapter {name}")
+        return cls(options, base, _downloaded(model))
 
     @cached_property
     def device(self) -> torch.device:
