@@ -34,10 +34,7 @@ class Shape:
 
     @classmethod
     def of(cls, config: Any) -> Shape | None:
-        """Return the shape that a transformers config states.
-
-        None if it does not, or if the formulas do not fit it: mixtures of experts, stacks of unequal depth.
-        """
+        """Return the shape in a transformers config, or None if the formulas do not fit: experts, unequal stacks."""
         config = getattr(config, "text_config", config)
 
         def size(name: str) -> Any:

@@ -82,8 +82,7 @@ class Vllm(Backend):
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self.options = options
-        self.seed = seed
+        self.options, self.seed = options, seed
         self.source = locate(options.name, options.revision, trust_remote_code=options.trust_remote_code)
         self.config = load(transformers.AutoConfig, self.source)
         if self.config.is_encoder_decoder:

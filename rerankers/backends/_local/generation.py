@@ -53,16 +53,12 @@ class _Text:
 
 
 class Generator:
-    """A model that generates text, seeded by the experiment's seed and each ask.
-
-    Takes the generation settings that came with the model from it: `generate` would use them where it is not told.
-    """
+    """A model that generates text; takes its own settings from it, which `generate` would use unasked."""
 
     def __init__(self, passes: Passes, seed: int) -> None:
         import transformers
 
-        self.passes = passes
-        self.seed = seed
+        self.passes, self.seed = passes, seed
         self._settings: Any = passes.model.generation_config
         passes.model.generation_config = transformers.GenerationConfig()
         ends = self._settings.eos_token_id
@@ -94,15 +90,11 @@ class Generator:
         # The model's own repetition penalty would turn [1] > [10] around.
         follows = texts[0].prompt.request.terms.model_settings
         config = copy.deepcopy(self._settings) if follows else transformers.GenerationConfig()
-        config.update(
-            max_new_tokens=max(text.budget - len(text.ids) for text in texts),
-            do_sample=False,  # `_Run.choose` samples
-            num_beams=1,
-            pad_token_id=self.passes.pad,
-            eos_token_id=self._settings.eos_token_id,
-            decoder_start_token_id=self.passes.start if self.passes.encoder_decoder else None,
-            return_dict_in_generate=True,
-        )
+        most, start = max(text.budget - len(text.ids) for text in texts), self.passes.start
+        more = {"max_new_tokens": most, "num_beams": 1, "do_sample": False}  # `_Run.choose` samples
+        more |= {"pad_token_id": self.passes.pad, "eos_token_id": self._settings.eos_token_id}
+        more["decoder_start_token_id"] = start if self.passes.encoder_decoder else None
+        config.update(return_dict_in_generate=True, **more)
         return config
 
 

@@ -66,10 +66,7 @@ class Source:
 
 
 def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> Any:
-    """Load one part of a model: its config, tokenizer or weights. `key` is the config's key to blame.
-
-    Raises `InputError` for whatever transformers, and the libraries that read the files for it, raise.
-    """
+    """Load a config, tokenizer or weights. Raises `InputError`, which blames the config's `key`, for any error."""
     try:
         with ONE_AT_A_TIME:
             try:
@@ -95,9 +92,9 @@ def locate(
     key: str = "model.name",
     files: Sequence[str] = ("config.json",),
 ) -> Source:
-    """Return the model's folder, or its commit on the hub, which is not asked for what is in its cache.
+    """Return the folder or the hub's commit that has one of `files`; the hub is not asked for what its cache holds.
 
-    A model is where one of `files` is. Raises `InputError`, which names the config's `key`, if it is not there.
+    Raises `InputError`, which names the config's `key`, if it is not there.
     """
     import huggingface_hub
     from huggingface_hub import constants, errors

@@ -26,12 +26,9 @@ class Passes:
     """A model and its tokenizer, ready to read prompts; shared prefixes are cached where the model allows it."""
 
     def __init__(self, model: Any, tokens: Tokens, *, cache_prefixes: bool) -> None:
-        self.model = model
-        self.tokens = tokens
-        self.device = model.device
+        self.model, self.tokens, self.device = model, tokens, model.device
         self.encoder_decoder = tokens.architecture == "encoder_decoder"
-        self.longest = longest_input(model)
-        self.start = start(model)
+        self.longest, self.start = longest_input(model), start(model)
         self._accepted = set(inspect.signature(model.forward).parameters)
         # Each prompt has all its keys and values in a row of its own.
         self.keeps_rows = not self.encoder_decoder and set(getattr(model.config, "layer_types", None) or FULL) == FULL
@@ -116,8 +113,7 @@ class Prefixes:
     """
 
     def __init__(self, model: Any, room: int = CACHE_BYTES) -> None:
-        self.model = model
-        self.room = room
+        self.model, self.room = model, room
         self._kept: OrderedDict[tuple[int, ...], tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 

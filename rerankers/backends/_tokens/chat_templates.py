@@ -57,18 +57,12 @@ class ChatTemplate:
     """A template and its variables."""
 
     def __init__(self, tokenizer: Any, source: str, name: str, variables: dict[str, JsonValue]) -> None:
-        self.name = name
-        self._tokenizer = tokenizer
-        self._source = source
-        self._variables = variables
+        self.name, self._tokenizer, self._source, self._variables = name, tokenizer, source, variables
         self._folds: dict[tuple[str, ...], bool] = {}
 
     @cached_property
     def digest(self) -> str:
-        """Return a hash of the template, its variables, and the prompts of the sample conversations.
-
-        Raises `InputError` if rendering is not repeatable or does not end.
-        """
+        """Return a hash of template, variables and sample prompts. Raises `InputError` if these vary or do not end."""
         renderings: tuple[list[str], list[str]] = [], []
         for rendering in renderings:
             work = Thread(target=lambda into=rendering: into.extend(map(self._sample, CONVERSATIONS)), daemon=True)
@@ -160,11 +154,10 @@ def chat_template(tokenizer: Any, options: TemplateOptions) -> ChatTemplate | No
         try:
             source = Path(chosen).expanduser().read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            others = f"; the model's own are {several}" if several else ""
+            others = several and f"; the model's own are {several}"
             raise InputError(f"model.chat_template: {chosen} cannot be read: {error}{others}") from error
     if not isinstance(source, str):
-        remedy = f": name one with model.chat_template ({several})" if several else ""
-        raise InputError(f"{name} is not one text{remedy}")
+        raise InputError(f"{name} is not one text{several and f': name one with model.chat_template ({several})'}")
     return ChatTemplate(tokenizer, source, name, variables)
 
 

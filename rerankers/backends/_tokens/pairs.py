@@ -13,29 +13,19 @@ Ids = list[int]
 
 
 class Pairs:
-    """A tokenizer for asks of relevance.
-
-    `shield` breaks up control tokens of a text, and `tokenize` returns a text's ids, without special tokens.
-    """
+    """A tokenizer for relevance; `shield` breaks up control tokens, `tokenize` returns ids without special ones."""
 
     def __init__(self, tokenizer: Any, shield: Callable[[str], str], tokenize: Callable[[str], Ids]) -> None:
-        self.tokenizer = tokenizer
-        self._shield = shield
-        self._tokenize = tokenize
+        self.tokenizer, self._shield, self._tokenize = tokenizer, shield, tokenize
         self.special = lru_cache(maxsize=2)(self._around)
         self._truncate = lru_cache(maxsize=20_000)(self._at_token)
 
     def prompt(self, request: Request) -> tuple[str, Ids]:
-        """Return the prompt as text and as ids, with the end of the passage cut to what the model reads.
-
-        Raises `InputError` if the prompt has more than two messages, or the query leaves no room.
-        """
-        terms = request.terms
+        """Return the prompt as text and ids, its passage cut. Raises `InputError` for three messages or no room."""
         messages = request.rendered(lambda text, length: self._shield(self._truncate(text, length)))
         if len(messages) > 2:
-            raise InputError(
-                f"prompt '{terms.prompt.name}' has {len(messages)} messages, and a cross-encoder reads one text or two"
-            )
+            problem = f"prompt '{request.prompt.name}' has {len(messages)} messages"
+            raise InputError(f"{problem}, and a cross-encoder reads one text or two")
         *before, passage = [self._tokenize(message.content) for message in messages]
         special = self.special("a", "b") if before else self.special("a")
         longest, used = int(min(self.tokenizer.model_max_length, 10**9)), sum(map(len, before))  # or unknown

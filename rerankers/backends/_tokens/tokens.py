@@ -137,10 +137,7 @@ class Tokens:
         return len(self._ids(request.ideal, special=False)) + 1 if most is None else most
 
     def label_ids(self, request: Request, prompt: str) -> tuple[tuple[int, ...], ...]:
-        """Return the tokens of each label that are scored where the answer begins: the first, or all.
-
-        Raises `InputError` if two labels have the same tokens, or one is unknown to the tokenizer.
-        """
+        """Return each label's scored tokens, the first or all. Raises `InputError` for equal or unknown ones."""
         if self.architecture == "encoder_decoder":
             prompt = request.prompt.answer.prefix.encoder_decoder
         return self._label_ids(prompt[-TAIL:], request.labels, request.prompt.answer.scored == "whole")
