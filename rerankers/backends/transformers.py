@@ -130,12 +130,12 @@ class Transformers(Backend):
     @cached_property
     def model(self) -> Any:
         """Return the model, loaded when first needed: not if all answers are in the ledger."""
-        model = self.weights.language_model()
+        model = self.weights.load()
         return compiled(model) if self.compile else model
 
     @cached_property
     def _cross_encoder(self) -> CrossEncoder:
-        model = self.weights.classifier()
+        model = self.weights.load(head=True)
         return CrossEncoder(compiled(model) if self.compile else model, self.tokens)
 
     @cached_property

@@ -127,19 +127,12 @@ class Weights:
         adapter = self.adapter
         return adapter if adapter and (adapter.folder / "tokenizer_config.json").is_file() else self.base
 
-    def language_model(self) -> Any:
-        """Return the model that generates text. Raises `InputError` if it cannot be loaded, or lacks weights."""
-        kind = "AutoModelForSeq2SeqLM" if self.config.is_encoder_decoder else "AutoModelForCausalLM"
-        return self._loaded(kind, "a language model")
-
-    def classifier(self) -> Any:
-        """Return the model with a classification head. Raises `InputError` as `language_model` does."""
-        kind = "AutoModelForSequenceClassification"
-        return self._loaded(kind, "a cross-encoder, with its classification head", head=True)
-
-    def _loaded(self, kind: str, wanted: str, *, head: bool = False) -> Any:
+    def load(self, *, head: bool = False) -> Any:
+        """Return the model, to generate text or with a classification head. Raises `InputError` if it is not whole."""
         import transformers
 
+        language = "AutoModelForSeq2SeqLM" if self.config.is_encoder_decoder else "AutoModelForCausalLM"
+        auto = getattr(transformers, "AutoModelForSequenceClassification" if head else language)
         adapted = _sizes(self.adapter) if self.adapter else {}
         labels = [adapted[name][0] for name in HEADS if head and name in adapted]
         more: dict[str, Any] = {"num_labels": labels[0]} if labels else {}
@@ -152,11 +145,11 @@ class Weights:
         if self.options.quantization:
             more["quantization_config"] = self._quantizer()
         try:
-            auto = getattr(transformers, kind)
             model, report = load(auto, self.base, dtype=self.dtype, output_loading_info=True, **more)
         except InputError as error:
             raise InputError(f"{error}{self._remedy(error)}") from error.__cause__
         if missing := sorted(set(report["missing_keys"]) - adapted.keys()):
+            wanted = "a cross-encoder, with its classification head" if head else "a language model"
             raise InputError(
                 f"model.name: {self.base.name} cannot be loaded: its weights lack {len(missing)} of the parts that "
                 f"its architecture needs, {missing[0]} for one; name {wanted}, or download it anew"
