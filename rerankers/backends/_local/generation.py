@@ -91,7 +91,7 @@ class Generator:
         follows = texts[0].prompt.request.terms.model_settings
         config = copy.deepcopy(self._settings) if follows else transformers.GenerationConfig()
         most, start = max(text.budget - len(text.ids) for text in texts), self.passes.start
-        more = {"max_new_tokens": most, "num_beams": 1, "do_sample": False}  # `_Run.choose` samples
+        more: dict[str, Any] = {"max_new_tokens": most, "num_beams": 1, "do_sample": False}  # `_Run.choose` samples
         more |= {"pad_token_id": self.passes.pad, "eos_token_id": self._settings.eos_token_id}
         more["decoder_start_token_id"] = start if self.passes.encoder_decoder else None
         config.update(return_dict_in_generate=True, **more)
