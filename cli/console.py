@@ -38,7 +38,8 @@ class Console(Listener):
     @contextmanager
     def task(self, what: str, total: int | None) -> Iterator[Advance]:
         """Show progress while the block lasts."""
-        with (_bar if sys.stderr.isatty() and not _plain() else _minutes)(visible(what), total) as advance:
+        plain = os.environ.get("NO_COLOR") or not sys.stderr.isatty()  # no-color.org: no control sequences either
+        with (_minutes if plain else _bar)(visible(what), total) as advance:
             yield advance
 
 
@@ -107,15 +108,10 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         shown.add_column(Text(name), justify="right" if numbers else "left", overflow="fold", min_width=width)
     for cells in lines[1:]:
         shown.add_row(*map(Text, cells))
-    terminal = Terminal(color_system=None if _plain() else "auto")
+    terminal = Terminal(color_system=None if os.environ.get("NO_COLOR") else "auto")
     with terminal.capture() as captured:
         terminal.print(shown, width=max(terminal.width, terminal.measure(shown).minimum), no_wrap=True, crop=False)
     _print(captured.get().rstrip("\n"))
-
-
-def _plain() -> bool:
-    """Return whether the user wants no colours, and so none of a terminal's control sequences (no-color.org)."""
-    return bool(os.environ.get("NO_COLOR"))
 
 
 def line(*cells: str) -> None:
