@@ -1,9 +1,8 @@
 """Asks put through `/chat/completions`: the server applies the model's chat template and tokenises.
 
 A label that is not listed is asked for again among the labels alone where the server can be held to them (vLLM's
-`structured_outputs`): those log-probabilities differ from the ones over the whole vocabulary by one number, which a
-listed label tells. The beginning of an answer is sent as that of the assistant's turn where the server goes on from
-there (`continue_final_message`), else left out.
+`structured_outputs`; see `shifted`). The beginning of an answer is sent as that of the assistant's turn where the
+server goes on from there (`continue_final_message`), else left out.
 """
 
 from __future__ import annotations
@@ -46,10 +45,9 @@ class Chat(LanguageModel):
         if request.scoring == "generation" and not request.prompt.target:
             return ("text",)
         if request.prompt.target or request.prompt.answer.scored == "whole":
-            raise InputError(
-                f"prompt '{request.prompt.name}' asks for the probability of a text of several tokens, which "
-                "/chat/completions does not give; set model.tokenizer to the model's own and model.api: completions"
-            )
+            problem = "asks for the probability of a text of several tokens, which /chat/completions does not give"
+            remedy = "set model.tokenizer to the model's own and model.api: completions"
+            raise InputError(f"prompt '{request.prompt.name}' {problem}; {remedy}")
         return ("labels",)
 
     def _group_size(self, way: str, waiting: int) -> int:  # noqa: ARG002

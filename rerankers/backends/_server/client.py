@@ -139,12 +139,10 @@ class Client:
         Raises `RefusedError` where the server will not have the request, `DeclinedError` where its provider will not
         have the content, and `BackendError` where it has not answered after all retries.
         """
-
         content = b"" if body is None else json.dumps(body).encode()
         retries = self.spec.options.retries if content else min(self.spec.options.retries, MAX_FIRST_RETRIES)
-        tokens = len(content) / 4
+        tokens, answers_before, last = len(content) / 4, self._answers, None
         attempts = failures = 0
-        answers_before, last = self._answers, None
 
         def reading(reply: Any) -> T | DeclinedError:
             for name, values in self.seen.items() if isinstance(reply, Mapping) else ():

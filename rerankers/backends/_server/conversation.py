@@ -97,10 +97,8 @@ class Conversation:
             remedy = "set model.api to auto, rerank or score"
             raise InputError(f"model.api: {api} does not serve cross-encoders' asks; {remedy}")
         if not relevance and api in ("rerank", "score"):
-            raise InputError(
-                f"model.api: {api} serves cross-encoders' asks alone, such as those of pointwise.cross_encoder; set "
-                "model.api to auto, chat or completions"
-            )
+            use = "serves cross-encoders' asks alone, such as those of pointwise.cross_encoder"
+            raise InputError(f"model.api: {api} {use}; set model.api to auto, chat or completions")
         return "relevance" if relevance else self.spec.api
 
     def _form(self, name: str) -> Form:

@@ -47,9 +47,7 @@ class Group:
     prepared: tuple[Any, ...]
 
     def split(self) -> list[Group]:
-        return [
-            Group(self.way, (request,), (ready,)) for request, ready in zip(self.requests, self.prepared, strict=True)
-        ]
+        return [Group(self.way, (ask,), (ready,)) for ask, ready in zip(self.requests, self.prepared, strict=True)]
 
 
 class Form(ABC):
@@ -176,7 +174,6 @@ class LanguageModel(Form):
     async def _try(
         self, prompt: Any, shows: Callable[[Any], T], *, needed: bool = False, **fields: Any
     ) -> tuple[T | None, str]:
-        """Return what the reply to a trial shows; see `Form._trial`."""
         for name in dict.fromkeys((self._length_field, NEWER)):
             self._length_field = name
             body = self._body(prompt, 1, fields)

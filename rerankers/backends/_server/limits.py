@@ -74,10 +74,9 @@ class Budget:
             if not self._under_way:
                 used, cap = self._used(self.spent)[limit], self._caps[limit]
                 words = f"{used:.4f} of {cap:g} US dollars" if limit == "usd" else f"{used:,} of {cap:,} {limit}"
-                raise BudgetSpentError(
-                    f"model.budget.{limit}: {words} are spent and the next request could exceed it; "
-                    f"all answers are kept: set a larger model.budget.{limit} and run again"
-                )
+                remedy = f"all answers are kept: set a larger model.budget.{limit} and run again"
+                problem = f"{words} are spent and the next request could exceed it"
+                raise BudgetSpentError(f"model.budget.{limit}: {problem}; {remedy}")
             self._settled.clear()
             await self._settled.wait()
         self._reserved.update(most)

@@ -1,8 +1,7 @@
 """Asks of cross-encoders put through `/rerank`, as Jina, Cohere, vLLM, SGLang and TEI serve it, or vLLM's `/score`.
 
-A request holds a query and many passages; where the score of one does not depend on the others, each ask keeps a reply
-of its own. A listwise reranker, whose scores do, is asked about all of a query's candidates at once (`group_scores`).
-The scores are the server's: some are put through a sigmoid, which changes no order.
+A request holds a query and many passages. A listwise reranker, whose scores depend on the passages beside each other,
+is asked about all of a query's candidates at once (`group_scores`). Some scores went through a sigmoid: same order.
 """
 
 from __future__ import annotations

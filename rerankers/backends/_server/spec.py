@@ -98,8 +98,7 @@ class ServerSpec:
 
     def share(self, waiting: int) -> int:
         """Return how many of the waiting asks may share a request without leaving a replica idle."""
-        options = self.options
-        largest = options.prompts_per_request or max(1, options.max_concurrency // OPEN_REQUESTS)
+        largest = self.options.prompts_per_request or max(1, self.options.max_concurrency // OPEN_REQUESTS)
         return min(largest, -(-waiting // max(1, len(self.urls))))
 
     @property
@@ -118,6 +117,5 @@ class ServerSpec:
         stop = {"stop": list(decoding.stop)} if decoding.stop else {}
         if not decoding.temperature:
             return {"temperature": 0.0, **stop}
-        # 31 bits, which every server's type for seeds holds.
-        seed = (int.from_bytes(request.key[:8]) ^ self.seed) & 0x7FFFFFFF
+        seed = (int.from_bytes(request.key[:8]) ^ self.seed) & 0x7FFFFFFF  # 31 bits, which every server's seeds have
         return {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed, **stop}
