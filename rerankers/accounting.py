@@ -1,7 +1,7 @@
 """Costs: counts of one query and of all answers together."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import reduce
 
@@ -42,16 +42,10 @@ class Tally:
         return dict(sorted(kinds.items()))
 
 
-def comparisons(asks: Iterable[Ask]) -> int:
+def comparisons(asks: Sequence[Ask]) -> int:
     """Return a round's comparisons as the papers count them: pairs in either order, or prompts about a group."""
-    pairs, prompts = set[frozenset[str]](), 0
-    for ask in asks:
-        counted = KINDS[ask.kind].counted
-        if counted == "pair":
-            pairs.add(frozenset(ask.docs))
-        elif counted:
-            prompts += 1
-    return len(pairs) + prompts
+    pairs = {frozenset(ask.docs) for ask in asks if KINDS[ask.kind].counted == "pair"}
+    return len(pairs) + sum(KINDS[ask.kind].counted == "prompt" for ask in asks)
 
 
 def total(costs: Sequence[Cost]) -> Cost:

@@ -31,7 +31,6 @@ STRICT = Reading()
 KEY_BYTES = 16
 """The length of a ledger key: 128 bits of a SHA-256, so that two asks of a billion do not meet in one key."""
 
-
 DIGITS = 9
 """The most passages that can be numbered with one digit, and so one token, each."""
 
