@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ COLUMNS = ("ask", "round", "kind", "presented", "answer", "read as", "tokens", "
 
 
 def inspect(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run.")],
+    run_dir: options.RunDir,
     query: Annotated[str | None, typer.Option("--query", metavar="ID", help="The query's identifier.")] = None,
     worst: Annotated[int | None, typer.Option(metavar="N", min=1, help="The verdicts on the N worst queries.")] = None,
     asks: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only the first N asks; default all.")] = None,

@@ -1,4 +1,4 @@
-"""`r2llm list` and `schema`: methods, prompts, backends, datasets, configs, keys, and the JSON Schema of these."""
+"""`r2llm list`: methods, prompts, backends, datasets, configs and keys."""
 
 import sys
 from enum import StrEnum
@@ -32,10 +32,3 @@ def list_(
     if what == What.configs and not name and sys.stdout.isatty():
         rows = listing.grouped(rows)
     console.table(name or what.value, header, rows)
-
-
-def schema() -> None:
-    """Print the JSON Schema by which editors complete and check a config; it ships as configs/schema.json."""
-    from ..pipeline.configs import json_schema as schemas
-
-    console.block(schemas.text().rstrip("\n"))

@@ -14,7 +14,24 @@ from typing import Annotated
 import typer
 
 from ..rerankers.errors import R2llmError
-from . import check, console, estimate, evaluate, init, inspect, ledger, listing, prompt, rerank, verify
+from . import (
+    check,
+    console,
+    doctor,
+    estimate,
+    evaluate,
+    init,
+    inspect,
+    ledger,
+    listing,
+    merge,
+    prompt,
+    rerank,
+    retrieve,
+    schema,
+    show,
+    verify,
+)
 
 DEBUG = "--debug"
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
@@ -32,15 +49,15 @@ app = typer.Typer(
 for name, command, example in (
     ("rerank", rerank.rerank, "--config quickstart.yaml --set ranker.k=20 --queries 5"),
     ("init", init.init, "--dataset beir/scifact/test --model google/flan-t5-large -o scifact.yaml"),
-    ("merge", rerank.merge, "runs/dl19-setwise-1a2b3c4d"),
-    ("retrieve", rerank.retrieve, "--config quickstart.yaml"),
+    ("merge", merge.merge, "runs/dl19-setwise-1a2b3c4d"),
+    ("retrieve", retrieve.retrieve, "--config quickstart.yaml"),
     ("evaluate", evaluate.evaluate, "run.trec --qrels qrels.txt --measure nDCG@10"),
     ("check", check.check, "--config quickstart.yaml --baseline baseline.json"),
-    ("doctor", verify.doctor, ""),
-    ("schema", listing.schema, "> schema.json"),
+    ("doctor", doctor.doctor, ""),
+    ("schema", schema.schema, "> schema.json"),
     ("prompt", prompt.prompt, "--config quickstart.yaml --query q01"),
     ("estimate", estimate.estimate, "--config dl19-setwise.yaml --set model.device=cuda"),
-    ("show", verify.show, "runs/quickstart-1a2b3c4d"),
+    ("show", show.show, "runs/quickstart-1a2b3c4d"),
     ("verify", verify.verify, "runs/quickstart-1a2b3c4d"),
     ("inspect", inspect.inspect, "runs/quickstart-1a2b3c4d --query q01"),
     ("list", listing.list_, "methods setwise.heapsort"),

@@ -39,3 +39,4 @@ Output = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder.")]
