@@ -68,7 +68,7 @@ CHAT_TEMPLATE = (
 """The form of Llama 3's: control tokens around every turn, and a date that is today's unless it is told."""
 
 
-SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.setdefault("R2LLM_SHARED", str(Path(__file__).resolve().parents[2] / "shared")))
 """Data beside the project that some tests use."""
 
 

@@ -23,7 +23,7 @@ from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.errors import InputError
 
-SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"))
+SHARED = Path(os.environ["R2LLM_SHARED"])
 DL19 = SHARED / "data" / "dl19"
 CACM = SHARED / "data" / "cacm"
 MODELS = SHARED / "parity" / "models"

@@ -16,7 +16,7 @@ from r2llm.rerankers.backends import simulated, transformers
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.types import Candidates, Doc, Query
 
-SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"))
+SHARED = Path(os.environ["R2LLM_SHARED"])
 PARITY = SHARED / "parity"
 pytestmark = pytest.mark.shared
 

@@ -16,7 +16,7 @@ from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler
 
-SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"))
+SHARED = Path(os.environ["R2LLM_SHARED"])
 DL19 = SHARED / "data" / "dl19"
 
 PUBLISHED = {

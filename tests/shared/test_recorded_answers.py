@@ -17,7 +17,7 @@ from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.answers.orders import read_order
 
-SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"))
+SHARED = Path(os.environ["R2LLM_SHARED"])
 DL19 = SHARED / "data" / "dl19"
 RECORDED = SHARED / "data" / "recorded"
 LABELS = tuple(str(i) for i in range(1, 21))

@@ -12,7 +12,7 @@ from r2llm.pipeline.run import runfile
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.types import Query
 
-SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2] / ".." / "shared")) / "data"
+SHARED = Path(os.environ["R2LLM_SHARED"]) / "data"
 
 HITS = [
     {

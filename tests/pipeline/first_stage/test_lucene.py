@@ -17,7 +17,7 @@ from r2llm.pipeline.first_stage.lucene import Index, build_index, find_index
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.types import Query
 
-CACM = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2].parent / "shared"), "data", "cacm")
+CACM = Path(os.environ["R2LLM_SHARED"], "data", "cacm")
 
 DOCS = [
     ("tides", "The moon pulls the sea: tides rise and fall twice a day."),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.errors import InputError
 
-SHARED = Path(os.environ.get("R2LLM_SHARED", Path(__file__).parents[2] / ".." / "shared")) / "data"
+SHARED = Path(os.environ["R2LLM_SHARED"]) / "data"
 
 WORDS = st.text(string.ascii_letters + string.digits + "-_.é日", min_size=1, max_size=8)
 SINGLES = st.floats(-(2.0**100), 2.0**100, width=32)
