@@ -129,9 +129,10 @@ def measure_growth(home: Path, queries: int, depth: int) -> None:
     size = ledger.stat().st_size
     each = f"{size / 2**20:,.0f} MiB, {size / answers:.0f} bytes an answer"
     print(f"ledger of {answers:,} answers: {each}; opened and one looked up in {seconds:.3f} s", flush=True)
+    calls = json.loads(done.out)["costs"]["calls"]
     again = command("rerank", "--config", config, "--output", output, "--quiet", "--json")
-    assert json.loads(again.out)["costs"]["calls"]["total"] == 0
-    print(f"executed again, all from the ledger: {again.seconds:.1f} s, {again.mib:,.0f} MiB at most", flush=True)
+    assert json.loads(again.out)["costs"]["calls"] == calls
+    print(f"run again, nothing asked: {again.seconds:.1f} s, {again.mib:,.0f} MiB at most", flush=True)
 
 
 def differences(whole: Path, merged: Path) -> Iterator[str]:
