@@ -34,9 +34,8 @@ from .io.progress import Listener
 from .preview import shown
 from .run import costs, runfile
 from .run import read as record
+from .run.folder import LEDGER
 from .run.fusion import RERANKED
-
-LEDGER = "ledger.sqlite"
 
 TOP = 10
 """The documents of an order that a verdict is about."""

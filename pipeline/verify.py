@@ -29,6 +29,7 @@ from .run import contents, costs, fusion, manifest, runfile
 from .run import measures as evaluation
 from .run import read as record
 from .run.efficiency import efficiency
+from .run.folder import LEDGER
 from .run.fusion import RERANKED
 from .run.manifest import NAME as MANIFEST
 from .run.manifest import Manifest
@@ -140,7 +141,7 @@ class _Run:
         return contents.digest(self.manifest.content["experiment"])
 
     def ledger(self, read: Callable[[Ledger], T]) -> T:
-        with closing(Ledger(self.path / "ledger.sqlite", read_only=True)) as ledger:
+        with closing(Ledger(self.path / LEDGER, read_only=True)) as ledger:
             return read(ledger)
 
     def scored(self, name: str) -> runfile.Run:
@@ -194,8 +195,8 @@ def _parts(about: Manifest) -> Iterator[_Part]:
             yield _Part(name, "a permutation of the first stage", partial(_permutation, name))
     if "run.trec" in files:
         yield _Part("costs.jsonl", "sums", _sums)
-        yield _Part("ledger.sqlite", "integrity", lambda run: run.ledger(Ledger.faults))
-        yield _Part("ledger.sqlite", "content", _ledger_content)
+        yield _Part(LEDGER, "integrity", lambda run: run.ledger(Ledger.faults))
+        yield _Part(LEDGER, "content", _ledger_content)
         if "metrics.json" in files:
             yield _Part("metrics.json", "efficiency", _efficiency)
     outside = {
