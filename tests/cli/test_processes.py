@@ -81,6 +81,7 @@ def test_a_second_process_on_a_run_is_turned_away(process, toy: Path) -> None:
     assert process(*R2LLM, "rerank", "--config", "toy.yaml", "--output", "out").code == 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(process, tiny_t5: Path) -> None:
     """Four times SIGKILL at random moments, then byte by byte what an undisturbed run gives; nothing is asked twice."""
     settings = (

@@ -27,6 +27,7 @@ def answered(tiny_t5: Path, folder: Path) -> Path:
     return folder / "ledger.sqlite"
 
 
+@pytest.mark.slow
 def test_it_is_what_the_model_answers(tiny_t5: Path, tmp_path: Path) -> None:
     ledger = answered(tiny_t5, tmp_path / "run")
     if os.environ.get("R2LLM_RECORD"):

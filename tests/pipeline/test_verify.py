@@ -139,7 +139,9 @@ def positions(size: int) -> list[int]:
     return sorted({*range(0, size, max(1, size // 40)), 1, size // 3, size // 2, size - 2, size - 1})
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x20, 0x80])
+@pytest.mark.parametrize(
+    "mask", [0x20, pytest.param(0x01, marks=pytest.mark.slow), pytest.param(0x80, marks=pytest.mark.slow)]
+)
 def test_a_flipped_byte_in_any_file_is_found_and_the_file_named(toy: Path, heard, mask: int) -> None:
     run_dir = rerank(heard)
     files = sorted(path for path in run_dir.iterdir() if path.name != ".lock")

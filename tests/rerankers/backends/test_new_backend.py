@@ -83,24 +83,41 @@ FILES = {
 }
 
 
+PROGRAM = """
+import contextlib, io, json, sys
+from r2llm.cli.main import main
+
+printed = []
+for words in json.load(sys.stdin):
+    sys.argv, out = ["r2llm", *words], io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main()
+    printed.append(out.getvalue())
+json.dump(printed, sys.stdout)
+"""
+"""Types several commands in one process, so that torch is imported once."""
+
+
 @pytest.fixture
 def typed(tmp_path: Path, tiny_llama: Path):
-    """Type a command of a copy of the package with the new file, in a folder beside the experiment's."""
-    package, experiment = tmp_path / "copy/r2llm", tmp_path / "experiment"
+    """Type commands of a copy of the package with the new file, in a folder beside two copies of the experiment."""
+    package = tmp_path / "copy/r2llm"
     installed = Path(r2llm.__file__).parent
     package.mkdir(parents=True)
     shutil.copy(installed / "__init__.py", package)
     for room in ("rerankers", "pipeline", "cli", "configs"):
         shutil.copytree(installed / room, package / room, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "rerankers/backends/counting.py").write_text(BACKEND)
-    experiment.mkdir()
-    for name, text in FILES.items():
-        (experiment / name).write_text(textwrap.dedent(text))
-    shutil.copytree(tiny_llama, experiment / "tokenizer")
+    for experiment in (tmp_path / "experiment", tmp_path / "moved"):
+        experiment.mkdir()
+        for name, text in FILES.items():
+            (experiment / name).write_text(textwrap.dedent(text))
+        shutil.copytree(tiny_llama, experiment / "tokenizer")
 
-    def type_command(*words: str) -> subprocess.CompletedProcess[str]:
+    def type_commands(*commands: str) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-c", "from r2llm.cli.main import main; main()", *words],
+            [sys.executable, "-c", PROGRAM],
+            input=json.dumps([command.split() for command in commands]),
             cwd=tmp_path,
             env=os.environ | {"PYTHONPATH": str(tmp_path / "copy")},
             capture_output=True,
@@ -108,32 +125,35 @@ def typed(tmp_path: Path, tiny_llama: Path):
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        return done
+        assert "error:" not in done.stderr
+        printed: list[str] = json.loads(done.stdout)
+        return printed
 
-    return type_command
+    return type_commands
 
 
 def test_every_command_knows_a_new_backend(typed, tmp_path: Path) -> None:
-    config = ("--config", "experiment/new.yaml")
-    found = json.loads(typed("rerank", *config, "--output", "run", "--json").stdout)
+    ranked, _, estimated, prompt = typed(
+        "rerank --config experiment/new.yaml --output run --json",
+        "rerank --config moved/new.yaml --set model.haste=2 --output again",
+        "estimate --config moved/new.yaml --json",
+        "prompt --config moved/new.yaml --query q1",
+    )
+    assert not json.loads(ranked)["simulated"]
     assert [line.split()[2] for line in (tmp_path / "run/run.trec").read_text().splitlines()] == ["d3", "d2", "d1"]
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     assert manifest["config"]["model"] == {"backend": "counting", "words": "words.txt", "tokenizer": "tokenizer"}
     costs = [json.loads(line) for line in (tmp_path / "run/costs.jsonl").read_text().splitlines()]
     [cost] = [cost for cost in costs if cost.get("query_id") == "q1"]
     assert cost["usd"] == pytest.approx((cost["prompt_tokens"] + 10.0 * cost["completion_tokens"]) / 1e6)
-    assert not found["simulated"]
 
     # Neither its place nor its speed is part of the experiment.
-    (tmp_path / "experiment").rename(tmp_path / "moved")
-    typed("rerank", "--config", "moved/new.yaml", "--set", "model.haste=2", "--output", "again")
     again = json.loads((tmp_path / "again/manifest.json").read_text())
     assert again["fingerprint"] == manifest["fingerprint"]
 
-    estimate = json.loads(typed("estimate", "--config", "moved/new.yaml", "--json").stdout)
-    assert estimate["costs"]["prompt_tokens"]["total"] > 0
-    assert estimate["costs"]["usd"]["total"] > 0
+    totals = json.loads(estimated)["costs"]
+    assert totals["prompt_tokens"]["total"] > 0
+    assert totals["usd"]["total"] > 0
 
-    prompt = typed("prompt", "--config", "moved/new.yaml", "--query", "q1").stdout
     assert "Why is the sea salt ?" in prompt
     assert "tokens" in prompt
