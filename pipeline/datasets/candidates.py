@@ -17,12 +17,12 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ...rerankers.types import Query
-from ..io.files import fault, json_kind
+from ..io.files import json_kind
 from ..run.runfile import Run
 from .base import Docs
 from .corpus import TextStore
 from .local import Files
-from .records import DOC_IDS, QUERY_IDS, QueryList, Spot, document_text, identifier, numeric, plain_text, records, unfit
+from .records import DOC_IDS, QUERY_IDS, QueryList, Record, numeric, records
 
 _LISTS = ("hits", "candidates", "docs")
 
@@ -47,23 +47,22 @@ class CandidatesFile(Files):
     def _contents(self) -> tuple[QueryList, TextStore, Run]:
         path, texts = self._files["candidates"], super().query_list.queries if "queries" in self._files else None
         queries, docs, run = QueryList(path), TextStore(str(path)), Run()
-        for spot, item in records(path):
-            listed = next((item[name] for name in _LISTS if name in item), None)
+        for record in records(path):
+            listed = next((record.fields[name] for name in _LISTS if name in record.fields), None)
             if not isinstance(listed, list):
-                raise fault(*spot, "no list of candidates: `hits`, `candidates` or `docs` is expected")
-            hits = [_hit(hit, spot) for hit in listed]
-            query = _query(item, listed, texts, spot)
+                raise record.fault("no list of candidates: `hits`, `candidates` or `docs` is expected")
+            hits = [_hit(hit, record) for hit in listed]
+            query = _query(record, listed, texts)
             if query is None:
-                queries.nameless.append(str(spot[1]))
+                queries.nameless.append(str(record.place))
                 continue
             if query.id in run:
-                raise fault(*spot, f"query {query.id} is there already")
-            queries.add(query.id, query.text, spot)
-            run[query.id] = _ranked(query.id, hits, spot)
+                raise record.fault(f"query {query.id} is there already")
+            queries.add(query.id, query.text, record)
+            run[query.id] = _ranked(query.id, hits, record)
             known = docs.lookup([hit.id for hit in hits])
-            for hit in hits:
-                if known.get(hit.id, hit.text) != hit.text:
-                    raise fault(*spot, f"candidate {hit.id} has another text with an earlier query")
+            if changed := next((hit.id for hit in hits if known.get(hit.id, hit.text) != hit.text), None):
+                raise record.fault(f"candidate {changed} has another text with an earlier query")
             docs.add((hit.id, hit.text) for hit in hits if hit.id not in known)
         return queries, docs, run
 
@@ -74,55 +73,56 @@ class _Hit(NamedTuple):
     score: float | None
 
 
-def _hit(hit: Any, spot: Spot) -> _Hit:
-    if not isinstance(hit, dict):
-        raise fault(*spot, f"a candidate is {json_kind(hit)}, not an object")
-    id_ = identifier(hit, DOC_IDS, spot)
-    if wrong := unfit(id_, spot):
+def _hit(fields: Any, record: Record) -> _Hit:
+    if not isinstance(fields, dict):
+        raise record.fault(f"a candidate is {json_kind(fields)}, not an object")
+    hit = record._replace(fields=fields)
+    id_ = hit.identifier(DOC_IDS)
+    if wrong := hit.unfit(id_):
         raise wrong
-    document = hit.get("doc", hit)
+    document = fields.get("doc", fields)
     if isinstance(document, str):
         document = {"text": document}
     if not isinstance(document, dict):
-        raise fault(*spot, f"candidate {id_}: `doc` is {json_kind(document)}, not an object")
-    score = hit.get("score")
+        raise hit.fault(f"candidate {id_}: `doc` is {json_kind(document)}, not an object")
+    score = fields.get("score")
     if score is not None and not math.isfinite(numeric(score)):
-        raise fault(*spot, f"candidate {id_}: the score {score!r:.40} is not a finite number")
-    return _Hit(id_, document_text(document, spot), None if score is None else numeric(score))
+        raise hit.fault(f"candidate {id_}: the score {score!r:.40} is not a finite number")
+    return _Hit(id_, hit._replace(fields=document).document(), None if score is None else numeric(score))
 
 
-def _query(item: Mapping[str, Any], hits: list[Any], texts: Mapping[str, Query] | None, spot: Spot) -> Query | None:
-    """Return the item's query, or None where it has neither hits nor an identifier.
+def _query(record: Record, hits: list[Any], texts: Mapping[str, Query] | None) -> Query | None:
+    """Return a record's query, or None where it has neither hits nor an identifier.
 
     The identifier stands beside the text, beside the query, or in each of the hits.
     """
-    holder = item["query"] if isinstance(item.get("query"), dict) else item
-    if holder.keys() & {*QUERY_IDS}:
-        id_ = identifier(holder, QUERY_IDS, spot)
+    query = record.fields.get("query")
+    holder = record._replace(fields=query) if isinstance(query, dict) else record
+    if holder.fields.keys() & {*QUERY_IDS}:
+        id_ = holder.identifier(QUERY_IDS)
     elif hits:
-        ids = {identifier(hit, ("qid",), spot) for hit in hits}
+        ids = {record._replace(fields=hit).identifier(("qid",)) for hit in hits}
         if len(ids) != 1:
-            raise fault(*spot, f"one query identifier is expected in the hits' `qid`, not {', '.join(sorted(ids))}")
+            raise record.fault(f"one query identifier is expected in the hits' `qid`, not {', '.join(sorted(ids))}")
         (id_,) = ids
     else:
         return None
     if texts is None:
-        text = plain_text(holder, ("text", "query"), spot)
+        text = holder.text(("text", "query"))
         if text is None:
-            raise fault(*spot, "no text: `text` or `query` is expected")
+            raise record.fault("no text: `text` or `query` is expected")
         return Query(id_, text)
     if id_ not in texts:
-        raise fault(*spot, f"query {id_} is not in the queries file")
+        raise record.fault(f"query {id_} is not in the queries file")
     return texts[id_]
 
 
-def _ranked(query: str, hits: list[_Hit], spot: Spot) -> list[tuple[str, float]]:
+def _ranked(query: str, hits: list[_Hit], record: Record) -> list[tuple[str, float]]:
     ids = [hit.id for hit in hits]
     if len(set(ids)) < len(ids):
-        twice = next(id_ for position, id_ in enumerate(ids) if id_ in ids[:position])
-        raise fault(*spot, f"query {query} has candidate {twice} twice")
+        raise record.fault(f"query {query} has candidate {max(ids, key=ids.count)} twice")
     scores = [hit.score for hit in hits if hit.score is not None]
     if scores and len(scores) < len(hits):
         without = next(hit.id for hit in hits if hit.score is None)
-        raise fault(*spot, f"query {query}: candidate {without} has no score, others have")
+        raise record.fault(f"query {query}: candidate {without} has no score, others have")
     return list(zip(ids, scores or map(float, range(len(ids), 0, -1)), strict=True))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...rerankers.errors import InputError
-from ..io.files import fault
 from .base import Docs, batches
-from .records import Spot, at, document_text, read_docs
+from .records import DOC_IDS, Record, at, records
 
 _BATCH = 500
 """Identifiers in one SQL statement: older SQLite libraries take no more than 999."""
@@ -62,7 +60,7 @@ class FileDocs(Docs):
         wanted = list(dict.fromkeys(ids))
         sought = {id_ for id_ in wanted if id_ not in self._is_there}
         if sought:
-            first_seen: dict[str, tuple[Spot, int]] = {}
+            first_seen: dict[str, tuple[Record, int]] = {}
             self._store.add(self._collect(sought, first_seen))
             self._is_there.update((id_, id_ in first_seen) for id_ in sought)
         return [id_ for id_ in wanted if not self._is_there[id_]]
@@ -73,32 +71,16 @@ class FileDocs(Docs):
         return self._store.lookup(ids)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Stream all documents in the file's order. Raise InputError at the end for a repeated identifier."""
-        import numpy as np
+        return ((record.identifier(DOC_IDS), record.document()) for record in records(self._path))
 
-        hashes = array("q")  # eight bytes a document: all identifiers would not fit
-        for spot, id_, record in read_docs(self._path):
-            hashes.append(hash(id_))
-            yield id_, document_text(record, spot)
-        ordered = np.sort(np.frombuffer(hashes, dtype=np.int64))
-        suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-        first_seen: dict[str, Spot] = {}
-        for spot, id_, _ in read_docs(self._path) if suspects else ():
-            if hash(id_) in suspects and first_seen.setdefault(id_, spot) != spot:
-                raise _repeated(spot, id_, first_seen[id_])
-
-    def _collect(self, sought: set[str], first_seen: dict[str, tuple[Spot, int]]) -> Iterator[tuple[str, str]]:
+    def _collect(self, sought: set[str], first_seen: dict[str, tuple[Record, int]]) -> Iterator[tuple[str, str]]:
         """Yield the documents sought. One that is there again with the same text counts once."""
-        for spot, id_, record in read_docs(self._path):
-            if id_ in sought:
-                text = document_text(record, spot)
-                first, content = first_seen.setdefault(id_, (spot, hash(text)))
-                if first == spot:
+        for record in records(self._path):
+            if (id_ := record.identifier(DOC_IDS)) in sought:
+                text = record.document()
+                first, content = first_seen.setdefault(id_, (record._replace(fields={}), hash(text)))
+                if (first.path, first.place) == (record.path, record.place):
                     yield id_, text
                 elif content != hash(text):
-                    raise _repeated(spot, id_, first)
-
-
-def _repeated(spot: Spot, id_: str, first: Spot) -> InputError:
-    where = "" if spot[0] == first[0] else f" of {first[0]}"
-    return fault(*spot, f"document {id_} is there already, {at(first[1])}{where}; remove one")
+                    where = "" if record.path == first.path else f" of {first.path}"
+                    raise record.fault(f"document {id_} is there already, {at(first.place)}{where}; remove one")

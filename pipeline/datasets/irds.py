@@ -16,7 +16,7 @@ from typing import Any
 from ...rerankers.errors import InputError
 from ..io.files import reason
 from .base import Dataset, Docs, takes_queries_from_documents
-from .records import Qrels, QueryList, clean
+from .records import Qrels, QueryList, Record, clean
 
 _PATIENCE = {"IR_DATASETS_DL_TRIES": "2", "IR_DATASETS_DL_TIMEOUT": "8"}
 """Its own three tries of 15 seconds at each of two mirrors are 90 seconds where a firewall is silent."""
@@ -73,7 +73,8 @@ class IrDataset(Dataset, Docs):
         queries = QueryList(self.name)
         with _explained(self.name, self._dataset):
             for number, query in enumerate(self._dataset.queries_iter(), 1):
-                queries.add(query.query_id, _text(query, self.name), (Path(self.name), f"query {number}"))
+                record = Record(Path(self.name), f"query {number}", {})
+                queries.add(query.query_id, _text(query, self.name), record)
         return queries
 
     @cached_property

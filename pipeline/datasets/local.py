@@ -69,23 +69,20 @@ class Files(Dataset):
 class BeirFolder(Files):
     """A folder in BEIR's layout: `corpus.jsonl`, `queries.jsonl`, `qrels/SPLIT.tsv`, each also compressed.
 
-    `split` is `test` unless given; without a `qrels` folder there are no judgements.
+    `split` is `test` unless given; without a `qrels` folder there are no judgements. The queries are those judged.
     """
 
     def __init__(self, name: str, folder: Path, split: str | None) -> None:
-        files = {}
+        files, judged, test = {}, folder / "qrels", f"{split or 'test'}.tsv"
         for kind, file in (("docs", "corpus.jsonl"), ("queries", "queries.jsonl")):
-            path = _present(folder / file)
-            if path is None:
+            if (path := _present(folder / file)) is None:
                 missing = f"{folder / file}: not found, nor {file}.gz"
                 raise InputError(f"{missing}; a BEIR folder has corpus.jsonl and queries.jsonl")
             files[kind] = path
-        judged = folder / "qrels"
         if split is not None or judged.is_dir():
-            path = _present(judged / f"{split or 'test'}.tsv")
-            if path is None:
+            if (path := _present(judged / test)) is None:
                 splits = ", ".join(sorted({path.name.split(".tsv")[0] for path in judged.glob("*.tsv*")})) or "none"
-                raise InputError(f"{judged}: no split {split or 'test'!r} ({split or 'test'}.tsv); there is: {splits}")
+                raise InputError(f"{judged}: no split {split or 'test'!r} ({test}); there is: {splits}")
             files["qrels"] = path
         super().__init__(name, files)
         self.queries_are_documents = takes_queries_from_documents(folder.resolve().name) or None
@@ -100,10 +97,8 @@ class BeirFolder(Files):
 
     @cached_property
     def _judged(self) -> dict[str, Query]:
-        every = self.query_list.queries
-        if self._qrels is None:
-            return every
-        judged = {id_: query for id_, query in every.items() if id_ in self._qrels}
+        every, qrels = self.query_list.queries, self.qrels()
+        judged = {id_: query for id_, query in every.items() if qrels is None or id_ in qrels}
         if not judged:
             raise InputError(f"{self._files['queries']}: none of its queries is in {self._files['qrels']}")
         return judged

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...rerankers.errors import InputError
 from ...rerankers.types import Query
@@ -20,9 +20,6 @@ from ..io.files import SUFFIXES, WHITE, Place, fault, json_kind, json_lines, lin
 
 Qrels = dict[str, dict[str, int]]
 """Query identifier to document identifier to grade."""
-
-Spot = tuple[Path, Place]
-"""Where a record stands."""
 
 DOC_IDS = ("_id", "id", "pid", "docid", "doc_id", "docno", "segment_id")
 QUERY_IDS = ("_id", "id", "qid", "query_id", *DOC_IDS[2:])
@@ -55,8 +52,62 @@ _CDATA = re.compile(r"<!\[CDATA\[(.*?)(?:\]\]>|\Z)", re.DOTALL)
 _LABEL = re.compile(r"^(?:number|topic|description|narrative)\s*:\s*", re.IGNORECASE)
 
 
-def records(path: Path, *, topics: bool = False) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
-    """Yield the records of a file, or of all JSON files in a folder, with their places; markup only as `topics`."""
+class Record(NamedTuple):
+    """A record of a file, whatever it is written in: its fields by name, and where it stands."""
+
+    path: Path
+    place: Place
+    fields: Mapping[str, Any]
+
+    def fault(self, problem: str) -> InputError:
+        """Return the error for a mistake in it."""
+        return fault(self.path, self.place, problem)
+
+    def first(self, names: Sequence[str]) -> Any:
+        """Return the first value under the names that is neither null nor, as pandas writes it, NaN; or None."""
+        values = (self.fields[name] for name in names if name in self.fields)
+        return next((value for value in values if value is not None and value == value), None)
+
+    def identifier(self, names: Sequence[str]) -> str:
+        """Return its identifier, whether or not a run file can hold it. Raise InputError if it has none."""
+        value = self.first(names)
+        if value is None:
+            raise self.fault(f"no identifier: {_any_of(names)} is expected")
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise self.fault(f"the identifier is {json_kind(value)}, not a string or an integer")
+        if not words(str(value)):
+            raise self.fault(f"the identifier {value!r} is not one word")
+        return str(value)
+
+    def unfit(self, id_: str) -> InputError | None:
+        """Return the error for an identifier that a run file cannot hold; None if it can."""
+        if words(id_) == [id_] == [clean(id_)]:
+            return None
+        return self.fault(f"the identifier {id_!r} is not one word, without white space or half of a surrogate pair")
+
+    def text(self, names: Sequence[str]) -> str | None:
+        """Return its text; empty where it is null, None where it has none of the names."""
+        value = self.first(names)
+        if value is None:
+            return "" if any(name in self.fields for name in names) else None
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise self.fault(f"the text is {json_kind(value)}, not a string")
+        return clean(str(value))
+
+    def document(self) -> str:
+        """Return a document's default text: title and headings, where it has them, and text, with spaces between.
+
+        A title alone is a text.
+        """
+        text = self.text(DOC_TEXTS)
+        if text is None and "title" not in self.fields:
+            raise self.fault(f"no text: {_any_of((*DOC_TEXTS, 'title'))} is expected")
+        before = [self.text((name,)) for name in ("title", "headings") if self.fields.get(name)]
+        return " ".join(part for part in (*before, text) if part)
+
+
+def records(path: Path, *, topics: bool = False) -> Iterator[Record]:
+    """Yield the records of a file, or of all JSON files in a folder; markup only as `topics`."""
     if path.is_dir():
         for file in files_of(path):
             yield from records(file)
@@ -64,15 +115,17 @@ def records(path: Path, *, topics: bool = False) -> Iterator[tuple[Spot, Mapping
     with open_bytes(path) as stream:
         start = stream.peek(1).lstrip()[:200]
     if start.startswith(b"[") and (_is_json(path) or re.match(rb"\[\s*\{", start)):
-        yield from _array(path)
+        rows: Iterator[tuple[Place, Mapping[str, Any]]] = _array(path)
     elif _is_json(path) or re.match(rb'\{\s*"', start):
-        yield from (((path, number), record) for number, record in json_lines(path))
+        rows = iter(json_lines(path))
     elif not re.match(rb"<[?!A-Za-z][^\t>]*>", start):
-        yield from _rows(path)
+        rows = _rows(path)
     elif topics:
-        yield from _topics(path)
+        rows = _topics(path)
     else:
         raise fault(path, 1, "this is markup, which is read for queries only; convert it to JSON lines or TSV")
+    for place, fields in rows:
+        yield Record(path, place, fields)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -89,7 +142,7 @@ def _is_json(path: Path) -> bool:
     return any(path.name.endswith(f"{kind}{suffix}") for kind in (".json", ".jsonl", ".ndjson") for suffix in SUFFIXES)
 
 
-def _array(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
+def _array(path: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     with open_bytes(path) as stream:
         try:
             items = json.load(stream)
@@ -100,10 +153,10 @@ def _array(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
     for number, item in enumerate(items, 1):
         if not isinstance(item, dict):
             raise fault(path, f"item {number}", f"a JSON object is expected, not {json_kind(item)}")
-        yield (path, f"item {number}"), item
+        yield f"item {number}", item
 
 
-def _rows(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     """Yield the rows of a TSV file. Without a header they are split at the first tab; `#` begins a comment."""
     header: list[str] = []
     for number, line in lines(path):
@@ -122,10 +175,10 @@ def _rows(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
             raise fault(
                 path, number, f"{problem}; TSV, JSON lines, a JSON array and, for queries, TREC topics are read"
             )
-        yield (path, number), dict(zip(header, cells, strict=True))
+        yield number, dict(zip(header, cells, strict=True))
 
 
-def _topics(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
+def _topics(path: Path) -> Iterator[tuple[Place, Mapping[str, Any]]]:
     """Yield TREC topics: `<top>`, whose parts need no closing tags, XML, `<DOC>`. Attributes are parts too."""
     numbered = dict(lines(path))
     text = "\n".join(numbered.get(number, "") for number in range(1, max(numbered) + 1))
@@ -141,14 +194,14 @@ def _topics(path: Path) -> Iterator[tuple[Spot, Mapping[str, Any]]]:
         here = (tag[2] or "").lower()
         if here in ("top", "topic", "doc") or here == (kind or "query"):
             if topic is not None:
-                yield (path, begin), _parts(topic)
+                yield begin, _parts(topic)
             topic = None if tag[1] else {key.lower(): value for key, value in _ATTRIBUTE.findall(tag[3])}
             kind, name, begin = "" if tag[1] else here, "", line
         elif topic is not None and here and here not in _INLINE:
             # Of a part that is there again, such as a subtopic's, the first counts.
             name = "" if tag[1] else here if here not in topic else f"another {here}"
     if topic is not None:
-        yield (path, begin), _parts({**topic, name: topic.get(name, "") + text[end:]})
+        yield begin, _parts({**topic, name: topic.get(name, "") + text[end:]})
     if not kind and begin == 0:
         raise fault(path, 1, "markup without a topic: <top>, <topic>, <query> or <DOC> is expected")
 
@@ -159,12 +212,6 @@ def _parts(topic: Mapping[str, str]) -> dict[str, str]:
     number = parts.get("number") or parts.get("num")
     title = next((parts[name] for name in TOPIC_PARTS["title"] if name in parts), parts.pop("", ""))
     return {**parts, **({"_id": number} if number else {}), **({"text": title} if title else {})}
-
-
-def read_docs(path: Path) -> Iterator[tuple[Spot, str, Mapping[str, Any]]]:
-    """Stream documents as (place, identifier, record); `document_text` takes the text out of a record."""
-    for spot, record in records(path):
-        yield spot, identifier(record, DOC_IDS, spot), record
 
 
 class QueryList:
@@ -179,12 +226,12 @@ class QueryList:
         self._faults: dict[str, InputError] = {}
         self._places: dict[str, Place] = {}
 
-    def add(self, id_: str, text: str, spot: Spot) -> None:
+    def add(self, id_: str, text: str, record: Record) -> None:
         """Add a query, if it is not there yet; keep another text or an impossible identifier as a fault."""
         query = Query(id_, clean(text))
         if id_ not in self._places:
-            self._places[id_] = spot[1]
-            if wrong := unfit(id_, spot):
+            self._places[id_] = record.place
+            if wrong := record.unfit(id_):
                 self._faults[id_] = wrong
             if query.text:
                 self.queries[id_] = query
@@ -194,7 +241,7 @@ class QueryList:
             self._repeated.append(id_)
         else:
             problem = f"query {id_} is there already, {at(self._places[id_])}, with another text"
-            self._faults.setdefault(id_, fault(*spot, problem))
+            self._faults.setdefault(id_, record.fault(problem))
 
     def notes(self, chosen: Iterable[str], judged: Collection[str]) -> list[str]:
         """Return what is left out of the queries, a line each. Raise InputError where a chosen query has a fault."""
@@ -221,12 +268,11 @@ def read_queries(path: Path, part: str | None = None) -> QueryList:
     names = TOPIC_PARTS.get(part, (part,)) if part else QUERY_TEXTS
     queries = QueryList(path)
     without: InputError | None = None
-    for spot, record in records(path, topics=True):
-        text = plain_text(record, names, spot)
-        if text is None:
-            problem = f"no text: {_any_of(names)} is expected, and there is {', '.join(record)}"
-            without = without or fault(*spot, problem)
-        queries.add(identifier(record, QUERY_IDS, spot), text or "", spot)
+    for record in records(path, topics=True):
+        if (text := record.text(names)) is None:
+            problem = f"no text: {_any_of(names)} is expected, and there is {', '.join(record.fields)}"
+            without = without or record.fault(problem)
+        queries.add(record.identifier(QUERY_IDS), text or "", record)
     if not queries.queries:
         raise without or InputError(f"{path}: no query with a text")
     return queries
@@ -273,50 +319,9 @@ def read_qrels(path: Path) -> Qrels:
     return qrels
 
 
-def identifier(record: Mapping[str, Any], names: Sequence[str], spot: Spot) -> str:
-    """Return the record's identifier, whether or not a run file can hold it."""
-    value = _first(record, names)
-    if value is None:
-        raise fault(*spot, f"no identifier: {_any_of(names)} is expected")
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise fault(*spot, f"the identifier is {json_kind(value)}, not a string or an integer")
-    if not words(str(value)):
-        raise fault(*spot, f"the identifier {value!r} is not one word")
-    return str(value)
-
-
 def at(place: Place) -> str:
     """Return a place in words."""
     return f"on line {place}" if isinstance(place, int) else f"as {place}"
-
-
-def unfit(id_: str, spot: Spot) -> InputError | None:
-    """Return the error for an identifier that a run file cannot hold; None if it can."""
-    if words(id_) == [id_] == [clean(id_)]:
-        return None
-    return fault(*spot, f"the identifier {id_!r} is not one word, without white space or half of a surrogate pair")
-
-
-def plain_text(record: Mapping[str, Any], names: Sequence[str], spot: Spot) -> str | None:
-    """Return the record's text; empty where it is null, None where the record has none of the names."""
-    value = _first(record, names)
-    if value is None:
-        return "" if any(name in record for name in names) else None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise fault(*spot, f"the text is {json_kind(value)}, not a string")
-    return clean(str(value))
-
-
-def document_text(record: Mapping[str, Any], spot: Spot) -> str:
-    """Return a document's default text: its title and headings, where it has them, and its text, with spaces between.
-
-    A title alone is a text.
-    """
-    text = plain_text(record, DOC_TEXTS, spot)
-    if text is None and "title" not in record:
-        raise fault(*spot, f"no text: {_any_of((*DOC_TEXTS, 'title'))} is expected")
-    before = [plain_text(record, (name,), spot) for name in ("title", "headings") if record.get(name)]
-    return " ".join(part for part in (*before, text) if part)
 
 
 def numeric(value: object) -> float:
@@ -333,12 +338,6 @@ def clean(text: str) -> str:
     except UnicodeEncodeError:
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text.strip(WHITE)
-
-
-def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """Return the first value under the names that is neither null nor, as pandas writes it, NaN; or None."""
-    values = (record[name] for name in names if name in record)
-    return next((value for value in values if value is not None and value == value), None)
 
 
 def _any_of(names: Sequence[str]) -> str:
