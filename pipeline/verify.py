@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was compared, the file it is of, and what differs or why it could not be checked."""
+    """A fact about a file, whether it agrees with the record, and what differs or why it could not be checked."""
 
     file: str
     what: str
@@ -65,29 +64,28 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
         run = _Run(path, manifest.intact(path / MANIFEST))
     except InputError as error:
         return [Check(MANIFEST, "content", "differs", f"{error}; nothing else can be judged by it")]
-    parts = [part for part in _parts(run.manifest) if not (alone and part.outside)]
+    facts = [fact for fact in _facts(run.manifest) if not (alone and fact.outside)]
     checks = [Check(MANIFEST, "content", "agrees")]
-    with listener.task("verifying", len(parts)) as advance:
-        for number, part in enumerate(parts, 1):
-            checks.append(part.check(run))
-            advance(number, f"{part.file} {part.what}")
+    with listener.task("verifying", len(facts)) as advance:
+        for number, fact in enumerate(facts, 1):
+            checks.append(fact.check(run))
+            advance(number, f"{fact.file} {fact.what}")
     return checks
 
 
-def compared(recorded: object, found: object, where: str = "") -> Iterator[str]:
+def compared(recorded: object, recomputed: object, where: str = "") -> Iterator[str]:
     """Yield the differences of two JSON trees, each with its keys."""
-    if isinstance(recorded, Mapping) and isinstance(found, Mapping):
-        for key in dict.fromkeys([*recorded, *found]):
-            yield from compared(recorded.get(key), found.get(key), f"{where} {key}".strip())
-    elif isinstance(recorded, list) and isinstance(found, list) and len(recorded) == len(found):
-        for number, pair in enumerate(zip(recorded, found, strict=True), 1):
+    floats = isinstance(recorded, float) and isinstance(recomputed, float)
+    if isinstance(recorded, Mapping) and isinstance(recomputed, Mapping):
+        for key in dict.fromkeys([*recorded, *recomputed]):
+            yield from compared(recorded.get(key), recomputed.get(key), f"{where} {key}".strip())
+    elif isinstance(recorded, list) and isinstance(recomputed, list) and len(recorded) == len(recomputed):
+        for number, pair in enumerate(zip(recorded, recomputed, strict=True), 1):
             yield from compared(*pair, f"{where} {number}")
-    elif recorded != found and not (
-        isinstance(recorded, float)
-        and isinstance(found, float)
-        and math.isclose(recorded, found, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE)
+    elif recorded != recomputed and not (
+        floats and math.isclose(recorded, recomputed, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE)
     ):
-        yield f"{where + ': ' if where else ''}{recorded} is recorded, {found} was found"
+        yield f"{where + ': ' if where else ''}{recorded} is recorded, {recomputed} was found"
 
 
 class _UnreadableError(InputError):
@@ -131,14 +129,9 @@ class _Run:
             raise _UnreadableError(record.METRICS, "the file is missing")
         return measures.content
 
-    @cached_property
-    def first_stage(self) -> Mapping[str, Any]:
-        """The identity of the first stage: the whole experiment if nothing was reranked."""
-        return self.manifest.first_stage
-
-    @property
-    def fingerprint(self) -> str:
-        return contents.digest(self.manifest.content["experiment"])
+    def model(self, stage: int) -> Mapping[str, Any]:
+        """Return the `model` section of a stage; empty if the config has none."""
+        return (self.loaded.stages[stage].model if stage < len(self.loaded.stages) else None) or {}
 
     def ledger(self, read: Callable[[Ledger], T]) -> T:
         with closing(Ledger(self.path / LEDGER, read_only=True)) as ledger:
@@ -158,11 +151,8 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A check in waiting: a function that yields what differs.
-
-    One that looks `outside` the run's folder is not made if what it needs cannot be had.
-    """
+class _Fact:
+    """A recorded fact, and how it differs now; one `outside` the run's folder may be out of reach."""
 
     file: str
     what: str
@@ -170,57 +160,58 @@ class _Part:
     outside: bool = False
 
     def check(self, run: _Run) -> Check:
-        found: list[str] = []
+        differences: list[str] = []
         try:
-            found += self.differences(run)
+            differences += self.differences(run)
         except InputError as error:
             damaged = error.file if isinstance(error, _UnreadableError) else None
-            if damaged != self.file and (self.outside or damaged) and not found:
+            if damaged != self.file and (self.outside or damaged) and not differences:
                 return Check(self.file, self.what, "not checked", str(error))
-            found.append(str(error))
-        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        return Check(self.file, self.what, "differs" if found else "agrees", "; ".join([*found[:SHOWN], *more]))
+            differences.append(str(error))
+        if len(differences) > SHOWN:
+            differences[SHOWN:] = [f"and {len(differences) - SHOWN} more"]
+        return Check(self.file, self.what, "differs" if differences else "agrees", "; ".join(differences))
 
 
-def _parts(about: Manifest) -> Iterator[_Part]:
-    """Yield all checks of a run with this manifest."""
-    files, models = about.files, about.stage_models
-    yield from (_Part(name, "sha256", partial(_file_hash, name)) for name in files)
-    yield _Part(MANIFEST, "fingerprint", lambda run: compared(run.manifest.fingerprint, run.fingerprint))
-    if "first_stage.trec" in files:  # else a shard whose queries have no candidates
-        yield _Part("first_stage.trec", "depth", _depth)
-    for name in files.keys() & {"first_stage.trec", "run.trec", RERANKED}:
-        yield _Part(name, "scores, ranks and tag", partial(_columns, name))
+def _facts(about: Manifest) -> Iterator[_Fact]:
+    """Yield all facts that can be checked of a run with this manifest."""
+    files, content, models = about.files, about.content, about.stage_models
+    orders = [name for name in ("first_stage.trec", RERANKED, "run.trec") if name in files]
+    ranked, measured = "run.trec" in files, record.METRICS in files
+    yield from (_Fact(name, "sha256", partial(_file, name)) for name in files)
+    yield _Fact(MANIFEST, "fingerprint", lambda _: compared(about.fingerprint, contents.digest(content["experiment"])))
+    if orders:  # else a shard whose queries have no candidates
+        yield _Fact("first_stage.trec", "depth", _depth)
+    for name in orders:
+        yield _Fact(name, "scores, ranks and tag", partial(_columns, name))
         if name != "first_stage.trec":
-            yield _Part(name, "a permutation of the first stage", partial(_permutation, name))
-    if "run.trec" in files:
-        yield _Part("costs.jsonl", "sums", _sums)
-        yield _Part(LEDGER, "integrity", lambda run: run.ledger(Ledger.faults))
-        yield _Part(LEDGER, "content", _ledger_content)
-        if "metrics.json" in files:
-            yield _Part("metrics.json", "efficiency", _efficiency)
-    outside = {
-        ("run.trec", "the fused order", _fused): RERANKED in files,
-        ("config.yaml", "fingerprint", _config): True,
-        ("dataset", "documents and queries", _dataset): True,
-        ("dataset", "qrels", lambda run: compared(run.manifest.data["qrels"], run.qrels)): True,
-        ("first_stage.run", "sha256", _given_run): "run" in about.config.first_stage,
-        ("dataset", "texts of the candidates", _candidates): "candidates" in about.data,
-        ("metrics.json", "measures", _measures): "metrics.json" in files,
+            yield _Fact(name, "a permutation of the first stage", partial(_permutation, name))
+    facts: Mapping[_Fact, bool] = {
+        _Fact("costs.jsonl", "sums", _sums): ranked,
+        _Fact(LEDGER, "integrity", lambda run: run.ledger(Ledger.faults)): ranked,
+        _Fact(LEDGER, "content", lambda run: compared(content["ledger"], run.ledger(_ledger_content))): ranked,
+        _Fact(record.METRICS, "efficiency", _efficiency): ranked and measured,
+        _Fact("run.trec", "the fused order", _fused, outside=True): RERANKED in files,
+        _Fact("config.yaml", "fingerprint", _config, outside=True): True,
+        _Fact("dataset", "documents and queries", _dataset, outside=True): True,
+        _Fact("dataset", "qrels", lambda run: compared(about.data["qrels"], run.qrels), outside=True): True,
+        _Fact("first_stage.run", "sha256", _given_run, outside=True): "run" in about.config.first_stage,
+        _Fact("dataset", "texts of the candidates", _candidates, outside=True): "candidates" in about.data,
+        _Fact(record.METRICS, "measures", _measures, outside=True): measured,
     }
-    yield from (_Part(*part, outside=True) for part, wanted in outside.items() if wanted)
+    yield from (fact for fact, recorded in facts.items() if recorded)
     for number, model in enumerate(models):
         name = "model" if len(models) == 1 else f"model of stage {number + 1}"
         if "files" in model:
-            yield _Part(name, "sha256 of its files", partial(_model_files, number), outside=True)
+            yield _Fact(name, "sha256 of its files", partial(_model_files, number), outside=True)
         if "answers" in model:
-            yield _Part(name, "recorded answers", partial(_answers, number), outside=True)
+            yield _Fact(name, "recorded answers", partial(_answers, number), outside=True)
 
 
 # The folder by itself
 
 
-def _file_hash(name: str, run: _Run) -> Iterator[str]:
+def _file(name: str, run: _Run) -> Iterator[str]:
     if not (run.path / name).is_file():
         yield "the file is missing"
     else:
@@ -228,104 +219,87 @@ def _file_hash(name: str, run: _Run) -> Iterator[str]:
 
 
 def _columns(name: str, run: _Run) -> Iterator[str]:
-    runfile.read(run.path / name)  # refuses what is no run file at all
-    last: tuple[str, int, float] = ("", 0, math.inf)
-    for number, line in lines(run.path / name):
-        columns = line.split()
-        if len(columns) != len(runfile.COLUMNS) or not columns[3].isdecimal():
-            yield f"line {number} is not as r2llm writes it"
-            continue
-        query, _, _, rank, score, tag = columns
-        _, last_rank, last_score = last if last[0] == query else (query, 0, math.inf)
-        last = (query, int(rank), array("f", [float(score)])[0])
-        if tag != run.manifest.name:
-            yield f"the tag is {tag}, not {run.manifest.name}"
-        if last[1] != last_rank + 1:
-            yield f"rank {rank} follows rank {last_rank} of query {query}"
-        if last[2] >= last_score:
-            yield f"the score {score} of query {query} is not below the one before it"
+    """Compare a run file with what r2llm writes of its order: ranks from 1, scores that decrease strictly."""
+    order = runfile.strict(run.scored(name))
+    hits = ((query, rank, *hit) for query in order for rank, hit in enumerate(order[query], 1))
+    for (number, line), (query, rank, doc, score) in zip(lines(run.path / name), hits, strict=True):
+        recorded = line.split()[4]
+        written = recorded if float(recorded) == score else repr(score)
+        if line != (expected := f"{query} Q0 {doc} {rank} {written} {run.manifest.name}"):
+            yield f"line {number} is {line}, not {expected}"
 
 
 def _depth(run: _Run) -> Iterator[str]:
+    depth = run.manifest.first_stage["depth"]
     for query, docs in run.order("first_stage.trec").items():
-        if len(docs) > run.first_stage["depth"]:
-            yield f"query {query} has {len(docs)} documents, and the depth is {run.first_stage['depth']}"
+        if len(docs) > depth:
+            yield f"query {query} has {len(docs)} documents, and the depth is {depth}"
 
 
 def _permutation(name: str, run: _Run) -> Iterator[str]:
     ranking, first_stage = run.order(name), run.order("first_stage.trec")
+    runfile.check(ranking, first_stage)
     if list(ranking) != list(first_stage):
-        yield f"queries {_some(ranking.keys() ^ first_stage.keys()) or 'in another order'}"
-    for query in first_stage.keys() & ranking.keys():
-        if lost := set(first_stage[query]) - set(ranking[query]):
-            yield f"query {query}: {_some(lost)} lost"
-        if invented := set(ranking[query]) - set(first_stage[query]):
-            yield f"query {query}: {_some(invented)} was no candidate"
+        yield "queries in another order"
 
 
 def _sums(run: _Run) -> Iterator[str]:
     if list(run.spent) != list(run.order("run.trec")):
         yield "its queries are not those of run.trec, in that order"
-    count, spent = len(run.manifest.stages), costs.read(run.path / "costs.jsonl")
+    about, spent = run.manifest, costs.read(run.path / "costs.jsonl")
     for cost in spent:
-        stages = run.spent[cost.query_id]
-        if cost.asks != cost.calls + cost.cached:
-            yield f"query {cost.query_id}: {cost.asks} asks, {cost.calls} calls and {cost.cached} cached"
-        if len(stages) != count:
-            yield f"query {cost.query_id}: {len(stages)} stages, and the run has {count}"
-        elif any(compared(dataclasses.asdict(cost), dataclasses.asdict(total(stages)))):
-            yield f"query {cost.query_id}: its stages add up to something else"
+        stages, asks = run.spent[cost.query_id], "asks, calls and cached"
+        recorded = dataclasses.asdict(cost) | {"stages": len(about.stages), asks: cost.asks}
+        sums = dataclasses.asdict(total(stages)) | {"stages": len(stages), asks: cost.calls + cost.cached}
+        yield from compared(recorded, sums, f"query {cost.query_id}")
     unparsed, calls = sum(cost.unparsed for cost in spent), sum(cost.calls for cost in spent)
-    yield from compared(run.manifest.unparsed, unparsed, "unparsed answers")
-    yield from compared(sum(run.manifest.unparsed_by_kind.values()), unparsed, "unparsed by kind of ask")
+    yield from compared(about.unparsed, unparsed, "unparsed answers")
+    yield from compared(sum(about.unparsed_by_kind.values()), unparsed, "unparsed by kind of ask")
     # An execution that was cut off may have asked more than the run needed, or it is not known what it asked.
-    executed = [execution["calls"] for execution in run.manifest.content["executions"]]
+    executed = [execution["calls"] for execution in about.content["executions"]]
     if None not in executed and (calls > sum(executed) or (len(executed) == 1 and calls < sum(executed))):
         yield from compared(sum(executed), calls, "calls")
 
 
-def _ledger_content(run: _Run) -> Iterator[str]:
-    yield from compared(run.manifest.content["ledger"]["answers"], run.ledger(len), "answers")
-    yield from compared(run.manifest.content["ledger"]["content"], run.ledger(Ledger.digest), "content hash")
+def _ledger_content(ledger: Ledger) -> Mapping[str, object]:
+    return {"content": ledger.digest(), "answers": len(ledger)}
 
 
 def _efficiency(run: _Run) -> Iterator[str]:
-    found = efficiency([total(stages) for stages in run.spent.values()], run.metrics["per_query"])
-    yield from compared(run.metrics.get("efficiency"), found)
+    recomputed = efficiency([total(stages) for stages in run.spent.values()], run.metrics["per_query"])
+    yield from compared(run.metrics.get("efficiency"), recomputed)
 
 
 # The world around it
 
 
 def _config(run: _Run) -> Iterator[str]:
-    """The experiment of the config; what only dataset and model tell is taken as recorded, and checked by itself."""
+    """Compare the experiment with the config's; what only dataset and model tell is taken as recorded."""
     config, experiment = run.loaded.config, run.manifest.content["experiment"]
     yield from compared(run.manifest.name, config.name, "name")
-    first_stage = {**run.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
+    first_stage = {**run.manifest.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
     if bm25 := config.first_stage.bm25:
-        first_stage["source"] = {**run.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
-    found: Mapping[str, object] = first_stage
+        first_stage["source"] = {**run.manifest.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
+    recomputed: Mapping[str, object] = first_stage
     if recorded := run.manifest.stages:
         models = [Recorded(stage.model) for stage in recorded]
         models += [Recorded({"backend": ""})] * (len(run.loaded.stages) - len(models))
-        depths = [stage.depth for stage in run.loaded.stages]
-        fuse = config.fuse
-        fused = (
-            {"method": fuse.method, "with": experiment.get("fuse", {}).get("with"), **fuse.parameters} if fuse else None
-        )
-        stages = list(map(Stage, run.loaded.rankers, models, depths))
-        found = manifest.experiment(first_stage, stages, fused, config.seed)
-    yield from compared(experiment, found)
+        stages = list(map(Stage, run.loaded.rankers, models, (stage.depth for stage in run.loaded.stages)))
+        fused = None
+        if fuse := config.fuse:
+            fused = {"method": fuse.method, "with": experiment.get("fuse", {}).get("with"), **fuse.parameters}
+        recomputed = manifest.experiment(first_stage, stages, fused, config.seed)
+    yield from compared(experiment, recomputed)
 
 
 def _dataset(run: _Run) -> Iterator[str]:
-    yield from compared(run.first_stage["dataset"], without_qrels(run.dataset.identity()), "dataset")
-    yield from compared(run.first_stage["queries"], contents.queries(run.queries), "queries")
+    yield from compared(run.manifest.first_stage["dataset"], without_qrels(run.dataset.identity()), "dataset")
+    yield from compared(run.manifest.first_stage["queries"], contents.queries(run.queries), "queries")
 
 
 def _given_run(run: _Run) -> Iterator[str]:
     given = _there(run.loaded.config.first_stage.run)
-    yield from compared(run.first_stage["source"]["run"], file_digest(given, remember=False))
+    yield from compared(run.manifest.first_stage["source"]["run"], file_digest(given, remember=False))
 
 
 def _fused(run: _Run) -> Iterator[str]:
@@ -336,17 +310,15 @@ def _fused(run: _Run) -> Iterator[str]:
     first_stage = fuse.other == FIRST_STAGE
     partner = fusion.Partner(fuse, run.scored("first_stage.trec") if first_stage else fusion.read(fuse, Listener()))
     yield from compared(run.manifest.experiment.fuse["with"], partner.identity["with"], "with")
-    ranking = run.order("run.trec")
-    for query, docs in partner.joined(run.scored(RERANKED)).items():
-        if ranking.get(query) != docs:
-            yield f"query {query} is in another order"
+    ranking, fused = run.order("run.trec"), partner.joined(run.scored(RERANKED))
+    yield from (f"query {query} is in another order" for query in fused if ranking.get(query) != fused[query])
 
 
 def _candidates(run: _Run) -> Iterator[str]:
-    if "ir_datasets" in run.first_stage["dataset"]:
+    if "ir_datasets" in run.manifest.first_stage["dataset"]:
         raise InputError("the documents are ir_datasets', which might have to download them")
     docs, queries, hits = run.dataset.docs(), run.dataset.queries(), run.scored("first_stage.trec")
-    if missing := docs.missing(doc for found in hits.values() for doc, _ in found):
+    if missing := docs.missing(doc for ranking in hits.values() for doc, _ in ranking):
         yield f"documents {_some(missing)} are not in the dataset"
     elif strangers := hits.keys() - queries.keys():
         yield f"queries {_some(strangers)} are not in the dataset"
@@ -367,17 +339,17 @@ def _measures(run: _Run) -> Iterator[str]:
     orders = {"": "run.trec", "first_stage": "first_stage.trec", "reranked": RERANKED}
     if "run.trec" not in run.manifest.files:
         orders = {"": "first_stage.trec"}
-    found: dict[str, Any] = {"efficiency": run.metrics.get("efficiency")}
+    recomputed: dict[str, Any] = {"efficiency": run.metrics.get("efficiency")}
     for order, name in orders.items():
         if name in run.manifest.files:
             metrics = evaluation.measure(names, qrels, run.order(name), queries)
             content = {"all": metrics.mean, "per_query": metrics.per_query}
-            found |= {order: content} if order else content
-    yield from compared(run.metrics, found)
+            recomputed |= {order: content} if order else content
+    yield from compared(run.metrics, recomputed)
 
 
 def _model_files(stage: int, run: _Run) -> Iterator[str]:
-    model, name = run.manifest.stage_models[stage], _model_section(run, stage).get("name", "")
+    model, name = run.manifest.stage_models[stage], run.model(stage).get("name", "")
     for file, recorded in model["files"].items():
         path = Path(name) / file
         if model["revision"] is not None:
@@ -387,24 +359,17 @@ def _model_files(stage: int, run: _Run) -> Iterator[str]:
             path = Path(cached if isinstance(cached, str) else "/nowhere/at all")
         if not path.parent.is_dir():
             raise InputError(f"{name} is not on this machine")
-        if not path.is_file():
-            yield f"{file} is missing"
-        else:
-            yield from compared(recorded, file_digest(path, remember=False), file)
+        there = path.is_file()
+        yield from compared(recorded, file_digest(path, remember=False), file) if there else [f"{file} is missing"]
 
 
 def _answers(stage: int, run: _Run) -> Iterator[str]:
-    path = _there(_model_section(run, stage).get("answers"))
+    path = _there(run.model(stage).get("answers"))
     if content := run.manifest.stage_models[stage].get("content"):
         with closing(Ledger(path, read_only=True)) as ledger:
             yield from compared(content, ledger.digest(), "content hash")
     else:
-        identity = run.manifest.stages[stage].model
-        yield from compared(identity["answers"], file_digest(path), "sha256")
-
-
-def _model_section(run: _Run, stage: int) -> Mapping[str, Any]:
-    return (run.loaded.stages[stage].model if stage < len(run.loaded.stages) else None) or {}
+        yield from compared(run.manifest.stages[stage].model["answers"], file_digest(path), "sha256")
 
 
 def _there(name: str | None) -> Path:

@@ -206,23 +206,19 @@ def _single(score: float) -> float:
 def write(path: Path, rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]], tag: str) -> None:
     """Write rankings, best first, as a run file with scores n, n - 1, … 1.
 
-    `candidates` are each query's documents before ranking. Raise InputError, and leave an existing file as it is,
-    where a ranking is not a permutation of them, and for an identifier or tag with white space.
+    `candidates` are each query's documents before ranking. Raise InputError, and leave an existing file as it is, where
+    `check` does, and for a tag with white space.
     """
-    for query in {**candidates, **rankings}:
-        if query not in rankings:
-            raise InputError(f"query {query} has candidates but no ranking: the run would lose it")
-        if query not in candidates:
-            raise InputError(f"query {query} has a ranking but no candidates: the run would invent it")
-    _write(
-        path, {query: list(zip(r, range(len(r), 0, -1), strict=True)) for query, r in rankings.items()}, tag, candidates
-    )
+    check(rankings, candidates)
+    _write(path, {query: list(zip(r, range(len(r), 0, -1), strict=True)) for query, r in rankings.items()}, tag)
 
 
 def write_scored(path: Path, run: Run, tag: str) -> int:
     """Write a first stage in its order, with scores as `strict` makes them; return how many had to be lowered."""
     written = strict(run)
-    _write(path, written, tag, {query: [doc for doc, _ in ranking] for query, ranking in run.items()})
+    documents = {query: [doc for doc, _ in ranking] for query, ranking in run.items()}
+    check(documents, documents)
+    _write(path, written, tag)
     return sum(a != b for query in run for (_, a), (_, b) in zip(run[query], written[query], strict=True))
 
 
@@ -251,12 +247,8 @@ def _next_below(value: float) -> float:
     return float(np.nextafter(np.float32(value), np.float32(-np.inf))) if value else -math.ldexp(1, -126)
 
 
-def _write(
-    path: Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str, candidates: Mapping[str, Sequence[str]]
-) -> None:
+def _write(path: Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str) -> None:
     _check_word("the tag", tag)
-    for query, ranking in run.items():
-        _check_permutation(query, [document for document, _ in ranking], candidates[query])
     if not any(run.values()):
         raise InputError(f"{path}: nothing to write: no query has a document")
     with replacing(path) as stream:
@@ -264,6 +256,16 @@ def _write(
             stream.writelines(
                 f"{query} Q0 {document} {rank} {score!r} {tag}\n" for rank, (document, score) in enumerate(ranking, 1)
             )
+
+
+def check(rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]]) -> None:
+    """Raise InputError unless rankings are permutations of candidates, with identifiers that are words."""
+    for query in {**candidates, **rankings}:
+        if query not in rankings:
+            raise InputError(f"query {query} has candidates but no ranking: the run would lose it")
+        if query not in candidates:
+            raise InputError(f"query {query} has a ranking but no candidates: the run would invent it")
+        _check_permutation(query, rankings[query], candidates[query])
 
 
 def _check_permutation(query: str, ranking: Sequence[str], candidates: Sequence[str]) -> None:

