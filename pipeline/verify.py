@@ -75,16 +75,19 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
 
 def compared(recorded: object, recomputed: object, where: str = "") -> Iterator[str]:
     """Yield the differences of two JSON trees, each with its keys."""
-    floats = isinstance(recorded, float) and isinstance(recomputed, float)
     if isinstance(recorded, Mapping) and isinstance(recomputed, Mapping):
         for key in dict.fromkeys([*recorded, *recomputed]):
             yield from compared(recorded.get(key), recomputed.get(key), f"{where} {key}".strip())
     elif isinstance(recorded, list) and isinstance(recomputed, list) and len(recorded) == len(recomputed):
         for number, pair in enumerate(zip(recorded, recomputed, strict=True), 1):
             yield from compared(*pair, f"{where} {number}")
-    elif recorded != recomputed and not (
-        floats and math.isclose(recorded, recomputed, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE)
+    elif (
+        isinstance(recorded, float)
+        and isinstance(recomputed, float)
+        and math.isclose(recorded, recomputed, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE)
     ):
+        return
+    elif recorded != recomputed:
         yield f"{where + ': ' if where else ''}{recorded} is recorded, {recomputed} was found"
 
 
