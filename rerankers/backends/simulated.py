@@ -34,6 +34,7 @@ class Options(ModelOptions):
 
     answers: Literal["oracle", "noisy", "inverse", "hash", "rel"] = Field("oracle", description="the rule that answers")
     noise: float = Field(0.1, ge=0.0, le=1.0, description="how often a noisy oracle answers wrongly")
+    by_prompt: bool = Field(False, description="let a noisy oracle err at other asks with a prompt of other words")
 
 
 def open(options: Options, setting: Setting) -> Backend:  # noqa: A001 - the name of every backend's entry
@@ -52,12 +53,14 @@ class Simulated(Backend):
     def __init__(self, options: Options, seed: int, grades: Grades) -> None:
         super().__init__()
         self.rule, self.noise, self.seed, self.grades = options.answers, options.noise, seed, grades
+        self.by_prompt = options.by_prompt
         self._hashed = lru_cache(maxsize=100_000)(lambda doc: _number(f"{seed}|{doc}"))
         identity: dict[str, object] = {"backend": "simulated", "answers": self.rule}
         if self.rule not in ("oracle", "inverse"):
             identity["seed"] = seed
         if self.rule == "noisy":
             identity["noise"] = options.noise
+            identity |= {"by_prompt": True} if options.by_prompt else {}
         if self.rule in ("oracle", "noisy"):
             identity["grades"] = hashlib.sha256(json.dumps(grades, sort_keys=True).encode()).hexdigest()
         self.identity = identity
@@ -140,7 +143,9 @@ class Simulated(Backend):
         if self.rule != "noisy":
             return None
         ask = request.ask
-        dice = random.Random(f"{self.seed}|{request.query.id}|{ask.kind}|{'|'.join(ask.docs)}|{ask.sample}")  # noqa: S311
+        seeds = [self.seed, request.query.id, ask.kind, *ask.docs, ask.sample]
+        seeds += [message.content for message in request.prompt.messages] if self.by_prompt else []
+        dice = random.Random("|".join(map(str, seeds)))  # noqa: S311
         return dice if dice.random() < self.noise else None
 
 

@@ -126,3 +126,22 @@ def test_the_identity_holds_what_the_rule_depends_on() -> None:
     assert identity(answers="rel", noise=0.1) == identity(answers="rel", noise=0.2)
     turned = {"q2": {}, "q1": dict(reversed(GRADES["q1"].items()))}
     assert identity(grades=turned) == identity(grades=turned | {})
+
+
+def test_by_prompt_other_words_meet_other_errors(make_candidates) -> None:
+    asks = [choose([f"d0{i}", f"d0{j}"]) for i in range(5) for j in range(5) if i != j]
+
+    def chosen(prompt: str, *, by_prompt: bool) -> list[Reply]:
+        options = simulated.Options(answers="noisy", noise=0.5, by_prompt=by_prompt)
+        backend = simulated.open(options, Setting(0, GRADES))
+        ranker = Ranker.create({"method": "setwise.heapsort", "prompt": prompt})
+        requests = Requests(ranker, backend, make_candidates(5))
+        backend.submit([requests.request(ask) for ask in asks])
+        return [reply for _, reply in backend.collect()]
+
+    prompts = ("study_setwise", "study_setwise/tone=please")
+    one, other = (chosen(prompt, by_prompt=True) for prompt in prompts)
+    assert one != other
+    assert one == chosen(prompts[0], by_prompt=True)
+    one, other = (chosen(prompt, by_prompt=False) for prompt in prompts)
+    assert one == other
