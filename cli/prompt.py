@@ -20,7 +20,7 @@ def prompt(
 
     No weights are loaded, only the model's tokenizer and config.
     """
-    from ..pipeline.preview import preview
+    from ..pipeline.inspect import preview
 
     content = preview(config, settings or (), query, console.listener(quiet), stage)
     if as_json:

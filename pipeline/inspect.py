@@ -1,7 +1,7 @@
-"""A query's story: what reranking did to it, what was asked and answered, and how the order came about.
+"""A query's prompts and answers: what a model would be asked, and what it was asked and made of the order.
 
-The method is driven once more with the answers of the run's ledger: no model is needed, and there is no second account
-of what a method does. Stories and verdicts are JSON, as `r2llm inspect --json` prints them.
+A preview is a run's first request, not sent. A story drives the method once more with the answers of the run's ledger:
+no model is needed, and there is no second account of what a method does. All is JSON, as `--json` prints it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from ..rerankers.accounting import total
-from ..rerankers.answers.reading import Reply
+from ..rerankers.answers.reading import Reply, describe
 from ..rerankers.api import open_model
 from ..rerankers.asks import KINDS
+from ..rerankers.backends._tokens.tokens import SEAM, Tokens
 from ..rerankers.backends.base import Backend, Request
 from ..rerankers.backends.replay import LedgerReplay
 from ..rerankers.cascade import Cascade, Stage
+from ..rerankers.cascade import first as first_of
 from ..rerankers.errors import InputError, R2llmError
 from ..rerankers.ledger import Ledger
-from ..rerankers.ranker import Ranker
-from ..rerankers.types import Query
+from ..rerankers.ranker import Ranker, Requests
+from ..rerankers.types import Answer, Query
 from .configs import load as configs
 from .configs.load import Loaded
 from .configs.schema import DataFiles
 from .first_stage.retrieve import FirstStage, open_dataset, retrieve
 from .io.files import json_lines
 from .io.progress import Listener
-from .preview import shown
 from .run import costs, runfile
 from .run import read as record
 from .run.folder import LEDGER
@@ -51,6 +52,91 @@ REPLAYED_TEXTS = (
 Content = dict[str, Any]
 
 
+def preview(name: str, settings: Sequence[str], query_id: str, listener: Listener, stage: int = 1) -> Content:
+    """Return what the config's model would be sent for the first ask of a query in a stage; no weights are loaded.
+
+    It is JSON, as `r2llm prompt --json` prints it. Later stages are shown the first stage's order. A prompt longer than
+    `prompt_tokens_limit` loses its end. The answer is made to begin with `answer_prefix`: the first words of a decoder,
+    or of a decoder-only model the end of the prompt. Raises `InputError` if there is no such query or stage, or nothing
+    is asked about the query's candidates.
+    """
+    loaded = configs.load_noting(name, settings, None, listener).of_query(query_id)
+    if not 1 <= stage <= len(loaded.stages):
+        raise InputError(f"--stage {stage}: config {loaded.config.name} has {len(loaded.stages)} stages")
+    ranker, chosen = loaded.rankers[stage - 1], loaded.stages[stage - 1]
+    first_stage = retrieve(loaded, listener)
+    candidates, grades = first_of(next(iter(first_stage)), chosen.depth), first_stage.dataset.qrels()
+    backend = open_model(chosen.model or {}, grades=grades, seed=loaded.config.seed, weights=False)
+    requests, steps = Requests(ranker, backend, candidates), ranker.steps(candidates)
+    try:
+        asks = next(steps)
+        while all(ask.kind == "derive" for ask in asks):
+            asks = steps.send([Answer(note=requests.derive(ask)) for ask in asks])
+    except StopIteration:
+        fault = f"{ranker.method.name} asks nothing about its {len(candidates.docs)} candidates"
+        raise InputError(f"query {query_id}: {fault}; choose another query or method") from None
+    request, tokens = requests.request(asks[0]), backend.tokens
+    decoding, prefix = request.terms.decoding, request.prompt.answer.prefix
+    generates = request.scoring == "generation" and request.prompt.target is None
+    encoder_decoder = backend.architecture == "encoder_decoder"
+    return {
+        "query": asdict(request.query),
+        "method": ranker.method.name,
+        "prompt": request.prompt.name,
+        "architecture": backend.architecture,
+        "kind": request.ask.kind,
+        "docs": request.ask.docs,
+        "asks_in_round": len(asks),
+        "shown": dict(zip(("text", "tokens"), shown(request, backend), strict=True)),
+        "prompt_tokens_limit": decoding.prompt_tokens,
+        "answer_prefix": prefix.encoder_decoder if encoder_decoder else prefix.decoder_only,
+        "prefix_tokens": tuple(tokens.decoder_prefix(request)) if tokens and encoder_decoder else None,
+        "labels": _labels(request, tokens),
+        "scoring": request.scoring,
+        "max_new_tokens": (tokens.answer_tokens(request) if tokens else decoding.max_new_tokens) if generates else None,
+        "reading": _reading(request, ranker, backend),
+        "on_unparsed": ranker.options.on_unparsed,
+        "stage": stage,
+        "stages": len(loaded.stages),
+    }
+
+
+def shown(request: Request, backend: Backend) -> tuple[str, list[int] | None]:
+    """Return the prompt as the model reads it, after the chat template, and its tokens; else the messages, uncut.
+
+    The seams that disarm control tokens in texts are left out.
+    """
+    if backend.tokens is None:
+        messages = request.prompt.render(request.ask, request.query.text, request.passages, backend.architecture)
+        return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), None
+    text, ids = backend.tokens.prompt(request)
+    return text.replace(SEAM, ""), list(ids)
+
+
+def _labels(request: Request, tokens: Tokens | None) -> list[Content]:
+    """Return each possible answer, its meaning, and the tokens at which its log-probability is read, if it is."""
+    values, ids = request.prompt.labels, tuple[tuple[int, ...], ...]([()] * len(request.labels))
+    meanings = [f"{value:g}" for value in values.values()] if isinstance(values, dict) else request.ask.docs
+    if tokens and request.scoring == "likelihood" and request.labels and request.prompt.target is None:
+        ids = tokens.label_ids(request, tokens.prompt(request)[0])
+    names = ("label", "meaning", "tokens")
+    return [dict(zip(names, row, strict=True)) for row in zip(request.labels, meanings, ids, strict=False)]
+
+
+def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
+    """Return how the answer is read, in words."""
+    outcome = KINDS[request.ask.kind].outcome
+    if request.ask.kind == "relevance":
+        return outcome
+    if request.prompt.target is not None:
+        over = f" over its {len(backend.tokens.target(request))} tokens" if backend.tokens else ""
+        return f"the log-probability of {request.prompt.target.format(query='the query')} as the answer, summed{over}"
+    if request.scoring == "likelihood":
+        how = "the sum over all a label's tokens" if request.prompt.answer.scored == "whole" else "in one forward pass"
+        return f"the labels' log-probabilities where the answer begins, {how}; {outcome}"
+    return f"generated text{describe(request.ask.kind, ranker.reading(request.ask, backend))}"
+
+
 def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
     """Return the story of a query of a run; with `prompts`, each ask's prompt too.
 
@@ -59,7 +145,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
     query, or its dataset is not there.
     """
     run, notes = record.read(run_dir), list[str]()
-    first, final, unfused = (_order(run_dir / name) for name in ("first_stage.trec", "run.trec", RERANKED))
+    first, final, unfused = (_scored(run_dir / name) for name in ("first_stage.trec", "run.trec", RERANKED))
     if query_id not in first:
         known = f"; the first is {next(iter(first))}" if first else ""
         raise InputError(f"{run_dir}: query {query_id} is not among the run's {len(first)}{known}")
@@ -70,13 +156,12 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
     asks, order = _asks(run, loaded, first_stage, notes, prompts=prompts)
     if not final:
         notes.append("there is no run.trec: the run is not finished")
-    elif order and (unfused or final).get(query_id) != order:
+    elif order and _docs(unfused or final, query_id) != order:
         name = RERANKED if unfused else "run.trec"
         notes.append(f"{name} has another order than the ledger's answers give; r2llm verify says more")
     if any(ask.get("prompt_cut") is False for ask in asks):
         notes.append("no tokenizer is at hand, so prompts are shown whole: neither query nor passages are cut")
-    docs = (not unfused and order) or final.get(query_id) or order
-    before = {doc: rank for rank, doc in enumerate(first[query_id], 1)}
+    before, after = _docs(first, query_id), (not unfused and order) or _docs(final, query_id) or order
     rows = json_lines(run_dir / "costs.jsonl") if run.costs else ()
     spent = costs.by_stage(run_dir / "costs.jsonl", rows).get(query_id, [])
     cascade = len(loaded.stages) > 1
@@ -88,15 +173,17 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
         }
         for ranker, stage, cost in zip_longest(loaded.rankers, loaded.stages, spent)
     ]
-    hits = enumerate(runfile.read(run_dir / "first_stage.trec")[0][query_id], 1)
-    top = enumerate(docs[: getattr(loaded.rankers[-1].params, "k", TOP)], 1)
+    ranks = {doc: rank for rank, doc in enumerate(before, 1)}
+    top = enumerate(after[: getattr(loaded.rankers[-1].params, "k", TOP)], 1)
     return {
         "run_dir": str(run_dir),
-        **_verdict(candidates.query, first[query_id], docs, grades, _measures(run).get(query_id, {})),
+        **_verdict(candidates.query, before, after, grades, _measures(run).get(query_id, {})),
         **({"stages": stages} if cascade else stages[0]),
-        "first_stage": [{"rank": rank, "doc": doc, "score": x, "grade": grades.get(doc)} for rank, (doc, x) in hits],
+        "first_stage": [
+            {"rank": ranks[doc], "doc": doc, "score": score, "grade": grades.get(doc)} for doc, score in first[query_id]
+        ],
         "asks": asks,
-        "moves": [{"rank": rank, "before": before.get(doc), "doc": doc, "grade": grades.get(doc)} for rank, doc in top],
+        "moves": [{"rank": rank, "before": ranks.get(doc), "doc": doc, "grade": grades.get(doc)} for rank, doc in top],
         "cost": asdict(total(spent)) if spent else None,
         "notes": notes,
         "warnings": run.manifest.warnings,
@@ -113,21 +200,23 @@ def worst(run_dir: Path, count: int) -> Content:
     measured = _measures(run)
     if not measured:
         raise InputError(f"{run_dir}: holds no measures before and after reranking, so no query is worse than another")
-    losses = {query: after - before for query, each in measured.items() for before, after in [*each.values()][:1]}
+    losses = {query: after - before for query, values in measured.items() for before, after in [*values.values()][:1]}
     dataset = open_dataset(configs.load(str((run_dir / "config.yaml").resolve())))
     queries, qrels = dataset.queries(), dataset.qrels() or {}
-    before, after = (_order(run_dir / name) for name in ("first_stage.trec", "run.trec"))
-    verdicts = []
-    for id_ in sorted(losses, key=lambda query: losses[query])[:count]:
-        query = queries.get(id_, Query(id_, ""))
-        verdicts.append(_verdict(query, before.get(id_, []), after.get(id_, []), qrels.get(id_, {}), measured[id_]))
+    before, after = (_scored(run_dir / name) for name in ("first_stage.trec", "run.trec"))
+    verdicts = [
+        _verdict(
+            queries.get(id_, Query(id_, "")), _docs(before, id_), _docs(after, id_), qrels.get(id_, {}), measured[id_]
+        )
+        for id_ in sorted(losses, key=losses.__getitem__)[:count]
+    ]
     return {"run_dir": str(run_dir), "worst": verdicts, "warnings": run.manifest.warnings}
 
 
 def _verdict(
     query: Query,
-    before: list[str],
-    after: list[str],
+    before: Sequence[str],
+    after: Sequence[str],
     grades: Mapping[str, int],
     measures: Mapping[str, Sequence[float]],
 ) -> Content:
@@ -137,14 +226,19 @@ def _verdict(
     candidates, and `measures` are those before and after, none if the query is not judged or the run not finished.
     """
     ranks, final = ({doc: rank for rank, doc in enumerate(order, 1)} for order in (before, after))
-    judged = list[Content]()
-    for doc in dict.fromkeys([*after[:TOP], *before[:TOP]]):
-        if doc in grades:
-            gained, lost, _ = FATES
-            fate = lost if doc not in after[:TOP] else gained if doc not in before[:TOP] else "kept"
-            ends = {"before": ranks.get(doc), "after": final.get(doc)}
-            judged.append({"doc": doc, "grade": grades[doc], **ends, "fate": fate})
-    judged.sort(key=lambda each: (FATES.index(each["fate"]), -each["grade"]))
+    gained, lost, kept = FATES
+    judged = [
+        {
+            "doc": doc,
+            "grade": grades[doc],
+            "before": ranks.get(doc),
+            "after": final.get(doc),
+            "fate": lost if doc not in after[:TOP] else gained if doc not in before[:TOP] else kept,
+        }
+        for doc in dict.fromkeys([*after[:TOP], *before[:TOP]])
+        if doc in grades
+    ]
+    judged.sort(key=lambda row: (FATES.index(row["fate"]), -row["grade"]))
     missed = sum(grade > 0 and doc not in ranks for doc, grade in grades.items())
     return {"query": asdict(query), "measures": measures, "judged": judged, "missed": missed}
 
@@ -160,10 +254,14 @@ def _measures(run: record.Run) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def _order(path: Path) -> dict[str, list[str]]:
-    """Return each query's documents in a run file, best first; none if there is no such file."""
-    run = runfile.read(path)[0] if path.is_file() else {}
-    return {query: [doc for doc, _ in hits] for query, hits in run.items()}
+def _scored(path: Path) -> runfile.Run:
+    """Return a run file's run; {} if there is no such file."""
+    return runfile.read(path)[0] if path.is_file() else {}
+
+
+def _docs(run: runfile.Run, query_id: str) -> list[str]:
+    """Return a query's documents, best first."""
+    return [doc for doc, _ in run.get(query_id, ())]
 
 
 def _loaded(run_dir: Path, query_id: str) -> Loaded:
@@ -223,18 +321,22 @@ def _asks(
             order = list(ranked.ranking.docs)
         except R2llmError as error:
             notes.append(f"the story ends early: {error}")
-        for stage, replay, ranker in zip(loaded.stages, replays, loaded.rankers, strict=True):
+        for number, (stage, replay, ranker) in enumerate(zip(loaded.stages, replays, loaded.rankers, strict=True), 1):
             renderer: Backend = replay
             if prompts:
                 with suppress(R2llmError):  # the model's folder may be gone, or its server not there
                     grades, seed = first_stage.dataset.qrels(), loaded.config.seed
                     renderer = open_model(stage.model or {}, grades=grades, seed=seed, weights=False)
             for round_, request, reply in replay.answered:
-                number = len(asks) + 1
-                same_as = numbers.setdefault(request.key, number)
-                where: Content = {"ask": number, "stage": replays.index(replay) + 1, "round": round_}
-                where |= {"again": request.terms.attempt > 0, "same_as": same_as if same_as < number else None}
-                asks.append(where | _asked(request, reply, ranker, replay))
+                same_as = numbers.setdefault(request.key, len(asks) + 1)
+                ask = {
+                    "ask": len(asks) + 1,
+                    "stage": number,
+                    "round": round_,
+                    "again": request.terms.attempt > 0,
+                    "same_as": same_as if same_as <= len(asks) else None,
+                }
+                asks.append(ask | _asked(request, reply, ranker, replay))
                 if prompts:
                     prompt, tokens = shown(request, renderer)
                     asks[-1] |= {"prompt": prompt, "prompt_cut": tokens is not None}

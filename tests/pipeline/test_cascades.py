@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from r2llm.pipeline import check, experiment
 from r2llm.pipeline import inspect as inspection
-from r2llm.pipeline import preview as prompt_preview
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.io.files import json_lines
 from r2llm.pipeline.run import costs, runfile
@@ -444,10 +443,10 @@ def test_a_story_of_a_cut_off_cascade_tells_as_far_as_it_came(cascade: Path, hea
 
 @pytest.mark.parametrize(("stage", "kind", "docs"), [(1, "score", 1), (2, "compare", 2), (3, "permute", 2)])
 def test_the_prompt_of_any_stage_is_shown(cascade: Path, heard, stage: int, kind: str, docs: int) -> None:
-    found = prompt_preview.preview("cascade.yaml", [], "q1", heard, stage)
+    found = inspection.preview("cascade.yaml", [], "q1", heard, stage)
     assert (found["stage"], found["stages"], found["kind"], len(found["docs"])) == (stage, 3, kind, docs)
     with pytest.raises(InputError, match=r"--stage 4: config cascade has 3 stages"):
-        prompt_preview.preview("cascade.yaml", [], "q1", heard, 4)
+        inspection.preview("cascade.yaml", [], "q1", heard, 4)
 
 
 def test_long_documents_reach_a_comparing_stage_as_their_best_passage(cascade: Path, write: Write, heard) -> None:

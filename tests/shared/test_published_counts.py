@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.estimate.simulation import open_rule
 from r2llm.pipeline.first_stage.retrieve import retrieve
 from r2llm.pipeline.io.progress import Listener
-from r2llm.pipeline.simulation import open_rule
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.scheduler import Scheduler

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.inspect import preview
 from r2llm.pipeline.io.progress import Listener
-from r2llm.pipeline.preview import preview
 from r2llm.rerankers.backends._tokens.tokens import SEAM, Tokens
 from r2llm.rerankers.errors import InputError
 

@@ -142,7 +142,7 @@ def test_what_the_estimate_of_operations_leaves_out_is_told(toy: Path, tiny_t5: 
 
 
 def test_tokens_of_a_sample_are_about_those_of_all(write: Callable[..., Path], tiny_t5: Path, monkeypatch) -> None:
-    monkeypatch.setattr("r2llm.pipeline.simulation.SAMPLE", 20)
+    monkeypatch.setattr("r2llm.pipeline.estimate.simulation.SAMPLE", 20)
     settings = (*QUICKSTART, "ranker={method: pointwise.yes_no}", t5(tiny_t5))
     found, run = before("quickstart.yaml", *settings), after("quickstart.yaml", *settings)
     assert found["stages"][0]["sampled"] == 20

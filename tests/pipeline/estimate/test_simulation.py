@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from r2llm.pipeline import simulation
-from r2llm.pipeline.simulation import Rule, StandIn, open_rule
+from r2llm.pipeline.estimate import simulation
+from r2llm.pipeline.estimate.simulation import Rule, StandIn, open_rule
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.backends.base import Request
 from r2llm.rerankers.types import Candidates

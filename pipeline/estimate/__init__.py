@@ -1,6 +1,6 @@
 """Estimate what a run will cost before it is run: asks, calls, rounds, tokens, FLOPs, US dollars and seconds.
 
-Counts are those of ranking the real candidates with simulated answers (`simulation.py`). Tokens, FLOPs and US dollars
+Counts are those of ranking the real candidates with simulated answers (`simulation`). Tokens, FLOPs and US dollars
 are the means of a sample of the prompts, tokenized, times the asks. Only `probe_queries` asks the models: so many
 queries are ranked with them, and what these took is scaled up to all, seconds included.
 """
@@ -18,17 +18,17 @@ from functools import reduce
 from itertools import islice
 from typing import Any, TypeVar, cast
 
-from ..rerankers import api, flops
-from ..rerankers.backends._tokens.tokens import Tokens
-from ..rerankers.backends.base import Answered, Backend, Request, closed_after
-from ..rerankers.cascade import Cascade, Stage
-from ..rerankers.errors import InputError
-from ..rerankers.flops import Shape
-from ..rerankers.ledger import Ledger
-from ..rerankers.types import Candidates, Cost, plus
-from .configs.load import Loaded
-from .first_stage.retrieve import FirstStage, retrieve
-from .io.progress import Advance, Listener
+from ...rerankers import api, flops
+from ...rerankers.backends._tokens.tokens import Tokens
+from ...rerankers.backends.base import Answered, Backend, Request, closed_after
+from ...rerankers.cascade import Cascade, Stage
+from ...rerankers.errors import InputError
+from ...rerankers.flops import Shape
+from ...rerankers.ledger import Ledger
+from ...rerankers.types import Candidates, Cost, plus
+from ..configs.load import Loaded
+from ..first_stage.retrieve import FirstStage, retrieve
+from ..io.progress import Advance, Listener
 from .simulation import RULES, Simulation, Stratum, simulate
 
 Result = TypeVar("Result")

@@ -15,14 +15,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from ..rerankers import api
-from ..rerankers.answers.reading import Reply
-from ..rerankers.backends.base import Answered, Backend, Grades, Request
-from ..rerankers.cascade import Cascade, Stage
-from ..rerankers.ledger import Ledger
-from ..rerankers.types import AskKind, Candidates
-from .configs.load import Loaded
-from .run.runfile import Run
+from ...rerankers import api
+from ...rerankers.answers.reading import Reply
+from ...rerankers.backends.base import Answered, Backend, Grades, Request
+from ...rerankers.cascade import Cascade, Stage
+from ...rerankers.ledger import Ledger
+from ...rerankers.types import AskKind, Candidates
+from ..configs.load import Loaded
+from ..run.runfile import Run
 
 Rule = Literal["likely", "equal", "inverse", "random"]
 
