@@ -227,7 +227,7 @@ def _verdict(
     """
     ranks, final = ({doc: rank for rank, doc in enumerate(order, 1)} for order in (before, after))
     gained, lost, kept = FATES
-    judged = [
+    judged: list[Content] = [
         {
             "doc": doc,
             "grade": grades[doc],
