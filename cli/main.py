@@ -16,6 +16,7 @@ import typer
 from ..rerankers.errors import R2llmError
 from . import (
     check,
+    compare,
     console,
     doctor,
     estimate,
@@ -52,6 +53,7 @@ for name, command, example in (
     ("merge", merge.merge, "runs/dl19-setwise-1a2b3c4d"),
     ("retrieve", retrieve.retrieve, "--config quickstart.yaml"),
     ("evaluate", evaluate.evaluate, "run.trec --qrels qrels.txt --measure nDCG@10"),
+    ("compare", compare.compare, "runs/a runs/b --baseline runs/a"),
     ("check", check.check, "--config quickstart.yaml --baseline baseline.json"),
     ("doctor", doctor.doctor, ""),
     ("schema", schema.schema, "> schema.json"),

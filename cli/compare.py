@@ -1,0 +1,142 @@
+"""`r2llm compare`: runs side by side, with intervals, tests, effect sizes, costs, and what their configs differ in."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..rerankers.errors import InputError
+from . import completion, options
+
+if TYPE_CHECKING:
+    from ..pipeline.compare.comparison import Comparison
+    from ..pipeline.compare.runs import Run
+
+
+class Test(StrEnum):
+    """Significance tests."""
+
+    t = "t"
+    wilcoxon = "wilcoxon"
+    permutation = "permutation"
+    tukey = "tukey"
+
+
+class Correction(StrEnum):
+    """Corrections for many comparisons."""
+
+    holm = "holm"
+    bh = "bh"
+    none = "none"
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders, folders of these, or TREC files.")],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Compare all with this one; else all pairs.")
+    ] = None,
+    measure: Annotated[list[str] | None, typer.Option(help="Any measure of ir-measures. Repeatable.")] = None,
+    test: Annotated[Test, typer.Option(help="The paired test.")] = Test.t,
+    correction: Annotated[Correction, typer.Option(help="For several pairs of one measure.")] = Correction.holm,
+    equivalent_within: Annotated[
+        float | None, typer.Option("--equivalent-within", metavar="D", min=0, help="Test equivalence within ±D (TOST).")
+    ] = None,
+    original: Annotated[
+        str | None,
+        typer.Option(metavar="BASELINE,RUN", help="Original runs: how far each run reproduces the second's effect."),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Average runs that differ in this config key alone, such as first_stage.seed."
+        ),
+    ] = None,
+    common: Annotated[bool, typer.Option("--common", help="Use only the queries that all runs have.")] = False,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements in a TREC or BEIR file.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Judgements of a dataset.", autocompletion=completion.datasets)
+    ] = None,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Each query's values too.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare runs query by query: means with intervals, differences with tests, costs, similarity of rankings."""
+    from ..pipeline.compare import comparison as comparisons
+    from ..pipeline.compare import runs as loading
+    from ..pipeline.compare import tables
+    from . import console
+
+    if sum((latex, markdown, as_csv, as_json)) > 1:
+        raise InputError("give one of --latex, --markdown, --csv and --json")
+    listener = console.listener(quiet)
+    judgements = loading.Judgements(qrels, dataset)
+    originals = [Path(path) for path in original.split(",")] if original else []
+    if original and len(originals) != 2:
+        raise InputError(f"--original {original}: name the original's baseline and its run, with a comma between them")
+    loaded = loading.load([*runs, *originals], judgements, measure or (), listener)
+    before, loaded = loaded[len(loaded) - len(originals) :], loaded[: len(loaded) - len(originals)]
+    if group:
+        loaded = loading.grouped(loaded, group)
+    chosen = comparisons.Options(test.value, correction.value, baseline, equivalent_within, common)
+    found = comparisons.compare(loaded if len(loaded) > 1 or not before else [*before[1:], *loaded], chosen, listener)
+    reproductions = comparisons.reproductions(found, *before) if before else []
+    if as_json:
+        content = tables.as_json(found, per_query=per_query)
+        console.as_json(content | ({"reproduction": [vars(each) for each in reproductions]} if before else {}))
+    elif as_csv:
+        console.block(tables.as_csv(found, per_query=per_query).rstrip())
+    elif latex or markdown:
+        console.block(tables.latex(found) if latex else tables.markdown(found))
+    else:
+        _show(found, per_query=per_query)
+        if reproductions:
+            header = ["run", "measure", "RMSE", "effect ratio", "ΔRI", "p", "equivalent within"]
+            rows = [
+                [
+                    each.run,
+                    each.measure,
+                    f"{each.rmse:.4f}",
+                    "undefined" if each.effect_ratio is None else f"{each.effect_ratio:.4f}",
+                    "undefined"
+                    if each.relative_improvement_change is None
+                    else f"{each.relative_improvement_change:.4f}",
+                    tables.p_text(each.p, found),
+                    f"{each.equivalent_within:.4f}",
+                ]
+                for each in reproductions
+            ]
+            console.table("reproduction of the original effect", header, rows)
+
+
+def _show(found: "Comparison", *, per_query: bool) -> None:
+    from ..pipeline.compare import comparison as comparisons
+    from ..pipeline.compare import tables
+    from . import console
+
+    console.table("means over queries", *tables.means(found))
+    console.line(f"{tables.caption(found)}; >ab: significantly above runs a and b")
+    for table in (*found.measures, *found.costs):
+        if table.pairs:
+            console.table(tables.label(table.name), *tables.pairs(found, table))
+    console.table("how alike the rankings are", *tables.likeness(found))
+    if per_query:
+        for table in found.measures:
+            columns = [{**run.measures}[table.name] for run in found.runs]
+            rows = [[query, *(f"{values.get(query, 0.0):.4f}" for values in columns)] for query in found.queries]
+            console.table(table.name, ["query", *(run.name for run in found.runs)], rows)
+    if len(found.runs) == 2 and all(run.config for run in found.runs):
+        differences = comparisons.config_differences(*found.runs)
+        rows = [[key, _text(one), _text(other)] for key, one, other in differences]
+        console.table("what the configs differ in", ["key", *_names(found.runs)], rows)
+
+
+def _names(runs: "tuple[Run, ...]") -> list[str]:
+    return [run.name for run in runs]
+
+
+def _text(value: object) -> str:
+    return "-" if value is None else str(value)

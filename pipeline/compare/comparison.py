@@ -1,0 +1,313 @@
+"""A comparison of runs, paired by query: means with intervals, differences with tests, similarity, reproduction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from ...rerankers.errors import InputError
+from ..io.progress import Listener
+from . import similarity, statistics
+from .runs import Run
+from .statistics import TIE, Correction, Interval, Test, Values
+
+ALPHA = 0.05
+
+JUDGED_DROP = 0.02
+"""Difference of Judged@k between two runs from which the comparison is doubtful."""
+
+SHOWN = 5
+"""Query ids that a note names."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How runs are compared."""
+
+    test: Test = "t"
+    correction: Correction = "holm"
+    baseline: str | None = None
+    """The run that all others are compared with; all pairs unless given."""
+    margin: float | None = None
+    """Difference within which equivalence is tested."""
+    common: bool = False
+    """Whether runs of different queries are compared on those they share."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs in one measure or cost; differences are b - a."""
+
+    a: str
+    b: str
+    diff: float
+    ci: Interval
+    p: float
+    p_adjusted: float
+    effect: float | None
+    """d_z: the mean difference over the standard deviation of differences."""
+    wins: tuple[str, ...]
+    """Queries in which b is above a."""
+    losses: tuple[str, ...]
+    ties: int
+    detectable: float | None
+    """Smallest mean difference that these queries show with power .8."""
+    equivalent_p: float | None
+    """TOST's p-value, where a margin is given."""
+    equivalent_within: float
+    """Smallest margin within which the runs are shown to be equivalent."""
+
+    @property
+    def significant(self) -> bool:
+        """Whether the adjusted p-value is below .05."""
+        return self.p_adjusted < ALPHA
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike the rankings of two runs are, in the mean over queries."""
+
+    tau: float | None
+    rbo: float
+    overlap: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """One measure or cost of all runs."""
+
+    name: str
+    means: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    pairs: tuple[Pair, ...]
+    tested: bool
+    """Whether its pairs are tested: Judged@k is shown and not tested."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side."""
+
+    runs: tuple[Run, ...]
+    queries: tuple[str, ...]
+    measures: tuple[Table, ...]
+    costs: tuple[Table, ...]
+    likeness: Mapping[tuple[str, str], Likeness]
+    options: Options
+    notes: tuple[str, ...]
+
+    @property
+    def simulated(self) -> tuple[str, ...]:
+        """The runs whose answers were simulated."""
+        return tuple(run.name for run in self.runs if run.simulated)
+
+
+def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Comparison:
+    """Compare two or more runs.
+
+    Queries are paired by id; one that a run lacks counts 0 there and is named. Raises `InputError` for fewer than two
+    runs, an unknown baseline, and runs of different queries unless `options.common`.
+    """
+    names = [run.name for run in runs]
+    if len(runs) < 2:
+        raise InputError("compare needs two runs or more")
+    baseline = _baseline(runs, options.baseline)
+    if baseline:
+        runs = [baseline, *(run for run in runs if run is not baseline)]
+        names = [run.name for run in runs]
+    queries, notes = _queries(runs, options.common)
+    pairs = [(names[0], name) for name in names[1:]] if baseline else list(combinations(names, 2))
+    measures = [_table(name, runs, queries, pairs, options, cost=False) for name in _shared([r.measures for r in runs])]
+    costs = [_table(name, runs, queries, pairs, options, cost=True) for name in _shared([run.costs for run in runs])]
+    notes += [note for table in measures if not table.tested for note in _judged_notes(table)]
+    simulated = [run.name for run in runs if run.simulated]
+    if simulated:
+        notes.append(f"simulated answers, no model's result: {', '.join(simulated)}")
+    for note in notes:
+        listener.note(note)
+    by_name = {run.name: run for run in runs}
+    likeness = {(a, b): _likeness(by_name[a], by_name[b], queries) for a, b in pairs}
+    return Comparison(tuple(runs), tuple(queries), tuple(measures), tuple(costs), likeness, options, tuple(notes))
+
+
+def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:
+    if name is None:
+        return None
+    fitting = [run for run in runs if name in (run.name, str(run.path), run.path.name)]
+    if not fitting:
+        raise InputError(f"--baseline {name}: none of the runs; they are {', '.join(run.name for run in runs)}")
+    return fitting[0]
+
+
+def _queries(runs: Sequence[Run], common: bool) -> tuple[list[str], list[str]]:
+    """Return the judged queries to pair by, and notes about those that a run lacks."""
+    judged = [set(next(iter(run.measures.values()), {})) for run in runs]
+    everywhere, anywhere = set.intersection(*judged), set.union(*judged)
+    if not everywhere:
+        raise InputError("the runs share no judged query: are they of one dataset?")
+    order = [query for run in runs for query in next(iter(run.measures.values()))]
+    if common:
+        left_out = len(anywhere) - len(everywhere)
+        notes = [f"{left_out} queries that not all runs have are left out"] if left_out else []
+        return [query for query in dict.fromkeys(order) if query in everywhere], notes
+    notes = []
+    for run, has in zip(runs, judged, strict=True):
+        missing = sorted(anywhere - has)
+        if len(has) < len(anywhere) and run.config:
+            raise InputError(
+                f"{run.path}: is of {len(has)} judged queries, and another run of {len(anywhere)}; "
+                f"--common compares the {len(everywhere)} that all runs share"
+            )
+        if missing:
+            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            notes.append(
+                f"{run.name}: {len(missing)} queries missing, counted as 0: {', '.join(missing[:SHOWN])}{more}"
+            )
+    return list(dict.fromkeys(order)), notes
+
+
+def _shared(tables: Sequence[Mapping[str, object]]) -> list[str]:
+    return [name for name in tables[0] if all(name in table for table in tables)]
+
+
+def _table(
+    name: str,
+    runs: Sequence[Run],
+    queries: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    options: Options,
+    *,
+    cost: bool,
+) -> Table:
+    tables = {run.name: (run.costs if cost else run.measures)[name] for run in runs}
+    values = {
+        run: np.array([table.get(query, 0.0) for query in queries], dtype=np.float64) for run, table in tables.items()
+    }
+    tested = not name.startswith("Judged")
+    return Table(
+        name=name,
+        means={run: float(array.mean()) for run, array in values.items()},
+        intervals={run: statistics.bootstrap_interval(array) for run, array in values.items()},
+        pairs=tuple(_pairs(values, queries, pairs, options)) if tested else (),
+        tested=tested,
+    )
+
+
+def _pairs(
+    values: Mapping[str, Values], queries: Sequence[str], pairs: Sequence[tuple[str, str]], options: Options
+) -> list[Pair]:
+    """Return the tested pairs of one measure, which are one family for the correction."""
+    if options.test == "tukey":
+        simultaneous = statistics.tukey(values)
+        p_values = [simultaneous.get((a, b), simultaneous.get((b, a), math.nan)) for a, b in pairs]
+        adjusted = p_values  # Tukey's test is of all pairs at once
+    else:
+        p_values = [statistics.p_value(values[a], values[b], options.test) for a, b in pairs]
+        adjusted = statistics.corrected(p_values, options.correction)
+    found = []
+    for (a, b), p, p_adjusted in zip(pairs, p_values, adjusted, strict=True):
+        one, other = values[a], values[b]
+        d = other - one
+        found.append(
+            Pair(
+                a=a,
+                b=b,
+                diff=float(d.mean()),
+                ci=statistics.interval(one, other),
+                p=p,
+                p_adjusted=p_adjusted,
+                effect=statistics.effect_size(one, other),
+                wins=tuple(q for q, by in zip(queries, d, strict=True) if by > TIE),
+                losses=tuple(q for q, by in zip(queries, d, strict=True) if by < -TIE),
+                ties=int((np.abs(d) <= TIE).sum()),
+                detectable=statistics.detectable_difference(one, other),
+                equivalent_p=None if options.margin is None else statistics.equivalence(one, other, options.margin),
+                equivalent_within=statistics.smallest_margin(one, other),
+            )
+        )
+    return found
+
+
+def _judged_notes(table: Table) -> list[str]:
+    low, high = min(table.means, key=table.means.__getitem__), max(table.means, key=table.means.__getitem__)
+    drop = table.means[high] - table.means[low]
+    if drop <= JUDGED_DROP:
+        return []
+    return [
+        f"{table.name} is {table.means[low]:.4f} for {low} and {table.means[high]:.4f} for {high}: unjudged documents "
+        "count as not relevant, which is to the disadvantage of the former"
+    ]
+
+
+def _likeness(a: Run, b: Run, queries: Sequence[str]) -> Likeness:
+    rankings = [(a.rankings.get(query, ()), b.rankings.get(query, ())) for query in queries]
+    taus = [tau for pair in rankings if (tau := similarity.kendall(*pair)) is not None]
+    return Likeness(
+        tau=float(np.mean(taus)) if taus else None,
+        rbo=float(np.mean([similarity.rbo(*pair) for pair in rankings])),
+        overlap=float(np.mean([similarity.overlap(*pair) for pair in rankings])),
+    )
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How far a run reproduces the effect of an original run over its baseline, in one measure."""
+
+    run: str
+    measure: str
+    rmse: float
+    effect_ratio: float | None
+    """1: reproduced; 0: no effect; below 0: reversed. None where the original effect is 0."""
+    relative_improvement_change: float | None
+    p: float
+    """Of the paired t-test of both advanced runs."""
+    equivalent_within: float
+
+
+def reproductions(comparison: Comparison, base: Run, advanced: Run) -> list[Reproduction]:
+    """Return how far each run reproduces the effect of `advanced` over `base`.
+
+    A run's own baseline is the first stage that it reranked, or the original's baseline where it has none.
+    """
+    found = []
+    for run in comparison.runs:
+        for table in comparison.measures:
+            name = table.name
+            sources: list[Mapping[str, Mapping[str, float]]] = [base.measures, advanced.measures, run.measures]
+            if not table.tested or not all(name in source for source in sources):
+                continue
+            sources.insert(2, run.first_stage if name in run.first_stage else base.measures)
+            queries = [q for q in comparison.queries if q in base.measures[name] and q in advanced.measures[name]]
+            if not queries:
+                raise InputError(f"--original: shares no judged query with {run.name}")
+            b, a, b_again, a_again = (np.array([each[name].get(q, 0.0) for q in queries]) for each in sources)
+            found.append(
+                Reproduction(
+                    run=run.name,
+                    measure=name,
+                    rmse=similarity.root_mean_square_error(a, a_again),
+                    effect_ratio=similarity.effect_ratio(b, a, b_again, a_again),
+                    relative_improvement_change=similarity.relative_improvement_change(b, a, b_again, a_again),
+                    p=statistics.p_value(a, a_again, "t"),
+                    equivalent_within=statistics.smallest_margin(a, a_again),
+                )
+            )
+    return found
+
+
+def config_differences(a: Run, b: Run) -> list[tuple[str, Any, Any]]:
+    """Return the dotted keys in which two configs differ, with both values; None where one has no such key."""
+    one, other = _flat(a.config), _flat(b.config)
+    keys = dict.fromkeys([*one, *other])
+    return [(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
+
+
+def _flat(value: Any, before: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {before[:-1]: value}
+    return {key: inner for name, each in value.items() for key, inner in _flat(each, f"{before}{name}.").items()}

@@ -1,0 +1,233 @@
+"""Runs to compare: run folders, folders of these, and TREC files, each with its per-query measures and costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...rerankers.errors import InputError
+from .. import datasets
+from ..io.files import json_lines
+from ..io.progress import Listener
+from ..run import costs, manifest, read, runfile
+from ..run import measures as measuring
+
+COSTS = ("asks", "calls", "prompt_tokens", "completion_tokens", "flops", "usd", "seconds")
+"""Costs that are compared, where every query of a run has them."""
+
+Rankings = Mapping[str, Sequence[str]]
+PerQuery = Mapping[str, Mapping[str, float]]
+"""Measure or cost → query → value."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run under the name that tables show."""
+
+    name: str
+    path: Path
+    rankings: Rankings
+    measures: PerQuery
+    costs: PerQuery = field(default_factory=dict)
+    simulated: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
+    first_stage: PerQuery = field(default_factory=dict)
+    """Measures of the first stage that it reranked, where it is known."""
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Relevance judgements for TREC files, and for run folders in place of their own."""
+
+    qrels: Path | None = None
+    dataset: str | None = None
+
+    def read(self) -> measuring.Qrels | None:
+        """Return the judgements, or None where neither is given. Raises `InputError` for missing ones."""
+        if self.qrels and self.dataset:
+            raise InputError("give one of --qrels and --dataset")
+        if self.qrels:
+            if not self.qrels.is_file():
+                raise InputError(f"--qrels: no file {self.qrels}")
+            return datasets.read_qrels(self.qrels)
+        if self.dataset:
+            found = datasets.load(self.dataset, base=Path.cwd()).qrels()
+            if not found:
+                raise InputError(f"dataset {self.dataset} has no relevance judgements")
+            return found
+        return None
+
+
+def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str], listener: Listener) -> list[Run]:
+    """Return the runs in these folders and files, each name once.
+
+    Measures are those named, or else those that all run folders have; a TREC file is measured by nDCG@10. Raises
+    `InputError` for what is no finished run, and for run folders with different judgements.
+    """
+    qrels = judgements.read()
+    places = [place for path in paths for place in _expanded(path)]
+    folders = [place for place in places if place.is_dir()]
+    if qrels is None:
+        if len(folders) < len(places):
+            file = next(place for place in places if place.is_file())
+            raise InputError(f"{file}: a TREC file has no judgements; give --qrels FILE or --dataset NAME")
+        _refuse_other_judgements(folders)
+    measures = measures or _common_measures(folders)
+    runs = [
+        _of_folder(place, qrels, measures, listener) if place.is_dir() else _of_file(place, qrels or {}, measures)
+        for place in places
+    ]
+    return _named_apart(runs)
+
+
+def _expanded(path: Path) -> list[Path]:
+    """Return the run folders in a folder, or the path itself where it is a run."""
+    if path.is_file() or (path / manifest.NAME).is_file():
+        return [path]
+    if not path.exists():
+        raise InputError(f"no file or folder {path}")
+    inner = sorted(child.parent for child in path.glob(f"*/{manifest.NAME}"))
+    if not inner:
+        raise InputError(f"{path}: holds no run: there is no {manifest.NAME} in it or in a folder below it")
+    return inner
+
+
+def _refuse_other_judgements(folders: Iterable[Path]) -> None:
+    hashes = {folder: manifest.read(folder / manifest.NAME).data.get("qrels") for folder in folders}
+    one, *others = hashes
+    for other in others:
+        if hashes[other] != hashes[one]:
+            raise InputError(f"{other}: was measured with other judgements than {one}; give --qrels FILE for all runs")
+
+
+def _common_measures(folders: Sequence[Path]) -> list[str]:
+    measured = [found.mean if (found := read.measures(folder / read.METRICS)) else {} for folder in folders]
+    return [name for name in measured[0] if all(name in names for names in measured)] if measured else ["nDCG@10"]
+
+
+def _of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[str], listener: Listener) -> Run:
+    run = read.read(folder)
+    if run.manifest.status != "finished":
+        raise InputError(f"{folder}: is not finished; run its r2llm rerank command again, or leave it out")
+    rankings, metrics = _rankings(run.run_file), run.metrics
+    names = measuring.with_judged(measures)
+    if qrels is None and (metrics is None or set(names) - metrics.mean.keys()):
+        qrels = _own_judgements(folder, listener)
+    if qrels is not None:
+        queries = [query for query in qrels if query in (metrics.per_query if metrics else rankings)]
+        rows = measuring.measure(names, qrels, rankings, queries).per_query
+        start = folder / "first_stage.trec"
+        before = measuring.measure(names, qrels, _rankings(start), queries).per_query if start != run.run_file else {}
+    else:
+        rows = metrics.per_query if metrics else {}
+        before = metrics.first_stage.per_query if metrics and metrics.first_stage else {}
+    path = folder / "costs.jsonl"
+    spent = [cost for cost, _ in costs.checked(path, json_lines(path))] if path.is_file() else []
+    taken = {name: {cost.query_id: getattr(cost, name) for cost in spent} for name in COSTS}
+    return Run(
+        name=run.manifest.name,
+        path=folder,
+        rankings=rankings,
+        measures=_by_measure(rows, names),
+        costs={name: found for name, found in taken.items() if found and None not in found.values()},
+        simulated=run.manifest.simulated,
+        config=run.manifest.config.model_dump(mode="json", exclude_none=True),
+        first_stage=_by_measure(before, names),
+    )
+
+
+def _own_judgements(folder: Path, listener: Listener) -> measuring.Qrels:
+    from ..configs import load as configs
+    from ..first_stage.retrieve import dataset_with_index
+
+    loaded = configs.load_noting(str((folder / "config.yaml").resolve()), (), None, listener)
+    found = dataset_with_index(loaded, listener).qrels()
+    if not found:
+        raise InputError(f"{folder}: its dataset has no relevance judgements; give --qrels FILE")
+    return found
+
+
+def _of_file(path: Path, qrels: measuring.Qrels, measures: Sequence[str]) -> Run:
+    rankings = _rankings(path)
+    queries = [query for query in qrels if query in rankings]
+    if not queries:
+        raise InputError(f"{path}: none of its {len(rankings)} queries has judgements; are these its qrels?")
+    names = measuring.with_judged(measures)
+    return Run(
+        path.stem, path, rankings, _by_measure(measuring.measure(names, qrels, rankings, queries).per_query, names)
+    )
+
+
+def _rankings(path: Path) -> dict[str, list[str]]:
+    return {query: [doc for doc, _ in scored] for query, scored in runfile.read(path)[0].items()}
+
+
+def _by_measure(per_query: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    return {name: {query: row[name] for query, row in per_query.items()} for name in names} if per_query else {}
+
+
+def _named_apart(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs, those of one name by their folder's or file's name, and numbered where that is not enough."""
+    names = [run.name for run in runs]
+    renamed = [run if names.count(run.name) == 1 else dataclasses.replace(run, name=run.path.name) for run in runs]
+    names = [run.name for run in renamed]
+    return [
+        run
+        if names.count(run.name) == 1
+        else dataclasses.replace(run, name=f"{run.name} {names[: i + 1].count(run.name)}")
+        for i, run in enumerate(renamed)
+    ]
+
+
+def grouped(runs: Sequence[Run], key: str) -> list[Run]:
+    """Return one run for each group of runs that differ in `key` of their configs alone, each query averaged first.
+
+    `key` is dotted, such as `first_stage.seed`. Rankings are those of the first run of a group. Raises `InputError` for
+    a TREC file, which has no config.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if not run.config:
+            raise InputError(f"--group {key}: {run.path} is a TREC file, which has no config")
+        groups.setdefault(json.dumps(_without(run.config, ["name", key]), sort_keys=True), []).append(run)
+    return [_averaged(group) for group in groups.values()]
+
+
+def _without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(json.dumps(config))
+    for key in keys:
+        *parents, last = key.split(".")
+        section: Any = content
+        for parent in parents:
+            section = section.get(parent, {}) if isinstance(section, dict) else {}
+        if isinstance(section, dict):
+            section.pop(last, None)
+    return content
+
+
+def _averaged(group: Sequence[Run]) -> Run:
+    if len(group) == 1:
+        return group[0]
+    first = group[0]
+
+    def mean(tables: Sequence[PerQuery]) -> dict[str, dict[str, float]]:
+        shared = [name for name in tables[0] if all(name in table for table in tables)]
+        return {
+            name: {
+                query: sum(table[name].get(query, 0.0) for table in tables) / len(tables) for query in tables[0][name]
+            }
+            for name in shared
+        }
+
+    return dataclasses.replace(
+        first,
+        name=f"{first.name} (mean of {len(group)})",
+        measures=mean([run.measures for run in group]),
+        costs=mean([run.costs for run in group]),
+        first_stage=mean([run.first_stage for run in group]),
+        simulated=any(run.simulated for run in group),
+    )

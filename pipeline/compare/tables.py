@@ -1,0 +1,250 @@
+"""A comparison as tables: rows for people and Markdown, LaTeX with letters, CSV, and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .comparison import ALPHA, Comparison, Pair, Table
+from .statistics import CONFIDENCE
+
+CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "none"}
+TESTS = {
+    "t": "two-sided paired t-test",
+    "wilcoxon": "two-sided Wilcoxon signed-rank test",
+    "permutation": "two-sided permutation test (100,000 sign flips)",
+    "tukey": "two-way Tukey HSD",
+}
+LABELS = {"prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens", "flops": "FLOPs", "usd": "USD"}
+LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
+LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+
+Rows = list[list[str]]
+
+
+def caption(comparison: Comparison) -> str:
+    """Return the sentence that names test, correction, alpha and the number of queries."""
+    options = comparison.options
+    correction = "" if options.test == "tukey" else f", correction {CORRECTIONS[options.correction]}"
+    simulated = f"; SIMULATED answers: {', '.join(comparison.simulated)}" if comparison.simulated else ""
+    return f"{len(comparison.queries)} queries; {TESTS[options.test]}{correction}, alpha = {ALPHA}{simulated}"
+
+
+def letter(number: int) -> str:
+    """Return the letters of a run, from 0: a to z, then aa, ab, …"""
+    before = letter(number // 26 - 1) if number >= 26 else ""
+    return before + chr(ord("a") + number % 26)
+
+
+def means(comparison: Comparison) -> tuple[list[str], Rows]:
+    """Return a row a run: its letter, its name, each measure's mean with interval, and mean costs."""
+    header = ["", "run", *(table.name for table in comparison.measures), *(label(t.name) for t in comparison.costs)]
+    rows = []
+    for number, run in enumerate(comparison.runs):
+        row = [letter(number), run.name + (" (simulated)" if run.simulated else "")]
+        for table in comparison.measures:
+            span = table.intervals[run.name]
+            above = "".join(superiors(table, comparison)[run.name])
+            row.append(f"{table.means[run.name]:.4f}{f' >{above}' if above else ''} [{span.low:.4f}, {span.high:.4f}]")
+        rows.append([*row, *(_cost(table.name, table.means[run.name]) for table in comparison.costs)])
+    return header, rows
+
+
+def superiors(table: Table, comparison: Comparison) -> dict[str, list[str]]:
+    """Return for each run the letters of the runs that it is significantly above."""
+    letters = {run.name: letter(number) for number, run in enumerate(comparison.runs)}
+    below: dict[str, list[str]] = {name: [] for name in letters}
+    for pair in table.pairs:
+        if pair.significant:
+            winner, loser = (pair.b, pair.a) if pair.diff > 0 else (pair.a, pair.b)
+            below[winner].append(letters[loser])
+    return {name: sorted(each, key=lambda one: (len(one), one)) for name, each in below.items()}
+
+
+def pairs(comparison: Comparison, table: Table) -> tuple[list[str], Rows]:
+    """Return a row a pair of runs: difference, interval, p-values, effect size, wins, ties, losses, and verdict."""
+    header = [
+        "runs",
+        "difference",
+        f"{CONFIDENCE:.0%} interval",
+        "p",
+        "p adjusted",
+        "d_z",
+        "wins/ties/losses",
+        "verdict",
+    ]
+    if comparison.options.margin is not None:
+        header.append(f"equivalent within {comparison.options.margin:g}")
+    number = _number if table in comparison.measures else lambda value: f"{value:+,.4g}"
+    rows = []
+    for pair in table.pairs:
+        row = [
+            f"{pair.a} → {pair.b}",
+            number(pair.diff),
+            f"[{number(pair.ci.low)}, {number(pair.ci.high)}]",
+            p_text(pair.p, comparison),
+            p_text(pair.p_adjusted, comparison),
+            "-" if pair.effect is None else f"{pair.effect:.3f}",
+            f"{len(pair.wins)}/{pair.ties}/{len(pair.losses)}",
+            _verdict(pair, number),
+        ]
+        if pair.equivalent_p is not None:
+            row.append(
+                f"{'yes' if pair.equivalent_p < ALPHA else 'not shown'}, p {p_text(pair.equivalent_p, comparison)}"
+            )
+        rows.append(row)
+    return header, rows
+
+
+def _verdict(pair: Pair, number: Any) -> str:
+    if pair.significant:
+        return "significant"
+    detectable = "" if pair.detectable is None else f"; these queries show differences from {number(pair.detectable)}"
+    return f"not significant{detectable}; equivalent within {number(pair.equivalent_within)}"
+
+
+def likeness(comparison: Comparison) -> tuple[list[str], Rows]:
+    """Return a row a pair of runs: how alike their rankings are."""
+    rows = [
+        [f"{a} → {b}", "-" if like.tau is None else f"{like.tau:.3f}", f"{like.rbo:.3f}", f"{like.overlap:.3f}"]
+        for (a, b), like in comparison.likeness.items()
+    ]
+    return ["runs", "Kendall's τ", "RBO (p 0.9)", "overlap@10"], rows
+
+
+def p_text(p: float, comparison: Comparison) -> str:
+    """Return a p-value, `< 2e-5` where a sampled permutation test can say no more, and `-` where undefined."""
+    if math.isnan(p):
+        return "-"
+    if comparison.options.test == "permutation" and p <= 2e-5 and len(comparison.queries) > 16:
+        return "< 2e-5"
+    return f"{p:.4f}" if p >= 0.001 else f"{p:.2e}"
+
+
+def markdown(comparison: Comparison) -> str:
+    """Return the means, and each measure's pairs, as Markdown tables."""
+    parts = [_markdown(*means(comparison)), f"{caption(comparison)}. `>ab`: significantly above runs a and b."]
+    parts += [
+        f"**{table.name}**\n\n{_markdown(*pairs(comparison, table))}" for table in comparison.measures if table.pairs
+    ]
+    return "\n\n".join(parts)
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def latex(comparison: Comparison) -> str:
+    """Return a booktabs table: best means bold after rounding, ties all bold; letters of runs significantly below."""
+    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{ll{'r' * len(comparison.measures)}}}", r"\toprule"]
+    lines += [" & ".join(["", "Run", *(_tex(table.name) for table in comparison.measures)]) + r" \\", r"\midrule"]
+    rounded = {table.name: {run: f"{mean:.4f}" for run, mean in table.means.items()} for table in comparison.measures}
+    for number, run in enumerate(comparison.runs):
+        cells = [letter(number), _tex(run.name) + (" (simulated)" if run.simulated else "")]
+        for table in comparison.measures:
+            shown = rounded[table.name][run.name]
+            best = table.tested and shown == max(rounded[table.name].values(), key=float)
+            above = "".join(superiors(table, comparison)[run.name])
+            cells.append((rf"\textbf{{{shown}}}" if best else shown) + (f"$^{{{above}}}$" if above else ""))
+        lines.append(" & ".join(cells) + r" \\")
+    words = _tex(caption(comparison)).replace("alpha", r"$\alpha$")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, rf"\caption{{{words}. Superscripts: significantly above these runs.}}", r"\end{table}"])
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def as_csv(comparison: Comparison, *, per_query: bool) -> str:
+    """Return a line a run and measure or cost; with `per_query`, one a query too."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["run", "simulated", "query", "name", "value", "ci_low", "ci_high"])
+    for table in (*comparison.measures, *comparison.costs):
+        for run in comparison.runs:
+            span = table.intervals[run.name]
+            writer.writerow([run.name, run.simulated, "all", table.name, table.means[run.name], span.low, span.high])
+            values = {**run.costs, **run.measures}[table.name]
+            for query in comparison.queries if per_query else ():
+                writer.writerow([run.name, run.simulated, query, table.name, values.get(query, 0.0), "", ""])
+    return stream.getvalue()
+
+
+def as_json(comparison: Comparison, *, per_query: bool) -> dict[str, Any]:
+    """Return the comparison as JSON: a key a measure or cost, then queries, notes, and which runs were simulated."""
+    content: dict[str, Any] = {}
+    for table in (*comparison.measures, *comparison.costs):
+        content[table.name] = {
+            "runs": {
+                run.name: {"mean": table.means[run.name], "ci": _span(table.intervals[run.name])}
+                | ({"per_query": {**run.costs, **run.measures}[table.name]} if per_query else {})
+                for run in comparison.runs
+            },
+            "pairs": [_pair(pair, comparison, len(table.pairs)) for pair in table.pairs],
+        }
+    judged = {table.name: dict(table.means) for table in comparison.measures if not table.tested}
+    return content | {
+        "queries": len(comparison.queries),
+        "missing": _missing(comparison),
+        "judged": judged,
+        "simulated": list(comparison.simulated),
+        "notes": list(comparison.notes),
+    }
+
+
+def _missing(comparison: Comparison) -> dict[str, list[str]]:
+    judged = {run.name: next(iter(run.measures.values()), {}) for run in comparison.runs}
+    lacking = {name: [q for q in comparison.queries if q not in values] for name, values in judged.items()}
+    return {name: queries for name, queries in lacking.items() if queries}
+
+
+def _pair(pair: Pair, comparison: Comparison, family: int) -> dict[str, Any]:
+    like = comparison.likeness[pair.a, pair.b]
+    equivalence = {
+        "p": pair.equivalent_p,
+        "within": comparison.options.margin,
+        "smallest_within": pair.equivalent_within,
+    }
+    return {
+        "a": pair.a,
+        "b": pair.b,
+        "diff": pair.diff,
+        "ci": _span(pair.ci),
+        "p": pair.p,
+        "p_adjusted": pair.p_adjusted,
+        "test": comparison.options.test,
+        "correction": "none" if comparison.options.test == "tukey" else comparison.options.correction,
+        "family": family,
+        "effect": pair.effect,
+        "wins": list(pair.wins),
+        "ties": pair.ties,
+        "losses": list(pair.losses),
+        "detectable": pair.detectable,
+        "equivalence": equivalence,
+        "tau": like.tau,
+        "rbo": like.rbo,
+        "overlap": like.overlap,
+    }
+
+
+def _span(interval: Any) -> list[float]:
+    return [interval.low, interval.high]
+
+
+def label(name: str) -> str:
+    """Return a cost's name as tables show it."""
+    return LABELS.get(name, name)
+
+
+def _cost(name: str, value: float) -> str:
+    forms: Mapping[str, str] = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
+    return forms.get(name, "{:,.1f}").format(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:+.4f}"
