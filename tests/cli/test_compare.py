@@ -1,0 +1,55 @@
+"""`r2llm compare` as it is typed."""
+
+import csv
+import io
+import re
+
+import pytest
+
+
+@pytest.fixture
+def two(r2llm, tmp_path) -> None:
+    (tmp_path / "qrels.txt").write_text("q1 0 a 1\nq2 0 a 1\nq3 0 a 1\n")
+    (tmp_path / "one.trec").write_text("".join(f"q{i} Q0 b 1 2 x\nq{i} Q0 a 2 1 x\n" for i in (1, 2, 3)))
+    (tmp_path / "two.trec").write_text("".join(f"q{i} Q0 a 1 2 y\nq{i} Q0 b 2 1 y\n" for i in (3, 1, 2)))
+
+
+ARGUMENTS = ("compare", "one.trec", "two.trec", "--qrels", "qrels.txt")
+
+
+def test_people_read_tables(r2llm, two) -> None:
+    done = r2llm(*ARGUMENTS, "--equivalent-within", "0.01", "--per-query")
+    assert done.code == 0
+    assert "one → two\t+0.3691" in done.out
+    assert "two-sided paired t-test, correction Holm" in done.out
+    assert "equivalent within 0.01" in done.out
+
+
+def test_scripts_read_json_and_csv(r2llm, two) -> None:
+    pair = r2llm(*ARGUMENTS, "--json", "--test", "permutation").json["nDCG@10"]["pairs"][0]
+    assert (pair["a"], pair["b"], pair["wins"], pair["test"], pair["p"]) == (
+        "one",
+        "two",
+        ["q1", "q2", "q3"],
+        "permutation",
+        0.25,
+    )
+    rows = list(csv.DictReader(io.StringIO(r2llm(*ARGUMENTS, "--csv", "--per-query").out)))
+    assert [row["value"] for row in rows if row["run"] == "two" and row["name"] == "nDCG@10"] == ["1.0"] * 4
+
+
+def test_papers_take_latex_and_markdown(r2llm, two) -> None:
+    assert re.search(r"b & two & \\textbf\{1\.0000\}", r2llm(*ARGUMENTS, "--latex").out)
+    assert "| one → two | +0.3691 |" in r2llm(*ARGUMENTS, "--markdown").out
+
+
+def test_an_original_run_is_held_against(r2llm, two, tmp_path) -> None:
+    (tmp_path / "three.trec").write_text((tmp_path / "two.trec").read_text())
+    done = r2llm("compare", "three.trec", "--original", "one.trec,two.trec", "--qrels", "qrels.txt", "--json")
+    assert {each["run"]: each["effect_ratio"] for each in done.json["reproduction"]} == {"two": 1.0, "three": 1.0}
+
+
+def test_what_does_not_fit_together_is_refused(r2llm, two) -> None:
+    assert "give one of --latex" in r2llm(*ARGUMENTS, "--latex", "--json").err
+    assert "no judgements" in r2llm("compare", "one.trec", "two.trec").err
+    assert r2llm("compare", "one.trec", "--qrels", "qrels.txt").code == 2

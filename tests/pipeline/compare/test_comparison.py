@@ -1,0 +1,189 @@
+"""Comparing runs: what is paired, what is refused, and what is said."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from r2llm.pipeline import experiment
+from r2llm.pipeline.compare import comparison, runs, tables
+from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.io.progress import Listener
+from r2llm.rerankers.errors import InputError
+
+Write = Callable[[str, str], Path]
+
+QUERIES = [f"q{i}" for i in range(8)]
+BEST = {query: ["a", "b", "c"] for query in QUERIES}
+"""Rankings with the relevant document, a, first."""
+
+
+@pytest.fixture
+def trec(write: Write) -> Callable[..., Path]:
+    """Write a run file; the one relevant document of each query is a."""
+    write("qrels.txt", "".join(f"{query} 0 a 1\n{query} 0 b 0\n" for query in QUERIES))
+
+    def trec(name: str, rankings: dict[str, list[str]]) -> Path:
+        rows = [f"{q} Q0 {d} {i} {9 - i} x\n" for q, docs in rankings.items() for i, d in enumerate(docs, 1)]
+        return write(name, "".join(rows))
+
+    return trec
+
+
+def compared(paths: list[Path], listener: Listener | None = None, **options: object) -> comparison.Comparison:
+    chosen = comparison.Options(**options)
+    loaded = runs.load(paths, runs.Judgements(qrels=Path("qrels.txt")), (), listener or Listener())
+    return comparison.compare(loaded, chosen, listener or Listener())
+
+
+def worse(count: int) -> dict[str, list[str]]:
+    """Rankings with the relevant document last in the first so many queries."""
+    return {query: ["b", "c", "a"] if i < count else ["a", "b", "c"] for i, query in enumerate(QUERIES)}
+
+
+def test_queries_are_paired_by_id_whatever_their_order(trec) -> None:
+    found = compared([trec("one.trec", worse(3)), trec("two.trec", dict(reversed(worse(3).items())))])
+    [pair] = found.measures[0].pairs
+    assert (pair.diff, pair.ties, pair.wins, pair.losses, pair.p) == (0.0, 8, (), (), 1.0)
+    assert found.likeness["one", "two"] == comparison.Likeness(1.0, pytest.approx(1.0), 1.0)
+
+
+def test_wins_and_losses_name_their_queries(trec) -> None:
+    found = compared([trec("one.trec", worse(3)), trec("two.trec", BEST)])
+    [pair] = found.measures[0].pairs
+    assert (pair.wins, pair.losses, pair.ties) == (("q0", "q1", "q2"), (), 5)
+    assert pair.diff == pytest.approx(3 / 8 * 0.5)
+    assert pair.detectable is not None
+
+
+def test_a_missing_query_counts_0_and_is_named(trec, heard) -> None:
+    without = {query: docs for query, docs in BEST.items() if query != "q5"}
+    found = compared([trec("one.trec", BEST), trec("two.trec", without)], heard)
+    assert found.measures[0].means == {"one": 1.0, "two": 7 / 8}
+    assert "two: 1 queries missing, counted as 0: q5" in heard.notes
+    assert tables.as_json(found, per_query=False)["missing"] == {"two": ["q5"]}
+    assert compared([trec("one.trec", BEST), trec("two.trec", without)], common=True).measures[0].means["two"] == 1.0
+
+
+def test_judged_is_shown_and_neither_tested_nor_lettered(trec, heard) -> None:
+    found = compared([trec("one.trec", BEST), trec("two.trec", {query: ["x", "y", "z"] for query in QUERIES})], heard)
+    judged = found.measures[1]
+    assert (judged.name, judged.pairs) == ("Judged@10", ())
+    assert any(note.startswith("Judged@10 is 0.0000 for two") for note in heard.notes)
+    assert r"\textbf{0" not in tables.latex(found)
+
+
+def test_one_query_alone_is_compared_without_a_p_value(trec) -> None:
+    found = compared([trec("one.trec", {"q0": ["a"]}), trec("two.trec", {"q0": ["b", "a"]})])
+    assert tables.pairs(found, found.measures[0])[1][0][3] == "-"
+    assert tables.as_json(found, per_query=True)["nDCG@10"]["runs"]["one"]["per_query"] == {"q0": 1.0}
+
+
+def test_letters_go_on_after_z() -> None:
+    assert [tables.letter(n) for n in (0, 25, 26, 27, 51, 52, 701, 702)] == [
+        "a",
+        "z",
+        "aa",
+        "ab",
+        "az",
+        "ba",
+        "zz",
+        "aaa",
+    ]
+
+
+def test_thirty_runs_have_a_letter_each(trec) -> None:
+    paths = [trec(f"r{i:02}.trec", worse(i % 9)) for i in range(30)]
+    found = compared(paths, baseline="r00")
+    header, rows = tables.means(found)
+    assert [row[0] for row in rows][-4:] == ["aa", "ab", "ac", "ad"]
+    assert len(found.measures[0].pairs) == 29
+    assert len(header) == 4
+
+
+def test_ties_after_rounding_are_all_bold(trec) -> None:
+    found = compared([trec("one.trec", BEST), trec("two.trec", BEST), trec("three_x.trec", worse(8))])
+    latex = tables.latex(found)
+    assert latex.count(r"\textbf{1.0000}") == 2
+    assert "three\\_x" in latex
+    assert "paired t-test, correction Holm" in latex
+
+
+def test_holm_goes_by_the_pairs_of_one_measure(trec) -> None:
+    found = compared([trec("one.trec", worse(2)), trec("two.trec", worse(5)), trec("three.trec", BEST)])
+    smallest = min(found.measures[0].pairs, key=lambda pair: pair.p)
+    assert smallest.p_adjusted == pytest.approx(min(1.0, 3 * smallest.p))
+    assert tables.as_json(found, per_query=False)["nDCG@10"]["pairs"][0]["family"] == 3
+
+
+def test_what_cannot_be_compared_is_refused(trec) -> None:
+    one, two = trec("one.trec", BEST), trec("two.trec", BEST)
+    for paths, options, words in (
+        ([one], {}, "two runs or more"),
+        ([one, two], {"baseline": "three"}, "they are one, two"),
+        ([one, Path("nowhere")], {}, "no file or folder nowhere"),
+    ):
+        with pytest.raises(InputError, match=words):
+            compared(paths, **options)
+    with pytest.raises(InputError, match="a TREC file has no judgements"):
+        runs.load([one, two], runs.Judgements(), (), Listener())
+
+
+def test_run_folders_bring_measures_costs_and_configs(toy: Path, heard) -> None:
+    for name, settings in (("one", []), ("two", ["ranker={method: pointwise.yes_no}"])):
+        experiment.rerank(config.load("toy.yaml", settings), toy / "runs" / name, Listener())
+    loaded = runs.load([toy / "runs"], runs.Judgements(), (), Listener())
+    assert [run.name for run in loaded] == ["one", "two"]  # both are called toy: the folders tell them apart
+    found = comparison.compare(loaded, comparison.Options(), heard)
+    assert [table.name for table in found.costs] == ["asks", "calls", "seconds"]
+    metrics = json.loads((toy / "runs/one/metrics.json").read_text())
+    assert found.measures[0].means["one"] == pytest.approx(metrics["all"]["nDCG@10"])
+    assert found.simulated == ("one", "two")
+    assert any(note.startswith("simulated answers") for note in heard.notes)
+    assert "SIMULATED" in tables.caption(found)
+    changed = {key: (before, after) for key, before, after in comparison.config_differences(*found.runs)}
+    assert changed["ranker.method"] == ("setwise.heapsort", "pointwise.yes_no")
+
+
+def test_a_measure_that_a_run_lacks_is_taken_from_its_dataset(toy: Path) -> None:
+    for name in ("one", "two"):
+        experiment.rerank(config.load("toy.yaml"), toy / "runs" / name, Listener())
+    loaded = runs.load([toy / "runs"], runs.Judgements(), ("P@1",), Listener())
+    assert [set(run.measures) for run in loaded] == [{"P@1"}, {"P@1"}]
+
+
+def test_another_subset_of_queries_is_refused_unless_common(toy: Path) -> None:
+    experiment.rerank(config.load("toy.yaml"), toy / "runs/all", Listener())
+    experiment.rerank(config.load("toy.yaml", queries=2), toy / "runs/two", Listener())
+    loaded = runs.load([toy / "runs"], runs.Judgements(), (), Listener())
+    with pytest.raises(InputError, match="is of 2 judged queries, and another run of 3; --common"):
+        comparison.compare(loaded, comparison.Options(), Listener())
+    assert len(comparison.compare(loaded, comparison.Options(common=True), Listener()).queries) == 2
+
+
+def test_seeds_are_averaged_before_queries_are_counted(toy: Path) -> None:
+    shuffled = ["first_stage.order=shuffle", "ranker={method: setwise.heapsort, k: 3}"]
+    for seed in (1, 2, 3):
+        experiment.rerank(
+            config.load("toy.yaml", [*shuffled, f"first_stage.seed={seed}"]), toy / f"runs/{seed}", Listener()
+        )
+    experiment.rerank(config.load("toy.yaml"), toy / "runs/given", Listener())
+    loaded = runs.load([toy / "runs"], runs.Judgements(), (), Listener())
+    grouped = runs.grouped(loaded, "first_stage.seed")
+    assert [run.name for run in grouped] == ["1 (mean of 3)", "given"]
+    singles = [run.measures["nDCG@10"]["q1"] for run in loaded[:3]]
+    assert grouped[0].measures["nDCG@10"]["q1"] == pytest.approx(sum(singles) / 3)
+    assert len(comparison.compare(grouped, comparison.Options(), Listener()).queries) == 3
+
+
+def test_a_reproduction_of_the_original_has_ratio_1(trec) -> None:
+    loaded = runs.load(
+        [trec("again.trec", BEST), trec("base.trec", worse(6)), trec("best.trec", BEST)],
+        runs.Judgements(qrels=Path("qrels.txt")),
+        (),
+        Listener(),
+    )
+    again, base, best = loaded
+    found = comparison.compare([best, again], comparison.Options(), Listener())
+    ratios = {each.run: each for each in comparison.reproductions(found, base, best)}
+    assert (ratios["again"].rmse, ratios["again"].effect_ratio, ratios["again"].p) == (0.0, 1.0, 1.0)
