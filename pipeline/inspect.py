@@ -149,7 +149,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
     if query_id not in first:
         known = f"; the first is {next(iter(first))}" if first else ""
         raise InputError(f"{run_dir}: query {query_id} is not among the run's {len(first)}{known}")
-    loaded = _loaded(run_dir, query_id)
+    loaded = config_of(run_dir).of_query(query_id)
     first_stage = retrieve(loaded, Listener())
     candidates = next(iter(first_stage))
     grades = (first_stage.dataset.qrels() or {}).get(query_id, {})
@@ -264,10 +264,10 @@ def _docs(run: runfile.Run, query_id: str) -> list[str]:
     return [doc for doc, _ in run.get(query_id, ())]
 
 
-def _loaded(run_dir: Path, query_id: str) -> Loaded:
-    """Return the run's config for this query alone, with the run's own first stage, so that nothing is searched."""
+def config_of(run_dir: Path) -> Loaded:
+    """Return the run's config with the run's own first stage, so that nothing is searched."""
     path = run_dir.resolve()
-    loaded = configs.load(str(path / "config.yaml")).of_query(query_id)
+    loaded = configs.load(str(path / "config.yaml"))
     if isinstance(loaded.config.dataset, DataFiles) and loaded.config.dataset.docs == "index":
         return loaded  # the index of its first stage has the texts
     update = {"bm25": None, "run": str(path / "first_stage.trec")}
@@ -275,7 +275,7 @@ def _loaded(run_dir: Path, query_id: str) -> Loaded:
     return dataclasses.replace(loaded, config=loaded.config.model_copy(update={"first_stage": first_stage}))
 
 
-class _Recording(LedgerReplay):
+class Recording(LedgerReplay):
     """A replay that remembers what it was asked, and in which round."""
 
     def __init__(self, path: Path, of: Mapping[str, object] | None) -> None:
@@ -312,7 +312,7 @@ def _asks(
     # The ledger of one stage holds one model's answers, also if the manifest has another name for it.
     identities = [stage.model for stage in run.manifest.stages] if len(loaded.stages) > 1 else [None]
     with ExitStack() as stack:
-        replays = [stack.enter_context(closing(_Recording(ledger, identity))) for identity in identities]
+        replays = [stack.enter_context(closing(Recording(ledger, identity))) for identity in identities]
         unused = stack.enter_context(closing(Ledger(None)))
         stages = list(map(Stage, loaded.rankers, replays, [stage.depth for stage in loaded.stages]))
         # One at a time and not pooled: every ask is put, in the method's order, also one that was put before.
