@@ -304,7 +304,8 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         runfile.write_scored(folder / "first_stage.trec", first_stage.run, name)
         spent = _earlier_costs(folder, finished, ledger, schedule)
         pooled = schedule == "throughput"
-        cascade = Cascade(plan.stages, ledger, pooled, shared if pooled else None, finished=spent.keys(), tally=tally)
+        ledger.shared = shared if pooled else None
+        cascade = Cascade(plan.stages, ledger, pooled, finished=spent.keys(), tally=tally)
         with closed_after(plan.backends):
             asks, begun = _asks_of_first_query(plan), time.perf_counter()
             ranked, candidates = _rank_queries(plan, cascade, spent, schedule, asks, listener)
@@ -414,7 +415,7 @@ def _rank_queries(
                 advance = stack.enter_context(listener.task("reranking, asks", total))
             advance(answered, f"{len(done):,} of {len(plan.first_stage.run):,} queries", total)
 
-        cascade.on_answers = tell
+        cascade.tally.listener = tell
         for ranked in cascade.rank(digest.passing(plan.first_stage)):
             query = ranked.costs[0].query_id
             spent = costs.with_earlier(ranked.costs, earlier.get(query, ()))

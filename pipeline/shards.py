@@ -15,6 +15,7 @@ from ..rerankers.backends.replay import Recorded
 from ..rerankers.errors import InputError
 from ..rerankers.ledger import Ledger
 from ..rerankers.types import plus
+from ..rerankers.writing import replacing
 from .configs.load import Loaded
 from .first_stage.retrieve import FirstStage, chosen_queries, dataset_with_index
 from .io.progress import Listener
@@ -159,23 +160,16 @@ class Shards:
 
         Of such answers that of the first query is kept, as if all were ranked together.
         """
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.unlink(missing_ok=True)
         with suppress(ImportError, ValueError, OSError):  # as many files as the system allows: each shard has one
             import resource
 
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        try:
-            with ExitStack() as stack:
-                paths = [part.path / target.name for part in self.ranked]
-                sources = [stack.enter_context(closing(Ledger(path, read_only=True))) for path in paths]
-                ledger = stack.enter_context(closing(Ledger(temporary)))
-                differing = ledger.join(sources, {query: position for position, query in enumerate(queries)})
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return differing
+        with replacing(target) as temporary, ExitStack() as stack:
+            paths = [part.path / target.name for part in self.ranked]
+            sources = [stack.enter_context(closing(Ledger(path, read_only=True))) for path in paths]
+            ledger = stack.enter_context(closing(Ledger(temporary)))
+            return ledger.join(sources, {query: position for position, query in enumerate(queries)})
 
     def content(self, differing: int) -> dict[str, Any]:
         """Return what the manifest of the merged run says of the shards and their executions."""

@@ -1,7 +1,7 @@
 """Costs: counts of one query and of all answers together."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import reduce
 
@@ -14,7 +14,7 @@ class Tally:
     """Counts of answers in all stages: `calls` the backend's, `answered` also the ledger's and those of equal asks.
 
     `forms` counts texts by the form in which they were read, or the reason why not, as `<kind>: <form>`; `unread` only
-    the latter, of which `examples` has the first text each.
+    the latter, of which `examples` has the first text each. `listener` is called with `answered` when it has grown.
     """
 
     calls: int = 0
@@ -22,6 +22,7 @@ class Tally:
     forms: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    listener: Callable[[int], None] = lambda answered: None  # noqa: ARG005
 
     def add(self, kind: AskKind, answer: Answer) -> None:
         """Count an answer to an ask of this kind."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -12,7 +12,6 @@ from .ledger import Ledger
 from .passages import PassageRanking
 from .ranker import Ranker
 from .scheduler import IN_FLIGHT, Scheduler
-from .shared_ledger import SharedLedger
 from .types import Candidates, Cost, Doc, Ranking
 
 
@@ -72,8 +71,6 @@ class Cascade:
     stages: Sequence[Stage]
     ledger: Ledger
     pooled: bool = True
-    shared: SharedLedger | None = None
-    on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
     finished: Set[str] | None = None
     tally: Tally = field(default_factory=Tally)
 
@@ -109,8 +106,8 @@ class Cascade:
                 waiting[order.candidates.query.id] = order
                 yield first(order.candidates, stage.depth)
 
-        answers = self.ledger, self.pooled, self.shared, self.on_answers, self.finished
-        for ranking, cost in Scheduler(stage.ranker, stage.backend, *answers, self.tally).rank(presented()):
+        settings = self.ledger, self.pooled, self.finished, self.tally
+        for ranking, cost in Scheduler(stage.ranker, stage.backend, *settings).rank(presented()):
             yield waiting.pop(cost.query_id).after(ranking, cost)
 
 

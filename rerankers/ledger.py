@@ -16,11 +16,14 @@ from contextlib import contextmanager, suppress
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from .answers.reading import Reply
 from .errors import InputError, R2llmError
+
+if TYPE_CHECKING:
+    from .shared_ledger import SharedLedger
 
 COLUMNS = "key, query_id, text, scores, prompt_tokens, completion_tokens"
 """The columns of the content; `checksum` and `execution` are about it."""
@@ -44,8 +47,8 @@ COMMIT;
 
 ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
-Stored = tuple[bytes, str, str | None, str | None, int | None, int | None]
-"""A row as it is stored: key, query id, text, scores as JSON, prompt and completion tokens."""
+Row = tuple[bytes, str, Reply]
+"""A key, the query that asked first, and the reply."""
 
 Findings = dict[tuple[str, str], str]
 """What servers were found to do that answers depend on: (model, name) → value; model and value are JSON."""
@@ -84,6 +87,9 @@ class Ledger:
         self.execution = ELSEWHERE
         self.claimed: set[bytes] = set()
         """Keys of earlier executions' replies that a query of this one has been charged with."""
+
+        self.shared: SharedLedger | None = None
+        """Answers of other runs; those taken are copied, so that this one can be resumed and verified by itself."""
 
         try:
             if path and (read_only or immutable):
@@ -135,31 +141,22 @@ class Ledger:
         recalled: dict[bytes, tuple[Reply, int | None]] = {}
         for start in range(0, len(keys), LOOK_UPS):
             portion = keys[start : start + LOOK_UPS]
-            with self._guard():
-                for row in self._select(f"WHERE key IN ({','.join('?' * len(portion))})", portion):
-                    recalled[row[0]] = (_reply(row), row[7])
+            for row in self._select(f"WHERE key IN ({','.join('?' * len(portion))})", portion):
+                recalled[row[0]] = (_reply(row), row[7])
         return recalled
 
-    def rows(self) -> Iterator[tuple[bytes, str, Reply]]:
-        """Yield every (key, query id, reply), by ascending key. Raises `InputError` for one that cannot be read."""
+    def rows(self) -> Iterator[Row]:
+        """Yield every row, by ascending key. Raises `InputError` for one that cannot be read."""
         with self._guard():
-            for row in self.stored():
+            for row in self._select("ORDER BY key"):
                 yield row[0], row[1], _reply(row)
 
-    def stored(self, *, checked: bool = True) -> Iterator[Stored]:
-        """Yield every row as it is stored, by ascending key.
-
-        Raises `InputError` for one that was changed after it was written, unless it is not to be `checked`.
-        """
-        for row in self._select("ORDER BY key", checked=checked):
-            yield row[:6]
-
     def _select(self, clause: str, keys: Sequence[bytes] = (), *, checked: bool = True) -> Iterator[Any]:
+        """Yield rows as stored. Raises `InputError` for one that was changed later, unless it is not `checked`."""
         about = "checksum, execution" if self._has_checksums else "NULL, NULL"
-        checked = checked and self._has_checksums
         with self._guard():
             for row in self._db.execute(f"SELECT {COLUMNS}, {about} FROM replies {clause}", keys):  # noqa: S608
-                if checked and row[6] != _checksum(*row[:6]):
+                if checked and self._has_checksums and row[6] != _checksum(*row[:6]):
                     raise ValueError(f"the answer to query {row[1]}, key {row[0]!r}, was changed after it was written")
                 yield row
 
@@ -171,7 +168,7 @@ class Ledger:
         with self._guard():
             for identity in self.models():
                 yield ENCODE({"model": identity}) + "\n"
-            for key, query_id, text, scores, *tokens in self.stored(checked=checked):
+            for key, query_id, text, scores, *tokens, _, _ in self._select("ORDER BY key", checked=checked):
                 said = "null" if text is None else ENCODE(text)
                 prompt_tokens, completion_tokens = ["null" if count is None else count for count in tokens]
                 # The scores are stored as JSON: they are not read to be written again.
@@ -203,24 +200,21 @@ class Ledger:
         with self._guard():
             self._db.execute("VACUUM INTO ?", (str(path),))
 
-    def add(self, replies: Iterable[tuple[bytes, str, Reply]], *, elsewhere: bool = False) -> None:
+    def add(self, replies: Iterable[Row], *, elsewhere: bool = False) -> None:
         """Write (key, query id, reply) of this execution, or of another run; a key keeps its first reply.
 
         Raises `R2llmError` if the disk does not take them; what was written before stays.
         """
-        rows = [
+        rows = (
             (key, query_id, r.text, json.dumps(r.scores) if r.scores else None, r.prompt_tokens, r.completion_tokens)
             for key, query_id, r in replies
-        ]
+        )
         self._add(rows, ELSEWHERE if elsewhere else self.execution)
 
-    def _add(self, rows: Iterable[Stored], execution: int) -> None:
+    def _add(self, rows: Iterable[tuple[Any, ...]], execution: int) -> None:
         source = iter(rows)
         while portion := list(islice(source, PORTION)):
-            with self._guard(writing=True):
-                self._db.execute("BEGIN")
-                self._insert("replies", [(*row, _checksum(*row), execution) for row in portion])
-                self._db.execute("COMMIT")
+            self._write("replies", [(*row, _checksum(*row), execution) for row in portion])
 
     def join(self, ledgers: Sequence[Ledger], order: Mapping[str, int] | None = None) -> int:
         """Write all that other ledgers hold; return the number of keys that they answer differently.
@@ -230,25 +224,23 @@ class Ledger:
         """
         positions, differing = order or {}, 0
 
-        def first_replies() -> Iterator[Stored]:
+        def first_replies() -> Iterator[tuple[Any, ...]]:
             nonlocal differing
-            merged = heapq.merge(*(ledger.stored() for ledger in ledgers), key=itemgetter(0))
+            merged = heapq.merge(*(ledger._select("ORDER BY key") for ledger in ledgers), key=itemgetter(0))
             for _, group in groupby(merged, key=itemgetter(0)):
                 first, *others = sorted(group, key=lambda row: positions.get(row[1], len(positions)))
-                differing += any(row[2:] != first[2:] for row in others)
-                yield first
+                differing += any(row[2:6] != first[2:6] for row in others)
+                yield first[:6]
 
         for ledger in ledgers:
             self.adopt(ledger.findings())
-            with self._guard(writing=True):
-                self._insert("model", ledger._table("model"))
+            self._write("model", ledger._table("model"))
         self._add(first_replies(), execution=1)
         return differing
 
     def finish(self, query_id: str, costs: str) -> None:
         """Keep the costs of a query that is done. Raises `R2llmError` as `add` does."""
-        with self._guard(writing=True):
-            self._db.execute("INSERT OR REPLACE INTO finished VALUES (?, ?)", (query_id, costs))
+        self._write("finished", [(query_id, costs)], "REPLACE")
 
     def finished(self) -> dict[str, str]:
         """Return the costs of each query that is done, as they were kept."""
@@ -261,21 +253,15 @@ class Ledger:
 
     def add_model(self, identity: Mapping[str, object]) -> None:
         """Note the identity of a model whose replies will be written. Raises `R2llmError` as `add` does."""
-        with self._guard(writing=True):
-            self._insert("model", [(json.dumps(identity, sort_keys=True),)])
+        self._write("model", [(json.dumps(identity, sort_keys=True),)])
 
     def findings(self) -> Findings:
         """Return what the servers did that answers here depend on."""
         return {(model, name): value for model, name, value in self._table("findings")}
 
-    def agree(self, identity: Mapping[str, object], findings: Mapping[str, object]) -> None:
-        """Note what was found out about a model's server that its answers depend on; raises as `adopt` does."""
-        self.adopt(as_findings(identity, findings))
-
     def adopt(self, findings: Findings) -> None:
         """Note what servers do. Raises `InputError` if answers here were given otherwise."""
-        with self._guard(writing=True):
-            self._insert("findings", [(*place, value) for place, value in findings.items()])
+        self._write("findings", [(*place, value) for place, value in findings.items()])
         known = self.findings()
         for (model, name), value in findings.items():
             if known[model, name] != value:
@@ -284,16 +270,19 @@ class Ledger:
                     f"answers with {value}; go on with the server as it was, or begin anew with another --output"
                 )
 
-    def _insert(self, table: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def _write(self, table: str, rows: Sequence[tuple[object, ...]], otherwise: str = "IGNORE") -> None:
+        """Write rows in one transaction; of a key that is there already, IGNORE them or REPLACE what is there."""
         if rows:
-            places = ", ".join("?" * len(rows[0]))
-            self._db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({places})", rows)  # noqa: S608
+            insert = f"INSERT OR {otherwise} INTO {table} VALUES ({', '.join('?' * len(rows[0]))})"  # noqa: S608
+            with self._guard(writing=True):
+                self._db.execute("BEGIN")
+                self._db.executemany(insert, rows)
+                self._db.execute("COMMIT")
 
     def _table(self, name: str) -> list[Any]:
         """Return the rows of a small table by key; none if an earlier version wrote the ledger without it."""
         with self._guard():
-            rows = self._db.execute(f"SELECT * FROM {name} ORDER BY 1") if self._columns(name) else ()  # noqa: S608
-            return list(rows)
+            return [*self._db.execute(f"SELECT * FROM {name} ORDER BY 1")] if self._columns(name) else []  # noqa: S608
 
     @contextmanager
     def _guard(self, *, writing: bool = False) -> Iterator[None]:

@@ -7,7 +7,7 @@ only a query that an earlier execution finished is answered from the ledger.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -16,9 +16,8 @@ from .answers.reading import Reply
 from .backends.base import Backend, Request
 from .errors import BackendError, R2llmError
 from .flops import of_answer, readings
-from .ledger import ELSEWHERE, Ledger
+from .ledger import ELSEWHERE, Ledger, as_findings
 from .ranker import RETRIES, Ranker, Requests
-from .shared_ledger import SharedLedger
 from .types import Answer, Ask, Candidates, Cost, Ranking, Steps, plus
 
 IN_FLIGHT = 256
@@ -54,17 +53,14 @@ class _Place:
 class Scheduler:
     """Ranks queries with one ranker and one backend.
 
-    `shared` are answers of other runs, read before the backend is asked if queries are pooled. `on_answers` is called
-    with the number of answers whenever there are more. `finished` are the queries that earlier executions of the run
-    finished, all of whose answers the ledger has; None if it is no run's ledger: then whatever it has is cached.
+    `finished` are the queries that earlier executions of the run finished, all of whose answers the ledger has; None if
+    it is no run's ledger: then whatever it has is cached.
     """
 
     ranker: Ranker
     backend: Backend
     ledger: Ledger
     pooled: bool = True
-    shared: SharedLedger | None = None
-    on_answers: Callable[[int], None] = lambda answered: None  # noqa: ARG005
     finished: Set[str] | None = None
     tally: Tally = field(default_factory=Tally)
     _recalled: bool = field(default=False, init=False)
@@ -146,12 +142,12 @@ class Scheduler:
         if self.backend.remembers:
             findings = self.backend.findings
             if findings and findings != self._findings:
-                self.ledger.agree(self.backend.identity, findings)
+                self.ledger.adopt(as_findings(self.backend.identity, findings))
                 self._findings = findings
             rows = [(request.key, request.query.id, reply) for request, reply in replies]
             self.ledger.add(rows)
-            if self.shared:
-                self.shared.add(rows, self.backend.identity, self.backend.findings)
+            if self.ledger.shared:
+                self.ledger.shared.add(rows, self.backend.identity, self.backend.findings)
         self.tally.calls += len(replies)
         self._hand_over((request.key, reply) for request, reply in replies)
 
@@ -162,11 +158,11 @@ class Scheduler:
         """
         keys = [request.key for request in self._new]
         recalled = self.ledger.recall(keys)
-        if self.shared:
-            taken = self.shared.get_many([key for key in keys if key not in recalled])
+        if shared := self.ledger.shared:
+            taken = shared.get_many([key for key in keys if key not in recalled])
             if taken:
                 rows = [(each.key, each.query.id, taken[each.key]) for each in self._new if each.key in taken]
-                self.ledger.adopt(self.shared.findings)
+                self.ledger.adopt(shared.findings)
                 self.ledger.add(rows, elsewhere=True)
                 recalled |= {key: (reply, ELSEWHERE) for key, reply in taken.items()}
         for key, (_, execution) in recalled.items():
@@ -191,7 +187,7 @@ class Scheduler:
             for place in places:
                 self._deliver(place, reply)
                 self._advance(place.job)
-        self.on_answers(self.tally.answered)
+        self.tally.listener(self.tally.answered)
 
     def _deliver(self, place: _Place, reply: Reply) -> None:
         job, cost = place.job, place.job.cost

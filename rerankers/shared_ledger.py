@@ -12,9 +12,7 @@ segment is removed only when another was seen that has all its keys and is great
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
@@ -23,10 +21,8 @@ from pathlib import Path
 from .answers.reading import Reply
 from .errors import InputError, R2llmError
 from .hashing import file_digest
-from .ledger import Findings, Ledger, as_findings
-
-Row = tuple[bytes, str, Reply]
-"""A key, the query that asked first, and the reply."""
+from .ledger import Findings, Ledger, Row, as_findings
+from .writing import replacing
 
 SUFFIX = ".sqlite"
 
@@ -174,15 +170,8 @@ class SharedLedger:
         """Let a segment of this content appear in the folder, all at once; return its name."""
         content = ledger.serialize()
         name = f"{hashlib.sha256(content).hexdigest()}{SUFFIX}"
-        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self.folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self.folder / name) as temporary:
+            temporary.write_bytes(content)
         return name
 
     def _tidy(self) -> None:

@@ -253,7 +253,7 @@ def _trial(loaded: Loaded, first_stage: FirstStage, simulation: Simulation, coun
         depths = [stage.depth for stage in loaded.stages]
         stages = list(map(Stage, loaded.rankers, cast("list[Backend]", clocks), depths))
         cascade = Cascade(stages, ledger, pooled=loaded.config.schedule == "throughput")
-        cascade.on_answers = lambda answered: advance(answered)
+        cascade.tally.listener = lambda answered: advance(answered)
         begun = time.perf_counter()
         part = _part(first_stage, (query for query in queries if query in chosen))
         costs = {ranked.cost.query_id: ranked.costs for ranked in cascade.rank(part)}

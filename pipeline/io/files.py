@@ -6,7 +6,6 @@ import codecs
 import io
 import json
 import lzma
-import os
 import re
 import sys
 import zlib
@@ -17,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from ...rerankers import writing
 from ...rerankers.errors import InputError
 
 Place = int | str
@@ -165,19 +165,19 @@ def reason(error: BaseException) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """Open a text file that takes the place of `path` when the block ends, all of it or not at all.
+    """Open a text file that takes the place of `path` when the block ends. Raises as `replacement` does."""
+    with replacement(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        yield stream
 
-    It is written beside `path`, forced to the disk and renamed, so that neither an error, a full disk nor a
-    power cut leaves half a file. Raise InputError where it cannot be written.
+
+@contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """Yield the name of a file that takes the place of `path` when the block ends, all of it or not at all.
+
+    Raise InputError where it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        with writing.replacing(path) as temporary:
+            yield temporary
     except (OSError, UnicodeEncodeError) as error:
         raise InputError(f"{path}: cannot be written: {reason(error)}; what was there is unchanged") from error
-    finally:
-        temporary.unlink(missing_ok=True)

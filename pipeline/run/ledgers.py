@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping
 from contextlib import closing
@@ -12,7 +11,7 @@ from pathlib import Path
 from ...rerankers.errors import InputError
 from ...rerankers.ledger import Ledger
 from ...rerankers.types import plus
-from ..io.files import reason, replacing
+from ..io.files import replacement, replacing
 
 
 @dataclass(frozen=True)
@@ -44,16 +43,9 @@ def export(source: Path, target: Path) -> int:
         if target.suffix == ".jsonl":
             with replacing(target) as stream:
                 stream.writelines(ledger.lines())
-            return len(ledger)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.unlink(missing_ok=True)
-            ledger.copy_to(temporary)
-            temporary.replace(target)
-        except OSError as error:
-            raise InputError(f"{target}: cannot be written: {reason(error)}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        else:
+            with replacement(target) as temporary:
+                ledger.copy_to(temporary)
         return len(ledger)
 
 

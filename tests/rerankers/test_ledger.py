@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.errors import InputError, R2llmError
-from r2llm.rerankers.ledger import Ledger
+from r2llm.rerankers.ledger import Ledger, as_findings
 
 COUNTS = st.none() | st.integers(0, 2**40)
 REPLIES = st.builds(
@@ -361,10 +361,10 @@ def test_another_programs_database_is_not_written_to(tmp_path: Path) -> None:
 def test_answers_that_were_given_otherwise_are_not_gone_on_with(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     model = {"backend": "openai", "model": "m"}
-    ledger.agree(model, {"chat.answer_prefix": "sent"})
-    ledger.agree(model, {"chat.answer_prefix": "sent", "chat.top_logprobs": 20})
-    ledger.agree({"backend": "openai", "model": "other"}, {"chat.answer_prefix": "left out"})
+    ledger.adopt(as_findings(model, {"chat.answer_prefix": "sent"}))
+    ledger.adopt(as_findings(model, {"chat.answer_prefix": "sent", "chat.top_logprobs": 20}))
+    ledger.adopt(as_findings({"backend": "openai", "model": "other"}, {"chat.answer_prefix": "left out"}))
     with pytest.raises(InputError, match=r'answer_prefix "sent", and the server now answers with "left out"'):
-        ledger.agree(model, {"chat.answer_prefix": "left out"})
+        ledger.adopt(as_findings(model, {"chat.answer_prefix": "left out"}))
     assert list(ledger.lines()) == []
     ledger.close()

@@ -18,7 +18,7 @@ from r2llm.rerankers import shared_ledger
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends.base import Request
 from r2llm.rerankers.errors import InputError
-from r2llm.rerankers.ledger import Ledger
+from r2llm.rerankers.ledger import Ledger, as_findings
 from r2llm.rerankers.scheduler import Scheduler
 from r2llm.rerankers.shared_ledger import SharedLedger
 
@@ -266,7 +266,7 @@ def test_answers_of_servers_that_did_other_things_are_neither_mixed_nor_merged(
         ]
         own.adopt(shared.findings)
         with pytest.raises(InputError, match="the server now answers with"):
-            own.agree(MODEL, {"chat.answer_prefix": "left out"})
+            own.adopt(as_findings(MODEL, {"chat.answer_prefix": "left out"}))
 
 
 # Through the scheduler
@@ -279,7 +279,8 @@ def test_answers_of_others_are_copied_and_count_as_cached(joining, rule_backend,
     def ranked(shared: SharedLedger | None, pooled: bool = True) -> tuple[object, Ledger]:
         ledger = Ledger(None)
         ranker = shared_ledger_ranker()
-        scheduler = Scheduler(ranker, rule_backend(reply), ledger, pooled=pooled, shared=shared)
+        ledger.shared = shared if pooled else None
+        scheduler = Scheduler(ranker, rule_backend(reply), ledger, pooled=pooled)
         [(ranking, cost)] = scheduler.rank([make_candidates(4)])
         return (ranking, cost), ledger
 
