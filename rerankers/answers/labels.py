@@ -14,13 +14,14 @@ from typing import Generic, Literal, TypeVar
 from .thinking import SPACES, plain_answer
 
 LabelRule = Literal["strict", "exact", "whole", "last_character"]
-RULES: Mapping[LabelRule, str] = {
+RULES: Mapping[str, str] = {
     "strict": "a label, with nothing around it but punctuation and words such as 'The answer is', or else the only one "
     "that is stated as the answer, on a line of its own, before an explanation or in a sentence that names the best",
     "exact": "a label and nothing else",
     "whole": "a label and nothing else, in any case",
     "last_character": "a label as the last character",
 }
+"""How a label is read, by the name of the rule."""
 
 T = TypeVar("T")
 
@@ -72,11 +73,6 @@ def like(labels: tuple[str, ...]) -> str:
     if all(label.isascii() and label.isalpha() and len(label) == 1 for label in labels):
         return "[A-Za-z]"
     return "(?i:" + "|".join(map(re.escape, sorted(labels, key=len, reverse=True))) + ")"
-
-
-def describe(rule: LabelRule) -> str:
-    """Return in words how a label is read, to follow "generated text"."""
-    return f", read by the rule '{rule}': {RULES[rule]}"
 
 
 def read_label(text: str, labels: Sequence[str], rule: LabelRule = "strict") -> Found[int]:

@@ -15,11 +15,15 @@ from .ratings import end_of
 from .thinking import SPACES, plain_answer
 
 OrderRule = Literal["strict", "digits"]
-RULES: Mapping[OrderRule, str] = {
+RULES: Mapping[str, str] = {
     "strict": "the longest chain of labels, [2] > [1], wherever it stands, or list of them on lines of their own, "
     "numbered or not, or bare labels that are all there is; labels in prose do not count",
     "digits": "every number anywhere, in the order written",
 }
+"""How an order is read, by the name of the rule."""
+
+SELECTION = "the labels on the last line that holds nothing else, or a list of one a line; no more than asked for"
+"""How a selection is read."""
 
 Joint = Literal["any", "chain", "selection"]
 """Separators of labels: any; > or = only; any on one line and "..." too, which ranks nothing (TourRank)."""
@@ -49,16 +53,6 @@ class _Run(NamedTuple):
     marked: int
     named: tuple[int, ...]
     form: str
-
-
-def describe(rule: OrderRule) -> str:
-    """Return in words how an order is read, to follow "generated text"."""
-    return f", read by the rule '{rule}': {RULES[rule]}"
-
-
-def describe_selection() -> str:
-    """Return in words how a selection is read, to follow "generated text"."""
-    return ": the labels on the last line that holds nothing else, or a list of one a line; no more than asked for"
 
 
 def read_order(text: str, labels: Sequence[str], rule: OrderRule = "strict") -> Found[tuple[int, ...]]:
@@ -146,12 +140,12 @@ def _runs(text: str, items: Sequence[_Item], joint: Joint) -> Iterator[_Run]:
     run, gaps = list(items[:1]), list[str]()
     for left, right in pairwise(items):
         gap = text[left.end : right.start]
-        if _separates(gap, left, right, joint):
-            run.append(right)
-            gaps.append(gap)
-        else:
+        if not _separates(gap, left, right, joint):
             yield _run(text, run, gaps)
-            run, gaps = [right], []
+            run, gaps = [], []
+        else:
+            gaps.append(gap)
+        run.append(right)
     if run:
         yield _run(text, run, gaps)
 

@@ -12,17 +12,15 @@ from .thinking import plain_answer
 LONGEST = 200_000  # characters: of a longer text only the end is read; ratings may be explained one by one
 NUMBER = r"[-+]?(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+"
 OBJECT = re.compile(r"\{[^{}]*+(?:\}|\Z)")
+RATINGS = "a score for each label: a JSON object, or lines such as 'Doc: 3, Relevance: 7' or '[3]: 7'"
+"""How ratings are read."""
+
 FINAL = re.compile(rf"(?i:final)[^:=]{{0,40}}[:=]\**(?:[^=;]{{0,99}}=)?[ ]{{0,3}}\**({NUMBER})(?![\w%]|\.\w)")
 
 
 def end_of(text: str, longest: int) -> str:
     """Return the last `longest` characters of a text, from a blank on: half a number is none."""
     return text if len(text) <= longest else re.sub(r"\A\S+", "", text[-longest:])
-
-
-def describe() -> str:
-    """Return in words how ratings are read, to follow "generated text"."""
-    return ": a score for each label: a JSON object, or lines such as 'Doc: 3, Relevance: 7' or '[3]: 7'"
 
 
 def read_ratings(text: str, labels: Sequence[str]) -> Found[tuple[float | None, ...]]:

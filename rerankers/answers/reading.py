@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,19 +55,16 @@ class Reading:
     order: OrderRule = "strict"
 
 
-DESCRIPTIONS: Mapping[str, Callable[[Reading], str]] = {
-    "label": lambda reading: labels.describe(reading.label),
-    "order": lambda reading: orders.describe(reading.order),
-    "selection": lambda _: orders.describe_selection(),
-    "ratings": lambda _: ratings.describe(),
-    "note": lambda _: ": a note, shown in later prompts as it is, without the thought before it",
-    "none": lambda _: ", which gives no number",
-}
-
-
 def describe(kind: AskKind, reading: Reading) -> str:
     """Return in words how the generated text of an answer is read, to follow "generated text"."""
-    return DESCRIPTIONS[KINDS[kind].text](reading)
+    return {
+        "label": f", read by the rule '{reading.label}': {labels.RULES[reading.label]}",
+        "order": f", read by the rule '{reading.order}': {orders.RULES[reading.order]}",
+        "selection": f": {orders.SELECTION}",
+        "ratings": f": {ratings.RATINGS}",
+        "note": ": a note, shown in later prompts as it is, without the thought before it",
+        "none": ", which gives no number",
+    }[KINDS[kind].text]
 
 
 def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
