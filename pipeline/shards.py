@@ -48,22 +48,18 @@ class Part:
 
 def find(loaded: Loaded) -> Path:
     """Return the folder in `runs/` that holds shards of a config. Raises `InputError` unless there is just one."""
-    name = loaded.config.name
-    config = manifest.description(loaded.config, ())["config"]
+    name, config = loaded.config.name, manifest.description(loaded.config, ())["config"]
     sharded = [run_dir for run_dir in sorted(Path("runs").glob(f"{name}-????????")) if folders(run_dir)]
-    fitting = [
-        run_dir for run_dir in sharded if any(_glance(path).get("config") == config for path in folders(run_dir))
-    ]
+    fitting = [each for each in sharded if any(_glance(path).get("config") == config for path in folders(each))]
+    if len(fitting) == 1:
+        return fitting[0]
     listed = ", ".join(map(str, fitting or sharded))
-    if len(fitting) > 1:
-        raise InputError(f"config {name}: {len(fitting)} folders hold shards of it: {listed}; say which to merge")
-    if sharded and not fitting:
-        what = "no shards of it with these settings; to merge those of other settings, name their folder"
-        raise InputError(f"config {name}: {what}: {listed}")
-    if not fitting:
-        what = f"no shards of it in {Path.cwd() / 'runs'}; r2llm rerank --shard 1/16 makes one"
-        raise InputError(f"config {name}: {what}")
-    return fitting[0]
+    what = f"no shards of it in {Path.cwd() / 'runs'}; r2llm rerank --shard 1/16 makes one"
+    if fitting:
+        what = f"{len(fitting)} folders hold shards of it: {listed}; say which to merge"
+    elif sharded:
+        what = f"no shards of it with these settings; to merge those of other settings, name their folder: {listed}"
+    raise InputError(f"config {name}: {what}")
 
 
 class Shards:
@@ -81,7 +77,10 @@ class Shards:
         self._check_each_once()
         with listener.task("verifying shards", len(self.parts)) as advance:
             for done, part in enumerate(self.parts, 1):
-                _check_whole(part)
+                for check in verify(part.path, Listener(), alone=True):
+                    if check.state != "agrees":
+                        remedy = f"remove {part.path} and run r2llm rerank --shard {part.shard} {AGAIN}"
+                        raise InputError(f"{part.path / check.file}: {check.what}: {check.detail}; {remedy}")
                 advance(done)
         self.ranked = [part for part in self.parts if "run.trec" in part.manifest.files]
         if not self.ranked:
@@ -153,7 +152,12 @@ class Shards:
         """Return the model of each stage, with what all shards say of it."""
         identities = [stage.model for stage in self.first.manifest.stages]
         details = zip(*(part.manifest.stage_models for part in self.ranked), strict=True)
-        return [Recorded(*pair) for pair in zip(identities, map(_common, details), strict=True)]
+        return [
+            Recorded(
+                identity, {key: value for key, value in one.items() if all(each.get(key) == value for each in same)}
+            )
+            for identity, (one, *same) in zip(identities, details, strict=True)
+        ]
 
     def join_ledgers(self, target: Path, queries: Iterable[str]) -> int:
         """Write the ledger of all answers; return the number of keys that the shards answer differently.
@@ -175,33 +179,31 @@ class Shards:
         """Return what the manifest of the merged run says of the shards and their executions."""
         about = [part.manifest.content for part in self.ranked]
         executions = [execution for each in about for execution in each["executions"]]
-        started = min(each["started"] for each in about)
-        ended = max(execution["ended"] or "" for execution in executions)
-        calls = reduce(plus, [execution["calls"] for execution in executions])
-        shared = Counter[str]()
-        for each in about:
-            shared.update(each.get("shared_ledger", {}))
+        started, calls = min(each["started"] for each in about), [execution["calls"] for execution in executions]
+        merged = {
+            "status": "finished",
+            "started": started,
+            "ended": max(execution["ended"] or "" for execution in executions),
+            "calls": reduce(plus, calls),
+            "answers_before": 0,
+        }
         # The environment of the first shard stands for all; the others are told only if they have another.
         summaries = [part.summary for part in self.parts]
         for summary in summaries:
             if summary["environment"] == about[0]["environment"]:
                 del summary["environment"]
-        return {
+        content = {
             **{key: about[0][key] for key in ("config", "environment")},
             "started": started,
-            "executions": [
-                {"status": "finished", "started": started, "ended": ended, "calls": calls, "answers_before": 0}
-            ],
+            "executions": [merged],
             "notes": list(dict.fromkeys(note for each in about for note in each.get("notes", ()))),
             # Shards may have run side by side, or one after the other: their times say nothing together.
             "wall_seconds": None,
-            **(
-                {"shared_ledger": dict(sorted(shared.items()))}
-                if any("shared_ledger" in each for each in about)
-                else {}
-            ),
             "merged": {"shards": summaries, "differing_answers": differing},
         }
+        if shared := [each["shared_ledger"] for each in about if "shared_ledger" in each]:
+            content["shared_ledger"] = {name: sum(each[name] for each in shared) for name in sorted(shared[0])}
+        return content
 
     def check_unchanged(self) -> None:
         """Raise `InputError` if a shard was run again since it was gathered: its files may have been read half new."""
@@ -213,10 +215,6 @@ class Shards:
 def _differing(configs: Sequence[Mapping[str, Any]]) -> str:
     lines = [line for config in configs for line in compared(configs[0], config)]
     return ", ".join(sorted({line.partition(":")[0].replace(" ", ".") for line in lines}))
-
-
-def _common(details: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in details[0].items() if all(each.get(key) == value for each in details)}
 
 
 def _shard_folders(run_dir: Path) -> list[Path]:
@@ -250,10 +248,3 @@ def _glance(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError):
         content = None
     return content if isinstance(content, dict) else {"status": "finished"}
-
-
-def _check_whole(part: Part) -> None:
-    for check in verify(part.path, Listener(), alone=True):
-        if check.state != "agrees":
-            remedy = f"remove {part.path} and run r2llm rerank --shard {part.shard} {AGAIN}"
-            raise InputError(f"{part.path / check.file}: {check.what}: {check.detail}; {remedy}")
