@@ -62,24 +62,46 @@ def test_no_config_repeats_another() -> None:
         assert contents.setdefault(said, name) == name
 
 
-def test_a_dataset_is_added_by_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipped = Path(shutil.copytree(config.SHIPPED, tmp_path / "configs", ignore=shutil.ignore_patterns("__pycache__")))
-    (shipped / "parts" / "datasets" / "moons.yaml").write_text(
-        "# Five documents about moons.\ndataset: ../../moons\nfirst_stage: {bm25: {index: build}}\n"
-    )
-    (shipped / "moons" / "qrels").mkdir(parents=True)
-    (shipped / "moons" / "corpus.jsonl").write_text(
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what ships, to which a test may add."""
+    copy = Path(shutil.copytree(config.SHIPPED, tmp_path / "configs", ignore=shutil.ignore_patterns("__pycache__")))
+    monkeypatch.setattr(config, "SHIPPED", copy)
+    monkeypatch.setenv("R2LLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return copy
+
+
+def moons(folder: Path) -> None:
+    """Write five documents about moons, and a query that one of them answers, in BEIR's layout."""
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text(
         "".join(f'{{"_id": "d{i}", "text": "moon number {i} of mars"}}\n' for i in range(5))
     )
-    (shipped / "moons" / "queries.jsonl").write_text('{"_id": "q", "text": "moon of mars"}\n')
-    (shipped / "moons" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td3\t1\n")
-    monkeypatch.setattr(config, "SHIPPED", shipped)
-    monkeypatch.setenv("R2LLM_CACHE", str(tmp_path / "cache"))
-    own = tmp_path / "own.yaml"
-    own.write_text("extends: [quickstart.yaml, parts/datasets/moons.yaml]\nmodel: {answers: oracle}\n")
-    outcome = experiment.rerank(config.load(str(own)), tmp_path / "run", Listener())
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "moon of mars"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td3\t1\n")
+
+
+def ranked(text: str, tmp_path: Path) -> tuple[str, int, float]:
+    """Rank by a config with an oracle's answers; return its dataset, the number of queries and their nDCG@10."""
+    (tmp_path / "own.yaml").write_text(f"{text}\nmodel: {{answers: oracle}}\n")
+    outcome = experiment.rerank(config.load("own.yaml"), tmp_path / "run", Listener())
     assert outcome.metrics is not None
-    assert (outcome.queries, outcome.metrics.mean["nDCG@10"]) == (1, 1.0)
+    return str(outcome.manifest.config.dataset), outcome.queries, outcome.metrics.mean["nDCG@10"]
+
+
+def test_a_dataset_is_added_by_one_folder(shipped: Path, tmp_path: Path) -> None:
+    moons(shipped / "moons")
+    assert "moons" in config.datasets()
+    assert ranked("extends: quickstart.yaml\ndataset: moons", tmp_path) == ("moons", 1, 1.0)
+
+
+def test_a_dataset_is_added_by_one_yaml_part(shipped: Path, tmp_path: Path) -> None:
+    moons(tmp_path / "elsewhere" / "moons")
+    (shipped / "parts" / "datasets" / "moons.yaml").write_text(
+        "# Five documents about moons.\ndataset: ../../../elsewhere/moons\nfirst_stage: {bm25: {index: build}}\n"
+    )
+    assert ranked("extends: [quickstart.yaml, parts/datasets/moons.yaml]", tmp_path) == ("moons", 1, 1.0)
 
 
 def test_the_list_says_something_about_each() -> None:
