@@ -58,6 +58,12 @@ def compare(
         str | None, typer.Option(help="Judgements of a dataset.", autocompletion=completion.datasets)
     ] = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Each query's values too.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="How far results depend on first_stage.order, instead.")
+    ] = False,
+    positions: Annotated[
+        bool, typer.Option("--positions", help="Which slots of prompts shuffled runs' answers prefer, instead.")
+    ] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print a LaTeX table.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
@@ -78,6 +84,14 @@ def compare(
     if original and len(originals) != 2:
         raise InputError(f"--original {original}: name the original's baseline and its run, with a comma between them")
     loaded = loading.load([*runs, *originals], judgements, measure or (), listener)
+    if sensitivity or positions:
+        if (sensitivity and positions) or latex or original or group:
+            raise InputError("give --sensitivity or --positions alone, or with --json, --csv or --markdown")
+        from . import compare_orders
+
+        form = "json" if as_json else "csv" if as_csv else "markdown" if markdown else "text"
+        compare_orders.show(loaded, listener, form, of_positions=positions)
+        return
     before, loaded = loaded[len(loaded) - len(originals) :], loaded[: len(loaded) - len(originals)]
     if group:
         loaded = loading.grouped(loaded, group)

@@ -302,12 +302,13 @@ def reproductions(comparison: Comparison, base: Run, advanced: Run) -> list[Repr
 
 def config_differences(a: Run, b: Run) -> list[tuple[str, Any, Any]]:
     """Return the dotted keys in which two configs differ, with both values; None where one has no such key."""
-    one, other = _flat(a.config), _flat(b.config)
+    one, other = flat(a.config), flat(b.config)
     keys = dict.fromkeys([*one, *other])
     return [(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
 
 
-def _flat(value: Any, before: str = "") -> dict[str, Any]:
+def flat(value: Any, before: str = "") -> dict[str, Any]:
+    """Return a config's values by dotted key."""
     if not isinstance(value, Mapping):
         return {before[:-1]: value}
-    return {key: inner for name, each in value.items() for key, inner in _flat(each, f"{before}{name}.").items()}
+    return {key: inner for name, each in value.items() for key, inner in flat(each, f"{before}{name}.").items()}

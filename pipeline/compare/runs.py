@@ -193,11 +193,12 @@ def grouped(runs: Sequence[Run], key: str) -> list[Run]:
     for run in runs:
         if not run.config:
             raise InputError(f"--group {key}: {run.path} is a TREC file, which has no config")
-        groups.setdefault(json.dumps(_without(run.config, ["name", key]), sort_keys=True), []).append(run)
+        groups.setdefault(json.dumps(without(run.config, ["name", key]), sort_keys=True), []).append(run)
     return [_averaged(group) for group in groups.values()]
 
 
-def _without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Return a copy of a config without these dotted keys."""
     content: dict[str, Any] = json.loads(json.dumps(config))
     for key in keys:
         *parents, last = key.split(".")

@@ -126,14 +126,17 @@ def p_text(p: float, comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """Return the means, and each measure's pairs, as Markdown tables."""
-    parts = [_markdown(*means(comparison)), f"{caption(comparison)}. `>ab`: significantly above runs a and b."]
+    parts = [markdown_table(*means(comparison)), f"{caption(comparison)}. `>ab`: significantly above runs a and b."]
     parts += [
-        f"**{table.name}**\n\n{_markdown(*pairs(comparison, table))}" for table in comparison.measures if table.pairs
+        f"**{table.name}**\n\n{markdown_table(*pairs(comparison, table))}"
+        for table in comparison.measures
+        if table.pairs
     ]
     return "\n\n".join(parts)
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, ["---"] * len(header), *rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
