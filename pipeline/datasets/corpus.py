@@ -46,13 +46,12 @@ class TextStore(Docs):
         yield from self._database.execute("SELECT id, text FROM documents ORDER BY rowid")
 
 
-class FileDocs(Docs):
+class FileDocs(TextStore):
     """The documents of a local file."""
 
     def __init__(self, path: Path) -> None:
-        self.source = str(path)
+        super().__init__(str(path))
         self._path = path
-        self._store = TextStore(self.source)
         self._is_there: dict[str, bool] = {}
 
     def missing(self, ids: Iterable[str]) -> list[str]:
@@ -61,14 +60,14 @@ class FileDocs(Docs):
         sought = {id_ for id_ in wanted if id_ not in self._is_there}
         if sought:
             first_seen: dict[str, tuple[Record, int]] = {}
-            self._store.add(self._collect(sought, first_seen))
+            self.add(self._collect(sought, first_seen))
             self._is_there.update((id_, id_ in first_seen) for id_ in sought)
         return [id_ for id_ in wanted if not self._is_there[id_]]
 
     def lookup(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the text of those documents that are there, in no pass if `missing` was asked for them."""
         self.missing(ids)
-        return self._store.lookup(ids)
+        return super().lookup(ids)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return ((record.identifier(DOC_IDS), record.document()) for record in records(self._path))

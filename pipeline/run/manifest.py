@@ -74,20 +74,12 @@ class Settings(_Part):
     max_unparsed: float | None = None
 
 
-class _Hardware(_Part):
-    cpu: str | None = None
-    architecture: str | None = None
-    cores: int | None = None
-    memory: int | None = None
-    gpus: list[dict[str, str]] = []
-
-
 class Environment(_Part):
     """Python, packages, machine and checkout."""
 
     python: str = ""
     packages: dict[str, str] = {}
-    hardware: _Hardware = _Hardware()
+    hardware: dict[str, Any] = {}
     git: dict[str, Any] | None = None
 
 

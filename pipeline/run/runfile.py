@@ -213,13 +213,11 @@ def write(path: Path, rankings: Mapping[str, Sequence[str]], candidates: Mapping
     _write(path, {query: list(zip(r, range(len(r), 0, -1), strict=True)) for query, r in rankings.items()}, tag)
 
 
-def write_scored(path: Path, run: Run, tag: str) -> int:
-    """Write a first stage in its order, with scores as `strict` makes them; return how many had to be lowered."""
-    written = strict(run)
+def write_scored(path: Path, run: Run, tag: str) -> None:
+    """Write a first stage in its order, with scores as `strict` makes them."""
     documents = {query: [doc for doc, _ in ranking] for query, ranking in run.items()}
     check(documents, documents)
-    _write(path, written, tag)
-    return sum(a != b for query in run for (_, a), (_, b) in zip(run[query], written[query], strict=True))
+    _write(path, strict(run), tag)
 
 
 def strict(run: Run) -> Run:
