@@ -26,7 +26,6 @@ def merge(
     Each shard is verified first; then all queries are ranked once more with the shards' answers, and the manifest says
     which shards it was. Needs the dataset, and no model.
     """
-    from ..pipeline import experiment
     from ..pipeline import shards as merging
     from ..pipeline.configs import load as configs
 
@@ -38,4 +37,4 @@ def merge(
     loaded = None if config is None else configs.load_noting(config, settings or (), queries, listener)
     if loaded:
         run_dirs = run_dirs or [output or merging.find(loaded)]
-    results.show(experiment.merge(run_dirs or [], output, listener, loaded), as_json=as_json)
+    results.show(merging.merge(run_dirs or [], output, listener, loaded), as_json=as_json)

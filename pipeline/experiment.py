@@ -8,28 +8,25 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from zlib import crc32
 
 import yaml
 
-from ..rerankers import catalog
 from ..rerankers.accounting import Tally
-from ..rerankers.backends.base import Backend, ModelOptions, Setting, closed_after
+from ..rerankers.backends.base import Setting, closed_after
 from ..rerankers.cascade import Cascade, Ranked, Stage, first
 from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
+from ..rerankers.models import KeptModels, opened
 from ..rerankers.shared_ledger import SharedLedger
 from ..rerankers.types import Answer, Ask, Cost
-from . import shards as merging
-from .configs import load as configs
 from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
 from .configs.yaml_files import value_at
-from .first_stage.retrieve import FirstStage, retrieve
+from .first_stage.retrieve import retrieve
 from .io.files import json_lines
 from .io.progress import Advance, Listener, Noting
 from .run import contents, costs, environment, fusion, ir_metadata, manifest, runfile, unread
@@ -38,76 +35,14 @@ from .run.efficiency import efficiency
 from .run.executions import Execution, last_change, now, seconds
 from .run.folder import LEDGER, RANKED_FILES, WRITTEN, RunFolder, check_is_free
 from .run.fusion import RERANKED
-from .run.manifest import LedgerContent, Manifest, Merged, Settings
+from .run.manifest import LedgerContent, Manifest, Settings
 from .run.measures import Metrics
+from .run.plan import Plan
 from .run.read import METRICS, Run, RunMeasures, read
 from .run.shards import Shard
 
 RANKS_NOTHING = ("dataset", "evaluate", "expected", "max_unparsed")
 """The keys of a config that cannot change the ranking of a finished run: they are taken anew."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An experiment with its first stage done and its models opened: everything that decides the ranking."""
-
-    loaded: Loaded
-    first_stage: FirstStage
-    partner: fusion.Partner | None
-    stages: Sequence[Stage]
-    """Empty for a first stage alone."""
-
-    @property
-    def config(self) -> Config:
-        """Return the experiment's config."""
-        return self.loaded.config
-
-    @cached_property
-    def content(self) -> Mapping[str, object]:
-        """Return everything that can change the ranking, as the manifest records it."""
-        if not self.stages:
-            return self.first_stage.identity
-        fused = self.partner.identity if self.partner else None
-        return manifest.experiment(self.first_stage.identity, self.stages, fused, self.config.seed)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Return the SHA-256 of the content: two runs of one fingerprint must give one ranking."""
-        return contents.digest(self.content)
-
-    @cached_property
-    def data(self) -> dict[str, str | None]:
-        """Return the hashes of queries and judgements."""
-        qrels = self.first_stage.dataset.qrels()
-        return {"queries": contents.queries(self.first_stage.queries), "qrels": contents.qrels(qrels)}
-
-    @cached_property
-    def qrels(self) -> evaluation.Qrels | None:
-        """Return the judgements, or None if there are none, or if all judged queries are in other shards."""
-        stage, qrels = self.first_stage, self.first_stage.dataset.qrels() or {}
-        elsewhere = stage.shard and not any(map(qrels.get, stage.own_queries)) and any(map(qrels.get, stage.queries))
-        return None if elsewhere else qrels or None
-
-    @cached_property
-    def before(self) -> Metrics | None:
-        """Return the measures of the first stage, or None without judgements."""
-        return self.measured(self.first_stage.documents)
-
-    def measured(self, rankings: Mapping[str, Sequence[str]]) -> Metrics | None:
-        """Return the measures of an order of the documents, or None without judgements."""
-        names = evaluation.with_judged(self.config.evaluate.measures)
-        return evaluation.measure(names, self.qrels, rankings, self.first_stage.own_queries) if self.qrels else None
-
-    @property
-    def backends(self) -> list[Backend]:
-        """Return the models, each once."""
-        return list({id(stage.backend): stage.backend for stage in self.stages}.values())
-
-    def close(self) -> None:
-        """Close models that were asked nothing; recorded texts would complain that none was used."""
-        for backend in self.backends:
-            if backend.remembers:
-                backend.close()
 
 
 def rerank(
@@ -122,10 +57,16 @@ def rerank(
     """
     listener = Noting(listener, loaded.notes)
     plan = prepare(loaded, listener, shard)
-    path = output or Path("runs") / f"{loaded.config.name}-{plan.fingerprint[:8]}"
+    path = output or Path("runs") / plan.folder
     if shard:
         check_is_free(path)
         path /= shard.folder
+    return perform(plan, path, listener, again=again)
+
+
+def perform(plan: Plan, path: Path, listener: Noting, *, again: bool = False) -> Run:
+    """Rank and evaluate what was prepared, in this folder; the listener has the notes until then. See `rerank`."""
+    shard = plan.first_stage.shard
     with _stopping(path, shard), RunFolder(path, plan.fingerprint) as folder:
         finished = _finished(folder)
         executed = again or finished is None or _wants_ranking(finished, folder, plan.config)
@@ -135,9 +76,11 @@ def rerank(
             record(plan, folder, about)
         else:
             plan.close()
+            if not finished.shared_ledger:
+                _give(plan, folder, listener)
             if renewed := _renewed(finished, folder, plan):
                 record(plan, folder, renewed)
-    expected = {} if shard else _comparable(loaded, listener)
+    expected = {} if shard else comparable(plan.loaded, listener)
     return replace(read(path), expected=expected, executed=executed)
 
 
@@ -170,8 +113,15 @@ def fingerprint(loaded: Loaded) -> str:
 # Prepare
 
 
-def prepare(loaded: Loaded, listener: Listener, shard: Shard | None = None, *, weights: bool = True) -> Plan:
-    """Do the first stage and open the models; the caller closes them.
+def prepare(
+    loaded: Loaded,
+    listener: Listener,
+    shard: Shard | None = None,
+    *,
+    weights: bool = True,
+    kept: KeptModels | None = None,
+) -> Plan:
+    """Do the first stage and open the models, or take those that are `kept` open; the caller closes the others.
 
     Without `weights` the models only say what they are: their devices need not be here. Raises `InputError` for
     anything that cannot be ranked or measured, before anything is asked.
@@ -180,18 +130,15 @@ def prepare(loaded: Loaded, listener: Listener, shard: Shard | None = None, *, w
     plan = _plan(loaded, listener, shard)
     partner = fusion.partner(loaded.config, plan.first_stage, listener)
     setting = Setting(seed=loaded.config.seed, grades=plan.first_stage.dataset.qrels(), weights=weights)
-    opened: list[tuple[tuple[str, ModelOptions], Backend]] = []
-    stages = []
-    for section, ranker, options in zip(loaded.stages, rankers, loaded.models, strict=True):
-        named = ((section.model or {})["backend"], options)
-        backend = next((backend for name, backend in opened if name == named), None)
-        if backend is None:  # stages of one model share it
-            backend = cast("Backend", catalog.backend(named[0]).open(options, setting))
-            opened.append((named, backend))
-        stages.append(Stage(ranker, backend, section.depth))
+    named = [
+        ((section.model or {})["backend"], options)
+        for section, options in zip(loaded.stages, loaded.models, strict=True)
+    ]
+    backends = kept.open(named, setting) if kept else opened(named, setting)
+    stages = list(map(Stage, rankers, backends, [section.depth for section in loaded.stages]))
     if shard and not all(stage.backend.remembers for stage in stages):
         raise InputError("--shard: recorded texts are used up one by one, by one run; rerank without --shard")
-    return replace(plan, partner=partner, stages=stages)
+    return replace(plan, partner=partner, stages=stages, kept=kept or ())
 
 
 def _plan(loaded: Loaded, listener: Listener, shard: Shard | None = None) -> Plan:
@@ -249,8 +196,7 @@ def _wants_ranking(finished: Manifest, folder: RunFolder, config: Config) -> boo
     """Return whether something is wanted of a finished run that only ranking gives."""
     lost = any(name in RANKED_FILES and not (folder / name).is_file() for name in finished.files)
     untimed = config.schedule == "latency" != finished.schedule
-    unshared = config.shared_ledger is not None and not finished.shared_ledger and LEDGER in finished.files
-    return lost or untimed or unshared or finished.name != config.name
+    return lost or untimed or finished.name != config.name
 
 
 def _renewed(finished: Manifest, folder: RunFolder, plan: Plan) -> Manifest | None:
@@ -261,7 +207,7 @@ def _renewed(finished: Manifest, folder: RunFolder, plan: Plan) -> Manifest | No
     if there and before == after and finished.data["qrels"] == plan.data["qrels"]:
         return None
     content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    folder.write_yaml("config.yaml", _with(content, _resolved(plan.config, folder.path)))
+    folder.write_yaml("config.yaml", _with(content, resolved(plan.config, folder.path)))
     return finished.model_copy(update={"config": Settings.model_validate(after), "data": finished.data | plan.data})
 
 
@@ -296,7 +242,7 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         about.executions[0].finish(0)
         about.started = about.executions[0].started
         return about
-    with closing(Ledger(folder / LEDGER)) as ledger, _sharing(plan, schedule, ledger, listener) as shared:
+    with closing(Ledger(folder / LEDGER)) as ledger, _sharing(plan, listener) as shared:
         execution = Execution.begin(len(ledger), shared=shared is not None)
         about.executions = [*(each.closed(len(ledger), last_answer) for each in earlier), execution]
         about.started = about.executions[0].started
@@ -305,6 +251,8 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         spent = _earlier_costs(folder, finished, ledger, schedule)
         pooled = schedule == "throughput"
         ledger.shared = shared if pooled else None
+        if ledger.shared:
+            ledger.shared.offer(ledger)  # of an earlier execution
         cascade = Cascade(plan.stages, ledger, pooled, finished=spent.keys(), tally=tally)
         with closed_after(plan.backends):
             asks, begun = _asks_of_first_query(plan), time.perf_counter()
@@ -314,6 +262,8 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
                 manifest.portable({"backend": (section.model or {})["backend"], **stage.backend.details})
                 for section, stage in zip(plan.loaded.stages, plan.stages, strict=True)
             ]
+        if shared and not pooled:  # where latency is measured, nothing is shared meanwhile
+            shared.offer(ledger)
     rankings: Mapping[str, Sequence[str]] = {query: one.ranking.docs for query, one in ranked.items()}
     if plan.partner is not None:
         unfused = fusion.scored({query: one.ranking for query, one in ranked.items()})
@@ -356,7 +306,7 @@ def _begun(plan: Plan, folder: RunFolder, schedule: str, earlier: Sequence[Execu
         }
     )
     folder.write_manifest(about)
-    folder.write_yaml("config.yaml", _resolved(plan.config, folder.path))
+    folder.write_yaml("config.yaml", resolved(plan.config, folder.path))
     return about
 
 
@@ -373,22 +323,23 @@ def _earlier_costs(
     return costs.by_stage(folder / LEDGER, ((number, row) for number, row in rows if row["schedule"] == schedule))
 
 
-@contextmanager
-def _sharing(plan: Plan, schedule: str, ledger: Ledger, listener: Listener) -> Iterator[SharedLedger | None]:
-    """Open the shared ledger that the config names, and publish what the run's own ledger has.
+def _give(plan: Plan, folder: RunFolder, listener: Listener) -> None:
+    """Publish the answers of a finished run in the shared ledger that the config names now."""
+    with _sharing(plan, listener) as shared:
+        if shared and (folder / LEDGER).is_file():
+            with closing(Ledger(folder / LEDGER, read_only=True)) as ledger:
+                shared.offer(ledger)
 
-    None for a replay, which answers from its recording alone. Where latency is measured it is published at the end.
-    """
+
+@contextmanager
+def _sharing(plan: Plan, listener: Listener) -> Iterator[SharedLedger | None]:
+    """Open the shared ledger that the config names; None for a replay, which answers from its recording alone."""
     folder = plan.config.shared_ledger
     if folder is None or any(stage.backend.recorded for stage in plan.stages):
         yield None
         return
     with closing(SharedLedger(Path(folder), listener.note)) as shared:
-        if schedule == "throughput":
-            shared.offer(ledger)
         yield shared
-        if schedule == "latency":
-            shared.offer(ledger)
 
 
 def _rank_queries(
@@ -489,46 +440,7 @@ def _ledger(folder: RunFolder) -> LedgerContent:
         return LedgerContent(content=ledger.digest(), answers=len(ledger))
 
 
-# Merging
-
-
-def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loaded: Loaded | None = None) -> Run:
-    """Rank once more from the ledgers of the shards in these folders, into `output` or the folder they are in.
-
-    No model is asked or needed; the dataset is. `loaded` is the config that was sharded, by default the shards' own.
-    Raises `InputError` if they are not all there and whole, or do not have every answer.
-    """
-    shards = merging.Shards(run_dirs, listener, loaded)
-    original, source = shards.first.manifest, shards.first.path
-    own = loaded or configs.load(str((source / "config.yaml").resolve()))
-    try:
-        first_stage = shards.first_stage(own, listener)
-        partner = fusion.partner(own.config, first_stage, listener)
-    except InputError as error:
-        raise error if loaded else InputError(f"{error}; if the shards were moved, give --config too") from error
-    depths = [stage.depth for stage in own.stages]
-    plan = Plan(own, first_stage, partner, list(map(Stage, own.rankers, shards.models(), depths)))
-    if plan.fingerprint != original.fingerprint:
-        raise InputError(f"{source}: its config is another experiment here than it was there; merge with that r2llm")
-    path = output or shards.folder
-    with RunFolder(path, plan.fingerprint) as folder:
-        if folder.earlier and folder.earlier.merged is None:
-            raise InputError(f"{path}: holds a run that was not merged; merge into another folder with --output")
-        # Until it is whole, whoever looks at it is told that it is not finished.
-        folder.write_manifest(original.model_copy(update={"status": "running", "merged": Merged()}))
-        rows = (row for part in shards.ranked for _, row in json_lines(part.path / "costs.jsonl"))
-        folder.write_json_lines("costs.jsonl", rows)
-        differing = shards.join_ledgers(folder / LEDGER, first_stage.queries)
-        if differing:
-            listener.note(f"{differing} answers differ between shards; those of the first query that asked were kept")
-        about = rank(plan, folder, listener, original)
-        folder.write_yaml("config.yaml", _resolved(own.config, folder.path, None if loaded else source))
-        shards.check_unchanged()
-        record(plan, folder, Manifest.model_validate(about.content | shards.content(differing)))
-    return replace(read(path), expected=_comparable(loaded, listener) if loaded else {})
-
-
-def _comparable(loaded: Loaded, listener: Listener) -> Mapping[str, Expected]:
+def comparable(loaded: Loaded, listener: Listener) -> Mapping[str, Expected]:
     """Return the published figures, or {} if --set or --queries changed the experiment."""
     if loaded.config.expected and loaded.changes_ranking:
         listener.note("expected figures are skipped: --set or --queries changed the experiment they belong to")
@@ -536,7 +448,7 @@ def _comparable(loaded: Loaded, listener: Listener) -> Mapping[str, Expected]:
     return loaded.config.expected
 
 
-def _resolved(config: Config, folder: Path, read_from: Path | None = None) -> dict[str, Any]:
+def resolved(config: Config, folder: Path, read_from: Path | None = None) -> dict[str, Any]:
     """Return the config with everything it extends, as plain YAML; its paths lead from the run's folder.
 
     A path that led nowhere from the folder it was `read_from`, such as a model's on another machine, still does.

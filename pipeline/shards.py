@@ -1,4 +1,4 @@
-"""The shards of an experiment, gathered to be merged: all there, whole, and of one experiment."""
+"""Merging the shards of an experiment: all there, whole, and of one experiment, they are ranked once more as one."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from ..rerankers.backends.replay import Recorded
+from ..rerankers.cascade import Stage
 from ..rerankers.errors import InputError
 from ..rerankers.ledger import Ledger
 from ..rerankers.types import plus
 from ..rerankers.writing import replacing
+from . import experiment
+from .configs import load as configs
 from .configs.load import Loaded
 from .first_stage.retrieve import FirstStage, chosen_queries, dataset_with_index
+from .io.files import json_lines
 from .io.progress import Listener
-from .run import contents, manifest, runfile
+from .run import contents, fusion, manifest, runfile
+from .run.folder import LEDGER, RunFolder
 from .run.manifest import NAME as MANIFEST
-from .run.manifest import Manifest
+from .run.manifest import Manifest, Merged
+from .run.plan import Plan
+from .run.read import Run, read
 from .run.shards import Shard, folders
 from .verify import compared, verify
 
@@ -60,6 +67,42 @@ def find(loaded: Loaded) -> Path:
     elif sharded:
         what = f"no shards of it with these settings; to merge those of other settings, name their folder: {listed}"
     raise InputError(f"config {name}: {what}")
+
+
+def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loaded: Loaded | None = None) -> Run:
+    """Rank once more from the ledgers of the shards in these folders, into `output` or the folder they are in.
+
+    No model is asked or needed; the dataset is. `loaded` is the config that was sharded, by default the shards' own.
+    Raises `InputError` if they are not all there and whole, or do not have every answer.
+    """
+    shards = Shards(run_dirs, listener, loaded)
+    original, source = shards.first.manifest, shards.first.path
+    own = loaded or configs.load(str((source / "config.yaml").resolve()))
+    try:
+        first_stage = shards.first_stage(own, listener)
+        partner = fusion.partner(own.config, first_stage, listener)
+    except InputError as error:
+        raise error if loaded else InputError(f"{error}; if the shards were moved, give --config too") from error
+    depths = [stage.depth for stage in own.stages]
+    plan = Plan(own, first_stage, partner, list(map(Stage, own.rankers, shards.models(), depths)))
+    if plan.fingerprint != original.fingerprint:
+        raise InputError(f"{source}: its config is another experiment here than it was there; merge with that r2llm")
+    path = output or shards.folder
+    with RunFolder(path, plan.fingerprint) as folder:
+        if folder.earlier and folder.earlier.merged is None:
+            raise InputError(f"{path}: holds a run that was not merged; merge into another folder with --output")
+        # Until it is whole, whoever looks at it is told that it is not finished.
+        folder.write_manifest(original.model_copy(update={"status": "running", "merged": Merged()}))
+        rows = (row for part in shards.ranked for _, row in json_lines(part.path / "costs.jsonl"))
+        folder.write_json_lines("costs.jsonl", rows)
+        differing = shards.join_ledgers(folder / LEDGER, first_stage.queries)
+        if differing:
+            listener.note(f"{differing} answers differ between shards; those of the first query that asked were kept")
+        about = experiment.rank(plan, folder, listener, original)
+        folder.write_yaml("config.yaml", experiment.resolved(own.config, folder.path, None if loaded else source))
+        shards.check_unchanged()
+        experiment.record(plan, folder, Manifest.model_validate(about.content | shards.content(differing)))
+    return replace(read(path), expected=experiment.comparable(loaded, listener) if loaded else {})
 
 
 class Shards:

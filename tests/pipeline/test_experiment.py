@@ -16,6 +16,7 @@ import pytest
 import yaml
 from r2llm.pipeline import experiment
 from r2llm.pipeline import inspect as inspection
+from r2llm.pipeline import shards as merging
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.run import manifest as manifests
@@ -585,7 +586,7 @@ def test_malformed_files_are_one_line(toy: Path, heard, command: str, name: str,
     commands = {
         "show": lambda: record.read(run_dir),
         "verify": lambda: verification.verify(run_dir, heard),
-        "merge": lambda: experiment.merge([run_dir], None, heard),
+        "merge": lambda: merging.merge([run_dir], None, heard),
         "inspect": lambda: inspection.story(run_dir, "q1"),
     }
     try:

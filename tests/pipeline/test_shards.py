@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline import inspect as inspection
+from r2llm.pipeline import shards as merging
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.run import manifest
@@ -41,7 +42,7 @@ def sharded(heard, of: int, *settings: str, output: Path, name: str = "toy.yaml"
 
 
 def merge(heard, *run_dirs: Path, output: Path | None = None) -> Path:
-    return experiment.merge(run_dirs, output, heard).run_dir
+    return merging.merge(run_dirs, output, heard).run_dir
 
 
 def read(run_dir: Path) -> dict[str, Any]:
