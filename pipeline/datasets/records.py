@@ -65,8 +65,10 @@ class Record(NamedTuple):
 
     def first(self, names: Sequence[str]) -> Any:
         """Return the first value under the names that is neither null nor, as pandas writes it, NaN; or None."""
-        values = (self.fields[name] for name in names if name in self.fields)
-        return next((value for value in values if value is not None and value == value), None)
+        for name in names:
+            if (value := self.fields.get(name)) is not None and value == value:
+                return value
+        return None
 
     def identifier(self, names: Sequence[str]) -> str:
         """Return its identifier, whether or not a run file can hold it. Raise InputError if it has none."""
