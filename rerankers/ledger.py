@@ -141,8 +141,9 @@ class Ledger:
         recalled: dict[bytes, tuple[Reply, int | None]] = {}
         for start in range(0, len(keys), LOOK_UPS):
             portion = keys[start : start + LOOK_UPS]
-            for row in self._select(f"WHERE key IN ({','.join('?' * len(portion))})", portion):
-                recalled[row[0]] = (_reply(row), row[7])
+            with self._guard():
+                for row in self._select(f"WHERE key IN ({','.join('?' * len(portion))})", portion):
+                    recalled[row[0]] = (_reply(row), row[7])
         return recalled
 
     def rows(self) -> Iterator[Row]:

@@ -24,12 +24,11 @@ def load(spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable
     """
     if isinstance(spec, str):
         return _named(spec, base)
-    name = ", ".join(f"{key}: {value}" for key, value in spec.items())
-    kinds = ("beir", "candidates", "qrels", "queries", "docs")
-    indexed = spec.get("docs") == "index"
+    name, indexed = ", ".join(f"{key}: {value}" for key, value in spec.items()), spec.get("docs") == "index"
     if not spec.keys() & {"beir", "candidates", "queries"}:
         raise InputError(f"dataset {name}: `queries` is missing; {{docs, queries, qrels}} are expected")
-    files = {kind: _existing(spec[kind], base) for kind in kinds if kind in spec and not (kind == "docs" and indexed)}
+    kinds = ("beir", "candidates", "qrels", "queries", *(() if indexed else ("docs",)))
+    files = {kind: _existing(spec[kind], base) for kind in kinds if kind in spec}
     if "beir" in files:
         return BeirFolder(name, files["beir"], spec.get("split"))
     if "candidates" in files:
@@ -40,25 +39,19 @@ def load(spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable
 
 
 def _named(name: str, base: Path) -> Dataset:
-    places = _places(name, base)
-    for place in places:
-        if is_beir_folder(place):
-            return BeirFolder(name, place, None)
-    if name.startswith((".", "/", "~")) or name.endswith("/"):
-        for place in places:
-            if place.is_dir():
-                raise InputError(
-                    f"dataset {name}: {place} is no BEIR folder: it has no corpus.jsonl or corpus.jsonl.gz"
-                )
-        raise InputError(f"dataset {name}: no such folder; looked for {' and '.join(map(str, places))}")
-    return IrDataset(name)
+    if beir := next(filter(is_beir_folder, _places(name, base)), None):
+        return BeirFolder(name, beir, None)
+    if not name.startswith((".", "/", "~")) and not name.endswith("/"):
+        return IrDataset(name)
+    if folder := next(filter(Path.is_dir, _places(name, base)), None):
+        raise InputError(f"dataset {name}: {folder} is no BEIR folder: it has no corpus.jsonl or corpus.jsonl.gz")
+    raise InputError(f"dataset {name}: no such folder; looked for {' and '.join(map(str, _places(name, base)))}")
 
 
 def _existing(name: str, base: Path) -> Path:
     places = _places(name, base)
-    for place in places:
-        if place.exists():
-            return place
+    if path := next(filter(Path.exists, places), None):
+        return path
     raise InputError(f"dataset: no {name}; looked for {' and '.join(map(str, places))}")
 
 

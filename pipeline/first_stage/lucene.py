@@ -126,10 +126,9 @@ def find_index(name: str, *, base: Path) -> Path:
     """
     path = Path(name).expanduser()
     folders = [base / path, Path.cwd() / path]
-    for folder in folders:
-        if _is_index(folder):
-            return folder
-    existing = [folder for folder in folders if folder.exists()]
+    if index := next(filter(_is_index, folders), None):
+        return index
+    existing = next(filter(Path.exists, folders), None)
     if len(path.parts) == 1:
         java_class("java.lang.System")  # Java must run before Pyserini starts it its own way
         from pyserini.prebuilt_index_info import TF_INDEX_INFO  # 0.3 s
@@ -141,7 +140,7 @@ def find_index(name: str, *, base: Path) -> Path:
             hint = f"did you mean {' or '.join(near)}? " if near else ""
             raise InputError(f"unknown index {name!r}: {hint}{REMEDY}")
     if existing:
-        raise InputError(f"{existing[0]} is not a Lucene index (no segments file in it): {REMEDY}")
+        raise InputError(f"{existing} is not a Lucene index (no segments file in it): {REMEDY}")
     raise InputError(f"no index at {folders[0]}: {REMEDY}")
 
 
@@ -348,8 +347,7 @@ class Index(Docs):
             for batch in batches(ids, FETCHED_DOCS):
                 documents = self._searcher.batch_get_docs(java_list(batch), os.cpu_count() or 1)
                 for docid in batch:
-                    document = documents.get(java_string(docid))
-                    if document is None:
+                    if (document := documents.get(java_string(docid))) is None:
                         continue
                     raw = document.get("raw")
                     texts[docid] = document.get("contents") if raw is None else _text_of(raw)

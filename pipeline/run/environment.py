@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,14 @@ PATIENCE = 20
 
 def environment() -> dict[str, Any]:
     """Return Python, packages, machine and checkout: nothing that names a person, a host or a path."""
+    packages = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": packages,
         "hardware": hardware(),
         "git": checkout(),
     }
@@ -53,13 +58,6 @@ def checkout() -> dict[str, Any] | None:
     return None if commit is None or changes is None else {"commit": commit.strip(), "dirty": bool(changes.strip())}
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _cpu_model() -> str | None:
     info = Path("/proc/cpuinfo")  # of Linux only
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
@@ -68,10 +66,9 @@ def _cpu_model() -> str | None:
 
 
 def _memory() -> int | None:
-    try:
+    with suppress(ValueError, AttributeError, OSError):  # not POSIX
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, AttributeError, OSError):  # not POSIX
-        return None
+    return None
 
 
 def _gpus() -> list[dict[str, str]]:

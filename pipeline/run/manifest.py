@@ -233,22 +233,18 @@ def is_cascade(stages: Sequence[Stage]) -> bool:
 def description(config: Config, prompts: Iterable[Prompt]) -> dict[str, Any]:
     """Return the experiment in the words of its config: resolved, with its prompts in full and its seeds."""
     sampled = {"queries": config.queries.seed} if config.queries.sample is not None else {}
-    return {
-        "config": portable(config.model_dump(mode="json", exclude_none=True)),
-        "prompts": _in_full(prompts),
-        "schedule": config.schedule,
-        "seeds": {"experiment": config.seed} | sampled,
-    }
-
-
-def _in_full(prompts: Iterable[Prompt]) -> dict[str, Any]:
-    """Prompts by name; of two that share one, as a shipped one and a changed copy may, the later has a hash in it."""
     named: dict[str, Any] = {}
     for prompt in prompts:
         content = {"digest": prompt.digest} | prompt.model_dump(mode="json", exclude_defaults=True)
+        # Of two that share a name, as a shipped one and a changed copy may, the later has a hash in it.
         if named.setdefault(prompt.name, content)["digest"] != prompt.digest:
             named[f"{prompt.name} {prompt.digest[:8]}"] = content
-    return named
+    return {
+        "config": portable(config.model_dump(mode="json", exclude_none=True)),
+        "prompts": named,
+        "schedule": config.schedule,
+        "seeds": {"experiment": config.seed} | sampled,
+    }
 
 
 def portable(value: Any) -> Any:
