@@ -12,22 +12,29 @@ that once repeats a reply would else answer each later request on that connectio
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import httpx2
-import openai
 
-from ...errors import BackendError, InputError
+from ...errors import InputError
 from .limits import Budget, Pace, Spending, backoff, log_wait, named_wait, spending
-from .refusals import DeclinedError, FailedError, MalformedError, Refusal, RefusedError, hidden_status, reason_declined
+from .refusals import (
+    REPEATED,
+    AttemptError,
+    DeclinedError,
+    MalformedError,
+    final,
+    hidden_status,
+    reason_declined,
+    refusal,
+)
 from .spec import ServerSpec
 
 T = TypeVar("T")
@@ -47,40 +54,19 @@ NOTHING = spending()
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError, MalformedError)
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """A request: `read` makes the answer of a reply's JSON; it costs `most` at most."""
-
-    path: str
-    content: bytes
-    read: Callable[[Any], T]
-    most: Spending
-
-
-@dataclass(eq=False)
-class AttemptError(Exception):
-    """An attempt without an answer: the reason, and what the server said if it sent an error."""
-
-    reason: str
-    refusal: Refusal | None = None
-    sent: bool = True
-    malformed: bool = False
-    replica: Replica = field(init=False)
-
-
 class Replica:
     """One base URL with its idle connections."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.idle: list[httpx2.AsyncClient] = []
+        self.idle: list[aiohttp.ClientSession] = []
         self.asks = 0  # open there
         self.used = 0  # the number of its last attempt
         self.resumes = 0.0  # until then it asked not to be asked
         self.failures = 0
         self._rests_until = 0.0
         self._proxy = proxy_of(url)
-        self._replies: dict[int, httpx2.AsyncClient] = {}
+        self._replies: dict[int, aiohttp.ClientSession] = {}
         self._repeats_honestly = False
 
     def usable(self, now: float) -> bool:
@@ -96,13 +82,12 @@ class Replica:
             if self.failures >= MAX_FAILURES:
                 self._rests_until = now + backoff(self.failures - MAX_FAILURES, FIRST_REST, MAX_REST)
 
-    def connect(self, context: Any) -> httpx2.AsyncClient:
-        one = httpx2.Limits(max_connections=1, keepalive_expiry=IDLE_SECONDS)
-        return openai.DefaultAioHttpClient(
-            verify=context, limits=one, proxy=self._proxy, trust_env=False, follow_redirects=False
-        )
+    def connect(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
+        """Return a new connection."""
+        one = aiohttp.TCPConnector(limit=1, keepalive_timeout=IDLE_SECONDS, ssl=context)
+        return aiohttp.ClientSession(connector=one, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
 
-    def repeats(self, connection: httpx2.AsyncClient, text: str) -> bool:
+    def repeats(self, connection: aiohttp.ClientSession, text: str) -> bool:
         """Return whether the connection brought this reply, id and all, before.
 
         A server of which equal replies came on two connections does that honestly: from then on none is a repeat.
@@ -126,7 +111,7 @@ class Client:
         self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks that a reply is on its way to
         self.seen: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}  # of the replies
         self._attempts = self._answers = 0
-        self._context = httpx2.create_ssl_context()
+        self._context = httpx2.create_ssl_context()  # with this system's certificates
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
         self._headers |= {"Authorization": f"Bearer {spec.key}"} if spec.key else {}
 
@@ -141,86 +126,73 @@ class Client:
         """
         content = b"" if body is None else json.dumps(body).encode()
         retries = self.spec.options.retries if content else min(self.spec.options.retries, MAX_FIRST_RETRIES)
-        tokens, answers_before, last = len(content) / 4, self._answers, None
+        tokens, answers_before = len(content) / 4, self._answers
+        last: AttemptError | None = None
         attempts = failures = 0
-
-        def reading(reply: Any) -> T | DeclinedError:
-            for name, values in self.seen.items() if isinstance(reply, Mapping) else ():
-                if isinstance(value := reply.get(name), str) and len(values) < MAX_VALUES:
-                    values.add(value)
-            if (reason := reason_declined(reply)) is None:
-                return read(reply)
-            counts = usage(reply, "prompt_tokens"), usage(reply, "completion_tokens")
-            return DeclinedError(self.spec.shown(reason), *counts)
-
-        call = Call(path, content, reading, most)
         while True:
             await self.pace.enter(tokens)
             attempts, used = attempts + 1, 0
             try:
-                answer, cost = await self._attempt(call, last)
+                answer, cost = await self._attempt(path, content, read, most, last)
                 used = cost["prompt_tokens"] + cost["completion_tokens"]
                 self.pace.answered()
                 self._answers += 1
                 if isinstance(answer, DeclinedError):
                     raise answer
                 return answer
-            except AttemptError as error:
-                last = error
+            except AttemptError as failure:
+                last = failure
             finally:
                 self.pace.leave(used - tokens if used else 0.0)
             if self.stopped:
                 raise asyncio.CancelledError
-            said, failure = last.refusal, self._failure(last, attempts)
-            if said and said.kind == "too many" and self.pace.limited(last.replica, said.wait, said.message):
+            if last.kind == "too many" and self.pace.limited(last.replica, last.wait, last.reason):
                 continue
-            if said and said.kind != "passing":
-                raise failure
-            if not last.sent and any(replica.usable(time.monotonic()) for replica in self.replicas):
+            if last.kind == "unsent" and any(replica.usable(time.monotonic()) for replica in self.replicas):
                 continue
             failures += 1
-            if failures > retries:
-                # A provider that reports a failure as success, while others are answered, fails at this prompt.
-                if said and said.hidden and isinstance(failure, FailedError) and self._answers > answers_before:
-                    raise DeclinedError(said.message)
-                raise failure
-            wait = said.wait if said else None
-            if wait is not None:
-                log_wait(self.spec.where, wait, last.reason)
-            await asyncio.sleep(backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE) if wait is None else wait)
+            if last.kind not in REPEATED or failures > retries:
+                raise final(last, self.spec, attempts, others_answered=self._answers > answers_before)
+            if last.wait is not None:
+                log_wait(self.spec.where, last.wait, f"status {last.status}")
+            await asyncio.sleep(backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE) if last.wait is None else last.wait)
 
-    async def _attempt(self, call: Call[T], last: AttemptError | None) -> tuple[T, Spending]:
+    async def _attempt(
+        self, path: str, content: bytes, read: Callable[[Any], T], most: Spending, last: AttemptError | None
+    ) -> tuple[T | DeclinedError, Spending]:
         """Return the answer of one request to a replica and its cost. Raises `AttemptError` if there is no answer."""
         if self.stopped:
             raise asyncio.CancelledError
-        await self.budget.reserve(call.most)
+        await self.budget.reserve(most)
         replica = self._choose(last.replica if last else None)
         # After a malformed reply, a new connection: another reply may be waiting on a kept one.
-        keeps = replica.idle and not (last and last.malformed)
+        keeps = replica.idle and not (last and last.kind == "malformed")
         connection = replica.idle.pop() if keeps else replica.connect(self._context)
-        replica.asks += call.most["calls"]
+        replica.asks += most["calls"]
         self._attempts = replica.used = self._attempts + 1
         task, cost, sound = asyncio.current_task(), NOTHING, False
         self.under_way.add(task)
         try:
-            answer, cost = await self._reply(call, replica, connection)
+            body = await self._body(connection, replica, path, content)
+            answer, cost = self._read(body, read), _cost(body, most)
             replica.failures, sound = 0, True
             return answer, cost
-        except AttemptError as error:
-            error.replica = replica
-            if error.refusal is None and error.sent:
-                cost = call.most  # it may have been answered, and paid for, all the same
-            if error.refusal is None or error.refusal.status >= 500:
-                replica.failed(sent=error.sent)
-            raise
+        except (AttemptError, *UNREADABLE) as error:
+            failure = error if isinstance(error, AttemptError) else _malformed(error)
+            failure.replica, failure.reason = replica, self.spec.shown(failure.reason)
+            if failure.kind in ("silent", "malformed"):
+                cost = most  # it may have been answered, and paid for, all the same
+            if not failure.status or failure.status >= 500:
+                replica.failed(sent=failure.kind != "unsent")
+            raise failure from None
         finally:
             self.under_way.discard(task)
-            self.budget.settle(call.most, cost)
-            replica.asks -= call.most["calls"]
+            self.budget.settle(most, cost)
+            replica.asks -= most["calls"]
             if sound:
                 replica.idle.append(connection)
             else:
-                await connection.aclose()
+                await connection.close()
 
     def _choose(self, avoid: Replica | None) -> Replica:
         """Return the usable replica with the fewest asks open, and not the one where the last attempt failed."""
@@ -229,79 +201,59 @@ class Client:
         others = [replica for replica in usable if replica is not avoid] or usable
         return min(others, key=lambda replica: (replica.asks, replica.used))
 
-    async def _reply(self, call: Call[T], replica: Replica, connection: httpx2.AsyncClient) -> tuple[T, Spending]:
-        seconds, content = self.spec.options.timeout, bytearray()
-        method, url = "POST" if call.content else "GET", replica.url + call.path
-        more = {"timeout": {"connect": min(seconds, CONNECT_SECONDS)}}
-        request = httpx2.Request(method, url, headers=self._headers, content=call.content, extensions=more)
+    async def _body(self, connection: aiohttp.ClientSession, replica: Replica, path: str, content: bytes) -> Any:
+        """Return the JSON of a reply of success. Raises `AttemptError` for any other reply, and for none."""
+        seconds, received = self.spec.options.timeout, bytearray()
+        more: dict[str, Any] = {"headers": self._headers, "data": content or None, "allow_redirects": False}
+        more["timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=min(seconds, CONNECT_SECONDS))
         try:
-            async with asyncio.timeout(seconds):
-                response = await connection.send(request, stream=True)
-                async with contextlib.aclosing(response):
-                    async for chunk in response.aiter_bytes():
-                        content += chunk
-                        if len(content) > MAX_BYTES:
-                            raise httpx2.DecodingError(f"a reply of more than {MAX_BYTES >> 20} MiB")
+            async with (
+                asyncio.timeout(seconds),
+                connection.request("POST" if content else "GET", replica.url + path, **more) as response,
+            ):
+                async for chunk in response.content.iter_any():
+                    received += chunk
+                    if len(received) > MAX_BYTES:
+                        raise aiohttp.ClientPayloadError(f"a reply of more than {MAX_BYTES >> 20} MiB")
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise AttemptError("unsent", str(error) or type(error).__name__) from None
         except TimeoutError:
-            raise AttemptError(f"no reply within {seconds:g} s") from None
-        except (httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
-            cause = error.__cause__ or error
-            unsent = isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
-            raise AttemptError(str(error) or type(cause).__name__, sent=not unsent) from None
-        text, status, hidden = "", None if response.is_success else response.status_code, response.is_success
+            raise AttemptError("silent", f"no reply within {seconds:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise AttemptError("silent", str(error) or type(error).__name__) from None
+        status = 0 if 200 <= response.status < 300 else response.status
+        text = self.spec.without_secret(received.decode("utf-8", "replace" if status else "strict"))
         try:
-            text = self.spec.without_secret(content.decode("utf-8", "replace" if status else "strict"))
             body = _json(text)
-            status = status or hidden_status(body)
-            if status is None:
-                if replica.repeats(connection, text):
-                    raise MalformedError("a reply that came before")
-                return call.read(body), _cost(body, call.most)
-        except UNREADABLE as error:
-            if status is None:
-                reason = str(error) if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
-                raise AttemptError(f"malformed reply ({reason})", malformed=True) from None
+        except UNREADABLE:
+            if not status:
+                raise
             body = text
-        said = Refusal.of(status, body, self.spec.shown, named_wait(response.headers), hidden=hidden)
-        raise AttemptError(f"status {status}", said)
+        if hidden := 0 if status else hidden_status(body):
+            status = hidden
+        if status:
+            raise refusal(status, body, self.spec.shown, named_wait(response.headers), hidden=bool(hidden))
+        if replica.repeats(connection, text):
+            raise MalformedError("a reply that came before")
+        return body
 
-    def _failure(self, error: AttemptError, attempts: int) -> Exception:
-        """Return the error that an attempt without an answer is if it was the last one."""
-        where, options, said = self.spec.where, self.spec.options, error.refusal
-        after = "after 1 attempt" if attempts == 1 else f"after {attempts} attempts"
-        if said is None:
-            kind, lack = (FailedError, "no usable answer") if error.malformed else (BackendError, "no answer")
-            return kind(
-                f"model.base_url: {lack} from {where} {after} ({self.spec.shown(error.reason)}); see that the server "
-                f"runs and keeps up (model.timeout is {options.timeout:g} s) and run again: all answers are kept"
-            )
-        status, message, kept = said.status, said.message, "and run again: all answers are kept"
-        match said.kind:
-            case "declined":
-                return DeclinedError(message)
-            case "wrong":
-                return RefusedError(status, message, said.field)
-            case "no credit":
-                return BackendError(
-                    f"model.base_url: the account at {where} has no credit or quota left (status {status}: {message}); "
-                    f"top it up or name another key with model.api_key_env, {kept}"
-                )
-            case "no entry":
-                state = "was refused" if self.spec.key else "is not set"
-                why = f": {message}" if status == 403 else ""  # 401's may hold a part of the key
-                return BackendError(
-                    f"{where} lets nobody in without a valid key (status {status}{why}), and the one in the "
-                    f"environment variable {options.api_key_env} {state}; set it, or name another one with "
-                    "model.api_key_env"
-                )
-        remedy = "wait, or lower model.requests_per_minute," if status == 429 else "wait"
-        return (FailedError if status >= 500 else BackendError)(
-            f"model.base_url: {where} answered with status {status} {after} ({message}); {remedy} {kept}"
-        )
+    def _read(self, body: Any, read: Callable[[Any], T]) -> T | DeclinedError:
+        """Return what a reply answers, and note which model it names."""
+        for name, values in self.seen.items() if isinstance(body, Mapping) else ():
+            if isinstance(value := body.get(name), str) and len(values) < MAX_VALUES:
+                values.add(value)
+        if (reason := reason_declined(body)) is None:
+            return read(body)
+        return DeclinedError(self.spec.shown(reason), usage(body, "prompt_tokens"), usage(body, "completion_tokens"))
 
     async def close(self) -> None:
         for connection in [connection for replica in self.replicas for connection in replica.idle]:
-            await connection.aclose()
+            await connection.close()
+
+
+def _malformed(error: Exception) -> AttemptError:
+    reason = str(error) if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
+    return AttemptError("malformed", f"malformed reply ({reason})")
 
 
 def _json(text: str) -> Any:

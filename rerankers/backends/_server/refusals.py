@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...errors import BackendError
+from .spec import ServerSpec
 
 # Where servers put the words of an error, and its code or what holds it.
 MESSAGES = ("message", "detail", "msg", "error", "raw", "metadata")
@@ -63,30 +64,74 @@ class MalformedError(Exception):
     """A reply is not of the form that was asked for; the request is repeated."""
 
 
-Kind = Literal["declined", "no credit", "no entry", "too many", "passing", "wrong", "odd"]
+Kind = Literal[
+    "unsent", "silent", "malformed", "declined", "no credit", "no entry", "too many", "passing", "wrong", "odd"
+]
+REPEATED = ("unsent", "silent", "malformed", "passing")  # the same request may be answered later
+
+KEPT = "and run again: all answers are kept"
+NO_ANSWER = (
+    "model.base_url: no {usable}answer from {where} {after} ({reason}); see that the server runs and keeps up "
+    f"(model.timeout is {{timeout:g}} s) {KEPT}"
+)
+STATUS = f"model.base_url: {{where}} answered with status {{status}} {{after}} ({{reason}}); {{pause}} {KEPT}"
+# What the user is told, if not that of a status.
+WORDS: dict[Kind, str] = {
+    **dict.fromkeys(("unsent", "silent", "malformed"), NO_ANSWER),
+    "no credit": "model.base_url: the account at {where} has no credit or quota left (status {status}: {reason}); "
+    f"top it up or name another key with model.api_key_env, {KEPT}",
+    "no entry": "{where} lets nobody in without a valid key (status {status}{why}), and the one in the environment "
+    "variable {variable} {state}; set it, or name another one with model.api_key_env",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An error that a server sent: its kind, its words in one line, the field it blames, the seconds it asks for."""
+@dataclass(eq=False)
+class AttemptError(Exception):
+    """An attempt without an answer: its kind and reason, and if the server sent an error, what else that says."""
 
-    status: int
     kind: Kind
-    message: str
-    field: str | None
-    wait: float | None
-    hidden: bool  # it came with the status of success
+    reason: str
+    status: int = 0
+    field: str | None = None  # which it blames
+    wait: float | None = None  # seconds that it asks for
+    hidden: bool = False  # it came with the status of success
+    replica: Any = None
 
-    @classmethod
-    def of(cls, status: int, body: Any, shown: Callable[[str], str], wait: float | None, *, hidden: bool) -> Refusal:
-        """Return the error that a reply's JSON or text tells of; `shown` makes its words fit for a message."""
-        if isinstance(body, list) and len(body) == 1:  # Gemini's
-            [body] = body
-        error = body.get("error") if isinstance(body, Mapping) else None
-        field = error.get("param") if isinstance(error, Mapping) else None
-        message = shown(": ".join(dict.fromkeys(_words(body)))) or f"status {status}"
-        kind = _kind(status, " ".join(_codes(body)), message)
-        return cls(status, kind, message, field if isinstance(field, str) else None, wait, hidden)
+
+def refusal(
+    status: int, body: Any, shown: Callable[[str], str], wait: float | None = None, *, hidden: bool = False
+) -> AttemptError:
+    """Return the failure that an error's JSON or text tells of; `shown` makes its words fit for a message."""
+    if isinstance(body, list) and len(body) == 1:  # Gemini's
+        [body] = body
+    error = body.get("error") if isinstance(body, Mapping) else None
+    field = error.get("param") if isinstance(error, Mapping) else None
+    message = shown(": ".join(dict.fromkeys(_words(body)))) or f"status {status}"
+    kind = _kind(status, " ".join(_codes(body)), message)
+    return AttemptError(kind, message, status, field if isinstance(field, str) else None, wait, hidden)
+
+
+def final(failure: AttemptError, spec: ServerSpec, attempts: int, *, others_answered: bool) -> Exception:
+    """Return the error that a request ends with if this was its last attempt."""
+    kind, status, reason = failure.kind, failure.status, failure.reason
+    if kind == "wrong":
+        return RefusedError(status, reason, failure.field)
+    # A provider that reports a failure as success, while others are answered, fails at this prompt.
+    if kind == "declined" or (failure.hidden and status >= 500 and others_answered):
+        return DeclinedError(reason)
+    words = WORDS.get(kind, STATUS).format(
+        where=spec.where,
+        status=status,
+        reason=reason,
+        after="after 1 attempt" if attempts == 1 else f"after {attempts} attempts",
+        usable="usable " if kind == "malformed" else "",
+        timeout=spec.options.timeout,
+        pause="wait, or lower model.requests_per_minute," if status == 429 else "wait",
+        why=f": {reason}" if status == 403 else "",  # 401's may hold a part of the key
+        state="was refused" if spec.key else "is not set",
+        variable=spec.options.api_key_env,
+    )
+    return (FailedError if kind == "malformed" or status >= 500 else BackendError)(words)
 
 
 def _kind(status: int, codes: str, message: str) -> Kind:
@@ -99,7 +144,7 @@ def _kind(status: int, codes: str, message: str) -> Kind:
     if status == 429:
         return "too many"
     if status in (408, 409, 425) or status >= 500:
-        return "passing"  # the same request may be answered later
+        return "passing"
     return "wrong" if status >= 400 else "odd"
 
 
