@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..rerankers.errors import R2llmError
+from ..rerankers.errors import explained
 from . import (
     check,
     compare,
@@ -29,6 +27,7 @@ from . import (
     prompt,
     rerank,
     retrieve,
+    runs,
     schema,
     show,
     verify,
@@ -36,9 +35,6 @@ from . import (
 
 DEBUG = "--debug"
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
-
-FILES = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EISDIR")
-"""File errors of the machine and not of r2llm, such as a full disk."""
 
 app = typer.Typer(
     name="r2llm",
@@ -53,6 +49,7 @@ for name, command, example in (
     ("merge", merge.merge, "runs/dl19-setwise-1a2b3c4d"),
     ("retrieve", retrieve.retrieve, "--config quickstart.yaml"),
     ("evaluate", evaluate.evaluate, "run.trec --qrels qrels.txt --measure nDCG@10"),
+    ("runs", runs.runs, ""),
     ("compare", compare.compare, "runs/a runs/b --baseline runs/a"),
     ("check", check.check, "--config quickstart.yaml --baseline baseline.json"),
     ("doctor", doctor.doctor, ""),
@@ -110,22 +107,11 @@ def _run(words: Sequence[str], *, debug: bool) -> int:
             show(usage := io.StringIO())
             console.trouble(usage.getvalue())
             return 2
-        message, code = _explained(error)
+        message, code = explained(error)
         console.error(message)
         if debug:
             console.trouble(traceback.format_exc())
         return code
-
-
-def _explained(error: Exception) -> tuple[str, int]:
-    """Return the message and exit code of an error."""
-    if isinstance(error, R2llmError):
-        return str(error), error.exit_code
-    if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in FILES:
-        return f"{error.filename or 'this machine'}: {error.strerror}", 2
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(place.filename).name}, line {place.lineno}"
-    return f"this is a fault of r2llm: {type(error).__name__}: {error} ({where}); --debug shows the traceback", 4
 
 
 def _open_streams() -> None:

@@ -27,7 +27,8 @@ Settings = Annotated[
 QueryLimit = Annotated[int | None, typer.Option("--queries", metavar="N", help="The first N queries; all by default.")]
 
 
-def _folder(text: str) -> Path:
+def folder(text: str) -> Path:
+    """Return the folder that --output names. Raises `InputError` if it is empty."""
     if not text.strip():
         raise InputError("--output is empty: name a folder, or leave it out for runs/NAME-FINGERPRINT")
     return Path(text)
@@ -35,7 +36,7 @@ def _folder(text: str) -> Path:
 
 Output = Annotated[
     Path | None,
-    typer.Option("--output", metavar="DIR", parser=_folder, help="The run's folder; runs/NAME-FINGERPRINT by default."),
+    typer.Option("--output", metavar="DIR", parser=folder, help="The run's folder; runs/NAME-FINGERPRINT by default."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]

@@ -21,7 +21,7 @@ from ..rerankers.cascade import Cascade, Ranked, Stage, first
 from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
-from ..rerankers.models import KeptModels, opened
+from ..rerankers.models import KeptModels
 from ..rerankers.shared_ledger import SharedLedger
 from ..rerankers.types import Answer, Ask, Cost
 from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
@@ -134,7 +134,7 @@ def prepare(
         ((section.model or {})["backend"], options)
         for section, options in zip(loaded.stages, loaded.models, strict=True)
     ]
-    backends = kept.open(named, setting) if kept else opened(named, setting)
+    backends = (kept or KeptModels()).open(named, setting)
     stages = list(map(Stage, rankers, backends, [section.depth for section in loaded.stages]))
     if shard and not all(stage.backend.remembers for stage in stages):
         raise InputError("--shard: recorded texts are used up one by one, by one run; rerank without --shard")

@@ -8,7 +8,14 @@
 The message of each is one line: the problem, its place, and the remedy.
 """
 
+import errno
+import traceback
+from pathlib import Path
+
 from .visible import visible
+
+MACHINE = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EISDIR")
+"""File errors of the machine and not of r2llm, such as a full disk."""
 
 
 class R2llmError(Exception):
@@ -34,3 +41,14 @@ class StoppedError(R2llmError):
     """A run stopped by the user; the message says how to go on."""
 
     exit_code = 130
+
+
+def explained(error: Exception) -> tuple[str, int]:
+    """Return the message and exit code of an error, which is a fault of r2llm if none of these."""
+    if isinstance(error, R2llmError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and errno.errorcode.get(error.errno or 0) in MACHINE:
+        return f"{error.filename or 'this machine'}: {error.strerror}", 2
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(place.filename).name}, line {place.lineno}"
+    return f"this is a fault of r2llm: {type(error).__name__}: {error} ({where}); --debug shows the traceback", 4

@@ -1,0 +1,92 @@
+"""The run folders below a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ...rerankers.errors import InputError
+from ...rerankers.ledger import Ledger
+from . import manifest, sweeps
+from .folder import FILES, LEDGER, LOCK, TEMPORARY
+from .manifest import Manifest
+from .read import Run, read
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Return each run folder below a folder, as JSON, with a `status`: finished, unfinished or unreadable.
+
+    Folders in it with neither run nor sweep are unreadable too. Raises `InputError` if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}; r2llm rerank makes runs/")
+    paths = {path.parent for path in folder.rglob(manifest.NAME)}
+    if not (folder / sweeps.FILE).is_file() and folder not in paths:
+        places = [*paths, *(path.parent for path in folder.rglob(sweeps.FILE))]
+        inner = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        paths |= {path for path in inner if not any(place.is_relative_to(path) for place in places)}
+    return list(map(_row, sorted(paths)))
+
+
+def _row(path: Path) -> dict[str, Any]:
+    try:
+        return {"run_dir": str(path), **_content(read(path))}
+    except InputError as error:
+        return {"run_dir": str(path), "status": "unreadable", "error": str(error)}
+
+
+def _content(run: Run) -> dict[str, Any]:
+    about, config = run.manifest, run.manifest.config
+    models = [stage.get("model") or config.model or {} for stage in config.stages or [{}]]
+    content = {
+        "status": about.status.replace("running", "unfinished"),
+        "shard": str(about.shard) if about.shard else None,
+        "name": about.name,
+        "fingerprint8": about.fingerprint[:8],
+        "simulated": about.simulated,
+        "dataset": config.dataset,
+        "method": [stage.ranker.method for stage in about.stages],
+        "model": [model.get("name") or model.get("answers") for model in models] if about.stages else [],
+        "depth": about.first_stage.get("depth"),
+        "queries": run.queries,
+        "metrics": run.metrics.mean if run.metrics else {},
+        "costs": {name: figures["total"] for name, figures in run.costs.items()},
+        "wall_seconds": about.wall_seconds,
+        "when": about.finished or about.started,
+    }
+    if about.status == "running" and (run.run_dir / LEDGER).is_file():
+        with closing(Ledger(run.run_dir / LEDGER, read_only=True)) as ledger:
+            content["answers"] = len(ledger)
+    return content
+
+
+def of_fingerprint(folder: Path, fingerprint: str) -> Iterator[tuple[Path, Manifest]]:
+    """Yield the folders of the finished runs of a fingerprint; unreadable ones are passed over."""
+    for path in sorted(folder.glob(f"*/{manifest.NAME}")):
+        try:
+            about = manifest.read(path) if fingerprint.encode() in path.read_bytes() else None
+        except (OSError, InputError):
+            continue
+        if about and about.fingerprint == fingerprint and about.status == "finished" and not about.shard:
+            yield path.parent, about
+
+
+def remove(run_dir: Path) -> None:
+    """Remove the files of an unfinished run, and its folder if nothing else, such as a shard, is in it.
+
+    Raises `InputError` if a process is at work on it.
+    """
+    try:
+        with filelock.FileLock(run_dir / LOCK).acquire(timeout=0):
+            for file in list(run_dir.iterdir()):
+                if file.name in FILES or TEMPORARY.fullmatch(file.name) or file.name.startswith((f"{LEDGER}-", LOCK)):
+                    file.unlink()
+    except filelock.Timeout as error:
+        raise InputError(f"{run_dir}: another process is at work on this run; stop it first") from error
+    (run_dir / LOCK).unlink(missing_ok=True)
+    if not any(run_dir.iterdir()):
+        run_dir.rmdir()

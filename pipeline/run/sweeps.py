@@ -1,0 +1,103 @@
+"""What a sweep came to, as its `sweep.json` and `table.csv` hold it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from ...rerankers.errors import InputError
+from ..configs.load import Expected
+from ..io.files import reason, replacing
+from .baseline import EXACT
+
+FILE = "sweep.json"
+TABLE = "table.csv"
+
+COSTS = ("asks", "calls", "prompt_tokens", "completion_tokens", "flops", "usd")
+"""The costs in a table: totals of a run."""
+
+Status = Literal["done", "failed", "missing"]
+
+
+class Outcome(BaseModel):
+    """The result of a cell. `name` is what `--config` takes; `run_dir` leads from the sweep's folder."""
+
+    name: str
+    settings: dict[str, Any]
+    run_dir: str | None = None
+    fingerprint8: str | None = None
+    status: Status = "missing"
+    exit_code: int | None = None
+    error: str | None = None
+    simulated: bool = False
+    queries: int = 0
+    metrics: dict[str, float] = {}
+    expected: dict[str, Expected] = {}
+    costs: dict[str, dict[str, float | None]] = {}
+    shared: int = 0
+    """Answers taken from other runs, which are neither in `calls` nor in the seconds."""
+
+    wall_seconds: float | None = None
+    """Of ranking, all queries together."""
+
+    def verdict(self, measure: str) -> str | None:
+        """Return how a measure stands to its published figure, or None without both or with simulated answers."""
+        if self.simulated or measure not in self.expected or measure not in self.metrics:
+            return None
+        figure = self.expected[measure]
+        near = abs(self.metrics[measure] - figure.value) <= figure.tolerance + EXACT
+        return "within tolerance" if near else "out of tolerance"
+
+
+class Sweep(BaseModel):
+    """The content of `sweep.json`. All cells were run with the same `--set` and `--queries`."""
+
+    name: str
+    axes: dict[str, list[Any]]
+    settings: list[str] = []
+    queries: int | None = None
+    cells: list[Outcome]
+
+    @property
+    def measures(self) -> list[str]:
+        """Return the measures that any cell has."""
+        return list(dict.fromkeys(name for cell in self.cells for name in cell.metrics))
+
+    def write(self, folder: Path) -> None:
+        """Write both files, each all at once."""
+        with replacing(folder / FILE) as stream:
+            stream.write(self.model_dump_json(indent=2) + "\n")
+        with replacing(folder / TABLE) as stream:
+            csv.writer(stream, lineterminator="\n").writerows(self._table())
+
+    def _table(self) -> list[list[Any]]:
+        published = [name for name in self.measures if any(name in cell.expected for cell in self.cells)]
+        header = ["name", *self.axes, "status", "simulated", "queries", *self.measures]
+        header += [f"{what}{name}" for name in published for what in ("published ", "tolerance of ", "verdict on ")]
+        rows: list[list[Any]] = [
+            [*header, *COSTS, "shared", "seconds", "run_dir", "fingerprint8", "exit_code", "error"]
+        ]
+        for cell in self.cells:
+            row = [cell.name, *(cell.settings.get(axis) for axis in self.axes), cell.status]
+            row += [str(cell.simulated).lower(), cell.queries, *map(cell.metrics.get, self.measures)]
+            for name in published:
+                figure = cell.expected.get(name)
+                row += [figure and figure.value, figure and figure.tolerance, cell.verdict(name)]
+            row += [cell.costs.get(cost, {}).get("total") for cost in COSTS]
+            row += [cell.shared, cell.wall_seconds, cell.run_dir, cell.fingerprint8, cell.exit_code, cell.error]
+            rows.append(row)
+        return rows
+
+
+def read(folder: Path) -> Sweep:
+    """Return the sweep in a folder. Raises `InputError` if there is none, or its file is damaged."""
+    try:
+        return Sweep.model_validate_json((folder / FILE).read_bytes())
+    except (OSError, ValidationError) as error:
+        fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else reason(error)
+        raise InputError(
+            f"{folder / FILE}: cannot be read: {fault}; remove it and sweep again: runs are kept"
+        ) from error
