@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from r2llm.rerankers.backends import openai
 from r2llm.rerankers.backends._server import client as server_client
+from r2llm.rerankers.backends._server import limits as server_limits
 from r2llm.rerankers.backends._server.limits import Limits
 from r2llm.rerankers.backends.base import Backend, Setting
 from r2llm.rerankers.errors import BackendError
@@ -76,8 +77,11 @@ def test_with_one_request_in_five_failing_each_ask_is_answered_once_and_as_witho
     queries: list[Candidates],
     rank: Callable[..., Ranked],
     fault_free: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
     method: str,
 ) -> None:
+    monkeypatch.setattr(server_client, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(server_limits, "FIRST_WAIT", 0.05)
     proxy = serve("fault_proxy.py", "--target", shared_stub, "--rate", "0.2", "--seed", "3")
     ledger, backend = Ledger(None), opened(proxy.url)
     found = rank({"method": method}, backend, queries, ledger=ledger)

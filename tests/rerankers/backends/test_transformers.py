@@ -331,7 +331,7 @@ def test_the_next_batch_is_with_the_model_while_one_is_waited_for(tiny_llama: Pa
 def test_prompts_computed_at_the_same_time_are_answered_as_one_after_the_other(
     folder: Path, posed, method: str, options: dict[str, object]
 ) -> None:
-    passages = [f"{text} {'moon ' * n}" for n, text in enumerate(PASSAGES * 4)]
+    passages = [f"{text} {'moon ' * n}" for n, text in enumerate(PASSAGES * 2)]
     found = []
     for workers in (1, 3, 3):
         backend = opened(folder, workers=workers)
@@ -580,31 +580,28 @@ def run(tmp_path: Path, script: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_model_that_is_not_in_the_hubs_cache_is_one_line(tmp_path: Path) -> None:
+def test_the_hubs_cache_names_a_model_by_its_commit_and_a_model_it_lacks_is_one_line(
+    tiny_t5: Path, tmp_path: Path
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hf" / "hub" / "models--someone--tiny"
+    shutil.copytree(tiny_t5, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
     names = ["no-such-user/no-such-model", "no-such-model", "bad name/!"]
-    lines = run(
+    identity, *lines = run(
         tmp_path,
+        "model = opened('someone/tiny')\nmodel.model, model.tokens\nprint(json.dumps(model.identity))\n"
         f"for name in {names}:\n"
         "    try:\n        opened(name)\n    except InputError as error:\n        print(error)\n",
     )
+    assert json.loads(identity)["model"] == f"someone/tiny@{commit}"
     assert len(lines) == len(names)
     for name, line in zip(names, lines, strict=True):
         assert line.startswith(
             f"model.name: {name} is neither a folder nor in the hub's cache ({tmp_path}/hf/hub), and "
         )
         assert line.endswith("copy the cache, or name a folder")
-
-
-def test_a_model_in_the_hubs_cache_is_named_by_its_commit(tiny_t5: Path, tmp_path: Path) -> None:
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    cached = tmp_path / "hf" / "hub" / "models--someone--tiny"
-    shutil.copytree(tiny_t5, cached / "snapshots" / commit)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(commit)
-    lines = run(
-        tmp_path, "model = opened('someone/tiny')\nmodel.model, model.tokens\nprint(json.dumps(model.identity))"
-    )
-    assert json.loads(lines[0])["model"] == f"someone/tiny@{commit}"
 
 
 def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
