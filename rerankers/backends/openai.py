@@ -16,7 +16,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yarl
 
@@ -153,15 +152,13 @@ class OpenAI(Backend):
 def _check_url(url: str) -> None:
     shown = re.sub("//[^/]*@", "//…@", url)
     try:
-        parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname and yarl.URL(url).host)
-        sound = sound and parts.port != 0 and not parts.query and not parts.fragment and not re.search(r"\s", url)
+        parts = yarl.URL(url)
     except ValueError as error:
         raise InputError(f"model.base_url: {shown} is no address of a server ({error}); give one, {EXAMPLE}") from None
-    if parts.username is not None or parts.password is not None:
+    if parts.user is not None or parts.password is not None:
         remedy = "secrets come from the environment: set the variable that model.api_key_env names"
-        raise InputError(f"model.base_url: the address of {parts.hostname} holds a name or password; {remedy}")
-    if not sound:
+        raise InputError(f"model.base_url: the address of {parts.host} holds a name or password; {remedy}")
+    if parts.scheme not in ("http", "https") or not parts.host or not parts.port or re.search(r"[\s?#]", url):
         raise InputError(f"model.base_url: {shown} is no address of a server, {EXAMPLE}")
 
 

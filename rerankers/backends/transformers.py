@@ -25,8 +25,7 @@ from ._local.loading import gpu_details, one_line, out_of_memory, slow_in_softwa
 from ._local.passes import Passes, compile_error, compiled
 from ._local.scores import CrossEncoder, first_token_scores, target_scores, whole_label_scores
 from ._local.weights import WeightOptions, Weights
-from ._tokens.batches import Batch, Prepared, planned
-from ._tokens.tokens import Tokens
+from ._tokens.tokens import Batch, Prepared, Tokens, planned
 from .base import Answered, Backend, Request, RequestSettings, Setting
 
 LOG = logging.getLogger(__name__)

@@ -23,8 +23,7 @@ from ..marks import Speed
 from ._local.loading import CheckpointOptions, device_of, dtype_of, gpu_details, load, locate, tokenizer_digest
 from ._local.scores import scored
 from ._local.vllm_engine import Engine, require, version
-from ._tokens.batches import Prepared
-from ._tokens.tokens import Tokens
+from ._tokens.tokens import Prepared, Tokens
 from .base import Answered, Backend, Request, Setting
 
 OPEN = 1024  # the most requests in the engine: enough for its batches, and while it computes, the next are tokenised

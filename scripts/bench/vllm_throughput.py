@@ -25,7 +25,7 @@ from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.first_stage.retrieve import retrieve
 from r2llm.pipeline.io.progress import Listener
 from r2llm.rerankers.backends import openai, vllm
-from r2llm.rerankers.backends._tokens.batches import Prepared
+from r2llm.rerankers.backends._tokens.tokens import Prepared
 from r2llm.rerankers.backends.base import Backend, Request, Setting
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.ranker import Ranker, Requests

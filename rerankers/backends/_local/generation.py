@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...answers.reading import Reply
 from ...errors import BackendError
-from .._tokens.batches import Batch, Prepared
-from .._tokens.tokens import Tokens
+from .._tokens.tokens import Batch, Prepared, Tokens
 from ..base import Answered, Request
 from .passes import Passes
 

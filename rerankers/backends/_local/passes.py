@@ -11,8 +11,7 @@ from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import BackendError, InputError
-from .._tokens.batches import Batch, Prepared
-from .._tokens.tokens import Tokens, padded
+from .._tokens.tokens import Batch, Prepared, Tokens, padded
 from .loading import one_line
 
 if TYPE_CHECKING:

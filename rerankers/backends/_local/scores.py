@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...answers.reading import Reply
 from ...errors import BackendError, InputError
-from .._tokens.batches import Batch, Prepared
-from .._tokens.tokens import Tokens, padded
+from .._tokens.tokens import Batch, Prepared, Tokens, padded
 from ..base import Answered, Request
 from .passes import Passes
 

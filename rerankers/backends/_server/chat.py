@@ -41,17 +41,15 @@ class Chat(LanguageModel):
     short_prompt = SHORT
     _takes_system: bool | None = None  # None: not known yet
 
-    def _alike(self, request: Request) -> tuple[str]:
+    def _alike(self, request: Request) -> tuple[str, int]:
+        alone = id(request)  # a conversation is a request
         if request.scoring == "generation" and not request.prompt.target:
-            return ("text",)
+            return "text", alone
         if request.prompt.target or request.prompt.answer.scored == "whole":
             problem = "asks for the probability of a text of several tokens, which /chat/completions does not give"
             remedy = "set model.tokenizer to the model's own and model.api: completions"
             raise InputError(f"prompt '{request.prompt.name}' {problem}; {remedy}")
-        return ("labels",)
-
-    def _group_size(self, way: str, waiting: int) -> int:  # noqa: ARG002
-        return 1  # a conversation is a request
+        return "labels", alone
 
     def _prepared(self, request: Request, way: str) -> tuple[Message, ...]:  # noqa: ARG002
         return self._rendered(request)

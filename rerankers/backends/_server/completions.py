@@ -16,7 +16,7 @@ from typing import Any
 
 from ...answers.reading import NO_PROBABILITY, Reply, no_answer
 from ...errors import InputError
-from .._tokens.batches import Prepared
+from .._tokens.tokens import Prepared
 from ..base import Request
 from . import forms
 from .client import usage
@@ -44,11 +44,9 @@ class Completions(LanguageModel):
     def _alike(self, request: Request) -> tuple[Any, ...]:
         if request.prompt.target:
             return "continuation", request.terms
-        way = "whole_labels" if request.prompt.answer.scored == "whole" else "labels"
-        return "text" if request.scoring == "generation" else way, request.terms
-
-    def _group_size(self, way: str, waiting: int) -> int:
-        return 1 if way == "text" else super()._group_size(way, waiting)
+        if request.scoring == "generation":
+            return "text", id(request)
+        return "whole_labels" if request.prompt.answer.scored == "whole" else "labels", request.terms
 
     def _prepared(self, request: Request, way: str) -> Tokenised:
         if self.tokens is None:

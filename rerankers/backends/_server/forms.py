@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import Any, ClassVar, TypeVar
 from ...answers.reading import NO_PROBABILITY, Reply, no_answer
 from ...errors import InputError
 from ...prompts.template import Message
-from .._tokens.control_tokens import disarmed
 from .._tokens.tokens import Tokens
 from ..base import Request
 from .client import Client
@@ -36,6 +36,15 @@ Listed = Sequence[tuple[str, float]]  # those that have a log-probability
 # A way in which a server may list tokens: its name, the fields that ask for it, and how many are listed or which.
 # Of those named the trial allows only the first, which is yet not certain over the whole vocabulary.
 LabelTrial = tuple[str, Mapping[str, Any], int | None, Sequence[str]]
+
+# Control tokens: which ones a server has is unknown, so all common forms are broken up in texts.
+CONTROL = re.compile(
+    r"<[|\uff5c][^<>\n]{1,60}[|\uff5c]>"  # <|eot_id|> (Llama 3), <|im_end|> (Qwen), <\uff5cUser\uff5c> (DeepSeek)
+    r"|</?(?:s|bos|eos|pad|unk|mask|sep|cls|think|start_of_turn|end_of_turn|start_of_image|sop|eop)>"
+    r"|<<?/?SYS>>?|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|CLS|SEP|PAD|UNK|MASK)\]"
+    r"|<(?:extra_id_|unused|reserved_special_token_)[0-9]{1,4}>",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ class Form(ABC):
         groups = []
         for (way, *_), run in groupby(requests, self._alike):
             alike = tuple(run)
-            size = self._group_size(way, len(alike))
+            size = len(alike) if way == "relevance" and self.spec.options.group_scores else self.spec.share(len(alike))
             for part in (alike[start : start + size] for start in range(0, len(alike), size)):
                 groups.append(Group(way, part, tuple(self._prepared(request, way) for request in part)))
         return groups
@@ -75,13 +84,10 @@ class Form(ABC):
 
     @abstractmethod
     def _alike(self, request: Request) -> tuple[Any, ...]:
-        """Return the way in which an ask is put, and whatever else requests have in common that share one."""
+        """Return the way in which an ask is put, and whatever else asks have in common that may share a request."""
 
     @abstractmethod
     def _prepared(self, request: Request, way: str) -> Any: ...
-
-    def _group_size(self, way: str, waiting: int) -> int:  # noqa: ARG002
-        return self.spec.share(waiting)
 
     async def _once(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of work that is done once however many wait for it."""
@@ -230,6 +236,11 @@ class LanguageModel(Form):
                 if missing := listing.scores.count(None):
                     self.found["labels_not_listed"] = self.found.get("labels_not_listed", 0) + missing
         return [listing.reply for listing in listings]
+
+
+def disarmed(text: str) -> str:
+    """Return the text with a blank after the first character of each control token."""
+    return CONTROL.sub(lambda token: f"{token[0][0]} {token[0][1:]}", text)
 
 
 def at_most_tokens(text: str) -> int:

@@ -38,9 +38,6 @@ class Rerank(Form):
     def _alike(self, request: Request) -> tuple[Any, ...]:
         return "relevance", request.terms, request.query
 
-    def _group_size(self, way: str, waiting: int) -> int:
-        return waiting if self.spec.options.group_scores else super()._group_size(way, waiting)
-
     def _prepared(self, request: Request, way: str = "relevance") -> Pair:  # noqa: ARG002
         turns = self._rendered(request)
         if len(turns) != 2:

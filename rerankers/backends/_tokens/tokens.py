@@ -1,4 +1,4 @@
-"""A model's tokenizer at work: truncating texts, framing prompts, finding the ids of labels.
+"""A model's tokenizer at work: truncating texts, framing prompts, finding the ids of labels, planning batches.
 
 Passages are data: a control token in a text, say `</s>`, is tokenised in two parts that meet inside it, so that the
 model reads the same characters (T5 a blank more) and the token itself never arises.
@@ -7,15 +7,16 @@ model reads the same characters (T5 a blank more) and the token itself never ari
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain, takewhile
 from typing import Any
 
+from ...answers.thinking import opened_thought
 from ...errors import InputError
 from ...prompts.template import Architecture
-from ..base import Request
+from ..base import Request, RequestSettings
 from .chat_templates import ChatTemplate, TemplateOptions, chat_template
 from .pairs import Pairs
 
@@ -170,6 +171,39 @@ class Tokens:
         parts = [self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in text.split(SEAM)]
         before, after = self.pairs.special("a") if special else ([], [])
         return [*before, *chain.from_iterable(parts), *after]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request with its prompt, as text and as the model's tokens."""
+
+    request: Request
+    text: str
+    ids: list[int]
+
+    @property
+    def thought(self) -> str:
+        """Return the mark of a thought that the chat template has begun for the answer, or ""."""
+        return opened_thought(self.text)
+
+
+Batch = list[Prepared]
+
+
+def planned(prompts: Sequence[Prepared], most: int, tokens: int) -> Iterator[Batch]:
+    """Yield batches with equal settings of at most `most` prompts and `tokens` tokens, unless one alone has more.
+
+    The longest come first, so that a batch too large for the memory is met at once.
+    """
+    by_settings: dict[RequestSettings, Batch] = {}
+    for prompt in prompts:
+        by_settings.setdefault(prompt.request.terms, []).append(prompt)
+    for alike in by_settings.values():
+        alike.sort(key=lambda prompt: -len(prompt.ids))
+        while alike:
+            size = max(1, min(most, tokens // max(1, len(alike[0].ids))))
+            yield alike[:size]
+            del alike[:size]
 
 
 def padded(rows: Sequence[list[int]], pad: int, *, left: bool) -> tuple[list[list[int]], list[list[int]]]:

@@ -16,12 +16,11 @@ from r2llm.rerankers.backends import transformers as transformers_backend
 from r2llm.rerankers.backends._server.chat import Chat, _read_text
 from r2llm.rerankers.backends._server.completions import Completions
 from r2llm.rerankers.backends._server.conversation import NEUTRAL, Conversation
-from r2llm.rerankers.backends._server.forms import bounded, by_text, log_probability, shifted
+from r2llm.rerankers.backends._server.forms import bounded, by_text, disarmed, log_probability, shifted
 from r2llm.rerankers.backends._server.limits import Limits
 from r2llm.rerankers.backends._server.refusals import MalformedError, RefusedError
 from r2llm.rerankers.backends._server.rerank import Rerank, _scores
 from r2llm.rerankers.backends._server.spec import ServerSpec
-from r2llm.rerankers.backends._tokens.control_tokens import disarmed
 from r2llm.rerankers.backends._tokens.tokens import Tokens
 from r2llm.rerankers.backends.base import Backend, Request, Setting
 from r2llm.rerankers.errors import InputError

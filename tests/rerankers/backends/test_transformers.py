@@ -15,8 +15,7 @@ from r2llm.rerankers import catalog
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import transformers as backend_module
 from r2llm.rerankers.backends._local.passes import Prefixes
-from r2llm.rerankers.backends._tokens.batches import Prepared, planned
-from r2llm.rerankers.backends._tokens.tokens import LEAST
+from r2llm.rerankers.backends._tokens.tokens import LEAST, Prepared, planned
 from r2llm.rerankers.backends.base import Decoding, Request, RequestSettings, Setting
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.prompts import template as prompts
