@@ -186,10 +186,9 @@ class Shards:
         for part in self.ranked:
             hits |= runfile.read(part.path / "first_stage.trec")[0]
         run = {query: hits[query] for query in queries if query in hits}
-        config = loaded.config
-        return FirstStage(
-            dataset, queries, run, dataset.docs(), identity, config.first_stage.order, config.shuffle_seed
-        )
+        docs, order, seed = dataset.docs(), loaded.config.first_stage.order, loaded.config.shuffle_seed
+        docs.missing(doc for hits in run.values() for doc, _ in hits)  # else each query would read the file anew
+        return FirstStage(dataset, queries, run, docs, identity, order, seed)
 
     def models(self) -> list[Recorded]:
         """Return the model of each stage, with what all shards say of it."""

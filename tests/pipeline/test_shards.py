@@ -15,6 +15,8 @@ from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline import shards as merging
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.datasets import corpus
+from r2llm.pipeline.datasets.records import records
 from r2llm.pipeline.run import manifest
 from r2llm.pipeline.run import read as record
 from r2llm.pipeline.run.manifest import json_text
@@ -98,6 +100,14 @@ def test_it_is_what_one_execution_leaves(toy: Path, heard, of: int) -> None:
 def test_whatever_the_settings(toy: Path, heard, settings: tuple[str, ...]) -> None:
     whole = experiment.rerank(config.load("toy.yaml", settings), toy / "whole", heard).run_dir
     check_same(whole, merge(heard, sharded(heard, 2, *settings, output=toy / "parts")), heard)
+
+
+def test_a_file_of_documents_is_read_once_for_all_queries(toy: Path, heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = sharded(heard, 2, output=toy / "run")
+    passes = []
+    monkeypatch.setattr(corpus, "records", lambda path: passes.append(path) or records(path))
+    merge(heard, run_dir)
+    assert len(passes) == 1
 
 
 def test_queries_without_candidates_and_judgements(toy: Path, write: Write, heard) -> None:
