@@ -82,7 +82,7 @@ class Replica:
             if self.failures >= MAX_FAILURES:
                 self._rests_until = now + backoff(self.failures - MAX_FAILURES, FIRST_REST, MAX_REST)
 
-    def connect(self, context: ssl.SSLContext) -> aiohttp.ClientSession:
+    def connect(self, context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
         """Return a new connection."""
         one = aiohttp.TCPConnector(limit=1, keepalive_timeout=IDLE_SECONDS, ssl=context)
         return aiohttp.ClientSession(connector=one, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
@@ -111,7 +111,8 @@ class Client:
         self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks that a reply is on its way to
         self.seen: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}  # of the replies
         self._attempts = self._answers = 0
-        self._context = httpx2.create_ssl_context()  # with this system's certificates
+        # Reading this system's certificates takes a while.
+        self._context = httpx2.create_ssl_context() if any(url[:6] == "https:" for url in spec.urls) else True
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
         self._headers |= {"Authorization": f"Bearer {spec.key}"} if spec.key else {}
 

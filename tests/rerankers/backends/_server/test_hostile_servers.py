@@ -366,6 +366,7 @@ class Hostile:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits 40 ms behind its headers
     hostile: Hostile
 
     def log_message(self, *_: Any) -> None:
@@ -401,15 +402,19 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(head.encode() + data)
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64  # else a connection beyond the fifth waits a second
+
+
 @pytest.fixture
 def hostile(stub_module: ModuleType) -> Iterator[Callable[[str, Fault], str]]:
     """Start a server that does a fault; its base URL."""
-    servers: list[ThreadingHTTPServer] = []
+    servers: list[Server] = []
 
     def start(when: str, fault: Fault) -> str:
         handler = type("Handler", (Handler,), {"hostile": Hostile(stub_module.Stub("stub", set()), when, fault)})
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        servers[-1].daemon_threads = True
+        servers.append(Server(("127.0.0.1", 0), handler))
         threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
         return f"http://127.0.0.1:{servers[-1].server_address[1]}/v1"
 
