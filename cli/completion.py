@@ -11,9 +11,13 @@ from pathlib import Path
 
 def configs(incomplete: str) -> list[str]:
     """Return shipped experiments by name, and YAML files by path."""
-    from ..pipeline.configs import load as config
+    from ..pipeline.configs import shipped
 
-    return [*config.names(), *(path for path in _paths(incomplete) if path.endswith((".yaml", ".yml")))]
+    return [
+        *shipped.names(),
+        *shipped.grids(),
+        *(path for path in _paths(incomplete) if path.endswith((".yaml", ".yml"))),
+    ]
 
 
 def datasets(incomplete: str) -> list[str]:

@@ -1,14 +1,14 @@
-"""`r2llm list`: methods, prompts, backends, datasets, configs and keys."""
+"""`r2llm list`: methods, prompts, backends, datasets, configs, keys, and the cells of a grid."""
 
-import sys
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from ..rerankers.errors import InputError
 from . import console, options
 
-What = StrEnum("What", ["methods", "prompts", "backends", "models", "datasets", "configs", "keys"])
+What = StrEnum("What", ["methods", "prompts", "backends", "models", "datasets", "configs", "keys", "cells"])
 
 
 def list_(
@@ -16,11 +16,23 @@ def list_(
     name: Annotated[
         str | None, typer.Argument(help="More about one: a method's or backend's keys, a prompt's or config's text.")
     ] = None,
+    config: Annotated[str | None, options.config("cells: a grid, such as grids/setwise-paper.")] = None,
+    only: options.Only = None,
     as_json: options.Json = False,
 ) -> None:
-    """List methods, prompts, backends, datasets, configs, or the keys of a config with type, default and meaning."""
+    """List methods, prompts, backends, datasets, configs, the keys of a config, or the names of a grid's cells."""
     from ..pipeline import listing
+    from ..pipeline.configs import grid
 
+    if (what == What.cells) != bool(config) or (only and not config):
+        raise InputError("`r2llm list cells` takes --config GRID, and no other list does; `list configs` has the grids")
+    if config:
+        cells = grid.read(config).only(only or ()).cells
+        if as_json:
+            console.as_json([{"name": cell.name, "settings": cell.settings} for cell in cells])
+        else:
+            console.block("\n".join(cell.name for cell in cells))
+        return
     rows = listing.about(what.value, name) if name else listing.rows(what.value)
     if isinstance(rows, str):
         console.as_json({"name": name, "text": rows}) if as_json else console.block(rows.rstrip())
@@ -29,6 +41,4 @@ def list_(
     if as_json:
         console.as_json([dict(zip(header, row, strict=True)) for row in rows])
         return
-    if what == What.configs and not name and sys.stdout.isatty():
-        rows = listing.grouped(rows)
     console.table(name or what.value, header, rows)

@@ -38,6 +38,10 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", metavar="DIR", parser=folder, help="The run's folder; runs/NAME-FINGERPRINT by default."),
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="AXIS=V1,V2", help="The cells with these values; * matches anything. Repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder.")]

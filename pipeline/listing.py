@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -17,14 +16,12 @@ from ..rerankers import catalog
 from ..rerankers.errors import InputError
 from ..rerankers.marks import marks
 from ..rerankers.prompts import template as prompts
-from .configs import load as config
-from .configs import schema, yaml_files
+from .configs import grid, schema, shipped
 
 Row = tuple[str, ...]
 
 KEYS = ("key", "type", "default", "meaning")
 
-MOST = 12  # configs of a folder; one of more is one line of `grouped`
 TYPES = {str: "text", int: "integer", float: "number", bool: "true | false"}  # others are mappings
 
 
@@ -41,14 +38,6 @@ def rows(what: str) -> list[Row]:
     return {"datasets": _datasets, "configs": _configs, "keys": _keys}[what]()
 
 
-def grouped(configs: Sequence[Row]) -> list[Row]:
-    """Return the rows of configs, those of a folder with many as one."""
-    sizes = Counter(str(Path(name).parent) for name, _ in configs)
-    few = [row for row in configs if sizes[str(Path(row[0]).parent)] <= MOST]
-    many = [(f"{name}/", f"{size} configs (r2llm list configs NAME)") for name, size in sizes.items() if size > MOST]
-    return few + many
-
-
 def about(what: str, name: str) -> list[Row] | str:
     """Return the `KEYS` of a method or backend, a folder's configs, or the file of a prompt or config as text.
 
@@ -63,7 +52,7 @@ def about(what: str, name: str) -> list[Row] | str:
     if what != "configs":
         raise InputError(f"r2llm list {what} takes no name, such as {name}")
     below = [row for row in _configs() if row[0].startswith(f"{name.rstrip('/')}/")]
-    return below or yaml_files.find(name, Path.cwd(), config.SHIPPED).read_text(encoding="utf-8")
+    return below or (shipped.file(name, Path.cwd()) or grid.cell(name).source.path).read_text(encoding="utf-8")
 
 
 def default(field: FieldInfo) -> str:
@@ -87,10 +76,9 @@ def meaning(field: FieldInfo) -> str:
 
 def _keys() -> list[Row]:
     """Return every key of a config, those that some methods or backends have with their names."""
-    meaning = "configs to start from, by path or shipped name; later ones win"
-    found: list[Row] = [("extends", "text | list of text", "none", meaning)]
+    found: list[Row] = []
     sections = marks(schema.Config, schema.Open)
-    for row in _fields([schema.Config], ""):
+    for row in _fields([schema.FileKeys, schema.Config], ""):
         found.append(row)
         if section := sections.get(row[0]):
             users: dict[Row, list[str]] = {}
@@ -130,16 +118,21 @@ def _type(kind: Any) -> str:
 def _datasets() -> list[Row]:
     """Return the datasets that the shipped configs name; ir_datasets has many more."""
     named: dict[str, list[str]] = {}
-    for name in config.files():
-        content = yaml.safe_load((config.SHIPPED / name).read_text(encoding="utf-8"))
+    for name in shipped.files():
+        content = yaml.safe_load((shipped.SHIPPED / name).read_text(encoding="utf-8"))
         if isinstance(content.get("dataset"), str):
             named.setdefault(content["dataset"], []).append(name)
     return [(dataset, f"in {', '.join(names)}") for dataset, names in sorted(named.items())]
 
 
 def _configs() -> list[Row]:
-    """Return the shipped experiments, each with the first comment of its file that is not for an editor."""
-    return [(name, _about(config.SHIPPED / name)) for name in config.names()]
+    """Return the shipped experiments and grids, each with the first comment of its file that is not for an editor."""
+    rows: list[Row] = [(name, _about(shipped.SHIPPED / name)) for name in shipped.names()]
+    for many in map(grid.read, shipped.grids()):
+        source = many.cells[0].source
+        axes = " by ".join(f"{axis} ({len(values)})" for axis, values in many.axes.items())
+        rows.append((source.name, f"{len(many.cells):,} configs: {axes}. {_about(source.path)}"))
+    return rows
 
 
 def _about(path: Path) -> str:

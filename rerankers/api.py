@@ -151,6 +151,6 @@ def _input_errors(section: str, *models: type[BaseModel]) -> Iterator[None]:
         key = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             known = {name for model in models for name in model.model_fields}
-            raise InputError(f"{section}: unknown key {key}{catalog.nearest(key, known, 0.6)}") from error
+            raise InputError(f"{section}: unknown key {key}{catalog.nearest(key, known, 0.6, 'keys')}") from error
         message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
         raise InputError(f"{section}: {key + ': ' if key else ''}{message}") from error

@@ -75,11 +75,14 @@ def known(name: str, names: Iterable[str], kind: str) -> None:
     """Raise `InputError` with the nearest names of that kind unless `name` is one of them."""
     names = list(names)
     if name not in names:
-        raise InputError(f"unknown {kind} '{name}'{nearest(name, names)}")
+        raise InputError(f"unknown {kind} '{name}'{nearest(name, names, listed=f'{kind}s')}")
 
 
-def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
-    """Return the remedy for a misspelt name: the names that are at least so similar, or all of them."""
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.5, listed: str = "") -> str:
+    """Return the remedy for a misspelt name: the names that are at least so similar, or all of them.
+
+    Of many, some are named, and the list that shows the others, `listed` of `r2llm list`, if there is one.
+    """
     names = sorted(names)
     close = difflib.get_close_matches(name, names, n=3, cutoff=cutoff)
     likeness = [difflib.SequenceMatcher(None, match, name).ratio() for match in close]
@@ -88,7 +91,8 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
     if len(names) > 30:
-        return f"; `r2llm list` shows the {len(names)} there are, such as {', '.join(sorted(names, key=len)[:3])}"
+        there_are = f"`r2llm list {listed}` shows the {len(names)} there are" if listed else f"there are {len(names)}"
+        return f"; {there_are}, such as {', '.join(sorted(names, key=len)[:3])}"
     return f"; known: {', '.join(names)}"
 
 

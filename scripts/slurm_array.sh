@@ -4,7 +4,7 @@
 #   job=$(sbatch --parsable --array=1-16 scripts/slurm_array.sh 16 --config dl19-setwise.yaml)
 #   sbatch --dependency=afterok:"$job" --wrap 'r2llm merge --config dl19-setwise.yaml'
 #
-#   ls configs/setwise-paper/dl19/*.yaml >experiments.txt
+#   r2llm list cells --config grids/setwise-paper --only dataset=dl19 >experiments.txt
 #   sbatch --array=1-"$(wc -l <experiments.txt)" scripts/slurm_array.sh experiments.txt
 #
 # A task that is killed or requeued continues where it was; to run shard 3 alone again: sbatch --array=3 … 16 --config ….

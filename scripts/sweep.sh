@@ -2,7 +2,7 @@
 # Rerank with each of several configs and print a table at the end; one that fails stops nothing.
 #
 #   scripts/sweep.sh [-o "OPTIONS"] CONFIG...
-#   scripts/sweep.sh -o "--queries 10" dl19-setwise.yaml setwise-paper/dl19/flan-t5-large-pointwise.qlm.yaml
+#   scripts/sweep.sh -o "--queries 10" $(r2llm list cells --config grids/setwise-paper --only dataset=dl19)
 #
 # OPTIONS go to every `r2llm rerank`. What each one printed is kept in runs/sweep-logs/. The exit code is 1 if any failed.
 set -u

@@ -24,11 +24,6 @@ from .load import SHIPPED
 
 FILE = SHIPPED / "schema.json"  # to which the first lines of configs lead
 
-EXTENDS = {
-    "description": "configs to start from, by path or shipped name; later ones win, and this file wins over all",
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}],
-}
-
 Schema = dict[str, Any]
 
 
@@ -41,7 +36,8 @@ def schema() -> Schema:
     """Return the schema of a config file."""
     whole = _schema_of(sections.Config)
     definitions: Schema = whole.pop("$defs", {})
-    whole["properties"] = {"extends": EXTENDS} | whole["properties"]
+    whole["properties"] = _properties(sections.FileKeys, "", definitions) | whole["properties"]
+    whole["properties"]["expected"]["type"] = ["object", "string"]
     for key, section in marks(sections.Config, sections.Open).items():
         about = {row[0]: row[1] for row in listing.rows(f"{section.selector}s")}
         own: dict[str, Schema] = {}

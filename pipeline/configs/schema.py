@@ -286,6 +286,22 @@ class Config(_Section):
         return self.seed if self.first_stage.seed is None else self.first_stage.seed
 
 
+Axes = dict[str, list[Any] | dict[str, Any]]
+
+
+class FileKeys(_Section):
+    """Keys of a file that makes one config of others, or many: they are no part of a config."""
+
+    extends: Texts | None = Field(None, description="configs to start from, by path or shipped name; later ones win")
+    base: Texts | None = Field(None, description="a grid's `extends`; several are an axis, `base`")
+    grid: Axes = Field(
+        {}, description="makes the file a grid: each axis with its values, of a key or the names of parts"
+    )
+    axes: Axes = Field({}, description="another word for `grid`")
+    exclude: list[dict[str, Any]] = Field([], description="combinations of a grid that are left out")
+    formerly: str = Field("", description="the names that a grid's cells had, with {axis} for a value")
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A key of a config with its value, and what the sections say about it."""

@@ -1,20 +1,17 @@
-"""YAML files: their values, and the place and the characters in which each was written.
-
-Files are merged by `extends`: mappings deeply, a later file over an earlier one, the file itself last.
-"""
+"""YAML files: their values, and the place and the characters in which each was written."""
 
 from __future__ import annotations
 
 import math
 import re
-from contextlib import suppress
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ...rerankers.catalog import nearest
 from ...rerankers.errors import InputError
 from .schema import Key, alternatives
 
@@ -56,6 +53,10 @@ class Document:
         """Return the place of a key in words, or an empty text."""
         return place.words if (place := self.place(key)) else ""
 
+    def below(self, key: Key) -> dict[Key, Place]:
+        """Return the places of what is at a key and in it, relative to it."""
+        return {place[len(key) :]: found for place, found in self.places.items() if place[: len(key)] == key}
+
     def merge(self, over: Document) -> None:
         """Lay another document over this one.
 
@@ -83,22 +84,8 @@ class Document:
                 self._lay(items, value, here, over)
                 below[key] = list(items.values())
             else:
-                below[key] = value
+                below[key] = deepcopy(value)
                 self.places = {place: found for place, found in self.places.items() if place[: len(here)] != here}
-
-
-def find(name: str, folder: Path, shipped: Path) -> Path:
-    """Return the config file of a path or name: in `folder`, or else among the shipped ones; `.yaml` may be left out.
-
-    Raises `InputError` with the nearest names if there is none.
-    """
-    names = [name] if name.endswith((".yaml", ".yml")) else [name, f"{name}.yaml"]
-    for candidate in [place / n for place in (folder, shipped) for n in names]:
-        with suppress(OSError):  # of a name that is too long, or a folder that may not be entered
-            if candidate.is_file():
-                return candidate
-    known = sorted(str(path.relative_to(shipped)) for path in shipped.rglob("*.yaml"))
-    raise InputError(f"no config {name} in {folder} or among the shipped ones{nearest(name, known)}")
 
 
 def value_at(values: Any, key: Key) -> Any:
@@ -111,51 +98,35 @@ def value_at(values: Any, key: Key) -> Any:
     return values
 
 
-def setting(text: str) -> Document:
+def setting(text: str, option: str = "--set") -> Document:
     """Return the document that `--set ranker.num_child=4` stands for; `stages.0.depth=50` is of a list's first item.
 
-    Raises `InputError` if it has no dotted key or no YAML value.
+    Raises `InputError` that names the option if it has no dotted key or no YAML value.
     """
     name, equals, value = text.partition("=")
     keys = tuple(name.strip().split("."))
     if not equals or not all(keys) or len(keys) > DEEPEST:
-        raise InputError(f"--set {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
-    place = Place(f"--set {text}", Path.cwd())
+        raise InputError(f"{option} {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
+    place = Place(f"{option} {text}", Path.cwd())
     try:
         parsed, written = _parse(value)
     except ILL_FORMED as error:
-        raise InputError(f"--set {text}: not a YAML value: {_problem(error)}") from error
-    places = {(*keys, *key): replace(place, text=_text(node)) for key, (_, node) in written.items()}
-    for key in reversed(keys):
-        parsed = {key: parsed}
-    return Document(parsed, {keys[:n]: place for n in range(1, len(keys) + 1)} | places)
+        raise InputError(f"{option} {text}: not a YAML value: {_problem(error)}") from error
+    return nested(
+        keys, parsed, {(): place} | {key: replace(place, text=_text(node)) for key, (_, node) in written.items()}
+    )
 
 
-def read(path: Path, shipped: Path, extending: tuple[Path, ...] = ()) -> Document:
-    """Return a file with everything it extends: files beside it, or shipped ones; `extending` are being read already.
-
-    Raises `InputError` with file and line for what is not YAML, not a mapping, or missing.
-    """
-    if path.resolve() in extending:
-        raise InputError(f"{path}: extends itself, by way of {' and '.join(p.name for p in extending)}")
-    own = _file(path)
-    document = Document()
-    names = own.values.pop("extends", None)
-    several = [("extends", str(number)) for number in range(len(names))] if isinstance(names, list) else [("extends",)]
-    for key in several if names else ():
-        name = own.places[key].text
-        if not name:
-            raise InputError(f"{own.line(key)}: extends takes names of config files")
-        try:
-            parent = find(name, path.parent, shipped)
-        except InputError as error:
-            raise InputError(f"{own.line(key)}: {error}") from error
-        document.merge(read(parent, shipped, (*extending, path.resolve())))
-    document.merge(own)
-    return document
+def nested(key: Key, value: Any, places: Mapping[Key, Place]) -> Document:
+    """Return the document that has the value, whose places are relative to it, at a key."""
+    around = {key[:n]: replace(places[()], text=None) for n in range(1, len(key))}
+    for part in reversed(key):
+        value = {part: value}
+    return Document(value, around | {(*key, *rest): place for rest, place in places.items()})
 
 
-def _file(path: Path) -> Document:
+def file(path: Path) -> Document:
+    """Return a file as it is. Raises `InputError` with file and line for what is not YAML, or no mapping of keys."""
     try:
         if path.stat().st_size > MOST_BYTES:
             limit = f"longer than {MOST_BYTES:,} bytes"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.cli.listing import What
-from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.configs import shipped
 
 COMMAND = "import sys; sys.argv[0] = 'r2llm'; from r2llm.cli.main import main; main()"
 """What the installed command does."""
@@ -53,7 +53,7 @@ def test_each_of_several_configs(complete: Complete) -> None:
 
 
 def test_all_shipped_experiments_and_no_parts(complete: Complete) -> None:
-    assert complete("rerank", "--config", "") == config.names()
+    assert complete("rerank", "--config", "") == [*shipped.names(), *shipped.grids()]
 
 
 def test_yaml_files_in_the_folder_and_one_below(complete: Complete, tmp_path: Path) -> None:

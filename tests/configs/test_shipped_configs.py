@@ -7,51 +7,51 @@ from pathlib import Path
 
 import pytest
 from r2llm.pipeline import experiment, listing
+from r2llm.pipeline.configs import grid
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.configs import shipped as names
 from r2llm.pipeline.io.progress import Listener
 
-FOLDERS = sorted({str(Path(name).parent) for name in config.names()})
-"""The folders of the shipped experiments; a test goes through all in one."""
-
-
-def inside(folder: str) -> list[str]:
-    return [name for name in config.names() if str(Path(name).parent) == folder]
+SHIPPED = [grid.cell(name) for name in names.names()] + [cell for one in names.grids() for cell in grid.read(one).cells]
+"""Every config that ships with the package, cells of grids among them; a test goes through all in one."""
 
 
 def test_each_loads_without_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in config.names():
-        loaded = config.load(name)
-        assert (loaded.notes, loaded.changes_ranking) == ((), False), name
-        assert all(ranker.method.name for ranker in loaded.rankers), name
-        assert len(loaded.models) == len(loaded.rankers) > 0, name
+    for cell in SHIPPED:
+        loaded = cell.load()
+        assert (loaded.notes, loaded.changes_ranking) == ((), False), cell.name
+        assert all(ranker.method.name for ranker in loaded.rankers), cell.name
+        assert len(loaded.models) == len(loaded.rankers) > 0, cell.name
+        assert all(figure.source for figure in loaded.config.expected.values()), cell.name
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
 def test_each_runs_with_simulated_answers_over_the_embedded_collection(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = (
         f"dataset={config.SHIPPED / 'quickstart'}",
         "first_stage={bm25: {index: build}, depth: 20}",
         "model={backend: simulated, answers: oracle}",
+        "name=any",
     )
-    for name in inside(folder):
-        outcome = experiment.rerank(config.load(name, settings, queries=2), tmp_path / name, Listener())
+    every = (cell.load(settings, queries=2) for cell in SHIPPED)
+    differing = {str(loaded.config.model_copy(update={"expected": {}})): loaded for loaded in every}
+    for number, loaded in enumerate(differing.values()):
+        outcome = experiment.rerank(loaded, tmp_path / str(number), Listener())
         assert outcome.metrics is not None
         assert outcome.metrics.first_stage is not None
-        assert outcome.metrics.mean["nDCG@10"] > outcome.metrics.first_stage.mean["nDCG@10"], name
-        assert outcome.costs["unparsed"]["total"] == 0, name
+        assert outcome.metrics.mean["nDCG@10"] > outcome.metrics.first_stage.mean["nDCG@10"], loaded.config
+        assert outcome.costs["unparsed"]["total"] == 0, loaded.config
 
 
 def test_a_copy_of_each_works_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in config.names():
-        if name.count("/") < 2 or "xl-setwise.heap" in name:
-            shutil.copy(config.SHIPPED / name, "mine.yaml")
-            original = config.load(str(config.SHIPPED / name)).config
-            assert config.load("mine.yaml", [f"name={original.name}"]).config == original, name
+    for name in names.names():
+        shutil.copy(config.SHIPPED / name, "mine.yaml")
+        original = config.load(str(config.SHIPPED / name)).config
+        assert config.load("mine.yaml", [f"name={original.name}"]).config == original, name
 
 
 def test_no_config_repeats_another() -> None:
@@ -66,7 +66,7 @@ def test_no_config_repeats_another() -> None:
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what ships, to which a test may add."""
     copy = Path(shutil.copytree(config.SHIPPED, tmp_path / "configs", ignore=shutil.ignore_patterns("__pycache__")))
-    monkeypatch.setattr(config, "SHIPPED", copy)
+    monkeypatch.setattr(names, "SHIPPED", copy)
     monkeypatch.setenv("R2LLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return copy
@@ -106,19 +106,8 @@ def test_a_dataset_is_added_by_one_yaml_part(shipped: Path, tmp_path: Path) -> N
 
 def test_the_list_says_something_about_each() -> None:
     rows = dict(listing.rows("configs"))
-    assert sorted(rows) == config.names()
+    assert sorted(rows) == sorted([*names.names(), *names.grids()])
     assert all(about and "\n" not in about for about in rows.values())
-
-
-def test_the_setwise_papers_tables_are_complete() -> None:
-    paper = [name for name in config.names() if name.startswith("setwise-paper/")]
-    assert len(paper) == 3 * (9 * 2 + 8 * 8)  # models, times methods and collections of Table 2 and Table 3
-
-
-def test_published_figures_have_a_source() -> None:
-    for name in config.names():
-        for figure in config.load(name).config.expected.values():
-            assert figure.source
 
 
 def test_the_quickstart_needs_neither_network_nor_model() -> None:

@@ -45,15 +45,12 @@ def test_the_text_of_a_prompt_or_config() -> None:
     assert listing.about("configs", "quickstart") == (config.SHIPPED / "quickstart.yaml").read_text()
 
 
-def test_configs_of_a_folder_and_grouped() -> None:
-    rows = listing.rows("configs")
-    inside = listing.about("configs", "setwise-paper/dl19")
-    assert inside == listing.about("configs", "setwise-paper/dl19/")
-    assert len(inside) == 27
-    assert len(listing.about("configs", "setwise-paper")) == 246
-    grouped = listing.grouped(rows)
-    assert ("setwise-paper/dl19/", "27 configs (r2llm list configs NAME)") in grouped
-    assert len(grouped) == len([name for name, _ in rows if "/" not in name]) + 10
+def test_a_grid_is_one_line_of_the_configs() -> None:
+    rows = dict(listing.rows("configs"))
+    assert rows["grids/setwise-paper"].startswith("246 configs: dataset (10) by model (3) by method (9). ")
+    assert [row for row in listing.about("configs", "grids") if "setwise-paper" in row[0]]
+    text = (config.SHIPPED / "grids" / "setwise-paper.yaml").read_text()
+    assert listing.about("configs", "grids/setwise-paper") == text
 
 
 @pytest.mark.parametrize(
