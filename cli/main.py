@@ -30,6 +30,7 @@ from . import (
     runs,
     schema,
     show,
+    sweep,
     verify,
 )
 
@@ -49,6 +50,7 @@ for name, command, example in (
     ("merge", merge.merge, "runs/dl19-setwise-1a2b3c4d"),
     ("retrieve", retrieve.retrieve, "--config quickstart.yaml"),
     ("evaluate", evaluate.evaluate, "run.trec --qrels qrels.txt --measure nDCG@10"),
+    ("sweep", sweep.sweep, "--config quickstart.yaml --axis ranker.method=setwise.heapsort,pairwise.heapsort"),
     ("runs", runs.runs, ""),
     ("compare", compare.compare, "runs/a runs/b --baseline runs/a"),
     ("check", check.check, "--config quickstart.yaml --baseline baseline.json"),

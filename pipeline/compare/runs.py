@@ -13,7 +13,7 @@ from ...rerankers.errors import InputError
 from .. import datasets
 from ..io.files import json_lines
 from ..io.progress import Listener
-from ..run import costs, manifest, read, runfile
+from ..run import costs, manifest, read, runfile, sweeps
 from ..run import measures as measuring
 
 COSTS = ("asks", "calls", "prompt_tokens", "completion_tokens", "flops", "usd", "seconds")
@@ -69,7 +69,7 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
     `InputError` for what is no finished run, and for run folders with different judgements.
     """
     qrels = judgements.read()
-    places = [place for path in paths for place in _expanded(path)]
+    places = [place for path in paths for place in _expanded(path, listener)]
     folders = [place for place in places if place.is_dir()]
     if qrels is None:
         if len(folders) < len(places):
@@ -84,13 +84,15 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
     return _named_apart(runs)
 
 
-def _expanded(path: Path) -> list[Path]:
-    """Return the run folders in a folder, or the path itself where it is a run."""
+def _expanded(path: Path, listener: Listener) -> list[Path]:
+    """Return the run folders in a folder or of a sweep, or the path itself where it is a run."""
     if path.is_file() or (path / manifest.NAME).is_file():
         return [path]
     if not path.exists():
         raise InputError(f"no file or folder {path}")
     inner = sorted(child.parent for child in path.glob(f"*/{manifest.NAME}"))
+    if (path / sweeps.FILE).is_file():
+        inner = sweeps.run_dirs(path, listener)
     if not inner:
         raise InputError(f"{path}: holds no run: there is no {manifest.NAME} in it or in a folder below it")
     return inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ...rerankers.errors import InputError
 from ..configs.load import Expected
 from ..io.files import reason, replacing
+from ..io.progress import Listener
 from .baseline import EXACT
 
 FILE = "sweep.json"
@@ -43,6 +45,11 @@ class Outcome(BaseModel):
     wall_seconds: float | None = None
     """Of ranking, all queries together."""
 
+    @property
+    def words(self) -> str:
+        """Return its values on the axes, in a line."""
+        return " ".join(map(str, self.settings.values()))
+
     def verdict(self, measure: str) -> str | None:
         """Return how a measure stands to its published figure, or None without both or with simulated answers."""
         if self.simulated or measure not in self.expected or measure not in self.metrics:
@@ -70,26 +77,40 @@ class Sweep(BaseModel):
         """Write both files, each all at once."""
         with replacing(folder / FILE) as stream:
             stream.write(self.model_dump_json(indent=2) + "\n")
+        rows = self.rows()
         with replacing(folder / TABLE) as stream:
-            csv.writer(stream, lineterminator="\n").writerows(self._table())
+            table = csv.DictWriter(stream, list(rows[0]) if rows else [], lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
 
-    def _table(self) -> list[list[Any]]:
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the table: a row for each cell, by column."""
         published = [name for name in self.measures if any(name in cell.expected for cell in self.cells)]
-        header = ["name", *self.axes, "status", "simulated", "queries", *self.measures]
-        header += [f"{what}{name}" for name in published for what in ("published ", "tolerance of ", "verdict on ")]
-        rows: list[list[Any]] = [
-            [*header, *COSTS, "shared", "seconds", "run_dir", "fingerprint8", "exit_code", "error"]
-        ]
+        rows = []
         for cell in self.cells:
-            row = [cell.name, *(cell.settings.get(axis) for axis in self.axes), cell.status]
-            row += [str(cell.simulated).lower(), cell.queries, *map(cell.metrics.get, self.measures)]
+            row = {"name": cell.name, **{axis: cell.settings.get(axis) for axis in self.axes}, "status": cell.status}
+            row |= {"simulated": str(cell.simulated).lower(), "queries": cell.queries}
+            row |= {name: cell.metrics.get(name) for name in self.measures}
             for name in published:
                 figure = cell.expected.get(name)
-                row += [figure and figure.value, figure and figure.tolerance, cell.verdict(name)]
-            row += [cell.costs.get(cost, {}).get("total") for cost in COSTS]
-            row += [cell.shared, cell.wall_seconds, cell.run_dir, cell.fingerprint8, cell.exit_code, cell.error]
-            rows.append(row)
+                row |= {
+                    f"published {name}": figure and figure.value,
+                    f"tolerance of {name}": figure and figure.tolerance,
+                }
+                row[f"verdict on {name}"] = cell.verdict(name)
+            row |= {cost: cell.costs.get(cost, {}).get("total") for cost in COSTS}
+            row |= {"shared": cell.shared, "seconds": cell.wall_seconds}
+            rows.append(row | cell.model_dump(include={"run_dir", "fingerprint8", "exit_code", "error"}))
         return rows
+
+
+def run_dirs(folder: Path, listener: Listener) -> list[Path]:
+    """Return the run folders of a sweep's cells that are done, each once; the listener hears how many are not."""
+    cells = read(folder).cells
+    done = [cell.run_dir for cell in cells if cell.status == "done" and cell.run_dir]
+    if len(done) < len(cells):
+        listener.note(f"{folder}: {len(cells) - len(done)} of {len(cells)} cells are not done and are left out")
+    return [Path(os.path.normpath(folder / path)) for path in dict.fromkeys(done)]
 
 
 def read(folder: Path) -> Sweep:
