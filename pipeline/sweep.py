@@ -118,7 +118,11 @@ def sweep(order: Order, listener: Listener) -> Sweep:
     with _locked(order.place):
         state, wanted = order.before()
         state.write(order.place)
-        groups = {number: _group(order, state.cells[number]) for number in wanted}
+        groups = dict[int, Group]()
+        with listener.task("reading configs", len(wanted)) as advance:
+            for number in wanted:
+                groups[number] = _group(order, state.cells[number])
+                advance(len(groups))
         notes, at, through = set[str](), dict[str, str](), 0
         with listener.task(f"{order.grid.name}, cells", len(wanted)) as advance:
 
