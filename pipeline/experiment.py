@@ -76,8 +76,10 @@ def perform(plan: Plan, path: Path, listener: Noting, *, again: bool = False) ->
             record(plan, folder, about)
         else:
             plan.close()
-            if not finished.shared_ledger:
-                _give(plan, folder, listener)
+            if not finished.shared_ledger and (folder / LEDGER).is_file():
+                ledger = Ledger(folder / LEDGER, read_only=True)
+                with closing(ledger), _sharing(plan, "throughput", ledger, listener):
+                    pass  # its answers are given, and none is needed
             if renewed := _renewed(finished, folder, plan):
                 record(plan, folder, renewed)
     expected = {} if shard else comparable(plan.loaded, listener)
@@ -242,7 +244,7 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         about.executions[0].finish(0)
         about.started = about.executions[0].started
         return about
-    with closing(Ledger(folder / LEDGER)) as ledger, _sharing(plan, listener) as shared:
+    with closing(Ledger(folder / LEDGER)) as ledger, _sharing(plan, schedule, ledger, listener) as shared:
         execution = Execution.begin(len(ledger), shared=shared is not None)
         about.executions = [*(each.closed(len(ledger), last_answer) for each in earlier), execution]
         about.started = about.executions[0].started
@@ -251,8 +253,6 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         spent = _earlier_costs(folder, finished, ledger, schedule)
         pooled = schedule == "throughput"
         ledger.shared = shared if pooled else None
-        if ledger.shared:
-            ledger.shared.offer(ledger)  # of an earlier execution
         cascade = Cascade(plan.stages, ledger, pooled, finished=spent.keys(), tally=tally)
         with closed_after(plan.backends):
             asks, begun = _asks_of_first_query(plan), time.perf_counter()
@@ -262,8 +262,6 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
                 manifest.portable({"backend": (section.model or {})["backend"], **stage.backend.details})
                 for section, stage in zip(plan.loaded.stages, plan.stages, strict=True)
             ]
-        if shared and not pooled:  # where latency is measured, nothing is shared meanwhile
-            shared.offer(ledger)
     rankings: Mapping[str, Sequence[str]] = {query: one.ranking.docs for query, one in ranked.items()}
     if plan.partner is not None:
         unfused = fusion.scored({query: one.ranking for query, one in ranked.items()})
@@ -323,23 +321,22 @@ def _earlier_costs(
     return costs.by_stage(folder / LEDGER, ((number, row) for number, row in rows if row["schedule"] == schedule))
 
 
-def _give(plan: Plan, folder: RunFolder, listener: Listener) -> None:
-    """Publish the answers of a finished run in the shared ledger that the config names now."""
-    with _sharing(plan, listener) as shared:
-        if shared and (folder / LEDGER).is_file():
-            with closing(Ledger(folder / LEDGER, read_only=True)) as ledger:
-                shared.offer(ledger)
-
-
 @contextmanager
-def _sharing(plan: Plan, listener: Listener) -> Iterator[SharedLedger | None]:
-    """Open the shared ledger that the config names; None for a replay, which answers from its recording alone."""
+def _sharing(plan: Plan, schedule: str, ledger: Ledger, listener: Listener) -> Iterator[SharedLedger | None]:
+    """Open the shared ledger that the config names, and publish what the run's own ledger has.
+
+    None for a replay, which answers from its recording alone. Where latency is measured it is published at the end.
+    """
     folder = plan.config.shared_ledger
     if folder is None or any(stage.backend.recorded for stage in plan.stages):
         yield None
         return
     with closing(SharedLedger(Path(folder), listener.note)) as shared:
+        if schedule == "throughput":
+            shared.offer(ledger)
         yield shared
+        if schedule == "latency":
+            shared.offer(ledger)
 
 
 def _rank_queries(

@@ -217,14 +217,12 @@ def _outcome(order: Order, cell: Outcome, tell: Tell, models: KeptModels) -> Out
 
 def _elsewhere(plan: Plan, runs: Path) -> Path | None:
     """Return the folder of the same run, finished and measured alike under another name, or None."""
-    measured = manifest.description(plan.config, [])["config"]["evaluate"], plan.data["qrels"], plan.config.schedule
+    wanted = manifest.description(plan.config, [])["config"]["evaluate"], plan.data["qrels"], plan.config.schedule
     folders = dict(index.of_fingerprint(runs, plan.fingerprint))
-    alike = [
-        path
-        for path, about in folders.items()
-        if (about.config.evaluate, about.data.get("qrels"), about.schedule) == measured
-    ]
-    return alike[0] if alike and runs / plan.folder not in folders else None
+    for path, about in folders.items() if runs / plan.folder not in folders else ():
+        if (about.config.evaluate, about.data.get("qrels"), about.schedule) == wanted:
+            return path
+    return None
 
 
 def _complete(cell: Outcome, run: Run) -> Outcome:
