@@ -14,7 +14,10 @@ from . import console
 
 
 def show(runs: Sequence[Run], listener: Listener, form: str, *, of_positions: bool) -> None:
-    """Print the sensitivity of methods to the initial order, or the positions that their asks prefer, in a form: json, csv, markdown, text."""
+    """Print the sensitivity of methods to the initial order, or the positions that their asks prefer.
+
+    The form is json, csv, markdown or text.
+    """
     content: Sequence[Any]
     if of_positions:
         title, (content, notes) = "choices by slot", positions.positions(runs)
