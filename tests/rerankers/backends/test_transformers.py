@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -559,48 +556,41 @@ def test_a_folder_that_is_not_there_or_holds_no_model(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def run(tmp_path: Path, script: str) -> list[str]:
-    """The lines that a script prints, in a process of its own with an empty cache of the hub, off the network."""
-    heading = (
-        "import json\nfrom r2llm.rerankers.backends import transformers\n"
-        "from r2llm.rerankers.backends.base import Setting\n"
-        "from r2llm.rerankers.errors import InputError\n"
-        "def opened(name):\n    return transformers.open(transformers.Options(name=name, device='cpu'), Setting())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", heading + script],
-        cwd=tmp_path,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    return done.stdout.splitlines()
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The empty cache of a hub that cannot be reached."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
 
 
-def test_the_hubs_cache_names_a_model_by_its_commit_and_a_model_it_lacks_is_one_line(
-    tiny_t5: Path, tmp_path: Path
+@pytest.mark.parametrize("name", ["no-such-user/no-such-model", "no-such-model", "bad name/!"])
+def test_a_model_that_is_not_in_the_hubs_cache_is_one_line(
+    hub: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError) as raised:
+        opened(name)
+    assert str(raised.value).startswith(f"model.name: {name} is neither a folder nor in the hub's cache ({hub}), and ")
+    assert str(raised.value).endswith("copy the cache, or name a folder")
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_model_in_the_hubs_cache_is_named_by_its_commit(
+    hub: Path, tiny_t5: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
-    cached = tmp_path / "hf" / "hub" / "models--someone--tiny"
+    cached = hub / "models--someone--tiny"
     shutil.copytree(tiny_t5, cached / "snapshots" / commit)
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
-    names = ["no-such-user/no-such-model", "no-such-model", "bad name/!"]
-    identity, *lines = run(
-        tmp_path,
-        "model = opened('someone/tiny')\nmodel.model, model.tokens\nprint(json.dumps(model.identity))\n"
-        f"for name in {names}:\n"
-        "    try:\n        opened(name)\n    except InputError as error:\n        print(error)\n",
-    )
-    assert json.loads(identity)["model"] == f"someone/tiny@{commit}"
-    assert len(lines) == len(names)
-    for name, line in zip(names, lines, strict=True):
-        assert line.startswith(
-            f"model.name: {name} is neither a folder nor in the hub's cache ({tmp_path}/hf/hub), and "
-        )
-        assert line.endswith("copy the cache, or name a folder")
+    backend = opened("someone/tiny")
+    assert backend.model
+    assert backend.tokens
+    assert backend.identity["model"] == f"someone/tiny@{commit}"
+    assert capfd.readouterr().err == ""
 
 
 def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:

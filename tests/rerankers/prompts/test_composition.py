@@ -18,7 +18,7 @@ def shown(name: str) -> str:
 @pytest.mark.parametrize(
     ("name", "count", "kind"),
     [
-        ("study_pointwise", 768, "score"),
+        pytest.param("study_pointwise", 768, "score", marks=pytest.mark.slow),
         ("study_pairwise", 48, "compare"),
         ("study_setwise", 144, "choose"),
         ("study_listwise", 288, "permute"),
