@@ -110,7 +110,7 @@ A file with `extends` starts from others: mappings are merged, later files win, 
 and `run`; `limit`, `sample` and `ids`; `ranker` and `stages`; the forms of `dataset`) replace each other.
 
 `*` stands for a name, or for the number of an item in a list. Methods or backends in brackets are those that have the
-key; without any, all have it.
+key; without any, all have it. Grids are explained in [experiments.md](experiments.md).
 """
 
 

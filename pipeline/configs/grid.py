@@ -163,7 +163,7 @@ class Source:
             if isinstance(self.own.values.get("expected"), str):
                 del document.values["expected"]
         document.merge(figures)
-        return document, changed
+        return document, changed if "expected" in document.values else []
 
     @cached_property
     def _rules(self) -> list[list[set[Value]]]:
