@@ -14,15 +14,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import yarl
 
 from ..errors import InputError
-from ..hashing import file_digest
 from ..prices import price_of
-from ._local.loading import TOKENIZER_FILES, Source, combined, load, locate
+from ._local.loading import TOKENIZER_FILES, load, locate
 from ._server.conversation import Conversation, Dispatch
 from ._server.spec import Options, ServerSpec
 from ._tokens.tokens import Tokens
@@ -49,7 +47,10 @@ class OpenAI(Backend):
         if not urls:
             raise InputError("model.base_url: an empty list; name a server")
         self.options, self.group_scores = options, options.group_scores
-        self.source = _tokenizer_source(options.tokenizer) if options.tokenizer else None
+        self.source = None
+        if name := options.tokenizer:
+            files = ("tokenizer.json", "tokenizer_config.json", "config.json")
+            self.source = locate(name, key="model.tokenizer", files=files, identity=TOKENIZER_FILES)
         self.price = price_of(options.name, options.prices)
         if self.price is None and options.budget.usd is not None:
             remedy = "give model.prices, such as {prompt: 0.15, completion: 0.6} US dollars a million tokens"
@@ -168,14 +169,3 @@ def _key(variable: str) -> str | None:
         problem = f"the key in {variable} holds line breaks or characters that no key has"
         raise InputError(f"model.api_key_env: {problem}; set it anew")
     return key or None
-
-
-def _tokenizer_source(name: str) -> Source:
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        return locate(name, key="model.tokenizer", files=("tokenizer_config.json", "tokenizer.json", "config.json"))
-    files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
-    if not files:
-        raise InputError(f"model.tokenizer: folder {name} holds no tokenizer (no tokenizer.json)")
-    identity = combined({path.name: file_digest(path) for path in files})
-    return Source(str(folder), identity, {"trust_remote_code": False}, folder, is_folder=True)

@@ -91,10 +91,12 @@ def locate(
     trust_remote_code: bool = False,
     key: str = "model.name",
     files: Sequence[str] = ("config.json",),
+    identity: Sequence[str] = MODEL_FILES,
 ) -> Source:
     """Return the folder or the hub's commit that has one of `files`; the hub is not asked for what its cache holds.
 
-    Raises `InputError`, which names the config's `key`, if it is not there.
+    A folder's identity is a hash of its files that match `identity`. Raises `InputError`, which names the config's
+    `key`, if it is not there.
     """
     import huggingface_hub
     from huggingface_hub import constants, errors
@@ -102,10 +104,11 @@ def locate(
     arguments: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not any((folder / file).is_file() for file in files):
-            kind = "adapter" if files[0] == ADAPTER_CONFIG else "model"
+        digests = _digests(folder, identity)
+        if not (digests if identity is TOKENIZER_FILES else any((folder / file).is_file() for file in files)):
+            kind = {ADAPTER_CONFIG: "adapter", "tokenizer.json": "tokenizer"}.get(files[0], "model")
             raise InputError(f"{key}: folder {name} holds no {kind} (no {files[0]})")
-        return Source(str(folder), combined(_digests(folder)), arguments, folder, is_folder=True)
+        return Source(str(folder), _combined(digests), arguments, folder, is_folder=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"{key}: no folder {name}")
     failures: list[Exception] = []
@@ -128,16 +131,16 @@ def locate(
 def tokenizer_digest(source: Source) -> str:
     """Return one hash of the files that decide how text becomes tokens."""
     digests = _digests(source.folder).items()
-    return combined({name: digest for name, digest in digests if any(fnmatch(name, form) for form in TOKENIZER_FILES)})
+    return _combined({name: digest for name, digest in digests if any(fnmatch(name, form) for form in TOKENIZER_FILES)})
 
 
-def combined(files: Mapping[str, str]) -> str:
+def _combined(files: Mapping[str, str]) -> str:
     """Return one hash of files by name and hash."""
     return hashlib.sha256("".join(f"{name}:{digest};" for name, digest in files.items()).encode()).hexdigest()
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
+def _digests(folder: Path, patterns: Sequence[str] = MODEL_FILES) -> dict[str, str]:
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return {path.name: file_digest(path) for path in files}
 
 
