@@ -177,38 +177,36 @@ class Source:
 
     def _figures(self, values: Sequence[Value]) -> Document:
         """Return the published figures that the file's table has for these values."""
-        columns, rows = self._table
         texts = {value.axis: value.text for value in values}
         figures = Document()
-        for place, row in rows.get(tuple(texts[axis] for axis in columns), []):
-            figure = {k: row[k] if k == "source" else yaml.safe_load(row[k]) for k in FIGURE[1:] if k in row}
-            figures.merge(yaml_files.nested(("expected", row["measure"]), figure, {(): place}))
+        for place, row in self._table:
+            if all(row[axis] == texts[axis] for axis in texts.keys() & row.keys()):
+                figure = {k: row[k] if k == "source" else yaml.safe_load(row[k]) for k in FIGURE[1:] if k in row}
+                figures.merge(yaml_files.nested(("expected", row["measure"]), figure, {(): place}))
         return figures
 
     @cached_property
-    def _table(self) -> tuple[list[str], dict[tuple[str, ...], list[tuple[Place, dict[str, str]]]]]:
-        """The axes that the table beside the file has as columns, and its rows by their texts, each with its place.
-
-        Raises `InputError` with file and line for what is wrong there.
-        """
+    def _table(self) -> list[tuple[Place, dict[str, str]]]:
+        """The rows of the table beside the file. Raises `InputError` with file and line for what is wrong there."""
         name = self.own.values.get("expected")
         if not self.axes or not isinstance(name, str):
-            return [], {}
+            return []
         path = self.path.parent / name
         try:
             first, *lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError) as error:
             raise InputError(f"{self.own.line(('expected',))}: table {path} cannot be read: {error}") from error
-        columns = [axis for axis in self.axes if axis in first]
-        for column in {*first, *FIGURE} - {*columns, *FIGURE} | {*FIGURE} - {*first}:
+        for column in {*first, *FIGURE} - ({*self.axes, *FIGURE} & {*first}):
             raise InputError(f"{path}, line 1: {column}: columns should be axes of the grid, and {', '.join(FIGURE)}")
-        rows: dict[tuple[str, ...], list[tuple[Place, dict[str, str]]]] = {}
+        rows = []
         for number, line in enumerate(lines, 2):
-            row, place = dict(zip(first, line, strict=False)), Place(f"{path}, line {number}", path.parent)
-            for axis in columns:
-                _having(self.axes[axis], axis, [row.get(axis, "")], place.words)
-            rows.setdefault(tuple(row[axis] for axis in columns), []).append((place, row))
-        return columns, rows
+            place = Place(f"{path}, line {number}", path.parent)
+            if len(line) != len(first):
+                raise InputError(f"{place.words}: {len(line)} columns between tabs, where line 1 has {len(first)}")
+            rows.append((place, dict(zip(first, line, strict=True))))
+            for axis in self.axes.keys() & {*first}:
+                _having(self.axes[axis], axis, [rows[-1][1][axis]], place.words)
+        return rows
 
 
 def read(name: str) -> Grid:

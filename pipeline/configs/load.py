@@ -10,21 +10,8 @@ from .loaded import Loaded, paths
 from .schema import FIRST_STAGE, Config, DatasetMark, Expected, Queries, Stage
 from .shipped import SHIPPED, datasets, files, names
 
-__all__ = [
-    "FIRST_STAGE",
-    "SHIPPED",
-    "Config",
-    "DatasetMark",
-    "Expected",
-    "Loaded",
-    "Queries",
-    "Stage",
-    "datasets",
-    "files",
-    "load",
-    "names",
-    "paths",
-]
+__all__ = ["FIRST_STAGE", "SHIPPED", "Config", "DatasetMark", "Expected", "Loaded", "Queries", "Stage"]
+__all__ += ["datasets", "files", "load", "names", "paths"]
 
 
 def load(name: str, settings: Sequence[str] = (), queries: int | None = None) -> Loaded:

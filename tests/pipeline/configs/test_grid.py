@@ -186,6 +186,7 @@ def test_ad_hoc_axes_make_configs_by_name() -> None:
             "grid: {seed: [1]}\nexpected: bad.tsv",
             "bad.tsv, line 1: page: columns should be axes of the grid, and measure",
         ),
+        ("grid: {seed: [1]}\nexpected: short.tsv", "short.tsv, line 2: 2 columns between tabs, where line 1 has 5"),
         ("grid: {seed: [1]}\nexpected: other.tsv", "other.tsv, line 2: axis seed has no value '2'"),
         (
             "grid: {seed: [1]}\nexpected: text.tsv",
@@ -196,6 +197,7 @@ def test_ad_hoc_axes_make_configs_by_name() -> None:
 def test_what_is_no_grid_is_refused_with_its_line(write: Write, text: str, message: str) -> None:
     head = "seed\tmeasure\tvalue\ttolerance\tsource"
     write("bad.tsv", f"{head}\tpage\n")
+    write("short.tsv", f"{head}\n1\tnDCG@10\n")
     write("other.tsv", f"{head}\n2\tnDCG@10\t0.5\t0\tx\n")
     write("text.tsv", f"{head}\n1\tnDCG@10\thalf\t0\tx\n")
     with pytest.raises(InputError, match=message):
