@@ -89,7 +89,7 @@ class Proxy:
         """Answer one request; returns whether the connection lives on."""
         error = {"error": {"message": f"a fault: {fault}", "param": None}}
         if fault in ("429", "500", "retry_after"):
-            after = ["retry-after: 1"] if fault == "retry_after" else []
+            after = ["retry-after-ms: 200"] if fault == "retry_after" else []
             writer.write(response(500 if fault == "500" else 429, error, *after))
             return True
         if fault == "hang":
