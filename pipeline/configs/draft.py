@@ -16,6 +16,7 @@ from .schema import BACKEND, METHOD, Key, walk
 HEAD = """\
 # `r2llm rerank --config {name}` runs this experiment; `r2llm estimate --config {name}` says what it costs.
 # `r2llm list keys` says what else can stand here; `--set KEY=VALUE` changes a key for one run.
+# With `grid: {{ranker.k: [10, 20]}}` it is a config for each of these values: `r2llm sweep {name}` runs them all.
 """
 
 
