@@ -9,9 +9,12 @@ from . import console, options
 
 
 def check(
-    config: Annotated[list[str], options.config("A YAML file, or the name of a shipped config; may be repeated.")],
+    config: Annotated[
+        list[str], options.config("A YAML file or a shipped config; with --expected also a grid. Repeatable.")
+    ],
     baseline: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="The baseline of each --config, in the same order.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="The baseline of each --config: a JSON file, or a run's folder."),
     ] = None,
     expected: Annotated[bool, typer.Option("--expected", help="Compare a full run with published figures.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Write the baseline anew; its tolerances are kept.")] = False,

@@ -78,11 +78,11 @@ def _query(move: QueryMove) -> str:
 
 
 def _judgement(judgement: Judgement) -> str:
-    expected, verdict = judgement.expected, f"out by {judgement.out_by:.4f}"
+    expected = judgement.expected
+    verdict = "within tolerance" if judgement.within_tolerance else f"out of tolerance, by {judgement.out_by:.4f}"
     # At least the three decimals that papers print: YAML does not keep the last zero of 0.670.
     figures = [f"{x:.3f}" if abs(x - round(x, 3)) < EXACT else f"{x:g}" for x in (expected.value, expected.tolerance)]
-    reached = f"{'reproduced' if judgement.reproduced else verdict}: {judgement.measure} {judgement.value:.4f}"
-    return f"{reached}, published {' ± '.join(figures)} ({expected.source})"
+    return f"{verdict}: {judgement.measure} {judgement.value:.4f}, published {' ± '.join(figures)} ({expected.source})"
 
 
 def _step(before: Figure, after: Figure) -> str:
@@ -127,7 +127,7 @@ def _cases(result: Result) -> Iterator[tuple[str, str, str]]:
         tag = tags[len(comparison.moved) > comparison.may_move]
         yield from ((move.query, tag, _query(move)) for move in comparison.moved)
     for judgement in result.judgements:
-        yield judgement.measure, tags[not judgement.reproduced], _judgement(judgement)
+        yield judgement.measure, tags[not judgement.within_tolerance], _judgement(judgement)
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -144,9 +144,10 @@ def _as_json(result: Result) -> dict[str, Any]:
         shown |= {"warnings": result.run.manifest.warnings} if result.run.manifest.warnings else {}
     if result.judgements:
         judged = [
-            (j.measure, j.value, j.reproduced, j.out_by, j.expected.model_dump(mode="json")) for j in result.judgements
+            (j.measure, j.value, j.within_tolerance, j.out_by, j.expected.model_dump(mode="json"))
+            for j in result.judgements
         ]
-        keys = ("value", "reproduced", "out_by", "published")
+        keys = ("value", "within_tolerance", "out_by", "published")
         shown["expected"] = {name: dict(zip(keys, figures, strict=True)) for name, *figures in judged}
     if result.baseline:
         shown |= {"baseline": str(result.baseline)} | ({"updated": True} if result.updated else {})

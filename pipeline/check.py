@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..rerankers.errors import BackendError, InputError, R2llmError
 from . import experiment
+from .configs import grid
 from .configs import load as configs
 from .configs.load import Expected, Loaded
 from .first_stage.retrieve import chosen_queries, open_dataset
 from .io.progress import Listener
 from .run import baseline as baselines
+from .run import index, runfile
 from .run import measures as evaluation
-from .run import runfile
 from .run.baseline import EXACT, TOP, Baseline
-from .run.read import Run
+from .run.read import Run, read
 
 SIMULATED = "simulated answers cannot reproduce a published figure; name a real model in its `model` section"
 
@@ -28,7 +29,7 @@ Figure = float | None
 
 @dataclass(frozen=True)
 class Plan:
-    """Configs to check, each with its baseline, or without any to check published figures.
+    """Configs to check, each with its baseline, or without any to check published figures; then a grid is its cells.
 
     `output` is the run's folder; with several configs, the folder that holds one for each, by its name.
     """
@@ -143,7 +144,7 @@ class Judgement:
     value: float
     expected: Expected
     out_by: float
-    reproduced: bool
+    within_tolerance: bool
 
 
 @dataclass(frozen=True)
@@ -167,28 +168,51 @@ class Result:
         if self.error:
             return self.error.exit_code
         regression = self.comparison is not None and self.comparison.regression and not self.updated
-        return int(regression or not all(judgement.reproduced for judgement in self.judgements))
+        return int(regression or not all(judgement.within_tolerance for judgement in self.judgements))
 
 
 def check_each(plan: Plan, listener: Listener) -> Iterator[Result]:
-    """Check one config after the other. An error is the result of its config, and the others are checked too."""
+    """Check one config after the other. An error is the result of its config, and the others are checked too.
+
+    Of a grid each cell that has published figures is checked, a finished run in `runs` without running it again.
+    """
     for number, name in enumerate(plan.configs):
         try:
-            loaded, output = configs.load_noting(name, plan.settings, plan.queries, listener), plan.output
-            if output is not None and len(plan.configs) > 1:
-                output /= loaded.config.name
-            if plan.baselines:
-                yield _against_baseline(loaded, plan.baselines[number], plan.update, output, listener)
-            else:
-                yield _against_published(loaded, output, listener)
+            cells = [cell.name for cell in grid.read(name).cells] if not plan.baselines and grid.is_grid(name) else []
         except R2llmError as error:
             yield Result(name, error=error)
+            continue
+        unpublished = 0
+        for one in cells or [name]:
+            try:
+                loaded, output = configs.load_noting(one, plan.settings, plan.queries, listener), plan.output
+                if cells and not loaded.config.expected:
+                    unpublished += 1
+                    continue
+                if output is not None and len(plan.configs) + len(cells) > 1:
+                    output /= loaded.config.name
+                if plan.baselines:
+                    yield _against_baseline(loaded, plan.baselines[number], plan.update, output, listener)
+                else:
+                    yield _against_published(loaded, output, listener, swept=bool(cells))
+            except R2llmError as error:
+                yield Result(one, error=error)
+        if unpublished:
+            listener.note(f"{name}: {unpublished} of {len(cells)} cells have no published figure and are not judged")
+        if unpublished and unpublished == len(cells):
+            yield Result(name, error=InputError(f"config {name}: none of its {len(cells)} cells has `expected`"))
 
 
 def _against_baseline(loaded: Loaded, path: Path, update: bool, output: Path | None, listener: Listener) -> Result:
     """Run an experiment and compare it with its baseline, or write that anew with the same tolerances."""
     if not path.exists() and not update:
         raise InputError(f"{path}: there is no such baseline; --update writes it")
+    if path.is_dir():
+        if update:
+            raise InputError(f"{path}: is a run's folder; --update writes a JSON file: name one with --baseline")
+        output = output or path.with_name(f"{path.name}-check")  # the baseline's own folder stays as it is
+        if output.resolve() == path.resolve():
+            raise InputError(f"--output {output}: is the baseline's folder; name another one")
     before = baselines.read(path) if path.exists() else None
     queries = list(chosen_queries(open_dataset(loaded).queries(), loaded.config.queries))  # also without candidates
     obstacle = _obstacle(before, queries, _measures(loaded)) if before else ""
@@ -286,10 +310,10 @@ def _distance(before: Figure, after: Figure) -> float:
     return abs(after - before)
 
 
-def _against_published(loaded: Loaded, output: Path | None, listener: Listener) -> Result:
-    """Run an experiment in full and compare it with the figures published for it."""
+def _against_published(loaded: Loaded, output: Path | None, listener: Listener, *, swept: bool) -> Result:
+    """Compare an experiment's full run with the figures published for it; a finished one of a sweep is not run again."""
     figures = _published(loaded)
-    run = _rank_again(loaded, output, listener)
+    run = (_finished(loaded, figures.keys(), output) if swept else None) or _rank_again(loaded, output, listener)
     if run.manifest.simulated:
         raise InputError(f"config {loaded.config.name}: {SIMULATED}")
     judgements, means = [], run.metrics.mean if run.metrics else {}
@@ -297,6 +321,14 @@ def _against_published(loaded: Loaded, output: Path | None, listener: Listener) 
         out_by = abs(means[name] - expected.value)
         judgements.append(Judgement(name, means[name], expected, out_by, out_by <= expected.tolerance + EXACT))
     return Result(loaded.config.name, run, judgements=judgements)
+
+
+def _finished(loaded: Loaded, measures: Iterable[str], output: Path | None) -> Run | None:
+    """Return a finished run of the experiment that has these measures, or None."""
+    place = output.parent if output else Path("runs")
+    finished = (read(folder) for folder, _ in index.of_fingerprint(place, experiment.fingerprint(loaded)))
+    measured = (run for run in finished if run.metrics and run.metrics.mean.keys() >= set(measures))
+    return next((run for run in measured if not run.refusal), None)
 
 
 def _published(loaded: Loaded) -> dict[str, Expected]:

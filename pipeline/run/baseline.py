@@ -15,8 +15,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ...rerankers.errors import InputError
 from ..io.files import json_lines, reason, replacing
-from . import contents
+from . import contents, manifest, runfile
 from .read import Run
+from .read import read as read_run
 
 TOP = 10  # documents of each ranking that are named; the rest only goes into its hash
 
@@ -88,7 +89,16 @@ class Baseline(_Part):
 
 
 def read(path: Path) -> Baseline:
-    """Return the baseline in a file. Raises `InputError` that names the place of what is wrong."""
+    """Return the baseline in a file, or the results in a run's folder, of which tolerances are exact.
+
+    Raises `InputError` that names the place of what is wrong, and for a run that is not finished.
+    """
+    if (path / manifest.NAME).is_file():
+        run = read_run(path)
+        if run.manifest.status != "finished":
+            raise InputError(f"{path}: is not finished; run its r2llm rerank command again, or name another baseline")
+        rankings = {query: [doc for doc, _ in hits] for query, hits in runfile.read(run.run_file)[0].items()}
+        return of_run(run, rankings, dict.fromkeys([*rankings, *(run.metrics.per_query if run.metrics else ())]))
     try:
         return Baseline.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -249,7 +249,7 @@ def test_simulated_answers_are_no_reproduction(check, tmp_path: Path) -> None:
     assert "simulated answers cannot reproduce a published figure" in said.err
 
 
-def test_expected_says_reproduced_or_out_by_how_much(check, tmp_path: Path) -> None:
+def test_expected_says_within_tolerance_or_out_of_it_by_how_much(check, tmp_path: Path) -> None:
     toy(tmp_path)
     for query, texts in {"q1": ("No", "No", "Yes"), "q2": ("Yes", "No", "No")}.items():
         with Path("answers.jsonl").open("a") as file:
@@ -264,12 +264,14 @@ def test_expected_says_reproduced_or_out_by_how_much(check, tmp_path: Path) -> N
     Path("far.yaml").write_text(base)
     near = check("--config", "near.yaml", "--expected")
     # d3 d1 d2 for q1: (2 + 1/2) / (2 + 1/log2 3) = 0.9502; d1 d2 d3 for q2: 1/log2 3 = 0.6309.
-    assert near.out == "near: reproduced: nDCG@10 0.7906, published 0.790 ± 0.010 (a paper)\n"
+    assert near.out == "near: within tolerance: nDCG@10 0.7906, published 0.790 ± 0.010 (a paper)\n"
     assert near.code == 0
     far = check("--config", "near.yaml", "--config", "far.yaml", "--expected", "--junit", "e.xml")
     assert far.code == 1
     assert far.out.splitlines()[0] + "\n" == near.out
-    assert far.out.splitlines()[1] == "far: out by 0.1206: nDCG@10 0.7906, published 0.670 ± 0.010 (a paper)"
+    assert (
+        far.out.splitlines()[1] == "far: out of tolerance, by 0.1206: nDCG@10 0.7906, published 0.670 ± 0.010 (a paper)"
+    )
     suite = ElementTree.parse("e.xml").getroot().find("testsuite")
     assert suite is not None
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")

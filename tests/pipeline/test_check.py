@@ -306,6 +306,19 @@ def test_answers_of_earlier_executions_are_told_of(one: Check, kept: Path, heard
     assert not heard.notes
 
 
+def test_a_run_folder_is_a_baseline_that_stays_as_it_is(one: Check, kept: Path, request: pytest.FixtureRequest) -> None:
+    [folder] = Path("runs").iterdir()
+    ranked = (folder / "run.trec").read_bytes()
+    assert one(baselines=(folder,)).exit_code == 0
+    request.getfixturevalue("upside_down")
+    result = one(baselines=(folder,), output=Path("again"))
+    assert result.comparison
+    assert (result.exit_code, len(result.comparison.moved)) == (1, 3)
+    assert (folder / "run.trec").read_bytes() == ranked
+    refused(one(baselines=(folder,), output=folder), "is the baseline's folder")
+    refused(one(baselines=(folder,), update=True), "--update writes a JSON file")
+
+
 # several
 
 
@@ -360,24 +373,22 @@ def published(one: Check, write) -> Callable[..., Result]:
 
 
 @pytest.mark.parametrize(
-    ("value", "tolerance", "reproduced"), [(1.0, 0, True), (0.99, 0.01, True), (0.95, 0.05, True), (0.95, 0.04, False)]
+    ("value", "tolerance", "within"), [(1.0, 0, True), (0.99, 0.01, True), (0.95, 0.05, True), (0.95, 0.04, False)]
 )
-def test_a_figure_is_reproduced_within_its_tolerance(
-    published, value: float, tolerance: float, reproduced: bool
-) -> None:
+def test_a_figure_is_within_its_tolerance_or_out_of_it(published, value: float, tolerance: float, within: bool) -> None:
     result = published(f"{{nDCG@10: {{value: {value}, tolerance: {tolerance}, source: paper}}}}")
     assert result.judgements
     [judgement] = result.judgements
     assert judgement.value == pytest.approx(1.0)
     assert judgement.out_by == pytest.approx(1 - value)
-    assert judgement.reproduced is reproduced
-    assert result.exit_code == (0 if reproduced else 1)
+    assert judgement.within_tolerance is within
+    assert result.exit_code == (0 if within else 1)
 
 
 def test_one_figure_out_of_several_is_enough_to_fail(published) -> None:
     far = "{nDCG@10: {value: 1, tolerance: 0, source: p}, Judged@10: {value: 0.9, tolerance: 0.01, source: p}}"
     result = published(far)
-    assert [judgement.reproduced for judgement in result.judgements] == [True, False]
+    assert [judgement.within_tolerance for judgement in result.judgements] == [True, False]
     assert result.exit_code == 1
 
 
@@ -426,3 +437,14 @@ def test_a_figure_that_is_not_measured_is_refused(published) -> None:
     refused(published("{P@1: {value: 1, tolerance: 0, source: p}}"), "P@1", "evaluate.measures")
     refused(published("{nDGC: {value: 1, tolerance: 0, source: p}}"), "nDGC")
     assert not Path("runs").exists()
+
+
+def test_each_cell_of_a_grid_is_judged_and_a_finished_run_is_not_run_again(published, one: Check, heard) -> None:
+    assert published(FINE).exit_code == 0
+    Path("grid.yaml").write_text(f"base: paper.yaml\ngrid: {{ranker.query_tokens: [16, 32]}}\nexpected: {FINE}\n")
+    plan = Plan(("grid.yaml",))
+    first, again = (list(check.check_each(plan, heard)) for _ in range(2))
+    assert [result.exit_code for result in first] == [0, 0]
+    assert [len(result.run.manifest.executions) for result in again if result.run] == [
+        len(result.run.manifest.executions) for result in first if result.run
+    ]
