@@ -283,11 +283,11 @@ def _cell(name: str, source: Source, values: Sequence[Value]) -> Cell:
 
 def _grid(name: str, cells: Sequence[Cell]) -> Grid:
     if not cells:
-        raise InputError(f"grid {name}: every combination is excluded")
-    shown: dict[str, dict[str, Any]] = {axis: {} for axis in cells[0].settings}
+        raise InputError(f"grid {name} has no config: every combination is excluded, or an axis has no values")
+    shown: dict[str, dict[str, Any]] = {}
     for one in cells:
         for axis, value in one.settings.items():
-            shown[axis].setdefault(str(value), value)
+            shown.setdefault(axis, {}).setdefault(str(value), value)
     return Grid(name, {axis: list(of.values()) for axis, of in shown.items()}, tuple(cells))
 
 

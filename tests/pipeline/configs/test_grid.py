@@ -156,6 +156,9 @@ def test_ad_hoc_axes_make_configs_by_name() -> None:
         assert cell.load().config.queries.ids == ("031_1", "q2")
     assert len(some.only(["config=fusion*", "seed=0"]).cells) == 2
     assert len(grid.ad_hoc([PAPER], ["seed=1,2"]).cells) == 2 * 246
+    assert {*grid.ad_hoc([PAPER, "grids/rank-llm"], []).axes} == {"config", "dataset", "model", "method", "system"}
+    with pytest.raises(InputError, match="an axis has no values"):
+        grid.ad_hoc(["quickstart.yaml"], ["seed="])
     for axis, message in (
         ("seed", "expected a dotted key"),
         ("sed=1", "'1' is no part"),
