@@ -311,7 +311,7 @@ def _distance(before: Figure, after: Figure) -> float:
 
 
 def _against_published(loaded: Loaded, output: Path | None, listener: Listener, *, swept: bool) -> Result:
-    """Compare an experiment's full run with the figures published for it; a finished one of a sweep is not run again."""
+    """Compare an experiment's full run with its published figures; a finished one of a sweep is not run again."""
     figures = _published(loaded)
     run = (_finished(loaded, figures.keys(), output) if swept else None) or _rank_again(loaded, output, listener)
     if run.manifest.simulated:

@@ -130,8 +130,7 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
         notes.append(f"simulated answers, no model's result: {', '.join(simulated)}")
     for note in notes:
         listener.note(note)
-    by_name = {run.name: run for run in runs}
-    likeness = {(a, b): _likeness(by_name[a], by_name[b], queries) for a, b in pairs}
+    likeness = _likeness(runs, pairs, queries)
     return Comparison(tuple(runs), tuple(queries), tuple(measures), tuple(costs), likeness, options, tuple(notes))
 
 
@@ -244,14 +243,24 @@ def _judged_notes(table: Table) -> list[str]:
     ]
 
 
-def _likeness(a: Run, b: Run, queries: Sequence[str]) -> Likeness:
-    rankings = [(a.rankings.get(query, ()), b.rankings.get(query, ())) for query in queries]
-    taus = [tau for pair in rankings if (tau := similarity.kendall(*pair)) is not None]
-    return Likeness(
-        tau=float(np.mean(taus)) if taus else None,
-        rbo=float(np.mean([similarity.rbo(*pair) for pair in rankings])),
-        overlap=float(np.mean([similarity.overlap(*pair) for pair in rankings])),
-    )
+def _likeness(
+    runs: Sequence[Run], pairs: Sequence[tuple[str, str]], queries: Sequence[str]
+) -> dict[tuple[str, str], Likeness]:
+    """Return how alike the rankings of each pair are, τ over the queries for which it is defined."""
+    place = {run.name: number for number, run in enumerate(runs)}
+    at = [(place[a], place[b]) for a, b in pairs]
+    taus, rbos, overlaps = np.zeros((3, len(queries), len(pairs)))
+    for row, query in enumerate(queries):
+        rankings = [run.rankings.get(query, ()) for run in runs]
+        taus[row], rbos[row], overlaps[row] = similarity.of_pairs(rankings, at)
+    return {
+        pair: Likeness(
+            tau=float(np.nanmean(taus[:, n])) if not np.isnan(taus[:, n]).all() else None,
+            rbo=float(rbos[:, n].mean()),
+            overlap=float(overlaps[:, n].mean()),
+        )
+        for n, pair in enumerate(pairs)
+    }
 
 
 @dataclass(frozen=True)

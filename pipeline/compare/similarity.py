@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .statistics import TIE, Values
 
 PERSISTENCE = 0.9
 """RBO's p: 86 % of the weight is in the top ten."""
+
+BLOCK = 4_000_000  # comparisons of documents that are held at once
 
 TOP = 10
 """Depth of the overlap."""
@@ -46,6 +49,42 @@ def kendall(a: Sequence[str], b: Sequence[str]) -> float | None:
     positions = {doc: rank for rank, doc in enumerate(b)}
     shared = [positions[doc] for doc in a if doc in positions]
     return float(stats.kendalltau(range(len(shared)), shared).statistic) if len(shared) > 1 else None
+
+
+def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]) -> tuple[Values, Values, Values]:
+    """Return `kendall`, `rbo` and `overlap` of pairs of rankings by their numbers; τ is NaN where it is undefined."""
+    docs = {doc: column for column, doc in enumerate(dict.fromkeys(doc for ranking in rankings for doc in ranking))}
+    lengths = np.array([len(ranking) for ranking in rankings])
+    ranks = np.full((len(rankings), len(docs)), len(docs), dtype=np.int32)
+    for row, ranking in enumerate(rankings):
+        ranks[row, [docs[doc] for doc in ranking]] = np.arange(len(ranking))
+    one, other = np.array(pairs).T
+    lower, shorter = np.maximum(ranks[one], ranks[other]), np.minimum(lengths[one], lengths[other])
+    longer = np.minimum(TOP, np.maximum(lengths[one], lengths[other]))
+    with np.errstate(invalid="ignore"):
+        overlaps = np.where(longer, (lower < longer[:, None]).sum(axis=1) / longer, 1.0)
+        depths = np.arange(1, len(docs) + 1)
+        weights = np.concatenate([[0.0], np.cumsum(PERSISTENCE**depths / depths)])
+        common = lower < shorter[:, None]
+        weighted = np.where(common, weights[shorter][:, None] - weights[lower], 0.0).sum(axis=1)
+        rest = common.sum(axis=1) / shorter * PERSISTENCE**shorter
+        rbos = np.where(shorter, (1 - PERSISTENCE) / PERSISTENCE * weighted + rest, lengths[one] == lengths[other])
+    return _taus(ranks)[one, other], rbos, overlaps
+
+
+def _taus(ranks: NDArray[np.int32]) -> Values:
+    """Return Kendall's τ of every two rows of ranks, the number of documents being the rank of a missing one."""
+    runs, docs = ranks.shape
+    there, agreeing, compared = ranks < docs, np.zeros((runs, runs)), np.zeros((runs, runs))
+    step = max(1, BLOCK // max(1, ranks.size))
+    for start in range(0, docs, step):
+        some = slice(start, start + step)
+        signs = np.sign(ranks[:, some, None] - ranks[:, None, :]) * (there[:, some, None] & there[:, None, :])
+        signs = signs.reshape(runs, -1).astype(np.float32)
+        agreeing += signs @ signs.T
+        compared += abs(signs) @ abs(signs).T
+    with np.errstate(invalid="ignore"):
+        return agreeing / compared
 
 
 def average_precision_correlation(ranking: Sequence[str], reference: Sequence[str]) -> float | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ RESAMPLES = 100_000
 """Sign flips of a permutation test; all of them where 2ⁿ is no more."""
 
 BOOTSTRAPS = 10_000
+
+DRAWN_ONCE = 1000  # queries up to which all runs share the drawn samples: 80 MB
 
 CONFIDENCE = 0.95
 
@@ -85,10 +89,20 @@ def bootstrap_interval(values: Values) -> Interval:
 
     if np.ptp(values) == 0:
         return Interval(float(values[0]), float(values[0]))
-    result = stats.bootstrap(
-        (values,), np.mean, n_resamples=BOOTSTRAPS, method="BCa", rng=np.random.default_rng(0), vectorized=True
-    )
+    drawn: Mapping[str, Any] = {"n_resamples": BOOTSTRAPS, "rng": np.random.default_rng(0)}
+    if len(values) <= DRAWN_ONCE:
+        means = _draws(len(values)) @ values / len(values)
+        drawn = {"n_resamples": 0, "bootstrap_result": SimpleNamespace(bootstrap_distribution=means)}
+    result = stats.bootstrap((values,), np.mean, method="BCa", vectorized=True, **drawn)
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+@lru_cache(maxsize=1)
+def _draws(n: int) -> Values:
+    """Return how often each bootstrap sample of n queries has each query: the samples are the same for all runs."""
+    drawn = np.random.default_rng(0).integers(0, n, (BOOTSTRAPS, n))
+    cells = drawn + np.arange(BOOTSTRAPS)[:, None] * n
+    return np.bincount(cells.ravel(), minlength=BOOTSTRAPS * n).reshape(BOOTSTRAPS, n).astype(np.float64)
 
 
 def effect_size(a: Values, b: Values) -> float | None:
@@ -103,16 +117,19 @@ def detectable_difference(a: Values, b: Values) -> float | None:
 
     Power is that of the noncentral t distribution at alpha = .05, two-sided. None for a single query.
     """
-    from scipy import optimize, stats
-
     n = len(a)
     error = _standard_error(b - a)
-    if n < 2 or error <= 0:
-        return None
+    return _noncentrality(n) * error if n > 1 and error > 0 else None
+
+
+@lru_cache
+def _noncentrality(n: int) -> float:
+    """Return the mean difference, in standard errors, that n queries show with power .8."""
+    from scipy import optimize, stats
+
     critical = _t_quantile((1 + CONFIDENCE) / 2, n)
     # The chance of a significant difference in the wrong direction is negligible at this power.
-    noncentrality = optimize.brentq(lambda nc: float(stats.nct.sf(critical, n - 1, nc)) - POWER, 0.0, 4 * critical)
-    return float(noncentrality) * error
+    return float(optimize.brentq(lambda nc: float(stats.nct.sf(critical, n - 1, nc)) - POWER, 0.0, 4 * critical))
 
 
 def equivalence(a: Values, b: Values, margin: float) -> float:
@@ -180,6 +197,7 @@ def _standard_error(d: Values) -> float:
     return float(d.std(ddof=1)) / math.sqrt(len(d)) if len(d) > 1 else math.nan
 
 
+@lru_cache
 def _t_quantile(probability: float, n: int) -> float:
     from scipy import stats
 

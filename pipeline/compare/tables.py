@@ -42,12 +42,13 @@ def letter(number: int) -> str:
 def means(comparison: Comparison) -> tuple[list[str], Rows]:
     """Return a row a run: its letter, its name, each measure's mean with interval, and mean costs."""
     header = ["", "run", *(table.name for table in comparison.measures), *(label(t.name) for t in comparison.costs)]
+    above_of = {table.name: superiors(table, comparison) for table in comparison.measures}
     rows = []
     for number, run in enumerate(comparison.runs):
         row = [letter(number), run.name + (" (simulated)" if run.simulated else "")]
         for table in comparison.measures:
             span = table.intervals[run.name]
-            above = "".join(superiors(table, comparison)[run.name])
+            above = "".join(above_of[table.name][run.name])
             row.append(f"{table.means[run.name]:.4f}{f' >{above}' if above else ''} [{span.low:.4f}, {span.high:.4f}]")
         rows.append([*row, *(_cost(table.name, table.means[run.name]) for table in comparison.costs)])
     return header, rows
@@ -67,7 +68,7 @@ def superiors(table: Table, comparison: Comparison) -> dict[str, list[str]]:
 def pairs(comparison: Comparison, table: Table) -> tuple[list[str], Rows]:
     """Return a row a pair of runs: difference, interval, p-values, effect size, wins, ties, losses, and verdict."""
     header = [
-        "runs",
+        label(table.name),
         "difference",
         f"{CONFIDENCE:.0%} interval",
         "p",
@@ -146,12 +147,13 @@ def latex(comparison: Comparison) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{ll{'r' * len(comparison.measures)}}}", r"\toprule"]
     lines += [" & ".join(["", "Run", *(_tex(table.name) for table in comparison.measures)]) + r" \\", r"\midrule"]
     rounded = {table.name: {run: f"{mean:.4f}" for run, mean in table.means.items()} for table in comparison.measures}
+    above_of = {table.name: superiors(table, comparison) for table in comparison.measures}
     for number, run in enumerate(comparison.runs):
         cells = [letter(number), _tex(run.name) + (" (simulated)" if run.simulated else "")]
         for table in comparison.measures:
             shown = rounded[table.name][run.name]
             best = table.tested and shown == max(rounded[table.name].values(), key=float)
-            above = "".join(superiors(table, comparison)[run.name])
+            above = "".join(above_of[table.name][run.name])
             cells.append((rf"\textbf{{{shown}}}" if best else shown) + (f"$^{{{above}}}$" if above else ""))
         lines.append(" & ".join(cells) + r" \\")
     words = _tex(caption(comparison)).replace("alpha", r"$\alpha$")

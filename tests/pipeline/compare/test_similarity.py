@@ -37,3 +37,14 @@ def test_an_effect_that_is_halved_or_undefined() -> None:
     assert similarity.relative_improvement_change(base, advanced, base, advanced) == 0.0
     assert similarity.relative_improvement_change(base * 0, advanced, base, advanced) is None
     assert similarity.root_mean_square_error(base, base + 0.3) == pytest.approx(0.3)
+
+
+@given(st.lists(st.permutations(list("abcdefghijklmn")).map(lambda docs: docs[:11]), min_size=2, max_size=4))
+def test_many_pairs_at_once_are_as_alike_as_one_by_one(rankings: list[list[str]]) -> None:
+    rankings = [*rankings, [], ["z"]]
+    pairs = [(a, b) for a in range(len(rankings)) for b in range(len(rankings))]
+    for (a, b), tau, rbo, overlap in zip(pairs, *similarity.of_pairs(rankings, pairs), strict=True):
+        one, other = rankings[a], rankings[b]
+        assert tau == pytest.approx(similarity.kendall(one, other) or np.nan, nan_ok=True) or tau == 0
+        assert rbo == pytest.approx(similarity.rbo(one, other))
+        assert overlap == pytest.approx(similarity.overlap(one, other))
