@@ -125,6 +125,9 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
     measures = [_table(name, runs, queries, pairs, options, cost=False) for name in _shared([r.measures for r in runs])]
     costs = [_table(name, runs, queries, pairs, options, cost=True) for name in _shared([run.costs for run in runs])]
     notes += [note for table in measures if not table.tested for note in _judged_notes(table)]
+    for kind, of in (("measures", [run.measures for run in runs]), ("costs", [run.costs for run in runs])):
+        if partly := [name for name in dict.fromkeys(n for table in of for n in table) if name not in _shared(of)]:
+            notes.append(f"{kind} left out, since not all runs have them: {', '.join(partly)}")
     simulated = [run.name for run in runs if run.simulated]
     if simulated:
         notes.append(f"simulated answers, no model's result: {', '.join(simulated)}")

@@ -78,7 +78,9 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
         _refuse_other_judgements(folders)
     measures = measures or _common_measures(folders)
     runs = [
-        _of_folder(place, qrels, measures, listener) if place.is_dir() else _of_file(place, qrels or {}, measures)
+        _of_folder(place, qrels, measures, listener)
+        if place.is_dir()
+        else _of_file(place, qrels or {}, measures, listener)
         for place in places
     ]
     return _named_apart(runs)
@@ -115,7 +117,7 @@ def _of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[s
     run = read.read(folder)
     if run.manifest.status != "finished":
         raise InputError(f"{folder}: is not finished; run its r2llm rerank command again, or leave it out")
-    rankings, metrics = _rankings(run.run_file), run.metrics
+    rankings, metrics = _rankings(run.run_file, listener), run.metrics
     names = measuring.with_judged(measures)
     if qrels is None and (metrics is None or set(names) - metrics.mean.keys()):
         qrels = _own_judgements(folder, listener)
@@ -123,7 +125,11 @@ def _of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[s
         queries = [query for query in qrels if query in (metrics.per_query if metrics else rankings)]
         rows = measuring.measure(names, qrels, rankings, queries).per_query
         start = folder / "first_stage.trec"
-        before = measuring.measure(names, qrels, _rankings(start), queries).per_query if start != run.run_file else {}
+        before = (
+            measuring.measure(names, qrels, _rankings(start, listener), queries).per_query
+            if start != run.run_file
+            else {}
+        )
     else:
         rows = metrics.per_query if metrics else {}
         before = metrics.first_stage.per_query if metrics and metrics.first_stage else {}
@@ -153,19 +159,24 @@ def _own_judgements(folder: Path, listener: Listener) -> measuring.Qrels:
     return found
 
 
-def _of_file(path: Path, qrels: measuring.Qrels, measures: Sequence[str]) -> Run:
-    rankings = _rankings(path)
+def _of_file(path: Path, qrels: measuring.Qrels, measures: Sequence[str], listener: Listener) -> Run:
+    rankings = _rankings(path, listener)
     queries = [query for query in qrels if query in rankings]
     if not queries:
         raise InputError(f"{path}: none of its {len(rankings)} queries has judgements; are these its qrels?")
+    if unjudged := len(rankings) - len(queries):
+        listener.note(f"{path}: {unjudged} of {len(rankings)} queries have no judgements and are left out")
     names = measuring.with_judged(measures)
     return Run(
         path.stem, path, rankings, _by_measure(measuring.measure(names, qrels, rankings, queries).per_query, names)
     )
 
 
-def _rankings(path: Path) -> dict[str, list[str]]:
-    return {query: [doc for doc, _ in scored] for query, scored in runfile.read(path)[0].items()}
+def _rankings(path: Path, listener: Listener) -> dict[str, list[str]]:
+    scored, warnings = runfile.read(path)
+    for warning in warnings:
+        listener.note(warning)
+    return {query: [doc for doc, _ in hits] for query, hits in scored.items()}
 
 
 def _by_measure(per_query: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -189,13 +200,15 @@ def grouped(runs: Sequence[Run], key: str) -> list[Run]:
     """Return one run for each group of runs that differ in `key` of their configs alone, each query averaged first.
 
     `key` is dotted, such as `first_stage.seed`. Rankings are those of the first run of a group. Raises `InputError` for
-    a TREC file, which has no config.
+    a TREC file, which has no config, and for a key that no config has.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if not run.config:
             raise InputError(f"--group {key}: {run.path} is a TREC file, which has no config")
         groups.setdefault(json.dumps(without(run.config, ["name", key]), sort_keys=True), []).append(run)
+    if all(without(run.config, [key]) == run.config for run in runs):
+        raise InputError(f"--group {key}: no run's config has this key; r2llm list keys has all")
     return [_averaged(group) for group in groups.values()]
 
 

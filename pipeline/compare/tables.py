@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .comparison import ALPHA, Comparison, Pair, Table
+from .comparison import ALPHA, Comparison, Pair, Table, config_differences
 from .statistics import CONFIDENCE
 
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "none"}
@@ -192,6 +192,8 @@ def as_json(comparison: Comparison, *, per_query: bool) -> dict[str, Any]:
             },
             "pairs": [_pair(pair, comparison, len(table.pairs)) for pair in table.pairs],
         }
+    if len(comparison.runs) == 2 and all(run.config for run in comparison.runs):
+        content["config_differences"] = {key: values for key, *values in config_differences(*comparison.runs)}
     judged = {table.name: dict(table.means) for table in comparison.measures if not table.tested}
     return content | {
         "queries": len(comparison.queries),

@@ -65,6 +65,12 @@ def test_a_missing_query_counts_0_and_is_named(trec, heard) -> None:
     assert compared([trec("one.trec", BEST), trec("two.trec", without)], common=True).measures[0].means["two"] == 1.0
 
 
+def test_a_query_without_judgements_is_left_out_and_counted(trec, heard) -> None:
+    found = compared([trec("one.trec", {**BEST, "q99": ["a"]}), trec("two.trec", BEST)], heard)
+    assert len(found.queries) == len(QUERIES)
+    assert any(note.endswith("1 of 9 queries have no judgements and are left out") for note in heard.notes)
+
+
 def test_judged_is_shown_and_neither_tested_nor_lettered(trec, heard) -> None:
     found = compared([trec("one.trec", BEST), trec("two.trec", {query: ["x", "y", "z"] for query in QUERIES})], heard)
     judged = found.measures[1]
@@ -143,6 +149,8 @@ def test_run_folders_bring_measures_costs_and_configs(toy: Path, heard) -> None:
     assert "SIMULATED" in tables.caption(found)
     changed = {key: (before, after) for key, before, after in comparison.config_differences(*found.runs)}
     assert changed["ranker.method"] == ("setwise.heapsort", "pointwise.yes_no")
+    told = tables.as_json(found, per_query=False)["config_differences"]
+    assert told["ranker.method"] == ["setwise.heapsort", "pointwise.yes_no"]
 
 
 def test_a_measure_that_a_run_lacks_is_taken_from_its_dataset(toy: Path) -> None:
@@ -174,6 +182,8 @@ def test_seeds_are_averaged_before_queries_are_counted(toy: Path) -> None:
     singles = [run.measures["nDCG@10"]["q1"] for run in loaded[:3]]
     assert grouped[0].measures["nDCG@10"]["q1"] == pytest.approx(sum(singles) / 3)
     assert len(comparison.compare(grouped, comparison.Options(), Listener()).queries) == 3
+    with pytest.raises(InputError, match="no run's config has this key"):
+        runs.grouped(loaded, "first_stage.sed")
 
 
 def test_a_reproduction_of_the_original_has_ratio_1(trec) -> None:
