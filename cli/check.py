@@ -31,7 +31,7 @@ def check(
     per cent), `queries` (how many may move). With several configs, --output holds a folder for each, and the highest
     exit code counts.
     """
-    from ..pipeline import check as checks
+    from ..pipeline.compare import check as checks
     from ..pipeline.run import baseline as baselines
     from ..rerankers.errors import InputError
     from . import check_report

@@ -9,7 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import check, experiment
+from r2llm.pipeline import experiment
+from r2llm.pipeline.compare import check
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import ledgers

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import check, experiment
+from r2llm.pipeline import experiment
 from r2llm.pipeline import inspect as inspection
+from r2llm.pipeline.compare import check
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.io.files import json_lines
 from r2llm.pipeline.run import costs, runfile

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import check
+from r2llm.pipeline.compare import check
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import baseline
 from r2llm.rerankers.errors import InputError

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..rerankers.errors import BackendError, InputError, R2llmError
-from . import experiment
-from .configs import grid
-from .configs import load as configs
-from .configs.load import Expected, Loaded
-from .first_stage.retrieve import chosen_queries, open_dataset
-from .io.progress import Listener
-from .run import baseline as baselines
-from .run import index, runfile
-from .run import measures as evaluation
-from .run.baseline import EXACT, TOP, Baseline
-from .run.read import Run, read
+from ...rerankers.errors import BackendError, InputError, R2llmError
+from .. import experiment
+from ..configs import grid
+from ..configs import load as configs
+from ..configs.load import Expected, Loaded
+from ..first_stage.retrieve import chosen_queries, open_dataset
+from ..io.progress import Listener
+from ..run import baseline as baselines
+from ..run import index, runfile
+from ..run import measures as evaluation
+from ..run.baseline import EXACT, TOP, Baseline
+from ..run.read import Run, read
 
 SIMULATED = "simulated answers cannot reproduce a published figure; name a real model in its `model` section"
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import check
-from r2llm.pipeline.check import DocMove, Plan, Result
+from r2llm.pipeline.compare import check
+from r2llm.pipeline.compare.check import DocMove, Plan, Result
 from r2llm.pipeline.run import baseline
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.methods.setwise import heapsort
