@@ -7,31 +7,26 @@ queries are ranked with them, and what these took is scaled up to all, seconds i
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from ...rerankers import api, flops
 from ...rerankers.backends._tokens.tokens import Tokens
 from ...rerankers.backends.base import Answered, Backend, Request, closed_after
-from ...rerankers.cascade import Cascade, Stage
 from ...rerankers.errors import InputError
 from ...rerankers.flops import Shape
-from ...rerankers.ledger import Ledger
-from ...rerankers.types import Candidates, Cost, plus
+from ...rerankers.types import plus
 from ..configs.load import Loaded
 from ..first_stage.retrieve import FirstStage, retrieve
-from ..io.progress import Advance, Listener
-from .simulation import RULES, Simulation, Stratum, simulate
-
-Result = TypeVar("Result")
+from ..io.progress import Listener
+from .simulation import RULES, Costs, Simulation, Stratum, ranked, simulate
 
 COMPARED = 10  # queries on which the counts under the other rules are compared with the main estimate
 
@@ -42,7 +37,6 @@ SIZES = ("prompt_tokens", "completion_tokens", "flops")
 FIGURES = (*COUNTS, *SIZES, "usd", "seconds")
 
 GROWS_WITH = {"calls": "calls", "rounds": "rounds", "seconds": "calls"}  # proportional to; all others to asks
-
 
 Figure = tuple[float | None, float | None, float | None]
 """An estimated cost of all queries together, and the range in which it is expected: total, low, high; None: unknown."""
@@ -59,7 +53,7 @@ Content = dict[str, Any]
 class _Trial:
     """What some queries cost with the real models: by query and stage; seconds and loading by stage."""
 
-    costs: Mapping[str, Sequence[Cost]]
+    costs: Costs
     seconds: Sequence[float]
     loading: Sequence[float]
 
@@ -82,17 +76,15 @@ def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Content:
     run, grades = first_stage.run, first_stage.dataset.qrels() or None
     models = [api.open_model(s.model or {}, grades=grades, seed=seed, weights=False) for s in loaded.stages]
     try:
-        with listener.task("simulating", len(run)) as advance:
-            simulation = simulate(loaded, models, "likely", run, grades, _counted(first_stage, advance))
         simulated = all(options.simulated for options in loaded.models)
-        ranges: Sequence[Ranges] = [{} for _ in models]
-        if not simulated:
-            some = _part(first_stage, islice(run, COMPARED))
-            others = (simulate(loaded, models, rule, run, grades, some) for rule in RULES if rule != "likely")
-            ranges = _ranges(simulation, others, list(some.run))
+        others: Iterable[Simulation] = ()
+        with listener.task("simulating, asks", None) as advance:
+            simulation = simulate(loaded, models, "likely", first_stage, advance)
+            if not simulated:
+                some = _part(first_stage, islice(run, COMPARED))
+                others = [simulate(loaded, models, rule, some, advance) for rule in RULES if rule != "likely"]
         trial = _trial(loaded, first_stage, simulation, probe_queries, listener) if probe_queries else None
-        numbered = enumerate(zip(ranges, models, strict=True))
-        stages = [_stage(loaded, number, simulation, *each, trial) for number, each in numbered]
+        stages = [_stage(loaded, n, simulation, others, model, trial) for n, model in enumerate(models)]
     finally:
         for model in models:
             with suppress(InputError):  # recorded answers are left unused
@@ -114,37 +106,40 @@ def _cost(figure: Sequence[float | None], queries: int) -> dict[str, float | Non
     return {"mean": None if total is None else total / queries, "total": total, "low": low, "high": high}
 
 
-def _counted(queries: Iterable[Candidates], advance: Advance) -> Iterable[Candidates]:
-    for number, candidates in enumerate(queries, 1):
-        yield candidates
-        advance(number)
-
-
 def _part(first_stage: FirstStage, queries: Iterable[str]) -> FirstStage:
-    return dataclasses.replace(first_stage, run={query: first_stage.run[query] for query in queries})
+    return replace(first_stage, run={query: first_stage.run[query] for query in queries})
 
 
-def _ranges(main: Simulation, others: Iterable[Simulation], queries: Sequence[str]) -> list[Ranges]:
-    ratios: list[dict[str, list[float]]] = [{} for _ in main.strata]
+def _values(costs: Costs, stage: int, name: str, queries: Iterable[str] | None = None) -> list[Any]:
+    """Return a cost in a stage of each of these queries, or of all."""
+    return [getattr(costs[query][stage], name) for query in (costs if queries is None else queries)]
+
+
+def _ranges(main: Simulation, others: Iterable[Simulation], stage: int) -> Ranges:
+    ratios: dict[str, list[float]] = {}
     for other in others:
-        for number, stage in enumerate(ratios):
-            for name in COUNTS:
-                theirs, ours = other.values(number, name, queries), main.values(number, name, queries)
-                if theirs != ours:
-                    stage.setdefault(name, [1.0]).append(sum(theirs) / max(sum(ours), 1))
-    return [{name: (min(values), max(values)) for name, values in stage.items()} for stage in ratios]
+        for name in COUNTS:
+            theirs, ours = _values(other.costs, stage, name), _values(main.costs, stage, name, other.costs)
+            if theirs != ours:
+                ratios.setdefault(name, [1.0]).append(sum(theirs) / max(sum(ours), 1))
+    return {name: (min(values), max(values)) for name, values in ratios.items()}
 
 
 def _stage(
-    loaded: Loaded, number: int, simulation: Simulation, ranges: Ranges, model: Backend, trial: _Trial | None
+    loaded: Loaded,
+    number: int,
+    simulation: Simulation,
+    others: Iterable[Simulation],
+    model: Backend,
+    trial: _Trial | None,
 ) -> Content:
-    ranker, strata, queries = loaded.rankers[number], simulation.strata[number], len(simulation.counts)
+    ranker, strata, queries = loaded.rankers[number], simulation.strata[number], len(simulation.costs)
+    ranges, sizes = _ranges(simulation, others, number), dict[str, float]()
     retried = ranker.options.on_unparsed == "retry" and not model.simulated
     exact = () if retried else tuple(name for name in COUNTS if name not in ranges)
-    totals: dict[str, float | None] = {name: sum(simulation.values(number, name)) for name in COUNTS}
-    tokens, sizes = model.tokens, dict[str, float]()
-    if tokens and loaded.models[number].asks_model:
-        sizes = _summed(_sizes(stratum, tokens, model.shape) for stratum in strata)
+    totals: dict[str, float | None] = {name: sum(_values(simulation.costs, number, name)) for name in COUNTS}
+    if model.tokens and loaded.models[number].asks_model:
+        sizes = _summed(_sizes(stratum, model.tokens, model.shape) for stratum in strata)
     if sizes:
         usd = model.usd(round(sizes["prompt_tokens"]), round(sizes["completion_tokens"]))
         totals |= sizes | {"usd": usd}
@@ -202,11 +197,12 @@ def _summed(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def _scaled_up(trial: _Trial, number: int, simulation: Simulation, exact: Sequence[str]) -> dict[str, Figure]:
     """Return a stage's figures by the queries that were ranked with the real models; exact counts are kept."""
-    queries, figures = len(simulation.counts), dict.fromkeys(FIGURES, UNKNOWN)
+    queries, figures = len(simulation.costs), dict.fromkeys(FIGURES, UNKNOWN)
     for name in FIGURES:
         count = GROWS_WITH.get(name, "asks")
-        expected, total = simulation.values(number, count, trial.costs), float(sum(simulation.values(number, count)))
-        values = [getattr(costs[number], name) for costs in trial.costs.values()]
+        expected = _values(simulation.costs, number, count, trial.costs)
+        total = float(sum(_values(simulation.costs, number, count)))
+        values = _values(trial.costs, number, name)
         if name in exact:
             figures[name] = (total, total, total)
         elif name == "seconds":
@@ -245,20 +241,16 @@ def _trial(loaded: Loaded, first_stage: FirstStage, simulation: Simulation, coun
     sections: list[Mapping[str, Any]] = [stage.model or {} for stage in loaded.stages]
     firsts = [sections.index(section) for section in sections]  # a model that several stages name is opened once
     models = {first: api.open_model(sections[first], grades=grades, seed=seed) for first in dict.fromkeys(firsts)}
-    with closed_after(models.values()), closing(Ledger(None)) as ledger, listener.task("ranking", None) as advance:
+    with closed_after(models.values()), listener.task("ranking, asks", None) as advance:
         clocks = [_Clock(models[first]) for first in firsts]
         # The first request of a stage, asked beforehand, loads its model.
         samples = [next((stratum.sample[:1] for stratum in strata), []) for strata in simulation.strata]
         loading = [clock.time_of(sample) for clock, sample in zip(clocks, samples, strict=True)]
-        depths = [stage.depth for stage in loaded.stages]
-        stages = list(map(Stage, loaded.rankers, cast("list[Backend]", clocks), depths))
-        cascade = Cascade(stages, ledger, pooled=loaded.config.schedule == "throughput")
-        cascade.tally.listener = lambda answered: advance(answered)
         begun = time.perf_counter()
         part = _part(first_stage, (query for query in queries if query in chosen))
-        costs = {ranked.cost.query_id: ranked.costs for ranked in cascade.rank(part)}
+        costs = ranked(loaded, cast("list[Backend]", clocks), part, advance)
         besides = time.perf_counter() - begun - sum(clock.seconds for clock in clocks)
-    asks = [sum(each[number].asks for each in costs.values()) for number in range(len(clocks))]
+    asks = [sum(_values(costs, number, "asks")) for number in range(len(clocks))]
     seconds = [clock.seconds + besides * own / max(sum(asks), 1) for clock, own in zip(clocks, asks, strict=True)]
     return _Trial(costs, seconds, loading)
 
@@ -282,14 +274,17 @@ class _Clock:
         return spent
 
     def submit(self, requests: Sequence[Request]) -> None:
-        self._timed(self.backend.submit, requests)
+        with self._running():
+            self.backend.submit(requests)
 
     def collect(self) -> Answered:
-        return self._timed(self.backend.collect)
+        with self._running():
+            return self.backend.collect()
 
-    def _timed(self, call: Callable[..., Result], *arguments: Any) -> Result:
+    @contextmanager
+    def _running(self) -> Iterator[None]:
         begun = time.perf_counter()
         try:
-            return call(*arguments)
+            yield
         finally:
             self.seconds += time.perf_counter() - begun

@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from ...rerankers import api
@@ -20,8 +20,10 @@ from ...rerankers.answers.reading import Reply
 from ...rerankers.backends.base import Answered, Backend, Grades, Request
 from ...rerankers.cascade import Cascade, Stage
 from ...rerankers.ledger import Ledger
-from ...rerankers.types import AskKind, Candidates
+from ...rerankers.types import AskKind, Candidates, Cost
 from ..configs.load import Loaded
+from ..first_stage.retrieve import FirstStage
+from ..io.progress import Advance
 from ..run.runfile import Run
 
 Rule = Literal["likely", "equal", "inverse", "random"]
@@ -52,47 +54,45 @@ class Stratum:
     sample: list[Request] = field(default_factory=list)
 
 
+Costs = Mapping[str, Sequence[Cost]]
+"""The costs of each query by stage."""
+
+
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """The asks, calls and rounds of each query in each stage, and the strata of each stage.
+    """The costs of each query by stage, and the strata of each stage.
 
     Calls are asks without those that were posed before, if answers are kept.
     """
 
-    counts: Mapping[str, Sequence[Mapping[str, int]]]
+    costs: Costs
     strata: Sequence[Sequence[Stratum]]
 
-    def values(self, stage: int, name: str, queries: Iterable[str] | None = None) -> list[int]:
-        """Return a count in a stage for each of these queries, or of all."""
-        return [self.counts[query][stage][name] for query in (self.counts if queries is None else queries)]
+
+def ranked(loaded: Loaded, models: Sequence[Backend], queries: Iterable[Candidates], advance: Advance) -> Costs:
+    """Return the costs of ranking the queries with a model for each stage; the answers are not kept."""
+    stages = map(Stage, loaded.rankers, models, (stage.depth for stage in loaded.stages))
+    with closing(Ledger(None)) as ledger:
+        cascade = Cascade(list(stages), ledger, pooled=loaded.config.schedule == "throughput")
+        cascade.tally.listener = lambda answered: advance(answered)
+        return {query.cost.query_id: query.costs for query in cascade.rank(queries)}
 
 
 def simulate(
-    loaded: Loaded,
-    models: Sequence[Backend],
-    rule: Rule,
-    run: Run,
-    grades: Grades | None,
-    queries: Iterable[Candidates],
+    loaded: Loaded, models: Sequence[Backend], rule: Rule, first_stage: FirstStage, advance: Advance
 ) -> Simulation:
     """Rank the queries by a rule; a simulated model answers itself where the rule is `likely`."""
-    pooled, seed = loaded.config.schedule == "throughput", loaded.config.seed
+    pooled, seed, grades = loaded.config.schedule == "throughput", loaded.config.seed, first_stage.dataset.qrels()
     keys, stand_ins = set[bytes](), []
     for model, options in zip(models, loaded.models, strict=True):
         itself = rule == "likely" and options.simulated
-        answering = model if itself else open_rule(rule, run, grades, seed)
+        answering = model if itself else open_rule(rule, first_stage.run, grades or None, seed)
         stand_ins.append(StandIn(answering, model, keys if pooled and model.remembers else None, seed))
-    depths = [stage.depth for stage in loaded.stages]
-    with closing(Ledger(None)) as ledger:
-        cascade = Cascade(list(map(Stage, loaded.rankers, stand_ins, depths)), ledger, pooled=pooled)
-        costs = {ranked.cost.query_id: ranked.costs for ranked in cascade.rank(queries)}
-    counts = {
-        query: [
-            {"asks": c.asks, "calls": s.calls[query], "rounds": c.rounds} for c, s in zip(row, stand_ins, strict=True)
-        ]
-        for query, row in costs.items()
+    costs = {
+        query: [replace(cost, calls=stand_in.calls[query]) for cost, stand_in in zip(row, stand_ins, strict=True)]
+        for query, row in ranked(loaded, stand_ins, first_stage, advance).items()
     }
-    return Simulation(counts, [list(stand_in.strata.values()) for stand_in in stand_ins])
+    return Simulation(costs, [list(stand_in.strata.values()) for stand_in in stand_ins])
 
 
 def open_rule(rule: Rule, run: Run, grades: Grades | None, seed: int) -> Backend:
