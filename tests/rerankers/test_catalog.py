@@ -52,7 +52,7 @@ def test_every_backend_says_what_it_takes(name: str) -> None:
         (catalog.backend, "transformer", "unknown backend 'transformer'; did you mean 'transformers'?"),
         (catalog.backend, "_tokens", "unknown backend '_tokens'"),
         (catalog.prompt_file, "yesno", "unknown prompt 'yesno'; did you mean 'yes_no'?"),
-        (catalog.prompt_file, "zzz", "unknown prompt 'zzz'; `r2llm list` shows "),
+        (catalog.prompt_file, "zzz", "unknown prompt 'zzz'; `r2llm list prompts` shows "),
     ],
 )
 def test_a_misspelt_name_is_refused_with_the_nearest_ones(look_up, name: str, message: str) -> None:
