@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..pipeline.compare.check import Change, Comparison, Figure, Judgement, QueryMove, Result, some
-from ..pipeline.run.baseline import EXACT, TOP
+from ..pipeline.run.baseline import TOP
+from ..pipeline.run.measures import EXACT
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 cannot hold these
 

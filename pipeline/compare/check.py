@@ -18,7 +18,8 @@ from ..io.progress import Listener
 from ..run import baseline as baselines
 from ..run import index, runfile
 from ..run import measures as evaluation
-from ..run.baseline import EXACT, TOP, Baseline
+from ..run.baseline import TOP, Baseline
+from ..run.measures import EXACT
 from ..run.read import Run, read
 
 SIMULATED = "simulated answers cannot reproduce a published figure; name a real model in its `model` section"
@@ -319,7 +320,7 @@ def _against_published(loaded: Loaded, output: Path | None, listener: Listener, 
     judgements, means = [], run.metrics.mean if run.metrics else {}
     for name, expected in figures.items():
         out_by = abs(means[name] - expected.value)
-        judgements.append(Judgement(name, means[name], expected, out_by, out_by <= expected.tolerance + EXACT))
+        judgements.append(Judgement(name, means[name], expected, out_by, expected.allows(means[name])))
     return Result(loaded.config.name, run, judgements=judgements)
 
 

@@ -224,6 +224,10 @@ class Expected(_Section):
     tolerance: float = Field(ge=0, description="how far a run may be from it")
     source: str = Field(description="where it was published")
 
+    def allows(self, value: float) -> bool:
+        """Return whether a measure's mean is within tolerance of the figure, but for rounding."""
+        return abs(value - self.value) <= self.tolerance + evaluation.EXACT
+
 
 def _form(value: object) -> str:
     keys = value.model_fields_set if isinstance(value, BaseModel) else value

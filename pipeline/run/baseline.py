@@ -16,14 +16,13 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ...rerankers.errors import InputError
 from ..io.files import json_lines, reason, replacing
 from . import contents, manifest, runfile
+from .measures import EXACT
 from .read import Run
 from .read import read as read_run
 
 TOP = 10  # documents of each ranking that are named; the rest only goes into its hash
 
 DECIMALS = 6  # of measures
-
-EXACT = 1e-6  # the default tolerance of a measure: what rounding can make of an equal value
 
 COSTS = ("asks", "rounds", "comparisons", "prompt_tokens", "completion_tokens", "unparsed")
 """The counts that describe the experiment; calls, cached answers and seconds describe its executions."""

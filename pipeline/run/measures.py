@@ -18,6 +18,8 @@ Qrels = Mapping[str, Mapping[str, int]]
 TREC_EVAL = re.compile(r"[A-Za-z]+(_[A-Za-z]+)*([._]\d+(\.\d+)?(,\d+(\.\d+)?)*)?")
 """A measure as trec_eval names it: `map`, `ndcg_cut_10`, `P.5,10`; its names for sets of measures are none."""
 
+EXACT = 1e-6  # the default tolerance of a measure: what rounding can make of an equal value
+
 LARGEST = 2**31 - 1
 """The evaluators' integers are C's."""
 

@@ -13,7 +13,6 @@ from ...rerankers.errors import InputError
 from ..configs.load import Expected
 from ..io.files import reason, replacing
 from ..io.progress import Listener
-from .baseline import EXACT
 
 FILE = "sweep.json"
 TABLE = "table.csv"
@@ -55,8 +54,7 @@ class Outcome(BaseModel):
         if self.simulated or measure not in self.expected or measure not in self.metrics:
             return None
         figure = self.expected[measure]
-        near = abs(self.metrics[measure] - figure.value) <= figure.tolerance + EXACT
-        return "within tolerance" if near else "out of tolerance"
+        return "within tolerance" if figure.allows(self.metrics[measure]) else "out of tolerance"
 
 
 class Sweep(BaseModel):
