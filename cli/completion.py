@@ -10,12 +10,13 @@ from pathlib import Path
 
 
 def configs(incomplete: str) -> list[str]:
-    """Return shipped experiments by name, and YAML files by path."""
+    """Return shipped experiments and systems by name, and YAML files by path."""
     from ..pipeline.configs import shipped
 
     return [
         *shipped.names(),
         *shipped.grids(),
+        *shipped.systems(),
         *(path for path in _paths(incomplete) if path.endswith((".yaml", ".yml"))),
     ]
 

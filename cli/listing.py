@@ -1,4 +1,4 @@
-"""`r2llm list`: methods, prompts, backends, datasets, configs, keys, and the cells of a grid."""
+"""`r2llm list`: methods, prompts, backends, datasets, configs, systems, keys, and the cells of a grid."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -8,19 +8,20 @@ import typer
 from ..rerankers.errors import InputError
 from . import console, options
 
-What = StrEnum("What", ["methods", "prompts", "backends", "models", "datasets", "configs", "keys", "cells"])
+What = StrEnum("What", ["methods", "prompts", "backends", "models", "datasets", "configs", "systems", "keys", "cells"])
 
 
 def list_(
     what: Annotated[What, typer.Argument(help="What to list; models are backends, keys those of a config.")],
     name: Annotated[
-        str | None, typer.Argument(help="More about one: a method's or backend's keys, a prompt's or config's text.")
+        str | None,
+        typer.Argument(help="More about one: a method's or backend's keys, a prompt's, config's or system's text."),
     ] = None,
     config: Annotated[str | None, options.config("cells: a grid, such as grids/setwise-paper.")] = None,
     only: options.Only = None,
     as_json: options.Json = False,
 ) -> None:
-    """List methods, prompts, backends, datasets, configs, the keys of a config, or the names of a grid's cells."""
+    """List methods, prompts, backends, datasets, configs, published systems, keys of a config, or cells of a grid."""
     from ..pipeline import listing
     from ..pipeline.configs import grid
 
@@ -37,7 +38,8 @@ def list_(
     if isinstance(rows, str):
         console.as_json({"name": name, "text": rows}) if as_json else console.block(rows.rstrip())
         return
-    header = listing.KEYS if rows and len(rows[0]) == len(listing.KEYS) else ("name", "about")
+    headers = (listing.KEYS, listing.SYSTEMS, ("name", "about"))
+    header = next(header for header in headers if not rows or len(header) == len(rows[0]))
     if as_json:
         console.as_json([dict(zip(header, row, strict=True)) for row in rows])
         return

@@ -16,17 +16,28 @@ from ..rerankers import catalog
 from ..rerankers.errors import InputError
 from ..rerankers.marks import marks
 from ..rerankers.prompts import template as prompts
+from ..rerankers.types import Candidates, Doc, Query
 from .configs import grid, schema, shipped
+from .configs.loaded import Loaded
+from .estimate import simulation
+from .io.progress import Listener
 
 Row = tuple[str, ...]
 
 KEYS = ("key", "type", "default", "meaning")
 
+SYSTEMS = ("name", "family", "method", "size", "licence", "needs", "verified", "cost", "published")
+
+CANDIDATES, PASSAGE_TOKENS = 100, 128  # of the query whose cost is listed
+
 TYPES = {str: "text", int: "integer", float: "number", bool: "true | false"}  # others are mappings
 
 
 def rows(what: str) -> list[Row]:
-    """Return names and descriptions of all methods, prompts, backends (models), datasets or configs; or all `KEYS`."""
+    """Return names and descriptions of all methods, prompts, backends (models), datasets or configs.
+
+    Rows of keys are `KEYS`, those of systems `SYSTEMS`.
+    """
     match what:
         case "methods":
             return [(name, catalog.method(name).summary.rstrip(".")) for name in catalog.methods()]
@@ -35,11 +46,11 @@ def rows(what: str) -> list[Row]:
         case "prompts":
             found = map(prompts.load, catalog.prompts())
             return [(prompt.name, f"{', '.join(prompt.asks)}; {prompt.source}") for prompt in found]
-    return {"datasets": _datasets, "configs": _configs, "keys": _keys}[what]()
+    return {"datasets": _datasets, "configs": _configs, "systems": _systems, "keys": _keys}[what]()
 
 
 def about(what: str, name: str) -> list[Row] | str:
-    """Return the `KEYS` of a method or backend, a folder's configs, or the file of a prompt or config as text.
+    """Return the `KEYS` of a method or backend, a folder's configs, or the file of a prompt, config or system as text.
 
     Raises `InputError` where there is none of that name.
     """
@@ -49,7 +60,9 @@ def about(what: str, name: str) -> list[Row] | str:
         return list(_fields(reversed(section.takers(name)), ""))
     if what == "prompts":
         return catalog.prompt_file(name.partition("/")[0]).read_text(encoding="utf-8")
-    if what != "configs":
+    if what == "systems":
+        name = f"systems/{name.removeprefix('systems/')}"
+    elif what != "configs":
         raise InputError(f"r2llm list {what} takes no name, such as {name}")
     below = [row for row in _configs() if row[0].startswith(f"{name.rstrip('/')}/")]
     return below or (shipped.file(name, Path.cwd()) or grid.cell(name).source.path).read_text(encoding="utf-8")
@@ -133,6 +146,38 @@ def _configs() -> list[Row]:
         axes = " by ".join(f"{axis} ({len(values)})" for axis, values in many.axes.items())
         rows.append((source.name, f"{len(many.cells):,} configs: {axes}. {_about(source.path)}"))
     return rows
+
+
+def systems() -> Iterator[tuple[str, Loaded, schema.System]]:
+    """Yield the shipped rerankers with what their files say of them, loaded for the embedded collection."""
+    for name in shipped.systems():
+        loaded = grid.cell(name, shipped.SHIPPED).load(["dataset=quickstart"])
+        if loaded.config.about is None:
+            raise InputError(f"{name}.yaml has no `about`, which says what it is")
+        yield name.removeprefix("systems/"), loaded, loaded.config.about
+
+
+def _systems() -> list[Row]:
+    return [
+        (
+            *(name, about.family, loaded.rankers[0].method.name, about.size, about.licence),
+            *(", ".join(about.needs) or "nothing", "yes" if about.verified else "no", _cost(loaded, about.parameters)),
+            "; ".join(f"{figure.collection}: {figure.measure} {figure.value:.4g}" for figure in about.expected)
+            or "none",
+        )
+        for name, loaded, about in systems()
+    ]
+
+
+def _cost(loaded: Loaded, parameters: float) -> str:
+    """Return the prompts for a query, and the operations of reading their passages, 2 a parameter and token."""
+    docs = tuple(Doc(str(number), "") for number in range(CANDIDATES))
+    models = [simulation.open_rule("equal", {}, None, 0) for _ in loaded.rankers]
+    query = Candidates(Query("q", ""), docs, tuple(map(float, range(CANDIDATES, 0, -1))))
+    with Listener().task("", None) as silent:
+        [costs] = simulation.ranked(loaded, models, [query], silent).values()
+    read = sum(cost.asks * of.params.most_docs for cost, of in zip(costs, loaded.rankers, strict=True)) * PASSAGE_TOKENS
+    return f"{sum(cost.asks for cost in costs):,} prompts, {2 * parameters * read / 1e12:,.1f} TFLOP"
 
 
 def _about(path: Path) -> str:

@@ -193,7 +193,7 @@ def placed(document: Document, path: Path, section: Key = ()) -> Iterator[None]:
         key = (key[0], *key[2:]) if key[0] == "dataset" else key  # without the tag of its form
         where = f"{document.line(key) or path}: {'.'.join(key)}"
         if first["type"] == "missing":
-            raise InputError(f"{where} is missing") from error
+            raise InputError(f"{where} is missing; add it to the file, or --set {'.'.join(key)}=...") from error
         quoted = first["type"] != "value_error" and not isinstance(first["input"], dict)
         shown = f", not {first['input']!r:.100}" if quoted else ""
         raise InputError(f"{where}: {_plain(first['msg'])}{shown}") from error

@@ -229,6 +229,33 @@ class Expected(_Section):
         return abs(value - self.value) <= self.tolerance + evaluation.EXACT
 
 
+class Published(_Section):
+    """A figure that was published for a system."""
+
+    collection: str = Field(description="the collection and the candidates, such as DL19, BM25 top 100")
+    measure: str = Field("nDCG@10", description="the measure")
+    value: float = Field(description="the measure's mean")
+    source: str = Field(description="where it was published")
+
+
+class System(_Section):
+    """A published reranker: what a file of `systems/` says of it beside its `ranker` and `model`."""
+
+    family: str = Field(description="the line of models that it belongs to")
+    size: str = Field(pattern=r"^[0-9.]+[MB]$", description="its parameters, in millions or billions: 33M, 0.6B")
+    licence: str = Field(description="the licence of its weights")
+    needs: Texts = Field((), description="what else it takes: an extra of r2llm, remote code, a GPU")
+    source: str = Field(description="paper or model card, and the code that defines its input")
+    verified: bool = Field(description="whether its scores were held against its authors' code or formula")
+    check: str = Field(description="what they were held against; if not verified, what is to be checked")
+    expected: list[Published] = Field([], description="published figures")
+
+    @property
+    def parameters(self) -> float:
+        """Return the number of its parameters."""
+        return float(self.size[:-1]) * {"M": 1e6, "B": 1e9}[self.size[-1]]
+
+
 def _form(value: object) -> str:
     keys = value.model_fields_set if isinstance(value, BaseModel) else value
     if isinstance(keys, (Mapping, Set)):
@@ -273,6 +300,7 @@ class Config(_Section):
     fuse: Fuse | None = None
     evaluate: Harmless[Evaluate] = Evaluate()
     expected: Harmless[dict[str, Expected]] = {}
+    about: Harmless[System | None] = Field(None, exclude_if=lambda about: about is None)
     schedule: Harmless[Literal["throughput", "latency"]] = Field(
         "throughput", description="all queries at once, or one at a time: a query's seconds are then its latency"
     )

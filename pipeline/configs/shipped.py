@@ -7,7 +7,7 @@ from pathlib import Path
 
 SHIPPED = Path(__file__).parents[2] / "configs"
 
-NOT_EXPERIMENTS = ("parts/", "grids/")  # configs to extend, and files that are many configs
+NOT_EXPERIMENTS = ("parts/", "systems/", "grids/")  # configs to extend, and files that are many configs
 
 
 def names() -> list[str]:
@@ -18,6 +18,11 @@ def names() -> list[str]:
 def grids() -> list[str]:
     """Return the names of the shipped grids, without `.yaml`."""
     return [name.removesuffix(".yaml") for name in files() if name.startswith("grids/")]
+
+
+def systems() -> list[str]:
+    """Return the names of the shipped rerankers, without `.yaml`."""
+    return [name.removesuffix(".yaml") for name in files() if name.startswith("systems/")]
 
 
 def files() -> list[str]:

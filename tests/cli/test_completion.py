@@ -52,8 +52,8 @@ def test_each_of_several_configs(complete: Complete) -> None:
     assert complete("check", "--config", "mine.yaml", "--config", "quick") == ["quickstart.yaml"]
 
 
-def test_all_shipped_experiments_and_no_parts(complete: Complete) -> None:
-    assert complete("rerank", "--config", "") == [*shipped.names(), *shipped.grids()]
+def test_all_shipped_experiments_and_systems_and_no_parts(complete: Complete) -> None:
+    assert complete("rerank", "--config", "") == [*shipped.names(), *shipped.grids(), *shipped.systems()]
 
 
 def test_yaml_files_in_the_folder_and_one_below(complete: Complete, tmp_path: Path) -> None:

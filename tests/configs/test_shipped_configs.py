@@ -66,16 +66,6 @@ def test_no_config_repeats_another() -> None:
         assert contents.setdefault(said, name) == name
 
 
-@pytest.fixture
-def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what ships, to which a test may add."""
-    copy = Path(shutil.copytree(config.SHIPPED, tmp_path / "configs", ignore=shutil.ignore_patterns("__pycache__")))
-    monkeypatch.setattr(names, "SHIPPED", copy)
-    monkeypatch.setenv("R2LLM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return copy
-
-
 def moons(folder: Path) -> None:
     """Write five documents about moons, and a query that one of them answers, in BEIR's layout."""
     (folder / "qrels").mkdir(parents=True)
