@@ -18,13 +18,14 @@ from ..rerankers.accounting import total
 from ..rerankers.answers.reading import Reply, describe
 from ..rerankers.api import open_model
 from ..rerankers.asks import KINDS
-from ..rerankers.backends._tokens.tokens import SEAM, Tokens
+from ..rerankers.backends._tokens.tokens import Tokens
 from ..rerankers.backends.base import Backend, Request
 from ..rerankers.backends.replay import LedgerReplay
 from ..rerankers.cascade import Cascade, Stage
 from ..rerankers.cascade import first as first_of
 from ..rerankers.errors import InputError, R2llmError
 from ..rerankers.ledger import Ledger
+from ..rerankers.prompts.template import SEAM
 from ..rerankers.ranker import Ranker, Requests
 from ..rerankers.types import Answer, Query
 from .configs import load as configs
@@ -131,6 +132,8 @@ def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
     if request.prompt.target is not None:
         over = f" over its {len(backend.tokens.target(request))} tokens" if backend.tokens else ""
         return f"the log-probability of {request.prompt.target.format(query='the query')} as the answer, summed{over}"
+    if request.scoring == "likelihood" and request.prompt.answer.scored == "logit":
+        return "the labels' logits where the answer begins; the score is their sum, each times its label's value"
     if request.scoring == "likelihood":
         how = "the sum over all a label's tokens" if request.prompt.answer.scored == "whole" else "in one forward pass"
         return f"the labels' log-probabilities where the answer begins, {how}; {outcome}"

@@ -47,7 +47,7 @@ def _no_relevance(ask: Ask) -> Fields:
 
 
 MEAN = "the score is the mean of their values, weighted by their probabilities"
-HEAD = "the number that a cross-encoder's head gives; of two labels the second's log-probability"
+HEAD = "the number that a cross-encoder's head gives; of two labels the second's log-probability, or logit if asked for"
 CHOICE = "the most probable one is the choice"
 ORDER = "the order is that of their probabilities"
 

@@ -47,6 +47,9 @@ class RankerOptions(BaseModel):
     scoring: Scoring | None = Field(None, description="likelihood: label log-probabilities; generation: text, read")
     query_tokens: int | None = Field(128, ge=1, description="queries are cut to so many of the model's tokens")
     passage_tokens: int | None = Field(128, ge=1, description="passages are cut to so many of the model's tokens")
+    prompt_tokens: int | None = Field(
+        None, ge=1, description="the most tokens of a prompt: where it would have more, its passages are cut further"
+    )
     on_unparsed: Literal["keep_order", "retry", "fail"] = Field("keep_order", description="an answer that is unread")
     parse: Literal["strict", "digits"] | None = Field(None, description="digits: read answers as the older toolkits")
     compat: Toolkit | None = Field(None, description=compat.DESCRIPTION)
@@ -197,6 +200,7 @@ class Ranker:
             ),
             query_tokens=options.query_tokens,
             passage_tokens=options.passage_tokens,
+            prompt_tokens=options.prompt_tokens,
             attempt=attempt,
             model_settings=bool(options.model_settings),
             special_tokens_twice=bool(options.special_tokens_twice),
@@ -229,7 +233,13 @@ class Requests:
     candidates: Candidates
 
     def __post_init__(self) -> None:
-        by_id = self.backend.simulated
+        by_likelihood, by_id = self.ranker.scoring == "likelihood", self.backend.simulated
+        for prompt in self.ranker.prompts if by_likelihood and not self.backend.raw_logits else ():
+            if prompt.raw_logits:
+                raise InputError(
+                    f"prompt '{prompt.name}' scores by raw logits, which this backend does not give; use "
+                    "model.backend: transformers"
+                )
         docs = self.ranker.shown(self.candidates).docs
         self._texts = {doc.id: doc.text for doc in docs}
         self._digests = {doc.id: _digest(doc.id if by_id else "", doc.text) for doc in docs}
@@ -262,6 +272,7 @@ class Requests:
             del content["stop"]
         for name in ("scoring", "query_tokens", "passage_tokens", "attempt"):
             content[name] = getattr(settings, name)
+        content |= {"most_tokens": settings.prompt_tokens} if settings.prompt_tokens else {}
         content |= {"prompt": settings.prompt.digest, "kind": ask.kind}
         return _digest(
             json.dumps([self.backend.identity, content], sort_keys=True),

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 from ..asks import KINDS, Fields
@@ -88,7 +89,9 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
         order = tuple(sorted(range(len(scores)), key=scores.__getitem__, reverse=True))[: ask.limit or None]
     elif kind.scores == "mean" and isinstance(prompt.labels, dict):
         values = tuple(prompt.labels.values())
-        peak, scores = scores[values.index(max(values))], (expected_value(scores, values),)
+        summed = prompt.answer.scored == "logit"
+        peak = scores[values.index(max(values))]
+        scores = (sum(map(mul, scores, values)) if summed else expected_value(scores, values),)
     return Answer(choice, order, scores, peak, "", None, reply.prompt_tokens, reply.completion_tokens)
 
 

@@ -75,7 +75,8 @@ class Decoding:
 class RequestSettings:
     """Prompt, scoring and decoding shared by all requests of one kind of ask. Compared by identity.
 
-    A backend with a tokenizer cuts query and passages to `query_tokens` and `passage_tokens` of its own tokens.
+    A backend with a tokenizer cuts query and passages to `query_tokens` and `passage_tokens` of its own tokens, and
+    passages further, to one length, where the prompt would have more than `prompt_tokens`.
     `attempt` counts the answers before this one that could not be read. The last three are the ranker's options.
     """
 
@@ -84,6 +85,7 @@ class RequestSettings:
     decoding: Decoding
     query_tokens: int | None
     passage_tokens: int | None
+    prompt_tokens: int | None = None
     attempt: int = 0
     model_settings: bool = False
     special_tokens_twice: bool = False
@@ -121,14 +123,14 @@ class Request:
         return self.prompt.labels_of(self.ask)
 
     def rendered(
-        self, shown: Callable[[str, int | None], str], form: Architecture = "decoder_only"
+        self, shown: Callable[[str, int | None], str], form: Architecture = "decoder_only", seam: str = ""
     ) -> tuple[Message, ...]:
         """Return the conversation that puts the ask; `shown` cuts a text to so many tokens, if any, and disarms it."""
         prompt, most, length = self.prompt, self.terms.query_tokens, self.terms.passage_tokens
         passages = [shown(text, length) for text in self.passages]
         cuts = {name: length if cut == "cut" else None for name, cut in prompt.notes.items()}
         notes = {name: shown(note, cuts.get(name)) for name, note in self.ask.notes}
-        return prompt.render(self.ask, shown(self.query.text, most), passages, form, notes)
+        return prompt.render(self.ask, shown(self.query.text, most), passages, form, notes, seam)
 
     @property
     def ideal(self) -> str:
@@ -146,6 +148,7 @@ class Backend(ABC):
     simulated: bool = False  # answers come from a rule: ledger keys then hold document ids too
     recorded: bool = False  # answers come from a recording alone, and nothing else may answer in its place
     remembers: bool = True  # answers are kept in the ledger, and equal asks answered once
+    raw_logits: bool = True  # scores of labels can be logits, and not log-probabilities alone
     group_scores: bool = False  # the relevance of a document depends on the query's other candidates
     price: Price | None = None
 

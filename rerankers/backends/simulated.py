@@ -163,7 +163,7 @@ def _of_probability(request: Request, probability: float) -> Reply:
     best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
     if request.scoring == "generation":
         return Reply(best if probability >= 0.5 else worst)
-    weights = {best: probability, worst: 1 - probability}
+    weights = {worst: 1 - probability, best: probability}  # of a single label, its own
     return Reply(scores=tuple(math.log(w) if (w := weights.get(label, 0.0)) else SURELY_NOT for label in values))
 
 

@@ -75,6 +75,8 @@ class _Pending:
 class Vllm(Backend):
     """A model in vLLM's engine: requests stream through it, a bounded number of them at a time."""
 
+    raw_logits = False
+
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
         import transformers

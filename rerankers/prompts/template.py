@@ -27,8 +27,9 @@ from . import composition as components
 Architecture = Literal["encoder_decoder", "decoder_only"]
 """The two forms of language model, which begin and count their answers differently."""
 
-FIELDS = {"query", "num", "limit", "names", "passages"}
+FIELDS = {"query", "num", "limit", "names", "passages", "|"}
 PASSAGE_FIELDS = {"label", "text", "signal"}
+SEAM = "\ue000"  # a private-use character in a prompt: there the text is tokenised in parts
 BRACKETED_NUMBER = re.compile(r"\[(\d+)\]")
 
 
@@ -48,8 +49,8 @@ class Message(_Part):
     """One turn of the conversation; its role is one that the model's chat template reads.
 
     `content` may use {query}, {num} (of passages), {limit} (of passages to select), {names} (of all passages, as an
-    answer gives them), {passages}, and the prompt's notes. Neighbouring turns with `each` are repeated for every
-    passage, and use {label}, {text} and {signal} instead.
+    answer gives them), {passages}, the prompt's notes, and {|}, where the text is tokenised in parts. Neighbouring
+    turns with `each` are repeated for every passage, and use {label}, {text} and {signal} instead.
     """
 
     role: Annotated[str, Field(pattern=r"^\w[\w-]*$")]
@@ -85,7 +86,8 @@ class AnswerForm(_Part):
     """The form of an answer, and its generation; the texts of `stop` are no part of it.
 
     `item` is one passage in an answer that names several, with `joiner` between them. `scored` says whether a label's
-    log-probability is that of its first token, or the sum over all of them.
+    log-probability is that of its first token, or the sum over all of them; with `logit` a document's score is the sum
+    of the first tokens' raw logits, each times its label's value (of a head's two labels, the second's logit).
     """
 
     prefix: Prefixes = Prefixes()
@@ -95,7 +97,7 @@ class AnswerForm(_Part):
     stop: Stops = ()
     item: str = "[{label}]"
     joiner: str = " > "
-    scored: Literal["first_token", "whole"] = "first_token"
+    scored: Literal["first_token", "whole", "logit"] = "first_token"
 
     def naming(self, labels: Sequence[str]) -> str:
         """Return an answer that names those labels."""
@@ -106,11 +108,13 @@ class Prompt(_Part):
     """A prompt: the kinds of ask it serves, its wording, its labels, and the form of an answer.
 
     `labels` are given to the passages in order of presentation or, as a mapping, are the possible answers about one
-    passage, with the relevance each one means; `numbers` are 1, 2, 3 … without end. `text` is the form for
-    encoder-decoder models and `chat_template: none`, unless it is the messages one after the other. `notes` are shown
-    as further fields, cut to the length of a passage or whole. The log-probability of `target` is the answer. Of a
-    passage the first `words` are shown, with single blanks between them. `bracketed_numbers: round` makes [3] in a
-    query or passage (3), which is no passage's identifier. `strip` takes the white space around each turn.
+    passage, with the relevance each one means; `numbers` are 1, 2, 3 … without end. `tokens` are the first tokens of
+    labels, as ids or as the vocabulary has them (▁true), where they are not those that the label has after the prompt.
+    `text` is the form for encoder-decoder models and `chat_template: none`, unless it is the messages one after the
+    other. `notes` are shown as further fields, cut to the length of a passage or whole. The log-probability of `target`
+    is the answer. Of a passage the first `words` are shown, with single blanks between them. `bracketed_numbers: round`
+    makes [3] in a query or passage (3), which is no passage's identifier. `strip` takes the white space around each
+    turn.
     """
 
     name: str
@@ -126,6 +130,7 @@ class Prompt(_Part):
     passage: str = "{text}"
     separator: str = "\n\n"
     labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
+    tokens: dict[str, int | str] = {}
     answer: AnswerForm = AnswerForm()
 
     @model_validator(mode="after")
@@ -140,6 +145,8 @@ class Prompt(_Part):
         wanted = {KINDS[kind].labels for kind in self.asks}
         if "values" in wanted and not isinstance(self.labels, dict):
             raise ValueError("asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}")
+        if unknown := self.tokens.keys() - self.labels if isinstance(self.labels, dict) else self.tokens:
+            raise ValueError(f"tokens: {min(unknown)} is no label with a value")
         if "documents" in wanted and isinstance(self.labels, dict):
             raise ValueError("asks about several passages need a list of labels, one a passage")
         return self
@@ -151,11 +158,18 @@ class Prompt(_Part):
 
     def check_values(self) -> None:
         """Raise `InputError` if all labels have one value, since then all scores by likelihood are equal."""
+        if self.answer.scored == "logit" and isinstance(self.labels, dict) and any(self.labels.values()):
+            return
         if not isinstance(self.labels, dict) or len(set(self.labels.values())) < 2:
             raise InputError(
                 f"prompt '{self.name}': its labels have one value, and with scoring: likelihood so have all documents; "
                 "give it labels of several values, such as {'Yes': 1.0, 'No': 0.0}, or set scoring: generation"
             )
+
+    @property
+    def raw_logits(self) -> bool:
+        """Return whether scores by likelihood need logits: of a difference, log-probabilities do as well."""
+        return self.answer.scored == "logit" and isinstance(self.labels, dict) and sum(self.labels.values()) != 0
 
     @cached_property
     def digest(self) -> str:
@@ -182,6 +196,7 @@ class Prompt(_Part):
         passages: Sequence[str],
         form: Architecture = "decoder_only",
         notes: Mapping[str, str] | None = None,
+        seam: str = "",
     ) -> tuple[Message, ...]:
         """Return the conversation that puts an ask, its texts cut already, in one turn where the prompt has a `text`.
 
@@ -198,7 +213,7 @@ class Prompt(_Part):
         rows = zip_longest(labels, passages, ask.signals, fillvalue="")
         parts = [{"label": label, "text": text, "signal": signal} for label, text, signal in rows]
         shown = self.separator.join(self.passage.format(**part) for part in parts)
-        whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, **notes}
+        whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, "|": seam, **notes}
         whole["names"] = self.answer.naming(labels)
         if form == "encoder_decoder" and self.text is not None:
             return (self._turn("user", self.text.format(**whole)),)

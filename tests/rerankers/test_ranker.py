@@ -1,6 +1,7 @@
 """Rankers: what is refused, and what addresses an answer in the ledger."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def test_the_defaults_are_the_methods_own() -> None:
         "scoring": None,
         "query_tokens": 128,
         "passage_tokens": 128,
+        "prompt_tokens": None,
         "on_unparsed": "keep_order",
         "parse": None,
         "compat": None,
@@ -239,3 +241,14 @@ def test_the_identity_of_a_ranker_is_what_can_change_its_rankings(tmp_path: Path
         {"method": "setwise.bubblesort"},
     ]
     assert all(identity(**change) != plain for change in changes)
+
+
+def test_raw_logits_are_asked_only_of_a_backend_that_has_them(backend, make_candidates) -> None:
+    backend.raw_logits = False
+    score_by = partial(key, backend, make_candidates(2), score("d00"), method="pointwise.yes_no")
+    assert score_by(prompt="prorank")  # a difference of two logits is one of log-probabilities
+    assert score_by(prompt="zerank", scoring="generation")
+    with pytest.raises(
+        InputError, match=r"^prompt 'zerank' scores by raw logits, which this backend does not give; use "
+    ):
+        score_by(prompt="zerank")

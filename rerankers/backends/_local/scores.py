@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 
 def first_token_scores(passes: Passes, batch: Batch) -> Answered:
-    """Return the log-probability of each label's first token, at the position where the answer would begin."""
+    """Return the log-probability, or logit, of each label's first token, where the answer would begin."""
     import torch
 
     # In double precision the difference of two labels keeps every bit of the logits.
-    rows = torch.log_softmax(passes.last_logits(batch).double(), dim=-1).cpu()
+    rows = passes.last_logits(batch).double()
+    if batch[0].request.prompt.answer.scored != "logit":
+        rows = torch.log_softmax(rows, dim=-1)
     labels = [passes.tokens.label_ids(prompt.request, prompt.text) for prompt in batch]
     return [
         scored(prompt, row[[first for (first,) in ids]].tolist(), passes.model.dtype)
-        for row, prompt, ids in zip(rows, batch, labels, strict=True)
+        for row, prompt, ids in zip(rows.cpu(), batch, labels, strict=True)
     ]
 
 
@@ -66,7 +68,7 @@ def scored(prompt: Prepared, scores: Sequence[float], dtype: object, more_tokens
 
 
 class CrossEncoder:
-    """A model with a classification head of one label (its logit) or two (the second's log-probability: monoBERT)."""
+    """A model with a classification head of one label (its logit) or two (the second's log-probability or logit)."""
 
     def __init__(self, model: Any, tokens: Tokens) -> None:
         self.model, self.tokens = model, tokens
@@ -87,7 +89,9 @@ class CrossEncoder:
             inputs["token_type_ids"], _ = padded(types, 0, left=False)
         tensors = {name: torch.tensor(value, device=self.model.device) for name, value in inputs.items()}
         logits = self.model(**tensors).logits.double()
-        relevance = logits[:, 0] if logits.shape[1] == 1 else torch.log_softmax(logits, dim=-1)[:, 1]
+        if logits.shape[1] == 2 and batch[0].request.prompt.answer.scored != "logit":
+            logits = torch.log_softmax(logits, dim=-1)
+        relevance = logits[:, -1]
         answers = zip(batch, relevance.tolist(), strict=True)
         return [scored(prompt, [score], self.model.dtype) for prompt, score in answers]
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...errors import InputError
+from ...prompts.template import SEAM
 from ..base import Request
 
 Ids = list[int]
@@ -22,13 +23,14 @@ class Pairs:
 
     def prompt(self, request: Request) -> tuple[str, Ids]:
         """Return the prompt as text and ids, its passage cut. Raises `InputError` for three messages or no room."""
-        messages = request.rendered(lambda text, length: self._shield(self._truncate(text, length)))
+        messages = request.rendered(lambda text, length: self._shield(self._truncate(text, length)), seam=SEAM)
         if len(messages) > 2:
             problem = f"prompt '{request.prompt.name}' has {len(messages)} messages"
             raise InputError(f"{problem}, and a cross-encoder reads one text or two")
         *before, passage = [self._tokenize(message.content) for message in messages]
         special = self.special("a", "b") if before else self.special("a")
-        longest, used = int(min(self.tokenizer.model_max_length, 10**9)), sum(map(len, before))  # or unknown
+        limits = self.tokenizer.model_max_length, request.terms.prompt_tokens or 10**9  # or unknown
+        longest, used = int(min(limits)), sum(map(len, before))
         room = longest - used - sum(map(len, special))
         if room < 1:
             raise InputError(

@@ -15,12 +15,11 @@ from typing import Any
 
 from ...answers.thinking import opened_thought
 from ...errors import InputError
-from ...prompts.template import Architecture
+from ...prompts.template import SEAM, Architecture
 from ..base import Request, RequestSettings
 from .chat_templates import ChatTemplate, TemplateOptions, chat_template
 from .pairs import Pairs
 
-SEAM = "\ue000"  # a private-use character, put inside a control token of a text: there the text is tokenised in parts
 TAIL = 32  # the last characters of a prompt that decide how the first token of the answer is written
 LEAST = 32  # the tokens of the shortest prefix that is worth a pass of its own
 PART = 3  # a first passage is a prefix if it is at least one part in so many of the prompt
@@ -76,9 +75,25 @@ class Tokens:
         """Return the prompt as text and as ids: the encoder's input, or all that stands before the answer."""
         if request.ask.kind == "relevance":
             return self.pairs.prompt(request)
+        text, ids = self._whole_prompt(request)
+        if (most := request.terms.prompt_tokens) is None or len(ids) <= most:
+            return text, ids
+        terms, length = request.terms, max(len(self.tokenizer.tokenize(passage)) for passage in request.passages)
+        length = min(length, terms.passage_tokens or length)
+        while (excess := len(ids) - most) > 0:
+            length -= max(1, excess // len(request.ask.docs))
+            if length < 1:
+                raise InputError(
+                    f"query {request.query.id}: ranker.prompt_tokens: {most} leaves no room for a passage; raise it or "
+                    "lower ranker.query_tokens"
+                )
+            text, ids = self._whole_prompt(replace(request, terms=replace(terms, passage_tokens=length)))
+        return text, ids
+
+    def _whole_prompt(self, request: Request) -> tuple[str, list[int]]:
         terms = request.terms
         form: Architecture = "encoder_decoder" if self._as_text else self.architecture
-        messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), form)
+        messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), form, SEAM)
         prefix = terms.prompt.answer.prefix.decoder_only
         if self.template is None:
             text, special = "\n\n".join(message.content for message in messages), True
@@ -141,26 +156,44 @@ class Tokens:
         """Return each label's scored tokens, the first or all. Raises `InputError` for equal or unknown ones."""
         if self.architecture == "encoder_decoder":
             prompt = request.prompt.answer.prefix.encoder_decoder
-        return self._label_ids(prompt[-TAIL:], request.labels, request.prompt.answer.scored == "whole")
+        whole, named = request.prompt.answer.scored == "whole", tuple(request.prompt.tokens.items())
+        return self._label_ids(prompt[-TAIL:], request.labels, whole, named)
 
-    def _find_label_ids(self, before: str, labels: tuple[str, ...], whole: bool) -> tuple[tuple[int, ...], ...]:
+    def _find_label_ids(
+        self, before: str, labels: tuple[str, ...], whole: bool, named: tuple[tuple[str, int | str], ...]
+    ) -> tuple[tuple[int, ...], ...]:
         opened = before[-1:] in ("[", "(")
         ended = any(match.end() == len(before) for match in self._control.finditer(before))
         gap = "" if not before or before[-1].isspace() or opened or ended else " "
         stem = self._ids(before, special=False)
-        labels_ids = []
+        labels_ids: list[tuple[int, ...]] = []
+        tokens = dict(named)
         for label in labels:
+            if label in tokens:
+                labels_ids.append((self._token_id(tokens[label]),))
+                continue
             ids = self._ids(before + gap + label, special=False)
             shared = next((i for i, (a, b) in enumerate(zip(stem, ids, strict=False)) if a != b), len(stem))
             if shared < len(stem) and opened:  # bracket and label would be one token, but the prompt ends between them
                 ids, shared = self._ids(label, special=False), 0
             labels_ids.append(tuple(ids[shared:] if whole else ids[shared : shared + 1]))
-        if len(set(labels_ids)) < len(labels) or any(self.tokenizer.unk_token_id in ids for ids in labels_ids):
+        unknown = self.tokenizer.unk_token_id
+        unread = any(unknown in ids for label, ids in zip(labels, labels_ids, strict=True) if label not in tokens)
+        if unread or len(set(labels_ids)) < len(labels):
             raise InputError(
                 f"labels {', '.join(labels)} do not each {'have' if whole else 'begin with'} a token of their own in "
                 "this model's vocabulary; use scoring: generation or a prompt with other labels"
             )
         return tuple(labels_ids)
+
+    def _token_id(self, token: int | str) -> int:
+        """Return the id of a token of the vocabulary. Raises `InputError` if there is none."""
+        number = token if isinstance(token, int) else self.tokenizer.get_vocab().get(token, -1)
+        if not 0 <= number < len(self.tokenizer):
+            raise InputError(
+                f"the prompt's tokens: {token!r} is not in this model's vocabulary of {len(self.tokenizer)}"
+            )
+        return number
 
     def _shield(self, text: str) -> str:
         return self._control.sub(lambda token: f"{token[0][0]}{SEAM}{token[0][1:]}", text.replace(SEAM, ""))

@@ -1,8 +1,9 @@
 """Pointwise yes/no: documents sorted by the probability of "Yes" to "does the passage answer the query?".
 
 Nogueira et al., Findings of EMNLP 2020, for the score; Zhuang et al., SIGIR 2024, arXiv:2310.09497, Table 2
-(pointwise.yes_no), for the zero-shot prompt. The probability is taken over "Yes" and "No" alone. All documents are
-ranked; equal scores keep first-stage order.
+(pointwise.yes_no), for the zero-shot prompt. The probability is taken over "Yes" and "No" alone; with a prompt
+whose answer is `scored: logit`, the score is one token's raw logit, or a difference of two. All documents are ranked;
+equal scores keep first-stage order.
 """
 
 from typing import ClassVar

@@ -83,7 +83,12 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
     assert prompt.asks
     labels = prompt.labels_of(asked(2))
     assert len(set(labels)) == len(labels)
-    assert len(labels) > 1 or prompt.target or prompt.asks in (("write",), ("relevance",))
+    assert (
+        len(labels) > 1
+        or prompt.target
+        or prompt.answer.scored == "logit"
+        or prompt.asks in (("write",), ("relevance",))
+    )
     notes = dict.fromkeys(prompt.notes, "the note's words")
     turns = prompt.render(asked(1), "the query's words", ["the passage's words"], notes=notes)
     shown = " ".join(message.content for message in turns)

@@ -1,0 +1,169 @@
+"""Logits at the last position: shipped systems give what their authors' code or formula gives, to 1e-5 in float32."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import PASSAGES, QUERY
+
+Scores = Callable[..., list[float]]
+
+
+def close(expected: Sequence[float]) -> Any:
+    return pytest.approx(expected, abs=1e-5)
+
+
+def pieces(tokenizer: Any, *texts: str) -> list[int]:
+    return [token for text in texts for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def last_logits(folder: Path, prompts: Sequence[Sequence[int]]) -> Any:
+    """The logits at the last position of each prompt, read alone."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    with torch.no_grad():
+        return torch.stack([model(input_ids=torch.tensor([ids])).logits[0, -1] for ids in map(list, prompts)])
+
+
+@pytest.fixture(scope="session")
+def t5(saved: Callable[..., Path]) -> Path:
+    """A tiny T5 that knows the words of monoT5's kin, and prefers none to the true one by far."""
+    import transformers
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+    words = ("true", "false", "yes", "no", "Não", "Sim", "Query:", "Document:", "Relevant:", "red", "moon", "moons")
+    pieces += [(f"▁{word}", -5.0) for word in words]
+    pieces += [(character, -9.0) for character in [*map(chr, range(33, 127)), *"ã日本—"]]
+    pieces += [(f"<extra_id_{i}>", 0.0) for i in range(99, -1, -1)]
+    tokenizer = transformers.T5Tokenizer(vocab=pieces)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "initializer_factor": 0.4}
+    config = transformers.T5Config(vocab_size=len(tokenizer), decoder_start_token_id=0, **sizes)
+    return saved("T5ForConditionalGeneration", config, tokenizer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        ("monot5-base", ("▁false", "▁true")),
+        ("mt5-base-mmarco", ("▁no", "▁yes")),
+        ("monoptt5-base", ("▁Não", "▁Sim")),
+        ("mt5-13b-mmarco", ("▁", "▁true")),
+    ],
+)
+def test_mono_t5_and_its_kin_equal_t5_ranker(
+    t5: Path, scores: Scores, system: str, words: tuple[str, str], authors
+) -> None:
+    t5ranker = authors("rerankers", "rerankers.models.t5ranker")
+    false, true = words
+    ranker = t5ranker.T5Ranker(str(t5), token_false=false, token_true=true, device="cpu", dtype="float32", verbose=0)
+    assert scores(system, t5) == close(ranker._get_scores(QUERY, PASSAGES))
+
+
+def test_rank_t5_gives_one_tokens_raw_logit(t5: Path, scores: Scores) -> None:
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(t5)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(t5).eval()
+    rows = []
+    for passage in PASSAGES:
+        ids = tokenizer(f"Query: {QUERY} Document: {passage}", return_tensors="pt").input_ids
+        with torch.no_grad():
+            rows.append(model(input_ids=ids, decoder_input_ids=torch.tensor([[0]])).logits[0, 0])
+    logits = torch.stack(rows)
+    token = tokenizer.convert_tokens_to_ids("<extra_id_10>")
+    assert scores("rankt5-base", t5) == close(logits[:, token].tolist())
+
+
+@pytest.mark.slow
+def test_bge_gemma_equals_flag_llm_reranker(decoder: Callable[..., Path], scores: Scores, authors) -> None:
+    reranker = authors("FlagEmbedding", "FlagEmbedding.inference.reranker.decoder_only.base")
+    folder = decoder("Gemma")
+    theirs = reranker.BaseLLMReranker(str(folder), devices=["cpu"], batch_size=1)
+    pairs = [(QUERY, passage) for passage in PASSAGES]
+    assert scores("bge-reranker-v2-gemma", folder) == close(theirs.compute_score(pairs))
+
+
+@pytest.mark.slow
+def test_mxbai_v2_equals_mxbai_rerank(decoder: Callable[..., Path], scores: Scores, authors) -> None:
+    mxbai = authors("mxbai-rerank", "mxbai_rerank.mxbai_rerank_v2")
+    folder = decoder("Qwen2")
+    theirs = mxbai.MxbaiRerankV2(str(folder), device="cpu", torch_dtype="float32")
+
+    def prepare_for_model(ids: list[int], pair_ids: list[int], **_: object) -> dict[str, list[int]]:
+        return {"input_ids": [*ids, *pair_ids]}  # transformers 5 has none; nothing is cut here
+
+    theirs.tokenizer.prepare_for_model = prepare_for_model
+    expected = [float(theirs.predict([QUERY], [passage])[0]) for passage in PASSAGES]
+    assert scores("mxbai-rerank-base-v2", folder) == close(expected)
+    assert scores("mxbai-rerank-base-v2", folder, "model.exact=false") == close(expected)
+    # Without the system turn written out, or with its parts tokenised as one text, scores are others.
+
+
+SYSTEM = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the "
+    'answer can only be "yes" or "no".'
+)
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
+
+
+def qwen3_pair(passage: str) -> str:
+    return f"<Instruct>: {TASK}\n<Query>: {QUERY}\n<Document>: {passage}"
+
+
+def qwen3_frame(tokenizer: Any, thought: str = "<think>\n\n</think>\n\n") -> tuple[list[int], list[int]]:
+    """The tokens of Qwen3-Reranker's prefix and suffix, each tokenised alone, as its example does."""
+    before = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
+    return pieces(tokenizer, before), pieces(tokenizer, f"<|im_end|>\n<|im_start|>assistant\n{thought}")
+
+
+def test_qwen3_reranker_is_a_softmax_over_two(
+    decoder: Callable[..., Path], qwen_tokenizer: Any, scores: Scores
+) -> None:
+    folder = decoder("Qwen3")
+    yes, no = pieces(qwen_tokenizer, "yes", "no")
+    before, after = qwen3_frame(qwen_tokenizer)
+    pairs = [pieces(qwen_tokenizer, qwen3_pair(passage)) for passage in PASSAGES]
+    expected = last_logits(folder, [before + pair + after for pair in pairs])[:, [no, yes]].softmax(-1)[:, 1].tolist()
+    assert scores("qwen3-reranker-0.6b", folder) == close(expected)
+    assert scores("qwen3-reranker-0.6b", folder, "model.exact=false") == close(expected)
+    # One line break lost behind the thought is another prompt.
+    _, short = qwen3_frame(qwen_tokenizer, "<think>\n\n</think>\n")
+    lost = last_logits(folder, [before + pair + short for pair in pairs])[:, [no, yes]].softmax(-1)[:, 1]
+    assert lost.tolist() != pytest.approx(expected, abs=1e-3)
+
+
+def test_only_the_passage_is_cut_to_the_limit(
+    decoder: Callable[..., Path], qwen_tokenizer: Any, scores: Scores
+) -> None:
+    folder = decoder("Qwen3")
+    yes, no = pieces(qwen_tokenizer, "yes", "no")
+    before, after = qwen3_frame(qwen_tokenizer)
+    pair = pieces(qwen_tokenizer, qwen3_pair(PASSAGES[-1]))
+    expected = last_logits(folder, [[*before, *pair[:-20], *after]])[:, [no, yes]].softmax(-1)[:, 1].tolist()
+    limit = f"ranker.prompt_tokens={len(before) + len(pair) - 20 + len(after)}"
+    assert scores("qwen3-reranker-0.6b", folder, limit, passages=PASSAGES[-1:]) == close(expected)
+
+
+def test_zerank_gives_yes_its_raw_logit(decoder: Callable[..., Path], qwen_tokenizer: Any, scores: Scores) -> None:
+    folder = decoder("Qwen3")
+    form = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    logits = last_logits(folder, [pieces(qwen_tokenizer, form.format(QUERY, passage)) for passage in PASSAGES])
+    [yes] = pieces(qwen_tokenizer, "Yes")
+    assert scores("zerank-2", folder) == close(logits[:, yes].tolist())
+    # The label's log-probability is another order: its normaliser differs by document.
+    assert logits[:, yes].argsort().tolist() != logits.log_softmax(-1)[:, yes].argsort().tolist()
+
+
+def test_ctxl_gives_token_0_its_raw_logit(decoder: Callable[..., Path], qwen_tokenizer: Any, scores: Scores) -> None:
+    folder = decoder("Qwen3")
+    form = (
+        "Check whether a given document contains information helpful to answer the query.\n<Document> {}\n<Query> {} ??"
+    )
+    logits = last_logits(folder, [pieces(qwen_tokenizer, form.format(passage, QUERY)) for passage in PASSAGES])
+    assert scores("ctxl-rerank-v2-1b", folder) == close(logits[:, 0].tolist())
