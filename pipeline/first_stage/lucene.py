@@ -6,7 +6,6 @@ Everything is Anserini's, so that figures published with Anserini and Pyserini c
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import http.client
 import itertools
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...rerankers import catalog
 from ...rerankers.errors import BackendError, InputError
 from ...rerankers.types import Query
 from ..datasets.base import Docs, batches
@@ -136,9 +136,7 @@ def find_index(name: str, *, base: Path) -> Path:
         if name in TF_INDEX_INFO:
             return _prebuilt_folder(name, TF_INDEX_INFO[name])
         if not existing:
-            near = difflib.get_close_matches(name, TF_INDEX_INFO, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise InputError(f"unknown index {name!r}: {hint}{REMEDY}")
+            raise InputError(f"unknown index {name!r}{catalog.nearest(name, TF_INDEX_INFO)}; {REMEDY}")
     if existing:
         raise InputError(f"{existing} is not a Lucene index (no segments file in it): {REMEDY}")
     raise InputError(f"no index at {folders[0]}: {REMEDY}")

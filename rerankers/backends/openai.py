@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -21,10 +21,10 @@ import yarl
 from ..errors import InputError
 from ..prices import price_of
 from ._local.loading import TOKENIZER_FILES, load, locate
-from ._server.conversation import Conversation, Dispatch
+from ._server.conversation import Conversation
 from ._server.spec import Options, ServerSpec
 from ._tokens.tokens import Tokens
-from .base import Answered, Backend, Request, Setting
+from .base import Answered, Backend, Setting
 
 __all__ = ["OpenAI", "Options", "open"]
 
@@ -65,7 +65,7 @@ class OpenAI(Backend):
             raise InputError("model.chat_template: the server renders prompts; set model.tokenizer to render them here")
         if options.chat_template_kwargs and not self.renders and api != "chat":
             raise InputError(f"model.chat_template_kwargs: api {api} has no chat template; set model.tokenizer")
-        self._dispatch: Dispatch | None = None
+        self._conversation: Conversation | None = None
 
     @cached_property
     def identity(self) -> Mapping[str, object]:
@@ -100,13 +100,13 @@ class OpenAI(Backend):
             "max_concurrency": self.options.max_concurrency,
             **(self.tokens.details if self.tokens and self.renders else {}),
             **price,
-            **(self._dispatch.conversation.details if self._dispatch else {}),
+            **(self._conversation.details if self._conversation else {}),
         }
 
     @property
     def findings(self) -> Mapping[str, object]:
         """The server's capabilities on which answers depend."""
-        return self._dispatch.conversation.findings if self._dispatch else {}
+        return self._conversation.findings if self._conversation else {}
 
     @cached_property
     def tokens(self) -> Tokens | None:
@@ -130,26 +130,23 @@ class OpenAI(Backend):
 
         return load(transformers.AutoConfig, self.source, key="model.tokenizer")
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Take requests to answer, in order; the first ones start the conversation with the server."""
-        if requests and self._dispatch is None:
-            spec = replace(self.spec, key=_key(self.options.api_key_env))
-            self._dispatch = Dispatch(Conversation(spec, lambda: self.tokens), self.options.max_concurrency)
-        if self._dispatch is not None:
-            self._dispatch.submit(requests)
-
     def collect(self) -> Answered:
         """Return the next answers. When all are handed over, raise the failure that stopped the rest, if one did.
 
         `InputError`: the server cannot do what is asked for or refuses a request; `BackendError`: it fails or the
         budget is spent.
         """
-        return self._dispatch.collect() if self._dispatch else []
+        if self._conversation is None:
+            if not self.waiting:
+                return []
+            spec = replace(self.spec, key=_key(self.options.api_key_env))
+            self._conversation = Conversation(spec, lambda: self.tokens)
+        return self._conversation.collect(self.waiting)
 
     def close(self) -> None:
         """Close all connections."""
-        if self._dispatch is not None:
-            self._dispatch.close()
+        if self._conversation is not None:
+            self._conversation.close()
 
 
 def _check_url(url: str) -> None:

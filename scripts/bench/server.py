@@ -5,15 +5,13 @@
 
 A stub in a process of its own (tests/tools/stub_server.py) answers 256 prompts at once in 50 ms each: 5,120 asks a
 second are possible. Prints asks a second, the share of the possible, and the CPU time that an ask costs here;
-`--profile` shows where it goes in the thread that talks to the server and in the one that ranks. With `--faults` the
-requests pass a proxy that breaks that share of them (tests/tools/fault_proxy.py); the rankings must be those of a run
-without, and every ask must be in the ledger once.
+`--profile` shows where it goes. With `--faults` the requests pass a proxy that breaks that share of them
+(tests/tools/fault_proxy.py); the rankings must be those of a run without, and every ask must be in the ledger once.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import cProfile
 import json
@@ -80,13 +78,10 @@ def measure(args: argparse.Namespace, url: str) -> None:
         name="stub", base_url=url, api=args.api, max_concurrency=args.open, prompts_per_request=args.together
     )
     rank(options, 100, args.method, None)  # what is imported and opened once is no part of it
-    here, there = cProfile.Profile(time.thread_time), cProfile.Profile(time.thread_time)
-    if args.profile:
-        run = asyncio.BaseEventLoop.run_forever
-        asyncio.BaseEventLoop.run_forever = lambda self: there.runcall(run, self)  # type: ignore[method-assign]
+    profiler = cProfile.Profile(time.process_time)
     with tempfile.TemporaryDirectory() as folder:
         cpu, started = time.process_time(), time.perf_counter()
-        work = here.runcall if args.profile else lambda function, *values: function(*values)
+        work = profiler.runcall if args.profile else lambda function, *values: function(*values)
         _, asks = work(rank, options, args.asks, args.method, Path(folder) / "ledger.sqlite")
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     possible = SLOTS / DELAY
@@ -96,9 +91,7 @@ def measure(args: argparse.Namespace, url: str) -> None:
         f"{1000 * cpu / asks:.3f} ms of CPU an ask here"
     )
     if args.profile:
-        for name, profiler in (("the thread that ranks", here), ("the thread that talks to the server", there)):
-            print(name)
-            pstats.Stats(profiler).sort_stats("tottime").print_stats(20)
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(20)
 
 
 def compare(args: argparse.Namespace, url: str) -> None:

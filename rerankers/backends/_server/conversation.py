@@ -1,17 +1,14 @@
 """A conversation with a server: who it is, in which form each ask is put, and what its refusals mean to the user.
 
-A bounded number of asks is open, in an event loop of its own thread. Where one fails for good, no more is sent, replies
-on their way are waited for and handed over, and then the failure is raised.
+A bounded number of asks is open. Where one fails for good, no more is sent, replies on their way are waited for and
+handed over, and then the failure is raised.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
 from functools import partial
 from itertools import groupby
 
@@ -40,7 +37,7 @@ SPEED_OR_COUNT = {"log_probabilities", "several_prompts_a_request", "labels_not_
 
 
 class Conversation:
-    """A conversation in the event loop of the dispatch; `tokens` loads the tokenizer, or returns None without one."""
+    """A conversation, which goes on while answers are collected; `tokens` loads the tokenizer, or returns None."""
 
     def __init__(self, spec: ServerSpec, tokens: Callable[[], Tokens | None]) -> None:
         self.spec, self._tokens = spec, tokens
@@ -49,6 +46,13 @@ class Conversation:
         self._forms: dict[str, Form] = {}
         self._served: list[str] = []
         self._kind: str | None = None  # of server that it says it is
+        self._loop = asyncio.new_event_loop()
+        self._begun, self._open = False, 0
+        self._groups: deque[Group] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._progress = asyncio.Event()
+        self._answered: Answered = []
+        self._failure: BaseException | None = None
 
     @property
     def details(self) -> dict[str, object]:
@@ -124,92 +128,74 @@ class Conversation:
             remedy = "model.omit leaves a field out that it does not take, model.extra_body adds one"
         return InputError(f"query {request.query.id}: {where} refuses the request: {error.message}; {remedy}")
 
-    def halt(self) -> None:
-        """Repeat and begin nothing from now on; only replies on their way are waited for."""
-        self.client.stopped = True
-        for task in asyncio.all_tasks() - self.client.under_way:
-            task.cancel()
-
-    async def end(self) -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.close()
-
-
-class Dispatch:
-    """Requests on their way to a server and back; `max_open` asks are open at once, as far as groups allow."""
-
-    def __init__(self, conversation: Conversation, max_open: int) -> None:
-        self.conversation, self.max_open = conversation, max_open
-        self._waiting: deque[Request] = deque()
-        self._groups: deque[Group] = deque()
-        # What the loop hands over: asks that are open no more, replies, a failure.
-        self._done: queue.SimpleQueue[tuple[int, Answered, BaseException | None]] = queue.SimpleQueue()
-        self._open, self._begun = 0, False
-        self._failure: BaseException | None = None
-        self._loop = asyncio.new_event_loop()
-        # A daemon: after Ctrl-C nothing waits for a server.
-        self._thread = threading.Thread(target=self._loop.run_forever, name="r2llm-server", daemon=True)
-        self._thread.start()
-
-    def submit(self, requests: Sequence[Request]) -> None:
-        self._waiting.extend(requests)
-
-    def collect(self) -> Answered:
+    def collect(self, waiting: list[Request]) -> Answered:
         """Return the next answers, or nothing if none is outstanding. Raise a failure when all others are returned."""
-        answered: Answered = []
-        self._send()
-        while self._open and (not answered or not self._done.empty()):
-            ended, replies, error = self._done.get()
-            self._open -= ended
-            answered += replies
-            if error is not None and self._failure is None:
-                self._fail(error)
-            self._send()
+        self._loop.run_until_complete(self._converse(waiting))
+        answered, self._answered = self._answered, []
         if not answered and self._failure is not None:
             raise self._failure
         return answered
 
-    def close(self) -> None:
-        if not self._loop.is_closed():
-            asyncio.run_coroutine_threadsafe(self.conversation.end(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+    async def _converse(self, waiting: list[Request]) -> None:
+        """Send what waits, and wait for answers."""
+        await self._send(waiting)
+        while self._open and not self._answered:
+            self._progress.clear()
+            await self._progress.wait()
+            await self._send(waiting)
 
-    def _send(self) -> None:
+    async def _send(self, waiting: list[Request]) -> None:
+        """Send what waits, as far as so many asks may be open; a failure is kept for `collect`."""
         try:
-            while self._failure is None and (self._groups or self._waiting):
+            while self._failure is None and (self._groups or waiting):
                 if not self._begun:
-                    asyncio.run_coroutine_threadsafe(self.conversation.begin(), self._loop).result()
+                    await self.begin()
                     self._begun = True
                 if not self._groups:
-                    requests = [self._waiting.popleft() for _ in range(min(len(self._waiting), WINDOW))]
-                    self._groups.extend(self.conversation.prepare(requests))
+                    requests, waiting[:WINDOW] = waiting[:WINDOW], []
+                    self._groups.extend(self.prepare(requests))
                 size = len(self._groups[0].requests)
-                if self._open and self._open + size > self.max_open:
+                if self._open and self._open + size > self.spec.options.max_concurrency:
                     break
                 self._open += size
-                work = asyncio.run_coroutine_threadsafe(self._ask(self._groups.popleft()), self._loop)
-                work.add_done_callback(partial(self._ended, size))
+                task = asyncio.create_task(self._ask(self._groups.popleft()))
+                self._tasks.add(task)
+                task.add_done_callback(partial(self._ended, size))
         except Exception as error:  # noqa: BLE001 - raised where answers are collected
             self._fail(error)
 
-    def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        self._loop.call_soon_threadsafe(self.conversation.halt)
-
-    def _ended(self, asks: int, work: Future[None]) -> None:
-        self._done.put((asks, [], CancelledError() if work.cancelled() else work.exception()))
-
     async def _ask(self, group: Group) -> None:
         try:
-            replies = await self.conversation.answer(group)
-            self._done.put((0, list(zip(group.requests, replies, strict=True)), None))
+            replies = await self.answer(group)
+            self._answered.extend(zip(group.requests, replies, strict=True))
         except BudgetSpentError:
             if len(group.requests) == 1:
                 raise
             for one in group.split():  # some may still fit
                 await self._ask(one)
+
+    def _ended(self, asks: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._open -= asks
+        if not task.cancelled() and (error := task.exception()):
+            self._fail(error)
+        self._progress.set()
+
+    def _fail(self, error: BaseException) -> None:
+        """Repeat and begin nothing from now on; only replies on their way are waited for."""
+        self._failure = self._failure or error
+        self.client.stopped = True
+        for task in self._tasks - self.client.under_way:
+            task.cancel()
+
+    def close(self) -> None:
+        """Close all connections."""
+        if not self._loop.is_closed():
+            self._loop.run_until_complete(self._end())
+            self._loop.close()
+
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+        await self.client.close()

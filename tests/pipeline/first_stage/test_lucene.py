@@ -252,7 +252,7 @@ def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     with pytest.raises(InputError, match="docs is not a Lucene index"):
         find_index("docs", base=tmp_path)
-    with pytest.raises(InputError, match=r"did you mean msmarco-v1-passage .*`build`"):
+    with pytest.raises(InputError, match=r"did you mean 'msmarco-v1-passage'.*`build`"):
         find_index("msmarco-v1-pasage", base=tmp_path)
     with pytest.raises(InputError, match=r"no index at .*no/such"):
         find_index("no/such", base=tmp_path)

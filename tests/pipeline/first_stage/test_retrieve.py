@@ -279,7 +279,7 @@ def test_texts_can_come_out_of_the_index(quickstart: FirstStage, write: Write, h
 
 
 def test_an_unknown_index_is_refused(toy: Path, heard) -> None:
-    with pytest.raises(InputError, match="unknown index 'msmarco-v1-pasage': did you mean msmarco-v1-passage"):
+    with pytest.raises(InputError, match="unknown index 'msmarco-v1-pasage'; did you mean 'msmarco-v1-passage' or"):
         stage(heard, "first_stage.bm25.index=msmarco-v1-pasage")
 
 

@@ -494,8 +494,9 @@ def test_a_key_that_no_request_can_carry_is_the_user_s_error(
 ) -> None:
     monkeypatch.setenv("ODD_KEY", key)
     backend = openai.open(options("http://localhost:1/v1", api_key_env="ODD_KEY"), Setting())
+    backend.submit(ask_of({"method": "pointwise.yes_no"}, [score("d00")]))
     with pytest.raises(InputError, match="ODD_KEY holds line breaks") as raised:
-        backend.submit(ask_of({"method": "pointwise.yes_no"}, [score("d00")]))
+        backend.collect()
     assert "sk-" not in str(raised.value)
 
 
@@ -525,10 +526,10 @@ def test_what_does_not_fit_the_server_is_the_user_s_error(
     backend = openai.open(options(shared_stub, **model), Setting())
     with pytest.raises(InputError) as raised:
         rank({"method": method}, backend, [make_candidates(3)])
-    backend.close()
     assert said in str(raised.value)
     with pytest.raises(InputError):
         backend.collect()  # it stays so
+    backend.close()
 
 
 @pytest.mark.parametrize(
@@ -543,4 +544,6 @@ def test_what_does_not_fit_the_server_is_the_user_s_error(
 def test_a_refusal_names_its_remedy(ask_of: Callable[..., list[Request]], error: RefusedError, remedy: str) -> None:
     [request] = ask_of({"method": "pointwise.yes_no"}, [score("d00")])
     access = openai.OpenAI(options("http://localhost:1/v1"), 0).spec
-    assert remedy in str(Conversation(access, lambda: None)._refused(error, request))
+    conversation = Conversation(access, lambda: None)
+    assert remedy in str(conversation._refused(error, request))
+    conversation.close()
