@@ -13,6 +13,7 @@ import typer
 
 from ..rerankers.errors import explained
 from . import (
+    abstain,
     check,
     compare,
     console,
@@ -53,6 +54,7 @@ for name, command, example in (
     ("sweep", sweep.sweep, "--config quickstart.yaml --axis ranker.method=setwise.heapsort,pairwise.heapsort"),
     ("runs", runs.runs, ""),
     ("compare", compare.compare, "runs/a runs/b --baseline runs/a"),
+    ("abstain", abstain.abstain, "runs/monot5-a --reference runs/monot5-b"),
     ("check", check.check, "--config quickstart.yaml --baseline baseline.json"),
     ("doctor", doctor.doctor, ""),
     ("schema", schema.schema, "> schema.json"),

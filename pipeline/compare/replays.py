@@ -23,6 +23,7 @@ from .runs import Run
 class Replay:
     """A query's ranking after the first stage of reranking, its asks as they were answered, and its judgements."""
 
+    query: str
     ranking: Ranking
     asked: tuple[tuple[Request, Answer], ...]
     grades: Mapping[str, int]
@@ -44,4 +45,5 @@ def replayed(run: Run) -> Iterator[Replay]:
         for ranked in cascade.rank(first_stage):
             asked = tuple((request, ranker.read(request.ask, reply, replay)) for _, request, reply in replay.answered)
             replay.answered.clear()
-            yield Replay(ranked.ranking, asked, qrels.get(ranked.cost.query_id, {}))
+            query = ranked.cost.query_id
+            yield Replay(query, ranked.ranking, asked, qrels.get(query, {}))

@@ -1,0 +1,57 @@
+"""`r2llm abstain`: how well a method's scores tell its good rankings from its bad ones."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import completion, console, options
+
+
+def abstain(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or a TREC file with its method's scores.")
+    ],
+    reference: Annotated[
+        Path, typer.Option(metavar="RUN", help="A run of the same method over other queries, to learn from.")
+    ],
+    measure: Annotated[str, typer.Option(help="The quality of a ranking: any measure of ir-measures.")] = "nDCG@10",
+    depth: Annotated[int, typer.Option(min=2, help="How many of a query's first scores are looked at.")] = 10,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements in a TREC or BEIR file.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Judgements of a dataset.", autocompletion=completion.datasets)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write abstain.json in this folder.")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Leave out the queries that a method's scores are least confident about: quality of those kept, and nAUC.
+
+    Only for methods that score documents, and for hundreds of queries.
+    """
+    from ..pipeline import studies
+    from ..pipeline.compare.runs import Judgements
+    from ..pipeline.studies import abstain as study
+
+    found = study.abstain(run, reference, Judgements(qrels, dataset), measure, depth, console.listener(quiet))
+    if output:
+        studies.write(output / "abstain.json", found.as_json)
+    if as_json:
+        console.as_json(found.as_json)
+        return
+    simulated = " (SIMULATED answers)" if found.as_json["simulated"] else ""
+    title = f"{found.measure} of the queries kept, by the share left out{simulated}"
+    header = ["confidence", *(f"{rate:.1f}" for rate in study.RATES), "nAUC", "95 %"]
+    rows = [
+        [
+            name,
+            *(f"{value:.4f}" for value in curve.quality),
+            "undefined" if curve.nauc is None else f"{curve.nauc:.4f}",
+            f"{curve.interval.low:.4f} to {curve.interval.high:.4f}" if curve.interval else "-",
+        ]
+        for name, curve in found.curves.items()
+    ]
+    console.table(title, header, rows)
+    console.line(f"{found.queries} queries, {found.reference_queries} of the reference, {found.depth} scores each")

@@ -1,0 +1,224 @@
+"""Abstention: is a query's ranking good enough to be shown, judged by the scores of its first documents?
+
+Gisserot-Boukhlef et al., "Towards Trustworthy Reranking: A Simple yet Effective Abstention Mechanism", TMLR 2024,
+arXiv:2402.12997; as in artefactory/abstention-reranker at b6ad13c. Confidence is a ridge regression of a measure on the
+sorted scores, learnt from reference queries, or, without a reference, the maximum, the standard deviation, or the
+first score minus the second. Of the queries the least confident are left out, at rates of 0 to 0.9.
+
+`as_json` is what the command prints with --json and writes as `abstain.json`: `run`, `reference`, `measure`, `depth`,
+`queries` and `reference_queries` (counts), `few`, `simulated`, `rates`, and `curves`: by name (`oracle`, `random`,
+`ridge`, `max`, `sd`, `first_second`) the mean `quality` of the queries kept at each rate, `nauc` (0 random, 1 oracle)
+and its `interval` (95 %, bootstrap over queries); null where oracle and random do not differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...rerankers.errors import InputError
+from ...rerankers.passages import scores_documents
+from .. import inspect
+from ..compare import runs as loading
+from ..compare.replays import replayed
+from ..compare.runs import Judgements, Run
+from ..compare.statistics import Interval, Values
+from ..io.progress import Listener
+from ..run import runfile
+
+RATES: Values = np.arange(10) / 10
+"""The shares of queries that are left out."""
+
+ALPHA = 0.1
+"""The ridge regression's penalty."""
+
+DEPTH = 10
+
+FEW = 200
+"""Queries below which a regression's confidence and its curve say little; the authors' sets have hundreds."""
+
+SAMPLES = 1000
+
+Table = NDArray[np.float64]
+"""Queries x scores, ascending."""
+
+BASELINES: Mapping[str, Callable[[Table], Values]] = {
+    "max": lambda scores: scores[:, -1],
+    "sd": lambda scores: scores.std(axis=1),
+    "first_second": lambda scores: scores[:, -1] - scores[:, -2],
+}
+"""Confidences that need no reference."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean quality of the queries kept at each of `RATES`, and the curve's nAUC; None if the oracle's is flat."""
+
+    quality: tuple[float, ...]
+    nauc: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Curves by the name of the confidence."""
+
+    run: Run
+    reference: Run
+    measure: str
+    depth: int
+    queries: int
+    reference_queries: int
+    curves: Mapping[str, Curve]
+
+    @property
+    def few(self) -> bool:
+        """Return whether the queries or those of the reference are too few to conclude from."""
+        return min(self.queries, self.reference_queries) < FEW
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """Return the content of `abstain.json`."""
+        return {
+            "run": self.run.name,
+            "reference": self.reference.name,
+            "measure": self.measure,
+            "depth": self.depth,
+            "queries": self.queries,
+            "reference_queries": self.reference_queries,
+            "few": self.few,
+            "simulated": self.run.simulated or self.reference.simulated,
+            "rates": RATES.tolist(),
+            "curves": {
+                name: {
+                    "quality": curve.quality,
+                    "nauc": curve.nauc,
+                    "interval": [curve.interval.low, curve.interval.high] if curve.interval else None,
+                }
+                for name, curve in self.curves.items()
+            },
+        }
+
+
+def abstain(
+    run: Path, reference: Path, judgements: Judgements, measure: str, depth: int, listener: Listener
+) -> Abstention:
+    """Return how well confidences tell the run's good queries from its bad ones.
+
+    Queries that the reference has too are left out of the run. Raises `InputError` for a run without scores, and where
+    fewer than two queries are left in one of both.
+    """
+    tested, learnt = (_scored(path, judgements, measure, depth, listener) for path in (run, reference))
+    shared = tested.scores.keys() & learnt.scores.keys()
+    if shared:
+        listener.note(f"{len(shared)} queries of {run} are the reference's too and are left out: it has learnt them")
+    if any(tested.run.config.get(key) != learnt.run.config.get(key) for key in ("ranker", "model")):
+        listener.note(f"{reference} is of another ranker or model than {run}: its scores may be on another scale")
+    queries = [query for query in tested.scores if query not in shared]
+    for path, count in ((run, len(queries)), (reference, len(learnt.scores))):
+        if count < 2:
+            raise InputError(f"{path}: {count} queries are left, and two are the least; give runs of different queries")
+    scores, quality = tested.of(queries)
+    reference_scores, reference_quality = learnt.of(list(learnt.scores))
+    confidences = {"ridge": ridge(reference_scores, reference_quality)(scores)}
+    confidences |= {name: confidence(scores) for name, confidence in BASELINES.items()}
+    found = Abstention(
+        tested.run, learnt.run, measure, depth, len(queries), len(reference_scores), curves(confidences, quality)
+    )
+    if found.few:
+        listener.note(
+            f"{found.queries} queries and {found.reference_queries} of the reference are too few to conclude from: "
+            f"take {FEW} or more of each; the intervals show how far nAUC is known"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Scored:
+    run: Run
+    scores: Mapping[str, Values]
+    quality: Mapping[str, float]
+
+    def of(self, queries: list[str]) -> tuple[Table, Values]:
+        return np.array([self.scores[q] for q in queries]), np.array([self.quality[q] for q in queries])
+
+
+def _scored(path: Path, judgements: Judgements, measure: str, depth: int, listener: Listener) -> _Scored:
+    """Return each judged query's first scores, ascending, and its measure."""
+    [run] = loading.load([path], judgements, [measure], listener)
+    quality = run.measures[measure]
+    scores = {query: values for query, values in _scores(run).items() if query in quality}
+    first = {query: np.sort(np.array(values))[-depth:] for query, values in scores.items() if len(values) >= depth}
+    finite = {query: values for query, values in first.items() if np.isfinite(values).all()}
+    for count, why in (
+        (len(scores) - len(first), f"have fewer than {depth} documents"),
+        (len(first) - len(finite), "have a document without a score"),
+    ):
+        if count:
+            listener.note(f"{path}: {count} of {len(scores)} queries {why} and are left out")
+    return _Scored(run, finite, quality)
+
+
+def _scores(run: Run) -> dict[str, list[float]]:
+    """Return the scores of a run's documents by query: a reranked run's from its ledger, else those of the run file."""
+    if run.config.get("ranker") or run.config.get("stages"):
+        ranker, *others = inspect.config_of(run.path).rankers
+        if others or not scores_documents(lambda docs: ranker.method.run(docs, ranker.params)):
+            name = "a cascade" if others else ranker.method.name
+            raise InputError(
+                f"{run.path}: {name} gives documents no scores to be confident by; a pointwise method does"
+            )
+        return {one.query: list(one.ranking.scores or ()) for one in replayed(run)}
+    file = run.path / "first_stage.trec" if run.path.is_dir() else run.path
+    scores = {query: [score for _, score in hits] for query, hits in runfile.read(file)[0].items()}
+    steps = {tuple(np.round(np.diff(values[:DEPTH]), 9)) for values in scores.values() if len(values) >= DEPTH}
+    if len(steps) == 1 < len(scores):
+        raise InputError(f"{file}: its scores follow from the rank alone; give a run with the scores of its method")
+    return scores
+
+
+def ridge(scores: Table, quality: Values) -> Callable[[Table], Values]:
+    """Return the confidence that a ridge regression of quality on sorted scores learns."""
+    from sklearn.linear_model import Ridge
+
+    predict: Callable[[Table], Values] = Ridge(alpha=ALPHA).fit(scores, quality).predict
+    return predict
+
+
+def curves(confidences: Mapping[str, Values], quality: Values) -> dict[str, Curve]:
+    """Return the curve of each confidence, after those of the oracle and of chance."""
+    best, chance = oracle(quality), np.full(len(RATES), quality.mean())
+    drawn = np.random.default_rng(0).integers(0, len(quality), (SAMPLES, len(quality)))
+    found = {"oracle": Curve(tuple(best), 1.0, None), "random": Curve(tuple(chance), 0.0, None)}
+    for name, confidence in confidences.items():
+        values = [nauc(confidence[sample], quality[sample]) for sample in drawn]
+        known = [value for value in values if value is not None]
+        interval = Interval(*map(float, np.quantile(known, (0.025, 0.975)))) if known else None
+        found[name] = Curve(tuple(kept(confidence, quality)), nauc(confidence, quality), interval)
+    return found
+
+
+def oracle(quality: Values) -> Values:
+    """Return the mean quality at each rate if the worst queries are left out."""
+    ordered = np.sort(quality)
+    return np.array([ordered[round(rate * len(ordered)) :].mean() for rate in RATES])
+
+
+def kept(confidence: Values, quality: Values) -> Values:
+    """Return the mean quality of the queries kept at each rate: those at or above the quantile of the confidence."""
+    return np.array([quality[confidence >= threshold].mean() for threshold in np.quantile(confidence, RATES)])
+
+
+def nauc(confidence: Values, quality: Values) -> float | None:
+    """Return (AUC - AUC_random) / (AUC_oracle - AUC_random) over the rates; None where all queries are equally good."""
+    chance = quality.mean()
+    gained, possible = (
+        float(np.trapezoid(curve - chance, RATES)) for curve in (kept(confidence, quality), oracle(quality))
+    )
+    return gained / possible if not math.isclose(possible, 0, abs_tol=1e-12) else None
