@@ -16,7 +16,7 @@ from ..io.progress import Listener
 from ..run import costs, manifest, read, runfile, sweeps
 from ..run import measures as measuring
 
-COSTS = ("asks", "calls", "prompt_tokens", "completion_tokens", "flops", "usd", "seconds")
+COSTS = ("asks", "calls", "rounds", "prompt_tokens", "completion_tokens", "flops", "usd", "seconds")
 """Costs that are compared, where every query of a run has them."""
 
 Rankings = Mapping[str, Sequence[str]]
@@ -69,7 +69,7 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
     `InputError` for what is no finished run, and for run folders with different judgements.
     """
     qrels = judgements.read()
-    places = [place for path in paths for place in _expanded(path, listener)]
+    places = [place for path in paths for place in expanded(path, listener)]
     folders = [place for place in places if place.is_dir()]
     if qrels is None:
         if len(folders) < len(places):
@@ -86,7 +86,7 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
     return _named_apart(runs)
 
 
-def _expanded(path: Path, listener: Listener) -> list[Path]:
+def expanded(path: Path, listener: Listener) -> list[Path]:
     """Return the run folders in a folder or of a sweep, or the path itself where it is a run."""
     if path.is_file() or (path / manifest.NAME).is_file():
         return [path]

@@ -29,8 +29,13 @@ def caption(comparison: Comparison) -> str:
     """Return the sentence that names test, correction, alpha and the number of queries."""
     options = comparison.options
     correction = "" if options.test == "tukey" else f", correction {CORRECTIONS[options.correction]}"
-    simulated = f"; SIMULATED answers: {', '.join(comparison.simulated)}" if comparison.simulated else ""
+    simulated = f"; SIMULATED answers: {some(comparison.simulated)}" if comparison.simulated else ""
     return f"{len(comparison.queries)} queries; {TESTS[options.test]}{correction}, alpha = {ALPHA}{simulated}"
+
+
+def some(names: Sequence[str]) -> str:
+    """Return up to four names, or three and how many more."""
+    return ", ".join(names) if len(names) < 5 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def letter(number: int) -> str:
@@ -159,6 +164,21 @@ def latex(comparison: Comparison) -> str:
     words = _tex(caption(comparison)).replace("alpha", r"$\alpha$")
     lines += [r"\bottomrule", r"\end{tabular}"]
     return "\n".join([*lines, rf"\caption{{{words}. Superscripts: significantly above these runs.}}", r"\end{table}"])
+
+
+def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: str) -> str:
+    """Return a booktabs table of these cells."""
+    lines = [" & ".join(map(_tex, cells)) + r" \\" for cells in (header, *rows)]
+    lines = [
+        r"\begin{table}",
+        rf"\begin{{tabular}}{{{'l' * len(header)}}}",
+        r"\toprule",
+        lines[0],
+        r"\midrule",
+        *lines[1:],
+    ]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*lines, *([rf"\caption{{{_tex(words)}}}"] if words else []), r"\end{table}"])
 
 
 def _tex(text: str) -> str:

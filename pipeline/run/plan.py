@@ -28,10 +28,11 @@ class Plan:
     kept: Container[Backend] = ()
     """Models that stay open after the run."""
 
-    @property
+    @cached_property
     def config(self) -> Config:
-        """Return the experiment's config."""
-        return self.loaded.config
+        """Return the experiment's config, without published figures of another experiment."""
+        config = self.loaded.config
+        return config.model_copy(update={"expected": {}}) if self.loaded.changes_ranking else config
 
     @cached_property
     def content(self) -> Mapping[str, object]:

@@ -141,7 +141,7 @@ def test_run_folders_bring_measures_costs_and_configs(toy: Path, heard) -> None:
     loaded = runs.load([toy / "runs"], runs.Judgements(), (), Listener())
     assert [run.name for run in loaded] == ["one", "two"]  # both are called toy: the folders tell them apart
     found = comparison.compare(loaded, comparison.Options(), heard)
-    assert [table.name for table in found.costs] == ["asks", "calls", "seconds"]
+    assert [table.name for table in found.costs] == ["asks", "calls", "rounds", "seconds"]
     metrics = json.loads((toy / "runs/one/metrics.json").read_text())
     assert found.measures[0].means["one"] == pytest.approx(metrics["all"]["nDCG@10"])
     assert found.simulated == ("one", "two")

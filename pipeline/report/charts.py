@@ -1,0 +1,356 @@
+"""Charts as Vega-Lite specifications: one view each, in colours that the page's style sheet or `for_paper` defines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..compare.comparison import Comparison, Table
+from ..compare.positions import Positions
+from ..compare.runs import Run
+from ..compare.sensitivity import Sensitivity, method_of
+from ..compare.tables import label, letter, some
+
+Json = dict[str, Any]
+
+LIGHT = {"fg": "#1b1f24", "grid": "#e3e6ea", "line": "#8a929c", "warn": "#a33b00"}
+LIGHT |= {"c1": "#0072B2", "c2": "#D55E00", "c3": "#007a5a", "c4": "#b0568f", "c5": "#8a6d00", "c6": "#3a87ad"}
+LIGHT |= {"c7": "#5b4bb3", "c8": "#4d4d4d"}
+DARK = {"fg": "#e6e8eb", "grid": "#343a42", "line": "#7d8792", "warn": "#ffb37a"}
+DARK |= {"c1": "#56B4E9", "c2": "#E69F00", "c3": "#2fc79a", "c4": "#e59cc8", "c5": "#F0E442", "c6": "#8cc9e8"}
+DARK |= {"c7": "#b5a8ff", "c8": "#c8c8c8"}
+"""Colours by name; the eight of series are Okabe and Ito's, darker or lighter where the background asks for it."""
+
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right")
+
+SIMULATED = "simulated answers: not a model's result"
+
+LOG = {"type": "log", "nice": False, "padding": 18}
+
+WIDTH = 620
+"""Pixels of a chart outside the page, and in it without JavaScript."""
+
+STYLE = {
+    "background": "transparent",
+    "view": {"stroke": None},
+    "axis": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "gridColor": "var(--grid)", "labelLimit": 220}
+    | {"domainColor": "var(--line)", "tickColor": "var(--line)"},
+    "legend": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "orient": "bottom", "columns": 3},
+    "title": {"color": "var(--fg)", "subtitleColor": "var(--warn)", "anchor": "start", "fontSize": 13},
+    "text": {"color": "var(--fg)"},
+    "rule": {"color": "var(--line)"},
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, the name of its files, and what a reader is told about it."""
+
+    name: str
+    spec: Json
+    caption: str
+
+
+def for_paper(spec: Json) -> Json:
+    """Return the specification with the light colours in it, at a fixed width."""
+    text = json.dumps(spec)
+    for name, colour in LIGHT.items():
+        text = text.replace(f"var(--{name})", colour)
+    return {**json.loads(text), "width": WIDTH}
+
+
+def static(spec: Json) -> Json:
+    """Return the specification at the width of a page without JavaScript."""
+    return {**spec, "width": WIDTH}
+
+
+def _chart(name: str, title: str, caption: str, layers: Sequence[Json], *, simulated: bool, height: Any) -> Chart:
+    heading = {"text": title, **({"subtitle": SIMULATED} if simulated else {})}
+    spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "title": heading,
+        "description": f"{title}. {caption}",
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "layer": list(layers),
+        "config": STYLE,
+    }
+    return Chart(name, spec, caption + (f" {SIMULATED.capitalize()}." if simulated else ""))
+
+
+def _layer(mark: str, data: Sequence[Json], encoding: Json, **properties: Any) -> Json:
+    return {"data": {"values": list(data)}, "mark": {"type": mark, **properties}, "encoding": encoding}
+
+
+def _x(field: str, title: str, **scale: Any) -> Json:
+    scale = scale or {"zero": False}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": {"tickCount": 8}}
+
+
+def _rows(names: Sequence[str]) -> Json:
+    return {"field": "run", "type": "nominal", "title": None, "sort": list(names)}
+
+
+def _height(points: Sequence[Json]) -> int:
+    """Return the pixels of a chart with a row for each run."""
+    return 30 + 22 * len({point["run"] for point in points})
+
+
+def _tip(*fields: tuple[str, str]) -> list[Json]:
+    return [
+        {"field": field, "title": title, **({} if title in ("run", "query") else {"format": ".4~g"})}
+        for field, title in fields
+    ]
+
+
+def _series(names: Iterable[str]) -> Json:
+    """Return the colour and shape of each series."""
+    domain = list(dict.fromkeys(names))
+    colours = [f"var(--c{number % len(SHAPES) + 1})" for number in range(len(domain))]
+    shapes = [SHAPES[number % len(SHAPES)] for number in range(len(domain))]
+    legend = {"title": None} if len(domain) > 1 else None
+    return {
+        channel: {"field": "series", "type": "nominal", "scale": {"domain": domain, "range": range_}, "legend": legend}
+        for channel, range_ in (("color", colours), ("shape", shapes))
+    }
+
+
+def series_of(run: Run) -> str:
+    """Return what a run's mark stands for: its method's family, `cascade`, or `no reranking`."""
+    if not (run.config.get("ranker") or run.config.get("stages")):
+        return "no reranking"
+    return "cascade" if run.config.get("stages") else method_of(run).partition(".")[0]
+
+
+def _points(comparison: Comparison, table: Table) -> list[Json]:
+    return [
+        {
+            "run": run.name,
+            "letter": letter(number),
+            "series": series_of(run),
+            "mean": table.means[run.name],
+            "low": table.intervals[run.name].low,
+            "high": table.intervals[run.name].high,
+        }
+        for number, run in enumerate(comparison.runs)
+    ]
+
+
+def means(comparison: Comparison, table: Table, *, log: bool = False) -> Chart:
+    """Return the mean of each run in a measure or cost, with its interval, best or cheapest first."""
+    points = sorted(_points(comparison, table), key=lambda point: point["mean"], reverse=not log)
+    scale: Json = {}
+    if log:
+        points = [point for point in points if point["mean"] > 0]
+        scale = LOG
+        points = [point | {"low": point["low"] if point["low"] > 0 else point["mean"]} for point in points]
+    y, title = _rows([point["run"] for point in points]), label(table.name)
+    tip = _tip(("run", "run"), ("mean", "mean"), ("low", "from"), ("high", "to"))
+    spans = _layer("rule", points, {"y": y, "x": _x("low", title, **scale), "x2": {"field": "high"}})
+    marks = _layer(
+        "point",
+        points,
+        {"y": y, "x": _x("mean", title, **scale), "tooltip": tip} | _series(map(series_of, comparison.runs)),
+        filled=True,
+        size=70,
+    )
+    caption = f"Mean {title} over {len(comparison.queries)} queries with 95% intervals"
+    caption += _left_out(comparison, points)
+    name = f"{'cost' if log else 'means'}-{file_name(table.name)}"
+    return _chart(
+        name,
+        f"{title} of each run",
+        caption,
+        [spans, marks],
+        simulated=bool(comparison.simulated),
+        height=_height(points),
+    )
+
+
+def tradeoff(comparison: Comparison, measure: Table, cost: Table) -> Chart:
+    """Return a measure against a cost, with the Pareto front: runs that no other run beats in both."""
+    points = [
+        point | {"cost": cost.means[point["run"]]}
+        for point in _points(comparison, measure)
+        if cost.means[point["run"]] > 0
+    ]
+    front, best = [], float("-inf")
+    for point in sorted(points, key=lambda point: (point["cost"], -point["mean"])):
+        if point["mean"] > best:
+            front.append(point)
+            best = point["mean"]
+    x = _x("cost", f"{label(cost.name)} a query", **LOG)
+    y = _x("mean", measure.name, zero=False, padding=12)
+    tip = _tip(("run", "run"), ("mean", measure.name), ("cost", label(cost.name)))
+    layers = [
+        _layer("line", front, {"x": x, "y": y}, interpolate="step-after", color="var(--line)", strokeDash=[4, 3]),
+        _layer(
+            "point",
+            points,
+            {"x": x, "y": y, "tooltip": tip} | _series(map(series_of, comparison.runs)),
+            filled=True,
+            size=80,
+        ),
+        _layer("text", points, {"x": x, "y": y, "text": {"field": "letter"}}, dx=9, dy=-6, fontSize=11),
+    ]
+    letters = ", ".join(point["letter"] for point in front)
+    caption = f"Letters are those of the results table; dashed: the Pareto front ({letters})"
+    caption += _left_out(comparison, points)
+    title = f"{measure.name} against {label(cost.name)}"
+    name = f"tradeoff-{file_name(measure.name)}-{file_name(cost.name)}"
+    return _chart(name, title, caption, layers, simulated=bool(comparison.simulated), height=300)
+
+
+def _left_out(comparison: Comparison, points: Sequence[Json]) -> str:
+    """Return the end of a caption: which runs a logarithmic axis has no place for."""
+    drawn = {point["run"] for point in points}
+    missing = [run.name for run in comparison.runs if run.name not in drawn]
+    return f"; not drawn, since it is 0: {some(missing)}." if missing else "."
+
+
+def differences(comparison: Comparison, table: Table, reference: Run) -> Chart:
+    """Return each query's difference to a reference run, in a row a run."""
+    before = reference.measures[table.name]
+    points = [
+        {"run": run.name, "of": query, "value": run.measures[table.name].get(query, 0.0) - before.get(query, 0.0)}
+        for run in comparison.runs
+        if run is not reference
+        for query in comparison.queries
+    ]
+    title = f"Query by query against {reference.name}: {table.name}"
+    name, axis = f"differences-{file_name(table.name)}", f"difference in {table.name}"
+    caption = f"A tick is one of {len(comparison.queries)} queries; the diamond is the mean."
+    zero = _layer("rule", [{"value": 0}], {"x": _x("value", axis)})
+    return spread(name, title, points, axis, caption, [zero], simulated=bool(comparison.simulated))
+
+
+def published(rows: Sequence[Json]) -> Chart:
+    """Return measured figures (`measured`) against published ones (`value` ± `tolerance`), with the diagonal."""
+    ends = [figure for row in rows for figure in (row["value"], row["measured"])]
+    low, high = min(ends), max(ends)
+    x, y = _x("value", "published", zero=False, padding=12), _x("measured", "measured", zero=False, padding=12)
+    spans = [row | {"low": row["value"] - row["tolerance"], "high": row["value"] + row["tolerance"]} for row in rows]
+    diagonal = [{"value": end, "measured": end} for end in (low, high)]
+    tip = _tip(("run", "run"), ("value", "published"), ("measured", "measured"))
+    layers = [
+        _layer("line", diagonal, {"x": x, "y": y}, color="var(--line)", strokeDash=[4, 3]),
+        _layer("rule", spans, {"x": _x("low", "published"), "x2": {"field": "high"}, "y": y}),
+        _layer(
+            "point",
+            rows,
+            {"x": x, "y": y, "tooltip": tip} | _series([row["series"] for row in rows]),
+            filled=True,
+            size=70,
+        ),
+    ]
+    caption = "Bars are tolerances; on the dashed line measured and published figures are equal."
+    return _chart("published", "Measured against published", caption, layers, simulated=False, height=300)
+
+
+def orders(rows: Sequence[Sensitivity]) -> Chart:
+    """Return a method's measure in the given and the inverse order, and in each shuffle."""
+    kinds = ("given", "inverse", "shuffle", "mean of shuffles")
+    points = [
+        {"run": row.name, "series": kind, "value": value}
+        for row in rows
+        for kind, values in zip(kinds, ((row.given,), (row.inverse,), row.shuffles, (row.mean,)), strict=True)
+        for value in values
+        if value is not None
+    ]
+    y, x = _rows([row.name for row in rows]), _x("value", rows[0].measure)
+    tip = [*_tip(("run", "run")), {"field": "series", "title": "order"}, *_tip(("value", rows[0].measure))]
+    marks = _layer("point", points, {"x": x, "y": y, "tooltip": tip} | _series(kinds), size=70, strokeWidth=2)
+    caption = "Marks of one row far apart: the method depends on the order in which candidates are presented."
+    simulated = any(row.simulated for row in rows)
+    title = f"Sensitivity to the initial order: {rows[0].measure}"
+    return _chart(
+        f"orders-{file_name(rows[0].measure)}", title, caption, [marks], simulated=simulated, height=_height(points)
+    )
+
+
+def slots(row: Positions, number: int) -> Chart:
+    """Return the share of choices, or the mean rank, of each slot of a method's prompts."""
+    what = "mean rank in the answers" if row.ranks else "share of choices"
+    bars: list[Json] = [
+        {"slot": slot, "series": series, "value": value}
+        for slot, each in enumerate(row.slots, 1)
+        for series, value in (
+            ("all asks", each.value),
+            ("best document here", each.best),
+            ("best document elsewhere", each.other),
+        )
+        if value is not None
+    ]
+    x = {"field": "slot", "type": "ordinal", "title": "slot in the prompt", "axis": {"labelAngle": 0}}
+    y = _x("value", what, zero=True)
+    tip = [{"field": "series", "title": "asks"}, *_tip(("slot", "slot"), ("value", what))]
+    layers = [
+        _layer("point", bars, {"x": x, "y": y, "tooltip": tip} | _series([bar["series"] for bar in bars]), filled=True),
+        _layer("rule", [{"value": row.uniform}], {"y": {"field": "value", "type": "quantitative"}}, strokeDash=[4, 3]),
+    ]
+    caption = f"{row.asks:,} asks that show {row.docs} documents; dashed: without any preference."
+    title = f"Position bias: {row.name} ({row.kind})"
+    return _chart(f"positions-{number}", title, caption, layers, simulated=row.simulated, height=220)
+
+
+def spread(
+    name: str,
+    title: str,
+    points: Sequence[Json],
+    axis: str,
+    caption: str,
+    below: Sequence[Json] = (),
+    *,
+    simulated: bool,
+) -> Chart:
+    """Return values in rows: a tick for each, a line over the range of each row, and a diamond for its mean."""
+    rows: dict[str, list[float]] = {}
+    for point in points:
+        rows.setdefault(point["run"], []).append(point["value"])
+    centres: list[Json] = [
+        {"run": row, "value": sum(values) / len(values), "low": min(values), "high": max(values)}
+        for row, values in rows.items()
+    ]
+    y = _rows([row["run"] for row in sorted(centres, key=lambda row: -row["value"])])
+    x = _x("value", axis)
+    tip = [{"field": "of", "title": "of"}, *_tip(("value", axis))]
+    mean = {"y": y, "x": x, "tooltip": _tip(("run", "run"), ("value", "mean"))}
+    layers = [
+        *below,
+        _layer("rule", centres, {"y": y, "x": _x("low", axis), "x2": {"field": "high"}}),
+        _layer("tick", points, {"x": x, "y": y, "tooltip": tip}, color="var(--c1)", thickness=2, opacity=0.7),
+        _layer("point", centres, mean, shape="diamond", filled=True, size=90, color="var(--c2)"),
+    ]
+    return _chart(name, title, caption, layers, simulated=simulated, height=_height(points))
+
+
+def moves(name: str, run: str, story: Mapping[str, Any], *, simulated: bool) -> Chart:
+    """Return the documents of a query's new top in the order before and after."""
+    stages = ("first stage", "reranked")
+    ends: list[Json] = [
+        {"doc": move["doc"], "stage": stage, "rank": rank, "series": f"grade {move['grade']}" if judged else "unjudged"}
+        for move in story["moves"]
+        for judged in [move["grade"] is not None]
+        for stage, rank in zip(stages, (move["before"], move["rank"]), strict=True)
+        if rank is not None
+    ]
+    names = sorted({end["series"] for end in ends}, reverse=True)
+    x = {"field": "stage", "type": "nominal", "title": None, "sort": list(stages), "axis": {"labelAngle": 0}}
+    y = {"field": "rank", "type": "quantitative", "title": "rank", "scale": {"reverse": True, "zero": False}}
+    detail = {"field": "doc", "type": "nominal"}
+    both = _series(names)
+    tip = [{"field": "doc", "title": "document"}, {"field": "series", "title": "judged"}, *_tip(("rank", "rank"))]
+    layers = [
+        _layer("line", ends, {"x": x, "y": y, "detail": detail, "color": both["color"]}, strokeWidth=2),
+        _layer("point", ends, {"x": x, "y": y, "tooltip": tip} | both, filled=True, size=60),
+    ]
+    caption = "The documents ranked highest, before and after reranking."
+    return _chart(name, f"How the order moved: {run}", caption, layers, simulated=simulated, height=280)
+
+
+def file_name(name: str) -> str:
+    """Return a measure's or cost's name as part of a file's name."""
+    return "".join(character if character.isalnum() else "-" for character in name).strip("-").lower()

@@ -1,0 +1,383 @@
+"""What a report says of runs: results, costs, differences, published figures, orders, positions, a query's story."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ...rerankers.asks import KINDS
+from ...rerankers.errors import InputError
+from .. import inspect
+from ..compare import comparison as comparisons
+from ..compare import positions, runs, sensitivity, tables
+from ..compare.comparison import Comparison
+from ..compare.runs import Judgements, Run
+from ..configs.load import Expected
+from ..io.progress import Listener
+from ..run import manifest, runfile
+from . import charts
+from .charts import SIMULATED, Chart
+
+PAIRS = 15
+"""Most pairs of runs whose tests the page lists: with more runs those with the reference alone."""
+
+COSTS = ("asks", "prompt_tokens", "flops", "seconds")
+"""Costs against which effectiveness is drawn."""
+
+STORIES = 3
+"""Runs whose story of one query is told."""
+
+ASKS = 12
+"""Asks of a story that are shown."""
+
+PROMPT = 4_000
+"""Characters of a prompt that are shown."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is reported, and how runs are compared."""
+
+    judgements: Judgements
+    measures: Sequence[str]
+    comparison: comparisons.Options
+    query: str | None
+    """The query whose story is told; the one in which the runs differ most, unless given."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, the name of its files, and what a reader is told about it."""
+
+    name: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    latex: str | None = None
+    """The LaTeX table, if it is not made of the rows."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: the command that prints the same figures, then notes, charts, tables and stories."""
+
+    title: str
+    command: str
+    notes: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    stories: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sections about runs of the same queries and judgements."""
+
+    title: str
+    simulated: Sequence[str]
+    sections: list[Section] = field(default_factory=list)
+
+
+def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[Group]:
+    """Return the sections about the runs in these folders and files, runs of other queries or judgements apart.
+
+    Raises `InputError` as comparing them does.
+    """
+    places = [place for path in paths for place in runs.expanded(path, listener)]
+    apart: dict[str, list[Path]] = {}
+    for place in places:
+        data = manifest.read(place / manifest.NAME).data if place.is_dir() else {}
+        key = "" if options.judgements.read() else f"{data.get('queries')} {data.get('qrels')}"
+        apart.setdefault(key if any(place.is_dir() for place in places) else "", []).append(place)
+    found = [_group(each if len(apart) > 1 else paths, options, listener) for each in apart.values()]
+    return [
+        dataclasses.replace(group, title=f"{group.title} ({number})" if len(found) > 1 else group.title)
+        for number, group in enumerate(found, 1)
+    ]
+
+
+def _group(places: Sequence[Path], options: Options, listener: Listener) -> Group:
+    loaded = runs.load(places, options.judgements, options.measures, listener)
+    reference = _first_stage(loaded)
+    if not any(run.measures for run in loaded):
+        raise InputError(f"{places[0]}: its dataset has no relevance judgements: there is nothing to report")
+    shown = [*([reference] if reference else []), *loaded]
+    compared = comparisons.compare(shown, options.comparison, listener)
+    reference = compared.runs[0]
+    command = f"r2llm compare {' '.join(shlex.quote(str(place)) for place in places)}"
+    datasets = dict.fromkeys(_dataset(run.config["dataset"]) for run in loaded if run.config)
+    group = Group(", ".join(datasets) or "TREC files", compared.simulated)
+    group.sections.append(_runs(loaded))
+    group.sections.append(_results(compared, command))
+    if compared.costs:
+        group.sections.append(_costs(compared, command))
+    group.sections.append(_differences(compared, reference, command))
+    group.sections.extend(filter(None, (_published(loaded), _prompts(compared, command), _properties(loaded))))
+    if any(sensitivity.order_of(run) == "shuffle" for run in loaded):
+        for section in (_orders, _positions):
+            try:
+                group.sections.append(section(loaded, command))
+            except InputError as error:
+                listener.note(str(error))
+    group.sections.extend(_story(compared, loaded, options.query, listener))
+    return group
+
+
+def _dataset(named: str | Mapping[str, str]) -> str:
+    """Return a dataset's identifier, or the name of its folder or its first file."""
+    return named if isinstance(named, str) else Path(next(iter(named.values()))).name
+
+
+def _first_stage(loaded: Sequence[Run]) -> Run | None:
+    """Return the first stage that all runs reranked as a run without cost, or None if they have none in common."""
+    one, *others = loaded
+    if not one.first_stage or any(run.first_stage != one.first_stage for run in others):
+        return None
+    scored, _ = runfile.read(one.path / "first_stage.trec")
+    name = "BM25" if one.config.get("first_stage", {}).get("bm25") else "given run"
+    free = {name: dict.fromkeys(queries, 0.0) for name, queries in one.costs.items()}
+    rankings = {query: [doc for doc, _ in hits] for query, hits in scored.items()}
+    return Run(f"first stage ({name})", one.path / "first_stage.trec", rankings, one.first_stage, free)
+
+
+def _caption(text: str, simulated: Sequence[str]) -> str:
+    return f"{text}{' ' if text else ''}{SIMULATED.capitalize()}: {tables.some(simulated)}." if simulated else text
+
+
+def _runs(loaded: Sequence[Run]) -> Section:
+    """Return the table of runs, each with the command that makes it again."""
+    rows = [
+        [
+            run.name,
+            sensitivity.method_of(run) if run.config.get("ranker") or run.config.get("stages") else "-",
+            _model(run),
+            str(len(run.rankings)),
+            "simulated" if run.simulated else "",
+            f"r2llm rerank --config {shlex.quote(str(run.path / 'config.yaml'))}" if run.config else str(run.path),
+        ]
+        for run in loaded
+    ]
+    header = ["run", "method", "model", "queries", "answers", "made by"]
+    folders = sorted({str(run.path.parent) for run in loaded if run.config})
+    command = "\n".join(f"r2llm runs {shlex.quote(folder)}" for folder in folders)
+    return Section("Runs", command, tables=[Table("runs", header, rows)])
+
+
+def _model(run: Run) -> str:
+    models = [run.config.get("model") or {}, *((stage.get("model") or {}) for stage in run.config.get("stages") or [])]
+    return " > ".join(str(model.get("name", model["backend"])) for model in models if model) or "-"
+
+
+def _results(compared: Comparison, command: str) -> Section:
+    header, rows = tables.means(compared)
+    caption = f"{tables.caption(compared)}; >ab: significantly above runs a and b; brackets: 95% intervals."
+    listed = [Table("results", header, rows, caption, tables.latex(compared))]
+    reference = compared.runs[0].name
+    for table in compared.measures:
+        if not table.pairs:
+            continue
+        header, rows = tables.pairs(compared, table)
+        with_reference = [f"{reference} → " in row[0] for row in rows]
+        caption = _caption("", compared.simulated)
+        if len(rows) > PAIRS:
+            rows = [row for row, kept in zip(rows, with_reference, strict=True) if kept]
+            of = f"{len(rows)} of {len(table.pairs)} pairs, those with {reference}; the command above prints all."
+            caption = _caption(of, compared.simulated)
+        listed.append(Table(f"pairs-{charts.file_name(table.name)}", header, rows, caption))
+    header, rows = tables.likeness(compared)
+    if len(rows) <= PAIRS:
+        caption = "How alike the rankings of two runs are, in the mean over queries."
+        listed.append(Table("likeness", header, rows, _caption(caption, compared.simulated)))
+    drawn = [charts.means(compared, table) for table in compared.measures if table.tested]
+    return Section("Results", command, compared.notes, drawn, listed)
+
+
+def _costs(compared: Comparison, command: str) -> Section:
+    costs = [table for table in compared.costs if table.name in COSTS and any(table.means.values())]
+    measure = compared.measures[0]
+    drawn = [charts.tradeoff(compared, measure, cost) for cost in costs]
+    drawn += [charts.means(compared, cost, log=True) for cost in costs if cost.name in ("asks", "seconds")]
+    missing = [tables.label(name) for name in COSTS if name not in {cost.name for cost in costs}]
+    notes = [f"not drawn, since not all runs have them: {', '.join(missing)}"] if missing else []
+    return Section("Effectiveness against cost", command, notes, drawn)
+
+
+def _differences(compared: Comparison, reference: Run, command: str) -> Section:
+    drawn = [charts.differences(compared, table, reference) for table in compared.measures if table.tested]
+    listed = []
+    for table in compared.measures if len(compared.runs) == 2 else ():
+        if table.tested:
+            columns = [run.measures[table.name] for run in compared.runs]
+            rows = [
+                [query, *(f"{values.get(query, 0.0):.4f}" for values in columns), f"{difference:+.4f}"]
+                for query in compared.queries
+                for difference in [columns[1].get(query, 0.0) - columns[0].get(query, 0.0)]
+            ]
+            rows.sort(key=lambda row: float(row[-1]))
+            header = ["query", *(run.name for run in compared.runs), "difference"]
+            name = f"queries-{charts.file_name(table.name)}"
+            listed.append(Table(name, header, rows, _caption(f"{table.name} of each query.", compared.simulated)))
+    return Section("Query by query", f"{command} --per-query", (), drawn, listed)
+
+
+def _published(loaded: Sequence[Run]) -> Section | None:
+    """Return published figures beside measured ones; those of simulated runs are listed and not judged."""
+    figures = [
+        {
+            "run": run.name,
+            "series": charts.series_of(run),
+            "measure": name,
+            "measured": fmean(run.measures[name].values()),
+            "simulated": run.simulated,
+            **expected,
+        }
+        for run in loaded
+        if not {"limit", "sample", "ids", "first"} & (run.config.get("queries") or {}).keys()
+        for name, expected in (run.config.get("expected") or {}).items()
+        if run.measures.get(name)
+    ]
+    if not figures:
+        return None
+    rows = [
+        [
+            figure["run"],
+            figure["measure"],
+            f"{figure['value']:g} ± {figure['tolerance']:g}",
+            f"{figure['measured']:.4f}",
+            f"{figure['measured'] - figure['value']:+.4f}",
+            _verdict(figure),
+            figure["source"],
+        ]
+        for figure in figures
+    ]
+    header = ["run", "measure", "published", "measured", "difference", "verdict", "source"]
+    simulated = [figure["run"] for figure in figures if figure["simulated"]]
+    table = Table("published", header, rows, _caption("", simulated))
+    real = [figure for figure in figures if not figure["simulated"]]
+    return Section(
+        "Published beside measured",
+        "r2llm check --expected --config CONFIG",
+        charts=[charts.published(real)] if real else [],
+        tables=[table],
+    )
+
+
+def _verdict(figure: Mapping[str, Any]) -> str:
+    if figure["simulated"]:
+        return "simulated: not judged"
+    expected = Expected(value=figure["value"], tolerance=figure["tolerance"], source=figure["source"])
+    return "within tolerance" if expected.allows(figure["measured"]) else "out of tolerance"
+
+
+def _prompts(compared: Comparison, command: str) -> Section | None:
+    """Return the spread of each method over its prompts, where runs differ in these."""
+    table = compared.measures[0]
+    points, prompts = list[dict[str, Any]](), dict[str, set[str]]()
+    for run in compared.runs:
+        if ranker := run.config.get("ranker"):
+            method, prompt = str(ranker["method"]), str(ranker.get("prompt"))
+            prompts.setdefault(method, set()).add(prompt)
+            points.append({"run": method, "of": prompt, "value": table.means[run.name]})
+    points = [point for point in points if len(prompts[point["run"]]) > 2]
+    if not points:
+        return None
+    caption = f"A tick is the {table.name} of one prompt; the diamond is the mean over a method's prompts."
+    title = f"Prompt variations: {table.name}"
+    drawn = charts.spread("prompts", title, points, table.name, caption, simulated=bool(compared.simulated))
+    rows = []
+    for method in prompts:
+        values = [point["value"] for point in points if point["run"] == method]
+        if values:
+            best, worst = (
+                choose((point for point in points if point["run"] == method), key=lambda point: point["value"])["of"]
+                for choose in (max, min)
+            )
+            figures = (f"{value:.4f}" for value in (fmean(values), min(values), max(values), max(values) - min(values)))
+            rows.append([method, str(len(prompts[method])), *figures, best, worst])
+    header = ["method", "prompts", "mean", "min", "max", "range", "best prompt", "worst prompt"]
+    listed = Table("prompts", header, rows, _caption(f"{table.name} over prompts.", compared.simulated))
+    return Section("Prompt variations", command, charts=[drawn], tables=[listed])
+
+
+def _properties(loaded: Sequence[Run]) -> Section | None:
+    """Return what each method takes: counts of its runs, and scorings of its parameters."""
+    alike: dict[tuple[str, str, str], list[Run]] = {}
+    for run in loaded:
+        if run.config.get("ranker"):
+            [ranker] = inspect.config_of(run.path).rankers
+            words = {"likelihood": "log-probabilities", "generation": "text"}
+            fixed = [only for kind in ranker.params.asks if (only := KINDS[kind].scoring)]
+            needs = " or ".join(words[each] for each in fixed or ranker.params.scorings)
+            alike.setdefault((ranker.method.name, needs, ranker.scoring), []).append(run)
+    rows = []
+    for (method, needs, scoring), of in alike.items():
+        asks, rounds = (fmean(value for run in of for value in run.costs[name].values()) for name in ("asks", "rounds"))
+        at_once = asks / rounds if rounds else 0.0
+        counts = [f"{count:,.1f}" for count in (asks, rounds, at_once)]
+        rows.append([method, *counts, "yes" if at_once > 1 else "no", needs, scoring])
+    header = ["method", "asks", "rounds", "asks a round", "batchable", "needs", "scoring here"]
+    caption = "Means of a query. A round's asks do not depend on each other, so they can be one batch."
+    simulated = [run.name for run in loaded if run.simulated]
+    command = "r2llm show RUN; r2llm list methods METHOD"
+    listed = Table("properties", header, rows, _caption(caption, simulated))
+    return Section("Properties of the methods", command, tables=[listed]) if rows else None
+
+
+def _orders(loaded: Sequence[Run], command: str) -> Section:
+    rows, notes = sensitivity.sensitivity(loaded)
+    measures = dict.fromkeys(row.measure for row in rows)
+    drawn = [charts.orders([row for row in rows if row.measure == measure]) for measure in measures]
+    caption = "drop: from the given order to the mean of the shuffles; τ and overlap@10: between shuffles' outputs."
+    simulated = [row.name for row in rows if row.simulated]
+    listed = Table("orders", *sensitivity.table(rows), _caption(caption, simulated))
+    return Section("Sensitivity to the initial order", f"{command} --sensitivity", notes, drawn, [listed])
+
+
+def _positions(loaded: Sequence[Run], command: str) -> Section:
+    rows, notes = positions.positions(loaded)
+    drawn = [charts.slots(row, number) for number, row in enumerate(rows, 1)]
+    simulated = list(dict.fromkeys(row.name for row in rows if row.simulated))
+    listed = Table("positions", *positions.table(rows), _caption("p holds for independent asks.", simulated))
+    return Section("Position bias", f"{command} --positions", notes, drawn, [listed])
+
+
+def _story(compared: Comparison, loaded: Sequence[Run], query: str | None, listener: Listener) -> Iterator[Section]:
+    """Yield the story of one query in the best runs, by default of the one in which these differ most."""
+    measure = compared.measures[0]
+    reranked = [run for run in loaded if run.config.get("ranker") or run.config.get("stages")]
+    best = sorted(reranked, key=lambda run: -measure.means[run.name])[:STORIES]
+    if not best:
+        return
+    if query is None:
+        columns = [run.measures[measure.name] for run in (compared.runs[0], *best)]
+
+        def spread(query: str) -> float:
+            values = [column.get(query, 0.0) for column in columns]
+            return max(values) - min(values)
+
+        query = max(compared.queries, key=spread)
+    told, drawn = [], []
+    for number, run in enumerate(best, 1):
+        try:
+            story = inspect.story(run.path, query, prompts=True)
+        except InputError as error:
+            listener.note(f"no story of {run.name}: {error}")
+            continue
+        drawn.append(charts.moves(f"moves-{number}", run.name, story, simulated=run.simulated))
+        cut = [ask | {"prompt": _cut(ask.get("prompt") or "")} for ask in story["asks"][:ASKS]]
+        told.append(story | {"name": run.name, "simulated": run.simulated, "shown": cut})
+    commands = "\n".join(
+        f"r2llm inspect {shlex.quote(str(run.path))} --query {shlex.quote(query)} --prompts" for run in best
+    )
+    if told:
+        yield Section(f"A query's story: {query}", commands, charts=drawn, stories=told)
+
+
+def _cut(prompt: str) -> str:
+    more = len(prompt) - PROMPT
+    return prompt if more <= 0 else f"{prompt[:PROMPT]}\n[… {more:,} characters more]"
