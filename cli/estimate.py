@@ -63,7 +63,7 @@ def _show(
         varying = [count for count in ("asks", "calls", "rounds") if count not in exact]
         basis = f"; {', '.join(varying)} depend on the answers" if varying else ""
         console.line(f"{which}{stage['method']}: {', '.join(exact) or 'nothing'} exact{basis}")
-        _show_table(stage["costs"], stage["flops_left_out"], stage["bounded"])
+        _show_table(stage["costs"] if which else costs, stage["flops_left_out"], stage["bounded"])
         if varying:
             console.line("low, high: a 95 % interval (Student's t)" if tried else RANGE)
         if stage["sampled"] and not tried:
@@ -71,11 +71,11 @@ def _show(
             console.line("no seconds: --probe-queries N measures them on this machine")
         if stage["costs"]["prompt_tokens"]["total"] is None:
             console.line("no tokens, FLOPs and USD: nothing is asked, or nothing here counts the model's tokens")
-        if stage["costs"]["seconds"]["total"] is not None:
-            console.line("seconds: on this machine as it is now, with loading the model")
     if len(stages) > 1:
         console.line("all stages")
         _show_table(costs, {}, any(stage["bounded"] for stage in stages))
+    if tried:
+        console.line("seconds: on this machine as it is now, with loading the model")
 
 
 def _show_table(costs: Mapping[str, Any], left_out: Mapping[str, Any], bounded: bool) -> None:

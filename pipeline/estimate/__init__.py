@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 from ...rerankers import api, flops
 from ...rerankers.backends._tokens.tokens import Tokens
-from ...rerankers.backends.base import Answered, Backend, Request, closed_after
+from ...rerankers.backends.base import Backend, Request, closed_after
 from ...rerankers.errors import InputError
 from ...rerankers.flops import Shape
 from ...rerankers.types import plus
@@ -36,7 +36,7 @@ SIZES = ("prompt_tokens", "completion_tokens", "flops")
 
 FIGURES = (*COUNTS, *SIZES, "usd", "seconds")
 
-GROWS_WITH = {"calls": "calls", "rounds": "rounds", "seconds": "calls"}  # proportional to; all others to asks
+GROWS_WITH = {"calls": "calls", "rounds": "rounds"}  # proportional to; all others to asks
 
 Figure = tuple[float | None, float | None, float | None]
 """An estimated cost of all queries together, and the range in which it is expected: total, low, high; None: unknown."""
@@ -51,11 +51,11 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What some queries cost with the real models: by query and stage; seconds and loading by stage."""
+    """What some queries cost with the real models, by query and stage; the seconds of all, and those to load models."""
 
     costs: Costs
-    seconds: Sequence[float]
-    loading: Sequence[float]
+    seconds: float
+    loading: float
 
 
 def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Content:
@@ -64,7 +64,8 @@ def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Content:
     It is JSON, as `r2llm estimate --json` prints it: `tried` queries were ranked with the real models, and simulated
     answers followed the `qrels`, the `first_stage`, or the simulated `model` itself, as `judged_by` says. Of a stage,
     `exact` names the counts that no rule changed, none if unread answers are asked for again; if it is `bounded`,
-    completion tokens, and so FLOPs and US dollars, are upper bounds; `sampled` prompts were tokenized.
+    completion tokens, and so FLOPs and US dollars, are upper bounds; `sampled` prompts were tokenized. Seconds are told
+    of all stages together.
 
     Raises `InputError` if the config, its data or a model's tokenizer is missing, and `BackendError` if a model fails.
     """
@@ -96,7 +97,8 @@ def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Content:
         "queries": len(run),
         "tried": len(trial.costs) if trial else 0,
         "judged_by": "model" if simulated else "qrels" if grades else "first_stage",
-        "costs": {name: _cost(figure, len(run)) for name, figure in zip(FIGURES, totals, strict=True)},
+        "costs": {name: _cost(figure, len(run)) for name, figure in zip(FIGURES, totals, strict=True)}
+        | {"seconds": _cost(_seconds(trial, simulation) if trial else UNKNOWN, len(run))},
         "stages": stages,
     }
 
@@ -200,17 +202,22 @@ def _scaled_up(trial: _Trial, number: int, simulation: Simulation, exact: Sequen
     queries, figures = len(simulation.costs), dict.fromkeys(FIGURES, UNKNOWN)
     for name in FIGURES:
         count = GROWS_WITH.get(name, "asks")
-        expected = _values(simulation.costs, number, count, trial.costs)
         total = float(sum(_values(simulation.costs, number, count)))
-        values = _values(trial.costs, number, name)
+        values = [None] if name == "seconds" else _values(trial.costs, number, name)
         if name in exact:
             figures[name] = (total, total, total)
-        elif name == "seconds":
-            asking, *_ = scaled([trial.seconds[number]], [float(sum(expected))], total, queries)
-            figures[name] = (plus(asking, trial.loading[number]), None, None)
         elif None not in values:
-            figures[name] = scaled(values, expected, total, queries)
+            figures[name] = scaled(values, _values(simulation.costs, number, count, trial.costs), total, queries)
     return figures
+
+
+def _seconds(trial: _Trial, simulation: Simulation) -> Figure:
+    """Return the seconds of all queries and stages by those that were ranked, in proportion to the simulated calls."""
+    every, tried = (
+        sum(cost.calls for q in of for cost in simulation.costs[q]) for of in (simulation.costs, trial.costs)
+    )
+    times = every / tried if tried else len(simulation.costs) / len(trial.costs)
+    return trial.seconds * times + trial.loading, None, None
 
 
 def scaled(measured: Sequence[float], expected: Sequence[float], expected_total: float, queries: int) -> Figure:
@@ -242,49 +249,13 @@ def _trial(loaded: Loaded, first_stage: FirstStage, simulation: Simulation, coun
     firsts = [sections.index(section) for section in sections]  # a model that several stages name is opened once
     models = {first: api.open_model(sections[first], grades=grades, seed=seed) for first in dict.fromkeys(firsts)}
     with closed_after(models.values()), listener.task("ranking, asks", None) as advance:
-        clocks = [_Clock(models[first]) for first in firsts]
+        begun = time.perf_counter()
         # The first request of a stage, asked beforehand, loads its model.
-        samples = [next((stratum.sample[:1] for stratum in strata), []) for strata in simulation.strata]
-        loading = [clock.time_of(sample) for clock, sample in zip(clocks, samples, strict=True)]
-        begun = time.perf_counter()
+        for first, strata in zip(firsts, simulation.strata, strict=True):
+            if sample := next((stratum.sample[:1] for stratum in strata), []):
+                models[first].submit(sample)
+                models[first].collect()
+        loading = time.perf_counter() - begun
         part = _part(first_stage, (query for query in queries if query in chosen))
-        costs = ranked(loaded, cast("list[Backend]", clocks), part, advance)
-        besides = time.perf_counter() - begun - sum(clock.seconds for clock in clocks)
-    asks = [sum(_values(costs, number, "asks")) for number in range(len(clocks))]
-    seconds = [clock.seconds + besides * own / max(sum(asks), 1) for clock, own in zip(clocks, asks, strict=True)]
-    return _Trial(costs, seconds, loading)
-
-
-class _Clock:
-    """A backend, and the seconds that were spent in it."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend, self.seconds = backend, 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def time_of(self, requests: Sequence[Request]) -> float:
-        """Return the seconds that these requests take; the clock starts at 0 after them."""
-        self.submit(requests)
-        answered = 0
-        while answered < len(requests):
-            answered += len(self.collect())
-        spent, self.seconds = self.seconds, 0.0
-        return spent
-
-    def submit(self, requests: Sequence[Request]) -> None:
-        with self._running():
-            self.backend.submit(requests)
-
-    def collect(self) -> Answered:
-        with self._running():
-            return self.backend.collect()
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - begun
+        costs = ranked(loaded, [models[first] for first in firsts], part, advance)
+        return _Trial(costs, time.perf_counter() - begun - loading, loading)
