@@ -200,10 +200,10 @@ def _summed(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def _scaled_up(trial: _Trial, number: int, simulation: Simulation, exact: Sequence[str]) -> dict[str, Figure]:
     """Return a stage's figures by the queries that were ranked with the real models; exact counts are kept."""
     queries, figures = len(simulation.costs), dict.fromkeys(FIGURES, UNKNOWN)
-    for name in FIGURES:
+    for name in FIGURES[:-1]:  # seconds are told of all stages together
         count = GROWS_WITH.get(name, "asks")
         total = float(sum(_values(simulation.costs, number, count)))
-        values = [None] if name == "seconds" else _values(trial.costs, number, name)
+        values = _values(trial.costs, number, name)
         if name in exact:
             figures[name] = (total, total, total)
         elif None not in values:
