@@ -108,7 +108,7 @@ def shown(request: Request, backend: Backend) -> tuple[str, list[int] | None]:
     The seams that disarm control tokens in texts are left out.
     """
     if backend.tokens is None:
-        messages = request.prompt.render(request.ask, request.query.text, request.passages, backend.architecture)
+        messages = request.rendered(lambda text, _: text, backend.architecture)
         return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages), None
     text, ids = backend.tokens.prompt(request)
     return text.replace(SEAM, ""), list(ids)

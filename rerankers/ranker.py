@@ -27,7 +27,6 @@ from .types import Answer, Ask, AskKind, Candidates, Params, Scoring, Seeded, St
 RETRIES = 3
 """The most times an unread answer is asked for again with `on_unparsed: retry`."""
 
-STRICT = Reading()
 KEY_BYTES = 16
 """The length of a ledger key: 128 bits of a SHA-256, so that two asks of a billion do not meet in one key."""
 
@@ -51,7 +50,9 @@ class RankerOptions(BaseModel):
         None, ge=1, description="the most tokens of a prompt: where it would have more, its passages are cut further"
     )
     on_unparsed: Literal["keep_order", "retry", "fail"] = Field("keep_order", description="an answer that is unread")
-    parse: Literal["strict", "digits"] | None = Field(None, description="digits: read answers as the older toolkits")
+    parse: Literal["strict", "digits", "ties", "full"] | None = Field(
+        None, description="digits: read answers as the older toolkits; ties, full: read orders by that rule"
+    )
     compat: Toolkit | None = Field(None, description=compat.DESCRIPTION)
     library_lengths: bool | None = Field(None, description="orders by number: 20 new tokens; T5 prompts of 512 tokens")
     model_settings: bool | None = Field(None, description="generate with the model's own settings, such as penalties")
@@ -61,6 +62,9 @@ class RankerOptions(BaseModel):
     temperature: float | None = Field(None, ge=0, description="0: the most probable token; the prompt's")
     top_p: float | None = Field(None, gt=0, le=1, description="nucleus sampling's share; the prompt's")
     stop: Stops | None = Field(None, description="texts that end a generated answer, not part of it; the prompt's")
+    context_tokens: int | None = Field(
+        None, ge=1, description="show fewer words of the passages until a prompt and its answer have so many tokens"
+    )
     passages: Passages | None = Field(None, description="split long documents, where a method scores every document")
 
 
@@ -128,6 +132,8 @@ class Ranker:
                 f"prompt '{prompt.name}' numbers its passages, and numbers of several digits have no token whose "
                 "probability could be read; set scoring: generation or name a prompt with letters, such as setwise"
             )
+        if self.options.context_tokens and prompt.words is None:
+            raise InputError(f"ranker.context_tokens: prompt '{prompt.name}' sets no number of `words` to be lowered")
         if self.options.passages and not scores_documents(lambda docs: self.method.run(docs, params)):
             raise InputError(
                 f"{name} gives documents no scores, so `passages` cannot rank them by their passages; choose a "
@@ -197,6 +203,7 @@ class Ranker:
                 temperature=temperature or (1.0 if attempt else 0.0),
                 top_p=form.top_p if options.top_p is None else options.top_p,
                 stop=form.stop if options.stop is None else options.stop,
+                context_tokens=options.context_tokens,
             ),
             query_tokens=options.query_tokens,
             passage_tokens=options.passage_tokens,
@@ -210,14 +217,15 @@ class Ranker:
 
     def reading(self, ask: Ask, backend: Backend) -> Reading:
         """Return the rules by which the text of an answer is read."""
-        if self._completed.parse != "digits":
-            return STRICT
-        rule: LabelRule = "whole"
-        if not all(len(label) == 1 for label in self.prompt_of(ask).labels):
-            rule = "strict"
-        elif backend.architecture == "encoder_decoder":
-            rule = "last_character" if ask.kind == "choose" else "exact"
-        return Reading(rule, "digits")
+        order, prompt = self._completed.parse or "strict", self.prompt_of(ask)
+        # Simulated answers are nothing but the answer.
+        pattern = None if backend.simulated else prompt.answer.pattern
+        rule: LabelRule = "whole" if pattern else "strict"
+        if order == "digits" and not pattern and all(len(label) == 1 for label in prompt.labels):
+            rule = "whole"
+            if backend.architecture == "encoder_decoder":
+                rule = "last_character" if ask.kind == "choose" else "exact"
+        return Reading(rule, order, pattern)
 
 
 @dataclass
@@ -268,8 +276,9 @@ class Requests:
     def _beginning(self, ask: Ask, settings: RequestSettings) -> bytes:
         query = self.candidates.query
         content = asdict(settings.decoding) | compat.key(settings)
-        if not settings.decoding.stop:  # so that keys made before there was one hold
-            del content["stop"]
+        for later in ("stop", "context_tokens"):  # so that keys made before there was one hold
+            if not content[later]:
+                del content[later]
         for name in ("scoring", "query_tokens", "passage_tokens", "attempt"):
             content[name] = getattr(settings, name)
         content |= {"most_tokens": settings.prompt_tokens} if settings.prompt_tokens else {}

@@ -199,7 +199,7 @@ class Params(BaseModel):
         return self.prompt
 
 
-def added(default: str, description: str) -> Any:
+def added(default: object, description: str) -> Any:
     """Return the field of a parameter that came later: at its default it is no part of a ranker's identity."""
     return Field(default, exclude_if=lambda value: value == default, description=description)
 

@@ -84,12 +84,13 @@ def read_label(text: str, labels: Sequence[str], rule: LabelRule = "strict") -> 
     quotes a passage), or in a sentence such as "Passage C is the most relevant" (`sentence`).
 
     The other rules are those of ielab/llm-rankers at b36517b for labels of one letter, in the raw text:
-    `last_character` (setwise, T5), `exact` (pairwise, T5) and `whole` (in upper case; llama).
+    `last_character` (setwise, T5), `exact` (pairwise, T5) and `whole` (llama; and of what a prompt's pattern captures).
     """
     if rule != "strict":
-        stated = text.removeprefix(" ")
-        if rule != "exact":
-            stated = text.strip()[-1:] if rule == "last_character" else text.strip().upper()
+        if rule == "whole":
+            index = indices_of(labels).get(key(text.strip()))
+            return Found(index, "no_label" if index is None else rule)
+        stated = text.removeprefix(" ") if rule == "exact" else text.strip()[-1:]
         return Found(labels.index(stated), rule) if stated in labels else Found(None, "no_label")
     answer, why_not = plain_answer(text)
     if not answer:

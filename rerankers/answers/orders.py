@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, NamedTuple
+from unicodedata import digit
 
 from .labels import AFTER, LEAD_IN, MARKS, NOUN, Found, indices_of, key, like
 from .ratings import end_of
 from .thinking import SPACES, plain_answer
 
-OrderRule = Literal["strict", "digits"]
+OrderRule = Literal["strict", "digits", "ties", "full"]
 RULES: Mapping[str, str] = {
     "strict": "the longest chain of labels, [2] > [1], wherever it stands, or list of them on lines of their own, "
     "numbered or not, or bare labels that are all there is; labels in prose do not count",
     "digits": "every number anywhere, in the order written",
+    "ties": "labels, in brackets or bare, with > or = between them, up to the first that is repeated",
+    "full": "the first chain of as many labels as there are documents, [2] > [1], which must name each one once",
 }
 """How an order is read, by the name of the rule."""
 
@@ -64,13 +67,29 @@ def read_order(text: str, labels: Sequence[str], rule: OrderRule = "strict") -> 
     (`comma_list`) or one label (`single`) that are all there is. Of several, the one that names the most documents,
     since an example quoted from the prompt is short; of equally long ones the last.
 
-    `digits`: every number anywhere in the raw text, as RankGPT's code reads it; a text without any keeps the order.
+    The other rules are those of older code, and read the raw text. `digits`: every number anywhere, as RankGPT reads
+    it, digits of any script and form too (castorini/rank_llm at 1b3cabb); a text without any keeps the order. `ties`
+    (hltcoe/rank-k at ecdf232): between > and = what is no label is passed over. `full` (mteb at a905523, LightOn).
+
     Repeated and out-of-range labels are dropped, missing ones appended in the order presented.
     """
     if rule == "digits":
+        plain = text if text.isascii() else "".join(str(digit(c)) if c.isdigit() else c for c in text)
         positions = {str(i + 1): i for i in range(len(labels))}
-        numbers = (number.lstrip("0") for number in re.findall("[0-9]+", text))
+        numbers = (number.lstrip("0") for number in re.findall("[0-9]+", plain))
         return Found(_completed([positions[number] for number in numbers if number in positions], len(labels)), rule)
+    if rule == "ties":
+        indices, named = indices_of(labels), list[int]()
+        for item in re.split("[>=]", text):
+            index = indices.get(key(item.strip().replace("[", "").replace("]", "").strip()))
+            if index in named:
+                break
+            named += [] if index is None else [index]
+        return Found(_completed(named, len(labels)) if named else None, rule if named else "no_order")
+    if rule == "full":
+        chain = re.search(r"\s*>\s*".join([r"\[([^\[\]]+)\]"] * len(labels)), text)
+        order = tuple(indices_of(labels).get(key(label), -1) for label in chain.groups()) if chain else ()
+        return Found(order, rule) if sorted(order) == [*range(len(labels))] else Found(None, "no_order")
     return _read(text, tuple(labels), "any", len(labels), lambda run: (len(run.named), run.end))
 
 

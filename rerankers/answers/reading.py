@@ -54,18 +54,23 @@ class Reading:
 
     label: LabelRule = "strict"
     order: OrderRule = "strict"
+    pattern: str | None = None  # of a text that it matches, what its first group captures that takes part is read
 
 
 def describe(kind: AskKind, reading: Reading) -> str:
     """Return in words how the generated text of an answer is read, to follow "generated text"."""
-    return {
-        "label": f", read by the rule '{reading.label}': {labels.RULES[reading.label]}",
-        "order": f", read by the rule '{reading.order}': {orders.RULES[reading.order]}",
-        "selection": f": {orders.SELECTION}",
-        "ratings": f": {ratings.RATINGS}",
-        "note": ": a note, shown in later prompts as it is, without the thought before it",
-        "none": ", which gives no number",
-    }[KINDS[kind].text]
+    part = f", of which what {reading.pattern} captures" if reading.pattern else ""
+    return (
+        part
+        + {
+            "label": f", read by the rule '{reading.label}': {labels.RULES[reading.label]}",
+            "order": f", read by the rule '{reading.order}': {orders.RULES[reading.order]}",
+            "selection": f": {orders.SELECTION}",
+            "ratings": f": {ratings.RATINGS}",
+            "note": ": a note, shown in later prompts as it is, without the thought before it",
+            "none": ", which gives no number",
+        }[KINDS[kind].text]
+    )
 
 
 def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
@@ -95,9 +100,20 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
     return Answer(choice, order, scores, peak, "", None, reply.prompt_tokens, reply.completion_tokens)
 
 
+def captured_by(pattern: str, text: str) -> str | None:
+    """Return what the first group captures that takes part in the pattern's first match, or None if there is none."""
+    match = re.search(pattern, text)
+    return next((group for group in match.groups() if group is not None), None) if match else None
+
+
 def _of_text(text: str, ask: Ask, prompt: Prompt, reading: Reading) -> tuple[Found[Any], Fields]:
     names, sought = prompt.labels_of(ask), KINDS[ask.kind].text
     found: Found[Any] = Found(None, "text")
+    if reading.pattern:
+        captured = captured_by(reading.pattern, text)
+        if captured is None:
+            return Found(None, "no_match"), {}
+        text = captured
     if sought == "order":
         found = orders.read_order(text, names, reading.order)
     elif sought == "selection":

@@ -18,7 +18,7 @@ from ..answers.reading import Reply
 from ..errors import InputError
 from ..flops import Shape
 from ..prices import Price
-from ..prompts.template import Architecture, Message, Prompt
+from ..prompts.template import Architecture, Message, Prompt, mended
 from ..types import Ask, Query, Scoring
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()  # stop sequences: left out of the text, but their tokens count as generated
+    context_tokens: int | None = None  # of a longer prompt with its answer the passages are shown with fewer words
 
     def before_stop(self, text: str) -> str:
         """Return the text before its first stop sequence."""
@@ -123,14 +124,19 @@ class Request:
         return self.prompt.labels_of(self.ask)
 
     def rendered(
-        self, shown: Callable[[str, int | None], str], form: Architecture = "decoder_only", seam: str = ""
+        self,
+        shown: Callable[[str, int | None], str],
+        form: Architecture = "decoder_only",
+        seam: str = "",
+        words: int | None = None,
     ) -> tuple[Message, ...]:
         """Return the conversation that puts the ask; `shown` cuts a text to so many tokens, if any, and disarms it."""
         prompt, most, length = self.prompt, self.terms.query_tokens, self.terms.passage_tokens
-        passages = [shown(text, length) for text in self.passages]
+        query, *passages = [mended(text) if prompt.fix_text else text for text in (self.query.text, *self.passages)]
+        passages = [shown(text, length) for text in passages]
         cuts = {name: length if cut == "cut" else None for name, cut in prompt.notes.items()}
         notes = {name: shown(note, cuts.get(name)) for name, note in self.ask.notes}
-        return prompt.render(self.ask, shown(self.query.text, most), passages, form, notes, seam)
+        return prompt.render(self.ask, shown(query, most), passages, form, notes, seam, words)
 
     @property
     def ideal(self) -> str:

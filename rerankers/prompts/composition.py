@@ -1,9 +1,9 @@
 """Prompts composed of components: a YAML file offers choices, a name picks one of each.
 
 A file's `components` give each component's choices, the default first. A choice is the text that stands for
-`{component}` in the messages and in other components, or a mapping with that `text` and any other keys of a prompt
-that come with it, such as labels. `study_setwise/tone=please/order=passage_first` is the file `study_setwise.yaml` with
-two of its components chosen.
+`{component}` in the messages, the text form and other components, or a mapping with that `text` and any other keys of a
+prompt that come with it, such as labels. `study_setwise/tone=please/order=passage_first` is the file
+`study_setwise.yaml` with two of its components chosen.
 """
 
 import itertools
@@ -53,6 +53,8 @@ def compose(content: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str,
             {**message, "content": message["content"].replace(f"{{{component}}}", text)}
             for message in prompt["messages"]
         ]
+        if "text" in prompt:
+            prompt["text"] = prompt["text"].replace(f"{{{component}}}", text)
     return prompt
 
 

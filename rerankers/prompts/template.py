@@ -10,13 +10,13 @@ import hashlib
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .. import catalog
 from ..asks import KINDS
@@ -28,7 +28,7 @@ Architecture = Literal["encoder_decoder", "decoder_only"]
 """The two forms of language model, which begin and count their answers differently."""
 
 FIELDS = {"query", "num", "limit", "names", "passages", "|"}
-PASSAGE_FIELDS = {"label", "text", "signal"}
+PASSAGE_FIELDS = {"label", "index", "text", "signal"}
 SEAM = "\ue000"  # a private-use character in a prompt: there the text is tokenised in parts
 BRACKETED_NUMBER = re.compile(r"\[(\d+)\]")
 
@@ -50,7 +50,7 @@ class Message(_Part):
 
     `content` may use {query}, {num} (of passages), {limit} (of passages to select), {names} (of all passages, as an
     answer gives them), {passages}, the prompt's notes, and {|}, where the text is tokenised in parts. Neighbouring
-    turns with `each` are repeated for every passage, and use {label}, {text} and {signal} instead.
+    turns with `each` are repeated for every passage, and use {label}, {index} (from 0), {text} and {signal} instead.
     """
 
     role: Annotated[str, Field(pattern=r"^\w[\w-]*$")]
@@ -82,12 +82,24 @@ class Lengths(_Part):
     decoder_only: Length = 16
 
 
+def _capturing(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from error
+    if not groups:
+        raise ValueError("has no group (…) that captures the answer")
+    return pattern
+
+
 class AnswerForm(_Part):
     """The form of an answer, and its generation; the texts of `stop` are no part of it.
 
-    `item` is one passage in an answer that names several, with `joiner` between them. `scored` says whether a label's
-    log-probability is that of its first token, or the sum over all of them; with `logit` a document's score is the sum
-    of the first tokens' raw logits, each times its label's value (of a head's two labels, the second's logit).
+    `item` is one passage in an answer that names several, with `joiner` between them. `pattern` is a regular
+    expression: of a generated text, thoughts included, its first match counts, and thereof what the first group
+    captures that takes part; a text without a match is unread. `scored` says whether a label's log-probability is that
+    of its first token, or the sum over all of them; with `logit` a document's score is the sum of the first tokens' raw
+    logits, each times its label's value (of a head's two labels, the second's logit).
     """
 
     prefix: Prefixes = Prefixes()
@@ -97,6 +109,7 @@ class AnswerForm(_Part):
     stop: Stops = ()
     item: str = "[{label}]"
     joiner: str = " > "
+    pattern: Annotated[str, AfterValidator(_capturing)] | None = None
     scored: Literal["first_token", "whole", "logit"] = "first_token"
 
     def naming(self, labels: Sequence[str]) -> str:
@@ -112,9 +125,10 @@ class Prompt(_Part):
     labels, as ids or as the vocabulary has them (▁true), where they are not those that the label has after the prompt.
     `text` is the form for encoder-decoder models and `chat_template: none`, unless it is the messages one after the
     other. `notes` are shown as further fields, cut to the length of a passage or whole. The log-probability of `target`
-    is the answer. Of a passage the first `words` are shown, with single blanks between them. `bracketed_numbers: round`
-    makes [3] in a query or passage (3), which is no passage's identifier. `strip` takes the white space around each
-    turn.
+    is the answer. Of a passage the first `words` are shown, with single blanks between them, and thereof the first
+    `characters`. `fix_text` first mends what was decoded wrongly and makes quotation marks straight (ftfy).
+    `bracketed_numbers: round` makes [3] in a query or passage (3), which is no passage's identifier. `strip` takes the
+    white space around each turn.
     """
 
     name: str
@@ -125,6 +139,8 @@ class Prompt(_Part):
     notes: dict[str, Literal["cut", "whole"]] = {}
     target: str | None = None
     words: int | None = Field(None, ge=1)
+    characters: int | None = Field(None, ge=1)
+    fix_text: Flag = False
     bracketed_numbers: Literal["keep", "round"] = "keep"
     strip: Flag = False
     passage: str = "{text}"
@@ -197,8 +213,11 @@ class Prompt(_Part):
         form: Architecture = "decoder_only",
         notes: Mapping[str, str] | None = None,
         seam: str = "",
+        words: int | None = None,
     ) -> tuple[Message, ...]:
         """Return the conversation that puts an ask, its texts cut already, in one turn where the prompt has a `text`.
+
+        Of a passage it shows so many `words` instead of the prompt's, if given.
 
         Raises `InputError` if the ask carries notes other than the prompt's.
         """
@@ -208,10 +227,12 @@ class Prompt(_Part):
         if self.bracketed_numbers == "round":
             query, *passages = [BRACKETED_NUMBER.sub(r"(\1)", text) for text in (query, *passages)]
         if self.words is not None:
-            passages = [" ".join(text.split()[: self.words]) for text in passages]
+            passages = [" ".join(text.split()[: words or self.words]) for text in passages]
+        passages = [text[: self.characters] for text in passages]
         labels = ("",) * len(passages) if isinstance(self.labels, dict) else self.labels_of(ask)
         rows = zip_longest(labels, passages, ask.signals, fillvalue="")
-        parts = [{"label": label, "text": text, "signal": signal} for label, text, signal in rows]
+        names = ("index", "label", "text", "signal")
+        parts = [dict(zip(names, (index, *row), strict=True)) for index, row in enumerate(rows)]
         shown = self.separator.join(self.passage.format(**part) for part in parts)
         whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, "|": seam, **notes}
         whole["names"] = self.answer.naming(labels)
@@ -226,6 +247,14 @@ class Prompt(_Part):
 
     def _turn(self, role: str, content: str) -> Message:
         return Message(role=role, content=content.strip() if self.strip else content)
+
+
+@lru_cache(maxsize=10_000)
+def mended(text: str) -> str:
+    """Return the text, stripped, its encoding mended and its quotes straight, as castorini/rank_llm shows passages."""
+    import ftfy
+
+    return str(ftfy.fix_text(text)).strip()
 
 
 def folded(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -47,6 +47,7 @@ def test_the_defaults_are_the_methods_own() -> None:
         "temperature": None,
         "top_p": None,
         "stop": None,
+        "context_tokens": None,
         "passages": None,
     }
 

@@ -3,6 +3,7 @@
 The data lies beside the repository or where R2LLM_SHARED says; without it, these are skipped.
 """
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -16,6 +17,9 @@ from r2llm.pipeline.evaluate import Source, metrics_of
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.answers.orders import read_order
+from r2llm.rerankers.answers.reading import Reading, Reply, read
+from r2llm.rerankers.prompts.template import mended
+from r2llm.rerankers.types import Answer, Candidates, Doc, Query
 
 SHARED = Path(os.environ["R2LLM_SHARED"])
 DL19 = SHARED / "data" / "dl19"
@@ -82,6 +86,27 @@ def test_replayed_answers_give_the_published_run_and_its_figure(
     assert outcome.metrics.mean["nDCG@10"] == pytest.approx(figure, abs=5e-5)
     of_published = metrics_of(Source(qrels=qrels), RECORDED / f"{run}.trec", ["nDCG@10"], Listener())
     assert of_published.mean["nDCG@10"] == pytest.approx(outcome.metrics.mean["nDCG@10"], abs=1e-12)
+
+
+def test_our_prompts_of_rankvicuna_are_the_recorded_ones_frame_included() -> None:
+    """Window by window. One document, in three windows, has a line separator of bad encoding: a blank in ours."""
+    [ranker] = config.load("systems/rankvicuna", ["dataset=quickstart"]).rankers
+    reading = Reading(order="digits", pattern=ranker.prompt.answer.pattern)
+    items, equal = iter(recorded("rankvicuna_dl19")), 0
+    for query in json.loads((DL19 / "candidates.json").read_text(encoding="utf-8")):
+        docs = tuple(Doc(hit["docid"], hit["content"]) for hit in query["hits"])
+        candidates = Candidates(Query("", query["query"]), docs, tuple(hit["score"] for hit in query["hits"]))
+        texts = {doc.id: mended(doc.text) for doc in docs}
+        steps, answers = ranker.steps(candidates), list[Answer]()
+        for item in itertools.islice(items, WINDOWS):
+            [ask] = steps.send(answers) if answers else next(steps)
+            passages = [texts[doc] for doc in ask.docs]
+            [shown] = ranker.prompt.render(ask, mended(query["query"]), passages, "encoder_decoder")
+            assert shown.content.split() == item["prompt"].split()
+            equal += shown.content == item["prompt"]
+            answers = [read(ask, ranker.prompt, Reply(item["response"]), reading)]
+    assert next(items, None) is None
+    assert equal == 387 - 3
 
 
 @RUNS

@@ -135,9 +135,21 @@ class Form(ABC):
         return None, reason
 
     def _rendered(self, request: Request) -> tuple[Message, ...]:
-        """Return the conversation that puts an ask to a server that tokenises it, whole unless there is a tokenizer."""
+        """Return the conversation that puts an ask to a server that tokenises it, whole unless there is a tokenizer.
+
+        Raises `InputError` without one where the prompt is to fit a context.
+        """
         tokens = self.tokens
-        return request.rendered(lambda text, length: disarmed(tokens.cut(text, length) if tokens else text))
+        if tokens is None:
+            if request.terms.decoding.context_tokens:
+                raise InputError("ranker.context_tokens are counted by a tokenizer: set model.tokenizer to the model's")
+            return request.rendered(lambda text, _: disarmed(text))
+
+        def shown(words: int | None) -> tuple[tuple[Message, ...], int]:
+            turns = request.rendered(lambda text, length: disarmed(tokens.cut(text, length)), words=words)
+            return turns, sum(len(tokens.tokenizer(f"{turn.role}: {turn.content}\n")["input_ids"]) for turn in turns)
+
+        return tokens.fitted(request, shown)
 
 
 class LanguageModel(Form):

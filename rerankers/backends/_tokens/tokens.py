@@ -7,11 +7,11 @@ model reads the same characters (T5 a blank more) and the token itself never ari
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain, takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from ...answers.thinking import opened_thought
 from ...errors import InputError
@@ -19,6 +19,8 @@ from ...prompts.template import SEAM, Architecture
 from ..base import Request, RequestSettings
 from .chat_templates import ChatTemplate, TemplateOptions, chat_template
 from .pairs import Pairs
+
+T = TypeVar("T")
 
 TAIL = 32  # the last characters of a prompt that decide how the first token of the answer is written
 LEAST = 32  # the tokens of the shortest prefix that is worth a pass of its own
@@ -75,7 +77,12 @@ class Tokens:
         """Return the prompt as text and as ids: the encoder's input, or all that stands before the answer."""
         if request.ask.kind == "relevance":
             return self.pairs.prompt(request)
-        text, ids = self._whole_prompt(request)
+
+        def shown(words: int | None) -> tuple[tuple[str, list[int]], int]:
+            text, ids = self._whole_prompt(request, words)
+            return (text, ids), len(ids)
+
+        text, ids = self.fitted(request, shown)
         if (most := request.terms.prompt_tokens) is None or len(ids) <= most:
             return text, ids
         terms, length = request.terms, max(len(self.tokenizer.tokenize(passage)) for passage in request.passages)
@@ -90,10 +97,23 @@ class Tokens:
             text, ids = self._whole_prompt(replace(request, terms=replace(terms, passage_tokens=length)))
         return text, ids
 
-    def _whole_prompt(self, request: Request) -> tuple[str, list[int]]:
+    def fitted(self, request: Request, shown: Callable[[int | None], tuple[T, int]]) -> T:
+        """Return what shows a request with so many words a passage, fewer until prompt and answer fit the context.
+
+        `shown` also returns its tokens. The steps are those of castorini/rank_llm at 1b3cabb.
+        """
+        context, words = request.terms.decoding.context_tokens, request.prompt.words
+        prompt, length = shown(words)
+        answer = len(self._ids(request.ideal, special=False)) if context else 0
+        while context and words and words > 1 and (excess := length + answer - context) > 0:
+            words = max(1, words - max(1, excess // (4 * len(request.passages))))
+            prompt, length = shown(words)
+        return prompt
+
+    def _whole_prompt(self, request: Request, words: int | None = None) -> tuple[str, list[int]]:
         terms = request.terms
         form: Architecture = "encoder_decoder" if self._as_text else self.architecture
-        messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), form, SEAM)
+        messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), form, SEAM, words)
         prefix = terms.prompt.answer.prefix.decoder_only
         if self.template is None:
             text, special = "\n\n".join(message.content for message in messages), True

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ...types import Answer, Ask, AskKind, Seeded, TopK, choose
+from ...types import Answer, Ask, AskKind, Seeded, TopK, added, choose
 
 
 class Params(TopK, Seeded):
@@ -28,11 +28,12 @@ class Params(TopK, Seeded):
         ge=1,
         description="shuffles of documents and labels that each comparison is a majority vote of; 1: as they are",
     )
+    shuffle: bool = added(False, "show documents in a random order in every ask, with the labels in order")
 
     @property
     def draws(self) -> bool:
         """Return whether it makes random choices."""
-        return self.num_permutation > 1
+        return self.num_permutation > 1 or self.shuffle
 
     @property
     def most_docs(self) -> int:
@@ -51,12 +52,17 @@ def best_of(
     several with the most one at random. What cannot be read is no vote; without any the first document is kept. Every
     vote is a comparison, but equal shuffles are equal asks and answered once: sampling gives them no second answer.
     """
-    if params.num_permutation == 1:
+    if params.num_permutation == 1 and not params.shuffle:
         [answer] = yield [choose(docs)]
         return answer.outside if outside and answer.outside is not None else answer.choice
     places = range(len(docs))
-    shuffles = [(dice.sample(places, len(docs)), dice.sample(places, len(docs))) for _ in range(params.num_permutation)]
-    answers = yield [Ask("choose", tuple(docs[i] for i in order), labels=tuple(labels)) for order, labels in shuffles]
-    votes = Counter(order[answer.choice] for (order, _), answer in zip(shuffles, answers, strict=True) if answer.parsed)
+    asks, orders = [], []
+    for _ in range(params.num_permutation):
+        order = dice.sample(places, len(docs))
+        labels = () if params.shuffle else tuple(dice.sample(places, len(docs)))
+        asks.append(Ask("choose", tuple(docs[i] for i in order), labels=labels))
+        orders.append(order)
+    answers = yield asks
+    votes = Counter(order[answer.choice] for order, answer in zip(orders, answers, strict=True) if answer.parsed)
     most = max(votes.values(), default=0)
     return dice.choice([i for i in places if votes[i] == most]) if most else 0

@@ -433,3 +433,22 @@ def test_another_seed_shuffles_otherwise() -> None:
         return sort("setwise.heapsort", 20, lowest, k=5, num_permutation=3, seed=seed)[1]
 
     assert windows(1) == windows(1) != windows(2)
+
+
+def test_documents_are_shuffled_in_every_ask_and_labels_stay_in_order() -> None:
+    docs, dice = [str(i) for i in range(20)], random.Random(0)
+    params, orders = Params(num_child=19, shuffle=True), set()
+    for _ in range(10):
+        steps = best_of(docs, params, dice)
+        [ask] = next(steps)
+        orders.add(ask.docs)
+        assert (sorted(ask.docs), ask.labels) == (sorted(docs), ())
+        with pytest.raises(StopIteration) as stopped:
+            steps.send([Answer(choice=3)])
+        assert docs[stopped.value.value] == ask.docs[3]
+    assert len(orders) == 10
+    unread = best_of(docs, params, dice)
+    next(unread)
+    with pytest.raises(StopIteration) as stopped:
+        unread.send([Answer(parsed=False)])
+    assert stopped.value.value == 0  # the parent stays, wherever it was shown

@@ -114,7 +114,7 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
         ),
         ("{query}", "{}", "{} is no field here; write {limit} or {names} or {num} or {passages} or {query}"),
         ("{query}", "{text}", "{text} is no field here; write {limit} or {names} or {num} or {passages} or {query}"),
-        ("{text}", "{query}", "{query} is no field here; write {label} or {signal} or {text}"),
+        ("{text}", "{query}", "{query} is no field here; write {index} or {label} or {signal} or {text}"),
         ("{query}", "{query", "unexpected '{' in field name"),
         (
             "{query}",

@@ -290,6 +290,28 @@ def test_query_and_passages_are_cut_in_the_prompt(backends, posed) -> None:
 # Batches
 
 
+def test_passages_get_fewer_words_until_a_prompt_and_its_answer_fit_the_context(backends, make_candidates) -> None:
+    candidates = make_candidates(["moon " * 400, "a planet " * 300, "sun"], query="moons")
+    tokens: Tokens = backends["tiny_llama"].tokens
+    lengths = []
+    for context in (None, 10_000, 600, 200):
+        ranker = Ranker.create(
+            {"method": "listwise.sliding", "prompt": "rank_zephyr", "passage_tokens": None, "context_tokens": context}
+        )
+        request = Requests(ranker, backends["tiny_llama"], candidates).request(permute(candidates.ids))
+        text, ids = tokens.prompt(request)
+        answer = len(tokens.tokenizer("[1] > [2] > [3]", add_special_tokens=False)["input_ids"])
+        words = text.split()
+        lengths.append((words.count("moon"), words.count("planet"), len(ids) + answer))
+    assert lengths[0] == lengths[1]
+    assert lengths[0][:2] == (300, 150)
+    moons, planets, length = lengths[2]
+    assert (moons // 2, length <= 600) == (planets, True)
+    assert lengths[3][:2] == (1, 0)  # one word each is the least, and the prompt is still too long
+    with pytest.raises(InputError, match="no number of `words`"):
+        Ranker.create({"method": "setwise.heapsort", "context_tokens": 100})
+
+
 def test_rows_are_filled_up_to_the_longest() -> None:
     rows = [[1, 2, 3], [4], []]
     assert padded(rows, 0, left=True) == ([[1, 2, 3], [0, 0, 4], [0, 0, 0]], [[1, 1, 1], [0, 0, 1], [0, 0, 0]])
