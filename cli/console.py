@@ -54,7 +54,7 @@ def _bar(what: str, total: int | None) -> Iterator[Advance]:
         bar = progress.add_task(what, total=total, detail="")
 
         def advance(done: int, detail: str = "", total: int | None = total) -> None:
-            progress.update(bar, completed=done, total=total, detail=visible(detail))
+            progress.update(bar, completed=done, total=total, detail=visible(detail, keep="\n"))
 
         yield advance
 
@@ -66,7 +66,7 @@ def _minutes(what: str, total: int | None) -> Iterator[Advance]:
     def advance(done: int, detail: str = "", total: int | None = total) -> None:
         nonlocal reached
         of = "" if total is None else f" of {total:,}"
-        reached = f"{done:,}{of}{f', {visible(detail)}' if detail else ''}"
+        reached = f"{done:,}{of}{', ' if detail else ''}{visible('; '.join(detail.splitlines()))}"
 
     def report() -> None:
         while not ended.wait(MINUTE):

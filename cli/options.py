@@ -1,12 +1,15 @@
 """Options that several commands take."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..rerankers.errors import InputError
 from . import completion
+
+if TYPE_CHECKING:
+    from ..pipeline.launchers import Launch
 
 
 def config(about: str) -> Any:
@@ -42,6 +45,33 @@ Only = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="AXIS=V1,V2", help="The cells with these values; * matches anything. Repeatable."),
 ]
+Launcher = Annotated[
+    str | None,
+    typer.Option("--launcher", metavar="local|ray|slurm", help="Run processes here, on Ray, or as a job array."),
+]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option("--resources", metavar="KEY=VALUE", help="Tell Ray or submitit: num_gpus=1, slurm_partition=gpu."),
+]
+RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Ray's cluster; RAY_ADDRESS, or one made here.")]
+Jobs = Annotated[int | None, typer.Option("--jobs", metavar="N", min=1, help="Run so many processes side by side.")]
+
+
+def launch(
+    launcher: str | None, jobs: int | None, resources: list[str] | None, ray_address: str | None
+) -> "Launch | None":
+    """Return what is to be launched how, or None without --launcher. Raises `InputError` for its options alone."""
+    from ..pipeline.configs import yaml_files
+    from ..pipeline.launchers import Launch
+
+    if launcher is None:
+        if resources or ray_address:
+            raise InputError("--resources and --ray-address go with --launcher")
+        return None
+    told = [yaml_files.setting(text, "--resources").values for text in resources or ()]
+    return Launch(launcher, jobs, {key: value for one in told for key, value in one.items()}, ray_address)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder.")]

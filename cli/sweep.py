@@ -35,7 +35,10 @@ def sweep(
         typer.Option("--retry", metavar="failed|missing", help="Only the cells that failed, or were not run."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate each cell and the sum; run nothing.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", metavar="N", min=1, help="Run so many cells side by side.")] = 1,
+    jobs: options.Jobs = None,
+    launcher: options.Launcher = None,
+    resources: options.Resources = None,
+    ray_address: options.RayAddress = None,
     settings: options.Settings = None,
     queries: options.QueryLimit = None,
     output: Annotated[
@@ -50,8 +53,9 @@ def sweep(
     """Run all cells of a grid, and print a table.
 
     A finished cell is never run again, and one that fails stops nothing: the same command goes on after any
-    interruption. Results are in sweep.json and table.csv in runs/NAME/, anew after each cell. Exit code 1 if a cell
-    failed.
+    interruption. Results are in sweep.json and table.csv in runs/NAME/, anew after each cell. With --jobs alone,
+    processes take one cell after the other and keep models open; with --launcher each cell is a process of its own,
+    here or on a cluster that shares this disk. Exit code 1 if a cell failed.
     """
     from ..pipeline import sweep as sweeping
 
@@ -63,9 +67,9 @@ def sweep(
     choices = [word for word in words if word not in STATUSES]
     names = {cell.name for cell in (chosen.only(choices) if choices else chosen).cells}
     numbers = [number for number, cell in enumerate(chosen.cells) if cell.name in names]
-    order = sweeping.Order(
-        chosen, numbers, settings or (), queries, output, cast(Any, next(iter(statuses), None)), jobs
-    )
+    launch = options.launch(launcher, jobs, resources, ray_address)
+    status = cast(Any, next(iter(statuses), None))
+    order = sweeping.Order(chosen, numbers, settings or (), queries, output, status, jobs or 1, launch)
     listener = console.listener(quiet)
     if dry_run:
         foreseen = sweeping.foresee(order, listener)

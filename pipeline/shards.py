@@ -13,16 +13,16 @@ from typing import Any
 
 from ..rerankers.backends.replay import Recorded
 from ..rerankers.cascade import Stage
-from ..rerankers.errors import InputError
+from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.ledger import Ledger
 from ..rerankers.types import plus
 from ..rerankers.writing import replacing
-from . import experiment
+from . import experiment, launchers
 from .configs import load as configs
 from .configs.load import Loaded
 from .first_stage.retrieve import FirstStage, chosen_queries, dataset_with_index
 from .io.files import json_lines
-from .io.progress import Listener
+from .io.progress import Jobs, Listener
 from .run import contents, fusion, manifest, runfile
 from .run.folder import LEDGER, RunFolder
 from .run.manifest import NAME as MANIFEST
@@ -67,6 +67,26 @@ def find(loaded: Loaded) -> Path:
     elif sharded:
         what = f"no shards of it with these settings; to merge those of other settings, name their folder: {listed}"
     raise InputError(f"config {name}: {what}")
+
+
+def rank(words: Sequence[str], logs: Path, of: int, launch: launchers.Launch, listener: Listener) -> list[Run | str]:
+    """Run `r2llm rerank` with these words for each of `of` shards; return the run of each, or its error."""
+    shards = [Shard(number, of) for number in range(1, of + 1)]
+    tasks = [
+        launchers.Task(f"shard {shard}", [*words, "--shard", str(shard), "--json"], logs / f"{shard.folder}.log")
+        for shard in shards
+    ]
+    ended: list[Run | str] = [""] * of
+    with listener.task("shards", of) as advance:
+        jobs = Jobs(listener, advance)
+        try:
+            for number, end in launchers.run(launch, tasks, jobs.hear):
+                ended[number] = read(Path(json.loads(end.out)["run_dir"])) if end.out else end.error or ""
+                jobs.end(tasks[number].name)
+        except KeyboardInterrupt:
+            kept = f"{jobs.through} of {of} shards are through, and the answers of the others so far are kept"
+            raise StoppedError(f"stopped; {kept}; the same command goes on") from None
+    return ended
 
 
 def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loaded: Loaded | None = None) -> Run:

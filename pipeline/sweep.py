@@ -6,6 +6,7 @@ the sweep before. The results are written anew whenever a cell is through.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -26,11 +27,11 @@ from ..rerankers.errors import InputError, StoppedError, explained
 from ..rerankers.models import KeptModels
 from ..rerankers.types import plus
 from . import estimate as estimates
-from . import experiment
+from . import experiment, launchers
 from .configs import load as configs
 from .configs.grid import Grid
 from .configs.load import Loaded
-from .io.progress import Advance, Listener, Noting
+from .io.progress import Advance, Jobs, Listener, Noting
 from .run import index, manifest, sweeps
 from .run.plan import Plan
 from .run.read import Run, read
@@ -64,11 +65,18 @@ class Order:
     folder: Path | None = None
     only: Status | None = None
     jobs: int = 1
+    launch: launchers.Launch | None = None
+    """Each cell is a command of its own, run by a launcher; else cells are run here, and share models."""
+
+    @property
+    def runs(self) -> Path:
+        """Return the folder of the runs' folders."""
+        return self.folder or Path("runs")
 
     @property
     def place(self) -> Path:
         """Return the folder of the results."""
-        return self.folder or Path("runs") / self.grid.name
+        return self.folder or self.runs / self.grid.name
 
     def before(self) -> tuple[Sweep, list[int]]:
         """Return the sweep as it stands, without results of other `--set` or `--queries`, and the cells to run."""
@@ -118,31 +126,27 @@ def sweep(order: Order, listener: Listener) -> Sweep:
     with _locked(order.place):
         state, wanted = order.before()
         state.write(order.place)
-        groups = dict[int, Group]()
+        groups, alike = dict[int, Group](), dict[str, list[int]]()
         with listener.task("reading configs", len(wanted)) as advance:
-            for number in wanted:
-                groups[number] = _group(order, state.cells[number])
-                advance(len(groups))
-        notes, at, through = set[str](), dict[str, str](), 0
+            for done, number in enumerate(wanted, 1):
+                group, config = _group(order, state.cells[number])
+                alike.setdefault(config, []).append(number)
+                groups.setdefault(alike[config][0], group)
+                advance(done)
+        same = {numbers[0]: numbers for numbers in alike.values()}
+        run = _launched if order.launch else _in_turn if order.jobs == 1 else _side_by_side
         with listener.task(f"{order.grid.name}, cells", len(wanted)) as advance:
-
-            def hear(cell: str, kind: str, text: str) -> None:
-                if kind == "progress":
-                    at[cell] = text
-                    advance(through, "; ".join(": ".join(one) for one in at.items()))
-                elif text not in notes:
-                    notes.add(text)
-                    listener.note(f"{cell}: {text}")
-
+            jobs = Jobs(listener, advance)
             try:
-                for number, outcome in (_in_turn if order.jobs == 1 else _side_by_side)(order, state, groups, hear):
-                    state.cells[number] = outcome
+                for number, outcome in run(order, state, groups, jobs.hear):
+                    for each in same[number]:
+                        itself = {"name": state.cells[each].name, "settings": state.cells[each].settings}
+                        state.cells[each] = outcome.model_copy(update=itself)
+                        jobs.end(state.cells[each].words)
                     state.write(order.place)
-                    through += 1
-                    at.pop(outcome.words, None)
-                    advance(through)
             except (KeyboardInterrupt, StoppedError):
-                kept = f"{through} of {len(wanted)} cells are through, and the answers of the others so far are kept"
+                through = f"{jobs.through} of {len(wanted)} cells are through"
+                kept = f"{through}, and the answers of the others so far are kept"
                 raise StoppedError(f"stopped; {kept}: {order.place / sweeps.FILE} has the results") from None
     return state.model_copy(update={"cells": [state.cells[number] for number in wanted]})
 
@@ -194,17 +198,16 @@ def _locked(place: Path) -> Iterator[None]:
 
 def _outcome(order: Order, cell: Outcome, tell: Tell, models: KeptModels) -> Outcome:
     """Run a cell, or find its finished run; an error is its outcome."""
-    runs = order.folder or Path("runs")
     blank = Outcome(name=cell.name, settings=cell.settings)
     try:
         loaded = order.load(cell)
         listener = Noting(_Told(tell), loaded.notes)
         plan = experiment.prepare(loaded, listener, kept=models)
-        path = _elsewhere(plan, runs)
+        path = _elsewhere(plan, order.runs)
         blank.fingerprint8 = plan.fingerprint[:8]
-        blank.run_dir = os.path.relpath(path or runs / plan.folder, order.place)
+        blank.run_dir = os.path.relpath(path or order.runs / plan.folder, order.place)
         if path is None:
-            return _complete(blank, experiment.perform(plan, runs / plan.folder, listener))
+            return _complete(blank, experiment.perform(plan, order.runs / plan.folder, listener))
         plan.close()
         return _complete(blank, replace(read(path), expected=experiment.comparable(loaded, listener)))
     except (KeyboardInterrupt, StoppedError):
@@ -246,13 +249,14 @@ def _complete(cell: Outcome, run: Run) -> Outcome:
 # All cells
 
 
-def _group(order: Order, cell: Outcome) -> Group:
+def _group(order: Order, cell: Outcome) -> tuple[Group, str]:
+    """Return the models and data of a cell, and its config without unused keys: cells may have one in common."""
     try:
         config = order.load(cell).config
     except InputError:  # said when it is run
-        return "", ""
+        return ("", ""), cell.name
     models = [config.model, *(stage.model for stage in config.stages or ()), config.seed]
-    return repr(models), repr((config.dataset, config.queries))
+    return (repr(models), repr((config.dataset, config.queries))), config.model_dump_json()
 
 
 def _next(waiting: Mapping[int, Group], last: Group | None, others: Sequence[Group | None] = ()) -> int:
@@ -348,6 +352,29 @@ def _side_by_side(order: Order, state: Sweep, groups: Mapping[int, Group], hear:
         for worker in workers:
             worker.process.terminate()
             worker.process.join()
+
+
+def _launched(order: Order, state: Sweep, groups: Mapping[int, Group], hear: Callable[..., None]) -> Outcomes:
+    """Run each cell as `r2llm rerank`, by a launcher."""
+    assert order.launch
+    tasks, numbers = list[launchers.Task](), list(groups)
+    for number in numbers:
+        cell = state.cells[number]
+        settings = [*order.settings, f"shared_ledger={json.dumps(order.load(cell).config.shared_ledger)}"]
+        words = launchers.rerank_words(cell.name, settings, order.queries, "--runs", str(order.runs), "--json")
+        tasks.append(launchers.Task(cell.words, words, order.place / "logs" / f"{number + 1}.log"))
+    for position, ended in launchers.run(order.launch, tasks, hear):
+        yield numbers[position], _ended(order, state.cells[numbers[position]], ended)
+
+
+def _ended(order: Order, cell: Outcome, ended: launchers.Ended) -> Outcome:
+    result = {"status": "failed", "exit_code": ended.code, "error": ended.error}
+    blank = Outcome(name=cell.name, settings=cell.settings)
+    if not ended.out:
+        return blank.model_copy(update=result)
+    run = read(Path(json.loads(ended.out)["run_dir"]))
+    blank.run_dir, blank.fingerprint8 = os.path.relpath(run.run_dir, order.place), run.manifest.fingerprint[:8]
+    return _complete(blank, replace(run, expected=experiment.comparable(order.load(cell), Listener())))
 
 
 def _died(cell: Outcome, code: int) -> Outcome:

@@ -26,6 +26,32 @@ class Listener:
         yield lambda done, detail="", total=None: None  # noqa: ARG005
 
 
+class Jobs:
+    """The notes and the progress of several jobs, told as one task: each note once, and where every job at work is."""
+
+    def __init__(self, listener: Listener, advance: Advance) -> None:
+        self.through = 0
+        self._listener = listener
+        self._advance = advance
+        self._notes = set[str]()
+        self._at = dict[str, str]()
+
+    def hear(self, name: str, kind: str, text: str) -> None:
+        """Take a `note` or the `progress` of a job."""
+        if kind == "progress":
+            self._at[name] = text
+            self._advance(self.through, "\n".join(": ".join(one) for one in self._at.items()))
+        elif text not in self._notes:
+            self._notes.add(text)
+            self._listener.note(f"{name}: {text}")
+
+    def end(self, name: str) -> None:
+        """Take note that a job is through."""
+        self.through += 1
+        self._at.pop(name, None)
+        self._advance(self.through, "\n".join(": ".join(one) for one in self._at.items()))
+
+
 class Noting(Listener):
     """A listener that passes everything on to another, and keeps the notes."""
 

@@ -6,8 +6,6 @@ import gc
 import importlib.util
 import multiprocessing
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from importlib import metadata
@@ -16,6 +14,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from ...errors import BackendError, InputError
+from ...guard import guard
 from .loading import one_line
 
 T = TypeVar("T")
@@ -23,17 +22,6 @@ T = TypeVar("T")
 # Of vLLM's environment variables: stdout is for data, and nothing is sent home.
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
 LOOK_SECONDS = 5.0  # the interval between health checks of the processes
-
-# Kills processes when its input closes: when whoever started it is gone, for whatever reason.
-GUARD = """
-import os, signal, sys
-sys.stdin.read()
-for process in sys.argv[1:]:
-    try:
-        os.kill(int(process), signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-"""
 
 REMEDY = """what it wrote above tells more. Run again: all earlier answers are kept. Where memory ran out, lower \
 model.gpu_memory_utilization or model.max_num_seqs"""
@@ -94,12 +82,6 @@ class Engine:
         if self._guard is not None:
             self._guard.kill()
             self._guard.communicate()
-
-
-def guard(processes: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start a process that kills these when this one is gone: vLLM's engine would live on, with the GPU's memory."""
-    command = [sys.executable, "-I", "-S", "-c", GUARD, *map(str, processes)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 - the program is ours
 
 
 def watched(work: Callable[[], T], processes: Sequence[BaseProcess]) -> T:
