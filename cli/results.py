@@ -33,7 +33,7 @@ HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 CHOICES = ("limit", "sample", "first")
 """The keys of `queries` that say how many."""
 
-IN_NAME = ("backend", "name", "answers")
+IN_NAME = ("name", "gguf", "answers")
 """The keys of a `model` section that its name is made of."""
 
 ELSEWHERE = "version name simulated experiment config schedule queries status unread warnings"
@@ -189,8 +189,9 @@ def _which(run: Run) -> Facts:
         options = "; ".join(filter(None, [words(ranker.params), ranker.scoring]))
         yield f"{which}method", f"{ranker.method} ({options}){depth}"
         model = section.get("model") or config.model or {}
-        rest = words({key: value for key, value in model.items() if key not in IN_NAME})
-        name = model.get("name") or model.get("answers")
+        named = next((key for key in IN_NAME if model.get(key)), "answers")
+        rest = words({key: value for key, value in model.items() if key not in (named, "backend")})
+        name = model.get(named)
         yield f"{which}model", f"{name} ({model.get('backend')}{f'; {rest}' if rest else ''})"
     for name, prompt in about.prompts.items():
         yield "prompt", f"{name}, {words(prompt.digest)}"

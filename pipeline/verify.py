@@ -352,7 +352,8 @@ def _measures(run: _Run) -> Iterator[str]:
 
 
 def _model_files(stage: int, run: _Run) -> Iterator[str]:
-    model, name = run.manifest.stage_models[stage], run.model(stage).get("name", "")
+    model, given = run.manifest.stage_models[stage], run.model(stage)
+    name = str(Path(given["gguf"]).parent) if given.get("gguf") else given.get("name", "")
     for file, recorded in model["files"].items():
         path = Path(name) / file
         if model["revision"] is not None:

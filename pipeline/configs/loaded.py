@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -161,8 +162,8 @@ def _keep_text(document: Document, entry: Entry) -> None:
 def _make_absolute(document: Document, entry: Entry, mark: PathMark) -> None:
     """Replace a relative path by the place it is found at: beside its YAML file, or in the current folder.
 
-    One that leads upwards, as a run's do, and leads nowhere since the run was moved, is looked up in all folders around
-    the YAML file.
+    PACKAGE/FILE may also be of an installed Python package. One that leads upwards, as a run's do, and leads nowhere
+    since the run was moved, is looked up in all folders around the YAML file.
     """
     value, place = entry.value, document.place(entry.key)
     if not isinstance(value, str) or place is None or value == mark.word:
@@ -171,6 +172,8 @@ def _make_absolute(document: Document, entry: Entry, mark: PathMark) -> None:
     bare = Path(*(part for part in name.parts if part != os.pardir))
     moved = place.folder.resolve().parents if bare != name else ()
     beside = [folder / name for folder in (place.folder, Path.cwd())]
+    if "/" in value:
+        beside.append(Path(sysconfig.get_path("purelib")) / name)
     if isinstance(mark, DatasetMark) and value in shipped.datasets():
         beside.append(shipped.SHIPPED / name)
     for path in (*beside, *(folder / bare for folder in moved)):

@@ -208,7 +208,7 @@ class Transformers(Backend):
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if frame.f_globals["__name__"].startswith(__name__.partition(".")[0] + "."):
             return error
-        model, longest = self.weights.base.name, max(len(prompt.ids) for prompt in batch)
+        model, longest = self.weights.base.words, max(len(prompt.ids) for prompt in batch)
         problem = f"query {batch[0].request.query.id}: model {model} failed on a prompt of {longest} tokens"
         return BackendError(f"{problem} ({type(error).__name__}: {one_line(error)}); all earlier answers are kept")
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ..answers.reading import Reply
 from ..errors import InputError
-from ..marks import Speed
+from ..marks import PathMark, Speed
 from ._local.loading import CheckpointOptions, device_of, dtype_of, gpu_details, load, locate, tokenizer_digest
 from ._local.scores import scored
 from ._local.vllm_engine import Engine, require, version
@@ -32,6 +32,9 @@ OPEN = 1024  # the most requests in the engine: enough for its batches, and whil
 class Options(CheckpointOptions):
     """Keys of the `model` section."""
 
+    name: Annotated[str, PathMark("folder")] = Field(
+        description="a hub id such as Qwen/Qwen3-Reranker-0.6B, or a folder"
+    )
     quantization: str | None = Field(
         None,
         description="how vLLM is to quantise the weights, such as fp8; those of a quantised model say it themselves",

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
+import importlib.util
+import io
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from ...errors import InputError
 from ...hashing import file_digest
-from ...marks import PathMark
 from .._tokens.chat_templates import TemplateOptions
 
 if TYPE_CHECKING:
@@ -38,9 +41,6 @@ ONE_AT_A_TIME = threading.Lock()
 class CheckpointOptions(TemplateOptions):
     """Keys of the `model` section that say which model is loaded into this process."""
 
-    name: Annotated[str, PathMark("folder")] = Field(
-        description="a hub id such as google/flan-t5-large, or a folder; transformers: also of an adapter"
-    )
     revision: str | None = Field(None, description="the hub's branch, tag or commit")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="number format; auto: bfloat16 on CUDA, else float32"
@@ -50,25 +50,40 @@ class CheckpointOptions(TemplateOptions):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model's folder, or its commit on the hub; its identity is a hash of its files, or that commit."""
+    """A model's folder, its commit on the hub, or a GGUF file; its identity is a hash of its files, or that commit."""
 
     name: str
     identity: str
     arguments: dict[str, Any]
     folder: Path
     is_folder: bool  # whether the user named the folder; else it is in the hub's cache
+    patterns: Sequence[str] = MODEL_FILES
+
+    @property
+    def words(self) -> str:
+        """Return its name for messages."""
+        return str(self.arguments.get("gguf_file", self.name))
 
     @property
     def details(self) -> dict[str, object]:
-        """Return name (of a folder without its path), commit, and the hash of each file, for the manifest."""
-        name = self.folder.name if self.is_folder else self.name
-        return {"name": name, "revision": self.arguments.get("revision"), "files": _digests(self.folder)}
+        """Return name (of a folder or file without its path), commit, and each file's hash, for the manifest."""
+        name = self.arguments.get("gguf_file", self.folder.name if self.is_folder else self.name)
+        return {"name": name, "revision": self.arguments.get("revision"), "files": self.digests}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Return the hash of each of its files by name."""
+        return _digests(self.folder, self.patterns)
 
 
 def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> Any:
     """Load a config, tokenizer or weights. Raises `InputError`, which blames the config's `key`, for any error."""
     try:
-        with ONE_AT_A_TIME:
+        # GGUF files are read under a bar that cannot be turned off.
+        quiet = (
+            contextlib.redirect_stderr(io.StringIO()) if "gguf_file" in source.arguments else contextlib.nullcontext()
+        )
+        with ONE_AT_A_TIME, quiet:
             try:
                 # Without a network, asking the hub for optional files takes minutes.
                 return kind.from_pretrained(source.name, **source.arguments, **more, local_files_only=True)
@@ -81,7 +96,7 @@ def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> 
             raise
         clear = isinstance(error, (OSError, ValueError, ImportError, RuntimeError)) and str(error)
         problem = one_line(error) if clear else f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(f"{key}: {source.name} cannot be loaded: {problem}") from error
+        raise InputError(f"{key}: {source.words} cannot be loaded: {problem}") from error
 
 
 def locate(
@@ -128,10 +143,28 @@ def locate(
     ) from failure
 
 
+def gguf_source(name: str) -> Source:
+    """Return the source that a GGUF file is. Raises `InputError` if there is none, or no package that reads it."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise InputError(f"model.gguf: no file {name}")
+    need("gguf", "model.gguf")
+    patterns = (glob.escape(path.name),)
+    identity = _combined(_digests(path.parent, patterns))
+    return Source(str(path.parent), identity, {"gguf_file": path.name}, path.parent, is_folder=True, patterns=patterns)
+
+
+def need(package: str, user: str) -> None:
+    """Raise `InputError`, with what to install, if a package is not there."""
+    if importlib.util.find_spec(package) is None:
+        name = f"'r2llm[{package}]'" if package in ("accelerate", "gguf", "peft") else package
+        raise InputError(f"{user} needs the package {package}: pip install {name}")
+
+
 def tokenizer_digest(source: Source) -> str:
     """Return one hash of the files that decide how text becomes tokens."""
-    digests = _digests(source.folder).items()
-    return _combined({name: digest for name, digest in digests if any(fnmatch(name, form) for form in TOKENIZER_FILES)})
+    digests, forms = source.digests.items(), (*TOKENIZER_FILES, "*.gguf")
+    return _combined({name: digest for name, digest in digests if any(fnmatch(name, form) for form in forms)})
 
 
 def _combined(files: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import warnings
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...errors import InputError
 from ...marks import PathMark, Speed
 from . import loading
-from .loading import ADAPTER_CONFIG, CheckpointOptions, Source, load, locate, one_line
+from .loading import ADAPTER_CONFIG, TOKENIZER_FILES, CheckpointOptions, Source, load, locate, need, one_line
 from .passes import longest_of_config
 
 if TYPE_CHECKING:
@@ -31,6 +30,12 @@ Layout = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 class WeightOptions(CheckpointOptions):
     """Keys of the `model` section that say which weights are loaded, and how."""
 
+    name: Annotated[str | None, PathMark("folder")] = Field(
+        None, description="a hub id such as google/flan-t5-large, or a folder, also of an adapter; needed but for gguf"
+    )
+    gguf: Annotated[str | None, PathMark("file")] = Field(
+        None, description="a GGUF file with the weights, or PACKAGE/FILE; beside it, name gives the tokenizer alone"
+    )
     adapter: Annotated[str | None, PathMark("folder")] = Field(
         None, description="a LoRA or other adapter of peft, a hub id or a folder; merged into the weights"
     )
@@ -45,29 +50,46 @@ class WeightOptions(CheckpointOptions):
         "instead of device",
     )
 
+    @model_validator(mode="after")
+    def _named(self) -> WeightOptions:
+        if not (self.name or self.gguf):
+            raise ValueError("name is missing: a hub id or a folder; or gguf: a file")
+        return self
+
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a model, not loaded yet; `base` is the model without its adapter."""
+    """The weights of a model, not loaded yet; `base` is the model without its adapter.
+
+    The tokenizer is the adapter's if it brings one, or else that of `words`.
+    """
 
     options: WeightOptions
     base: Source
     adapter: Source | None
+    words: Source
 
     @classmethod
     def find(cls, options: WeightOptions) -> Weights:
         """Return the model and its adapter, from disk or the hub. Raises `InputError` if one is not there."""
-        name, code = options.name, options.trust_remote_code
-        model = locate(name, options.revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
-        if (model.folder / "config.json").is_file():
+        name, code = options.name or "", options.trust_remote_code
+        if options.gguf is not None:
+            model = words = loading.gguf_source(options.gguf)
+            if name:
+                files = ("tokenizer_config.json", "tokenizer.json")
+                words = locate(name, options.revision, trust_remote_code=code, files=files, identity=TOKENIZER_FILES)
+        else:
+            files = ("config.json", ADAPTER_CONFIG)
+            model = words = locate(name, options.revision, trust_remote_code=code, files=files)
+        if options.gguf is not None or (model.folder / "config.json").is_file():
             if options.adapter is None:
-                return cls(options, model, None)
+                return cls(options, model, None, words)
             adapter = locate(options.adapter, options.adapter_revision, key="model.adapter", files=[ADAPTER_CONFIG])
-            return cls(options, model, _downloaded(adapter))
+            return cls(options, model, _downloaded(adapter), words)
         if options.adapter is not None:
             raise InputError(f"model.name: {name} is an adapter, not a model; model.adapter adds only one")
         base = locate(*_base_of(model), trust_remote_code=code, key=f"the base model of adapter {name}")
-        return cls(options, base, _downloaded(model))
+        return cls(options, base, _downloaded(model), base)
 
     @cached_property
     def device(self) -> torch.device:
@@ -87,6 +109,7 @@ class Weights:
     def identity(self) -> dict[str, object]:
         """Return what decides the model's answers: its content by hash or commit, and how it was changed."""
         parts = {"model": self.base.identity, "dtype": self.dtype, "adapter": self.adapter and self.adapter.identity}
+        parts |= {"tokenizer": self.words.identity} if self.words is not self.base else {}
         return {key: part for key, part in (parts | {"quantization": self.options.quantization}).items() if part}
 
     @property
@@ -104,7 +127,7 @@ class Weights:
 
         config = load(transformers.AutoConfig, self.base)
         if self.options.quantization and (method := _quantizer_of(config)):
-            raise InputError(f"model.quantization: {self.base.name} is quantised already ({method}); leave it out")
+            raise InputError(f"model.quantization: {self.base.words} is quantised already ({method}); leave it out")
         return config
 
     @property
@@ -125,7 +148,7 @@ class Weights:
     @property
     def _tokenizer_source(self) -> Source:
         adapter = self.adapter
-        return adapter if adapter and (adapter.folder / "tokenizer_config.json").is_file() else self.base
+        return adapter if adapter and (adapter.folder / "tokenizer_config.json").is_file() else self.words
 
     def load(self, *, head: bool = False) -> Any:
         """Return the model, to generate text or with a classification head. Raises `InputError` if it is not whole."""
@@ -136,11 +159,12 @@ class Weights:
         adapted = _sizes(self.adapter) if self.adapter else {}
         labels = [adapted[name][0] for name in HEADS if head and name in adapted]
         more: dict[str, Any] = {"num_labels": labels[0]} if labels else {}
+        more |= {"config": self.config} if self.options.gguf else {}  # read from the file once, which takes seconds
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else it reports rounding at each product
         # Quantised weights stay where they are loaded.
         at_once = {"": str(self.device)} if self.quantization and self.device.type != "cpu" else None
         if places := self.options.device_map or at_once:
-            _need("accelerate", "model.device_map" if self.options.device_map else "a quantised model on a GPU")
+            need("accelerate", "model.device_map" if self.options.device_map else "a quantised model on a GPU")
             more["device_map"] = places
         if self.options.quantization:
             more["quantization_config"] = self._quantizer()
@@ -151,7 +175,7 @@ class Weights:
         if missing := sorted(set(report["missing_keys"]) - adapted.keys()):
             wanted = "a cross-encoder, with its classification head" if head else "a language model"
             raise InputError(
-                f"model.name: {self.base.name} cannot be loaded: its weights lack {len(missing)} of the parts that "
+                f"model.name: {self.base.words} cannot be loaded: its weights lack {len(missing)} of the parts that "
                 f"its architecture needs, {missing[0]} for one; name {wanted}, or download it anew"
             )
         if self.adapter is not None:
@@ -163,7 +187,7 @@ class Weights:
         import transformers
 
         for package in ("accelerate", "bitsandbytes"):
-            _need(package, "model.quantization")
+            need(package, "model.quantization")
         if self.options.quantization == "bitsandbytes-8bit":
             return transformers.BitsAndBytesConfig(load_in_8bit=True)
         form = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, self.dtype)}
@@ -217,7 +241,7 @@ def _downloaded(adapter: Source) -> Source:
 
 def _sizes(adapter: Source) -> dict[str, tuple[int, ...]]:
     """Return the shapes of an adapter's weights, by the names that the base model has for them."""
-    _need("peft", "model.adapter")
+    need("peft", "model.adapter")
     from peft import load_peft_weights
 
     file = "adapter_model.bin" if (adapter.folder / "adapter_model.bin").is_file() else "adapter_model.safetensors"
@@ -257,9 +281,3 @@ def _joined(model: Any, adapter: Source, *, merge: bool) -> Any:
             f"missing, {odd[0]} for one; name the base model that it was trained on"
         )
     return wrapped.merge_and_unload() if merge else wrapped.base_model.model
-
-
-def _need(package: str, user: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        name = f"'r2llm[{package}]'" if package in ("accelerate", "peft") else package
-        raise InputError(f"{user} needs the package {package}: pip install {name}")

@@ -254,6 +254,14 @@ def test_paths_are_looked_up_beside_the_yaml_and_then_in_the_working_folder(writ
     assert loaded.folder.resolve() == here / "etc"
 
 
+def test_a_file_may_be_one_of_an_installed_package(write: Write) -> None:
+    import torch
+
+    model = load(write, "model: {backend: transformers, gguf: torch/version.py}").config.model
+    assert model is not None
+    assert model["gguf"] == str(Path(torch.__file__).with_name("version.py").resolve())
+
+
 def test_a_path_in_a_parent_is_looked_up_beside_the_parent_and_in_set_in_the_working_folder(write: Write) -> None:
     write("etc/run.trec", "")
     write("run.trec", "")
@@ -357,7 +365,7 @@ model: {backend: simulated, answers: oracle}
         ("queries: {limit: 3, sample: 2}", r"line 2: queries\.sample: give one of limit, sample and ids"),
         ("first_stage: {bm25: {index: build}, run: x}", r"line 2: first_stage\.run: give one of bm25 and run"),
         ("first_stage: {bm25: {k1: 1.0}}", r"first_stage\.bm25\.index is missing"),
-        ("model: {backend: transformers}", r"line 2: model\.name is missing"),
+        ("model: {backend: transformers}", r"line 2: model: name is missing: a hub id or a folder; or gguf: a file"),
         (
             "ranker: {method: setwise.heapsort, num_child: 23}",
             r"line 2: setwise\.heapsort shows up to 24 documents, but prompt 'setwise' has labels for 23",

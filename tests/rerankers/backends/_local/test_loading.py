@@ -183,11 +183,10 @@ def test_prompt_tuning_is_no_adapter_of_weights(tiny_llama: Path, tmp_path: Path
 def test_a_package_that_is_not_installed_is_named(tiny_llama: Path, lora: Path, monkeypatch) -> None:
     find = importlib.util.find_spec
     absent: set[str] = set()
-    monkeypatch.setattr(
-        weights.importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in absent else find(name, *more))
     wanted = {
         "peft": {"adapter": str(lora)},
+        "gguf": {"gguf": __file__},
         "accelerate": {"device_map": "auto"},
         "bitsandbytes": {"quantization": "bitsandbytes-4bit", "device": "cpu"},
     }
@@ -247,7 +246,7 @@ def test_the_first_device_of_a_map_is_where_prompts_go(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     def device(**options) -> str:
-        return str(weights.Weights(weights.WeightOptions(name="x", **options), None, None).device)
+        return str(weights.Weights(weights.WeightOptions(name="x", **options), None, None, None).device)
 
     assert device(device_map={"model.layers.0": "cpu", "model.layers.1": 1, "lm_head": 2}) == "cuda:1"
     assert device(device_map={"": "cuda:0"}) == "cuda:0"
@@ -317,3 +316,72 @@ def test_no_two_threads_load_at_once(tiny_t5: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(lambda _: load(Kind, source), range(16))) == {str(tiny_t5)}
     assert set(most) == {1}
+
+
+@pytest.fixture(scope="module")
+def gguf_file(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama as a GGUF file in float32, laid out as llama.cpp's converter does, with a vocabulary alone."""
+    import transformers
+
+    gguf = pytest.importorskip("gguf")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama, dtype="float32")
+    tokenizer, config = transformers.AutoTokenizer.from_pretrained(tiny_llama), model.config
+    file = tmp_path_factory.mktemp("gguf") / "tiny [1].gguf"  # a pattern of file names, were it taken for one
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_tokenizer_model("gpt2")
+    tokens = tokenizer.convert_ids_to_tokens(range(config.vocab_size))
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token.startswith("<|") else 1 for token in tokens])
+    writer.add_token_merges(
+        [" ".join(pair) for pair in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]
+    )
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, weight in model.state_dict().items():
+        if heads := {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2]):
+            halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+            weight = halves.swapaxes(1, 2).reshape(weight.shape)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def test_a_gguf_file_is_the_model_that_it_was_made_of(tiny_llama: Path, gguf_file: Path, capfd) -> None:
+    alone = backend_module.open(backend_module.Options(gguf=str(gguf_file)), Setting())
+    beside = opened(tiny_llama, gguf=str(gguf_file))
+    folder = opened(tiny_llama)
+    assert logits(alone.model) == pytest.approx(logits(folder.model), abs=1e-5)
+    text = "which moon is red? 42"
+    read = [
+        backend.tokens.tokenizer(text, add_special_tokens=False)["input_ids"] for backend in (alone, beside, folder)
+    ]
+    assert read[0] == read[1] == read[2]
+    assert len({json.dumps(backend.identity) for backend in (alone, beside, folder)}) == 3
+    details = alone.details
+    assert (details["name"], list(details["files"])) == ("tiny [1].gguf", ["tiny [1].gguf"])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gguf": "nowhere.gguf"}, "model.gguf: no file nowhere.gguf"),
+        ({"gguf": __file__}, "test_loading.py cannot be loaded"),
+    ],
+)
+def test_a_gguf_file_that_is_none(options, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        backend_module.open(backend_module.Options(**options), Setting())
