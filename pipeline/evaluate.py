@@ -68,9 +68,8 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
     if dataset is not None:
         rule = loaded.config.first_stage.exclude_same_id if loaded else "auto"
         ranking = without_own_documents(ranking, dataset, rule, listener)
-    documents = {query: [doc for doc, _ in hits] for query, hits in ranking.items()}
     names = list(measures) or (loaded.config.evaluate.measures if loaded else ("nDCG@10",))
-    return measured(names, qrels, documents, queries, listener)
+    return measured(names, qrels, runfile.documents(ranking), queries, listener)
 
 
 def _judgements(

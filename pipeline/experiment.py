@@ -16,8 +16,8 @@ from zlib import crc32
 import yaml
 
 from ..rerankers.accounting import Tally
-from ..rerankers.backends.base import Setting, closed_after
-from ..rerankers.cascade import Cascade, Ranked, Stage, first
+from ..rerankers.backends.base import Backend, Setting, closed_after
+from ..rerankers.cascade import Cascade, Ranked, first
 from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
@@ -31,6 +31,7 @@ from .io.files import json_lines
 from .io.progress import Advance, Listener, Noting
 from .run import contents, costs, environment, fusion, ir_metadata, manifest, runfile, unread
 from .run import measures as evaluation
+from .run import plan as planning
 from .run.efficiency import efficiency
 from .run.executions import Execution, last_change, now, seconds
 from .run.folder import LEDGER, RANKED_FILES, WRITTEN, RunFolder, check_is_free
@@ -134,19 +135,19 @@ def prepare(
     Without `weights` the models only say what they are: their devices need not be here. Raises `InputError` for
     anything that cannot be ranked or measured, before anything is asked.
     """
-    rankers = loaded.rankers
     plan = _plan(loaded, listener, shard)
     partner = fusion.partner(loaded.config, plan.first_stage, listener)
     setting = Setting(seed=loaded.config.seed, grades=plan.first_stage.dataset.qrels(), weights=weights)
-    named = [
-        ((section.model or {})["backend"], options)
-        for section, options in zip(loaded.stages, loaded.models, strict=True)
-    ]
-    backends = (kept or KeptModels()).open(named, setting)
-    stages = list(map(Stage, rankers, backends, [section.depth for section in loaded.stages]))
+    stages = planning.stages(loaded, open_models(loaded, setting, kept or KeptModels()))
     if shard and not all(stage.backend.remembers for stage in stages):
         raise InputError("--shard: recorded texts are used up one by one, by one run; rerank without --shard")
     return replace(plan, partner=partner, stages=stages, kept=kept or ())
+
+
+def open_models(loaded: Loaded, setting: Setting, kept: KeptModels) -> list[Backend]:
+    """Return the model of each stage, equal ones once. Raises `InputError` if one cannot be opened."""
+    sections = zip(loaded.stages, loaded.models, strict=True)
+    return kept.open([((section.model or {})["backend"], options) for section, options in sections], setting)
 
 
 def _plan(loaded: Loaded, listener: Listener, shard: Shard | None = None) -> Plan:
@@ -268,11 +269,9 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
                 manifest.portable({"backend": (section.model or {})["backend"], **stage.backend.details})
                 for section, stage in zip(plan.loaded.stages, plan.stages, strict=True)
             ]
-    rankings: Mapping[str, Sequence[str]] = {query: one.ranking.docs for query, one in ranked.items()}
-    if plan.partner is not None:
-        unfused = fusion.scored({query: one.ranking for query, one in ranked.items()})
+    rankings, unfused = plan.orders({query: one.ranking for query, one in ranked.items()})
+    if unfused:
         runfile.write_scored(folder / RERANKED, unfused, name)
-        rankings = plan.partner.joined(unfused)
     runfile.write(folder / "run.trec", rankings, first_stage.documents, name)
     methods = [stage.ranker.method.name for stage in plan.stages]
     folder.write_json_lines("costs.jsonl", (costs.row(one.costs, methods) for one in ranked.values()))
@@ -406,7 +405,7 @@ def _guess(ask: Ask) -> Answer:
 def record(plan: Plan, folder: RunFolder, about: Manifest) -> None:
     """Measure what a folder holds, and write what is written last: measures, annotation, the manifest with hashes."""
     spent = costs.read(folder / "costs.jsonl") if (folder / "costs.jsonl").is_file() else []
-    if measures := _evaluated(plan, folder, spent):
+    if measures := evaluated(plan, folder.path, spent):
         folder.write_json(METRICS, measures.content)
     else:
         (folder / METRICS).unlink(missing_ok=True)
@@ -419,7 +418,7 @@ def record(plan: Plan, folder: RunFolder, about: Manifest) -> None:
     folder.write_manifest(about)
 
 
-def _evaluated(plan: Plan, folder: RunFolder, spent: Sequence[Cost]) -> RunMeasures | None:
+def evaluated(plan: Plan, folder: Path, spent: Sequence[Cost]) -> RunMeasures | None:
     """Return the measures of the orders in a folder, or None without judgements or candidates."""
     if not plan.before or not plan.first_stage.run:
         return None
@@ -435,7 +434,7 @@ def _evaluated(plan: Plan, folder: RunFolder, spent: Sequence[Cost]) -> RunMeasu
 def _measured_file(plan: Plan, path: Path) -> Metrics | None:
     """Return the measures of a run file, or None if there is none; only judged queries are in memory."""
     run = runfile.read(path, (plan.qrels or {}).keys())[0] if path.is_file() else {}
-    return plan.measured({query: [doc for doc, _ in hits] for query, hits in run.items()}) if path.is_file() else None
+    return plan.measured(runfile.documents(run)) if path.is_file() else None
 
 
 def _ledger(folder: RunFolder) -> LedgerContent:

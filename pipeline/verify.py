@@ -1,45 +1,53 @@
-"""Checks of a run: every hash, sum and measure that can be recomputed is compared with what the run recorded."""
+"""Checks of a run: what its folder says beside what comes out of its files, config, data, models and ledger now."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from ..rerankers.accounting import total
+from ..rerankers.backends.base import Setting
 from ..rerankers.backends.replay import Recorded
-from ..rerankers.cascade import Stage
-from ..rerankers.errors import InputError
+from ..rerankers.cascade import Cascade, Ranked
+from ..rerankers.errors import InputError, R2llmError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
+from ..rerankers.models import KeptModels
 from ..rerankers.types import Cost, Query
+from . import experiment
 from .configs import load as configs
-from .configs.load import FIRST_STAGE, Loaded
+from .configs.load import Loaded
 from .datasets import Dataset, Docs
 from .first_stage.retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
 from .io.files import json_lines, lines
 from .io.progress import Listener
-from .run import contents, costs, fusion, manifest, runfile
-from .run import measures as evaluation
+from .run import contents, costs, fusion, ledgers, manifest, runfile
 from .run import read as record
-from .run.efficiency import efficiency
 from .run.folder import LEDGER
 from .run.fusion import RERANKED
 from .run.manifest import NAME as MANIFEST
 from .run.manifest import Manifest
-
-T = TypeVar("T")
+from .run.plan import Plan, stages
+from .run.read import METRICS, RunMeasures
 
 NEGLIGIBLE = 1e-9
 """Difference of two figures that is none: another machine may add in another order."""
 
 SHOWN = 5
 """Differences of one kind that are spelt out."""
+
+FIRST, LAST, COSTS = "first_stage.trec", "run.trec", "costs.jsonl"
+
+AGAIN = "ranked again from the ledger"
+
+Fact = tuple[str, str, object, Callable[[], object]]
+"""A file, a fact, the fact as the folder says it, and a function that tells it anew: JSON trees."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class Check:
 
 
 def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check]:
-    """Check a run's folder against its manifest, and against dataset and model if these can be read.
+    """Check a run's folder against its manifest, and against dataset, models and ledger if these can be read.
 
     With `alone` nothing outside the folder is read. Without an intact manifest of a finished run that is the only
     check. Raises `InputError` if `path` is no run's folder.
@@ -64,13 +72,25 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
         run = _Run(path, manifest.intact(path / MANIFEST))
     except InputError as error:
         return [Check(MANIFEST, "content", "differs", f"{error}; nothing else can be judged by it")]
-    facts = [fact for fact in _facts(run.manifest) if not (alone and fact.outside)]
-    checks = [Check(MANIFEST, "content", "agrees")]
+    facts, checks = [*_folder(run), *(() if alone else _world(run))], [Check(MANIFEST, "content", "agrees")]
     with listener.task("verifying", len(facts)) as advance:
         for number, fact in enumerate(facts, 1):
-            checks.append(fact.check(run))
-            advance(number, f"{fact.file} {fact.what}")
+            checks.append(_check(path, *fact))
+            advance(number, f"{fact[0]} {fact[1]}")
     return checks
+
+
+def _check(folder: Path, file: str, what: str, said: object, told: Callable[[], object]) -> Check:
+    """Compare two trees; they cannot be if an `InputError` blames anything but the file itself."""
+    try:
+        differences = list(compared(said() if callable(said) else said, told()))
+    except R2llmError as error:
+        if isinstance(error, InputError) and str(folder / file) not in str(error):
+            return Check(file, what, "not checked", str(error))
+        differences = [str(error)]
+    if len(differences) > SHOWN:
+        differences[SHOWN:] = [f"and {len(differences) - SHOWN} more"]
+    return Check(file, what, "differs" if differences else "agrees", "; ".join(differences))
 
 
 def compared(recorded: object, recomputed: object, where: str = "") -> Iterator[str]:
@@ -91,17 +111,51 @@ def compared(recorded: object, recomputed: object, where: str = "") -> Iterator[
         yield f"{where + ': ' if where else ''}{recorded} is recorded, {recomputed} was found"
 
 
-class _UnreadableError(InputError):
-    """A file of the run is damaged: its own checks differ, and those of others that need it cannot be made."""
+def _folder(run: _Run) -> Iterator[Fact]:
+    """Yield the facts that the folder alone can tell."""
+    about, path = run.manifest, run.path
+    for name, digest in about.files.items():
+        yield name, "sha256", digest, partial(_digest, path / name)
+    yield MANIFEST, "fingerprint", about.fingerprint, partial(contents.digest, about.content["experiment"])
+    if FIRST in about.files:  # else a shard whose queries have no candidates
+        yield FIRST, "scores, ranks and tag", partial(_lines, path / FIRST), partial(run.written, FIRST)
+    if LAST in about.files:
+        yield LEDGER, "integrity", [], partial(ledgers.faults, path / LEDGER)
+        yield LEDGER, "content", about.content["ledger"], run.ledger
 
-    def __init__(self, file: str, error: object) -> None:
-        super().__init__(str(error))
-        self.file = file
+
+def _world(run: _Run) -> Iterator[Fact]:
+    """Yield the facts that config, dataset, models and ledger tell together."""
+    about, first_stage = run.manifest, run.manifest.first_stage
+    said = {"name": about.name, **about.content["experiment"]}
+    yield "config.yaml", "fingerprint", said, lambda: {"name": run.loaded.config.name, **run.plan.content}
+    data = {key: first_stage[key] for key in ("dataset", "queries")}
+    yield "dataset", "documents and queries", data, run.data
+    yield "dataset", "qrels", about.data["qrels"], lambda: contents.qrels(run.dataset.qrels())
+    if "run" in first_stage["source"]:
+        given = first_stage["source"]["run"]
+        yield "first_stage.run", "sha256", given, lambda: _digest(_there(run.loaded.config.first_stage.run))
+    if LAST in about.files:
+        yield "dataset", "texts of the candidates", about.data["candidates"], lambda: run.candidates
+        for name in (LAST, RERANKED):
+            if name in about.files:
+                yield name, AGAIN, partial(_lines, run.path / name), partial(run.written, name)
+        yield COSTS, AGAIN, run.costs, run.costs_again
+        yield MANIFEST, "unparsed answers", about.unparsed, lambda: sum(o.cost.unparsed for o in run.again.values())
+    if METRICS in about.files:
+        yield METRICS, "measures", lambda: _content(record.measures(run.path / METRICS)), run.measured
+    for number, model in enumerate(about.stage_models):
+        name = "model" if len(about.stage_models) == 1 else f"model of stage {number + 1}"
+        if "files" in model:
+            yield name, "sha256 of its files", model["files"], partial(run.model_files, number)
+        if "answers" in model:
+            answers = model.get("content") or about.stages[number].model["answers"]
+            yield name, "recorded answers", answers, partial(run.answers, number)
 
 
 @dataclass
 class _Run:
-    """A run's folder, and what is read of it and of the world around it when a check asks."""
+    """A run's folder, and what comes out of it and of the world around it now."""
 
     path: Path
     manifest: Manifest
@@ -112,268 +166,151 @@ class _Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        return open_dataset(self.loaded, _no_index)
+        return open_dataset(self.loaded, _Index)
 
     @cached_property
-    def queries(self) -> Mapping[str, Query]:
+    def queries(self) -> dict[str, Query]:
         return chosen_queries(self.dataset.queries(), self.loaded.config.queries)
 
     @cached_property
-    def qrels(self) -> str | None:
-        return contents.qrels(self.dataset.qrels())
-
-    @cached_property
     def spent(self) -> dict[str, list[Cost]]:
-        return self._read("costs.jsonl", lambda path: costs.by_stage(path, json_lines(path)))
+        """The recorded costs of each query by stage."""
+        return costs.by_stage(self.path / COSTS, json_lines(self.path / COSTS))
 
     @cached_property
-    def metrics(self) -> Mapping[str, Any]:
-        if not (measures := self._read(record.METRICS, record.measures)):
-            raise _UnreadableError(record.METRICS, "the file is missing")
-        return measures.content
+    def plan(self) -> Plan:
+        """The experiment in the config's words; what dataset and models tell of themselves is as recorded."""
+        loaded, about, config = self.loaded, self.manifest, self.loaded.config
+        identity = {**about.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
+        if bm25 := config.first_stage.bm25:
+            identity["source"] = {**about.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
+        hits, docs = runfile.read(self.path / FIRST)[0] if FIRST in about.files else {}, self.dataset.docs()
+        settings = config.first_stage.order, config.shuffle_seed, about.shard
+        first_stage = FirstStage(self.dataset, self.queries, hits, docs, identity, *settings)
+        partner = fusion.partner(config, first_stage, Listener())
+        models = chain((Recorded(stage.model) for stage in about.stages), repeat(Recorded({"backend": "none"})))
+        return Plan(loaded, first_stage, partner, stages(loaded, models) if about.stages else [])
 
-    def model(self, stage: int) -> Mapping[str, Any]:
-        """Return the `model` section of a stage; empty if the config has none."""
+    @cached_property
+    def candidates(self) -> str:
+        """The hash of the candidates. Raises `R2llmError` if the dataset lacks one, `InputError` if it is not here."""
+        first_stage, digest = self.plan.first_stage, contents.CandidatesDigest()
+        if not first_stage.docs.at_hand:
+            raise InputError("the documents are not on this machine: they would have to be downloaded")
+        if missing := first_stage.docs.missing(doc for hits in first_stage.run.values() for doc, _ in hits):
+            raise R2llmError(f"documents {_some(missing)} are not in the dataset")
+        if strangers := first_stage.run.keys() - self.queries.keys():
+            raise R2llmError(f"queries {_some(strangers)} are not in the dataset")
+        for _ in digest.passing(first_stage):
+            pass
+        return digest.hexdigest()
+
+    @cached_property
+    def again(self) -> dict[str, Ranked]:
+        """What the ledger's answers give, or recorded texts, of which no ledger is kept.
+
+        Raises `InputError` if they are answers to other questions, and `R2llmError` if some are missing.
+        """
+        asked, loaded = self.plan.stages, self.loaded
+        if not all(options.remembers for options in loaded.models):
+            models = experiment.open_models(loaded, Setting(loaded.config.seed, weights=False), KeptModels())
+            asked = stages(loaded, models)
+        same_models = [dict(stage.backend.identity) for stage in asked] == [one.model for one in self.manifest.stages]
+        if not same_models or self.candidates != self.manifest.data["candidates"]:
+            raise InputError("the candidates or the models are not those of the run")
+        try:
+            with closing(Ledger(self.path / LEDGER, read_only=True)) as ledger:
+                ranked = {one.cost.query_id: one for one in Cascade(asked, ledger).rank(self.plan.first_stage)}
+        except R2llmError as error:
+            raise R2llmError(f"its answers lead to no ranking: {error}") from error
+        return {query: ranked[query] for query in self.plan.first_stage.run}
+
+    def data(self) -> dict[str, object]:
+        """What the dataset holds."""
+        return {"dataset": without_qrels(self.dataset.identity()), "queries": contents.queries(self.queries)}
+
+    def ledger(self) -> dict[str, object]:
+        """The ledger's content hash and its number of answers."""
+        with closing(Ledger(self.path / LEDGER, read_only=True)) as ledger:
+            return {"content": ledger.digest(), "answers": len(ledger)}
+
+    def written(self, name: str) -> dict[str, str]:
+        """The lines that r2llm writes: of a first stage those of its order, else those of the ledger's."""
+        if name == FIRST:
+            run = runfile.strict(runfile.read(self.path / FIRST)[0])
+        else:
+            final, unfused = self.plan.orders({query: one.ranking for query, one in self.again.items()})
+            run = runfile.descending(final) if name == LAST else unfused or {}
+        return {f"line {number}": line for number, line in enumerate(runfile.lines(run, self.manifest.name), 1)}
+
+    def costs(self) -> dict[str, object]:
+        """The rows of the costs."""
+        rows, _ = list(json_lines(self.path / COSTS)), self.spent
+        return {f"query {row['query_id']}": {"line": number, **row} for number, row in rows}
+
+    def costs_again(self) -> dict[str, object]:
+        """The rows of ranking again, with the recorded counts of what that does not do: ask, take time, cost money."""
+        rows, methods = dict[str, object](), [stage.ranker.method.name for stage in self.plan.stages]
+        for number, (query, one) in enumerate(self.again.items(), 1):
+            stages = [
+                replace(
+                    new,
+                    calls=new.asks - old.cached,
+                    cached=old.cached,
+                    seconds=old.seconds,
+                    flops=old.flops,
+                    usd=old.usd,
+                )
+                for new, old in zip(one.costs, self.spent.get(query, one.costs), strict=False)
+            ]
+            rows[f"query {query}"] = {"line": number, **costs.row(stages, methods)}
+        return rows
+
+    def measured(self) -> Mapping[str, Any]:
+        """The measures of the run files."""
+        if self.plan.data["qrels"] != self.manifest.data["qrels"]:
+            raise InputError("the dataset's qrels are not those of the run")
+        spent = [total(stages) for stages in self.spent.values()] if LAST in self.manifest.files else []
+        return _content(experiment.evaluated(self.plan, self.path, spent))
+
+    def model_files(self, stage: int) -> dict[str, str]:
+        """The hashes of a model's files."""
+        model, given, found = self.manifest.stage_models[stage], self._model(stage), {}
+        name = str(Path(given["gguf"]).parent) if given.get("gguf") else given.get("name", "")
+        for file in model["files"]:
+            path = Path(name) / file
+            if model["revision"] is not None:
+                import huggingface_hub
+
+                cached = huggingface_hub.try_to_load_from_cache(name, file, revision=model["revision"])
+                path = Path(cached if isinstance(cached, str) else "/nowhere/at all")
+            if not path.parent.is_dir():
+                raise InputError(f"{name} is not on this machine")
+            found[file] = _digest(path) if path.is_file() else "no such file"
+        return found
+
+    def answers(self, stage: int) -> str:
+        """The hash of recorded answers: of a ledger's content, or of a file of texts."""
+        path = _there(self._model(stage).get("answers"))
+        if "content" not in self.manifest.stage_models[stage]:
+            return _digest(path)
+        with closing(Ledger(path, read_only=True)) as ledger:
+            return ledger.digest()
+
+    def _model(self, stage: int) -> Mapping[str, Any]:
         return (self.loaded.stages[stage].model if stage < len(self.loaded.stages) else None) or {}
 
-    def ledger(self, read: Callable[[Ledger], T]) -> T:
-        with closing(Ledger(self.path / LEDGER, read_only=True)) as ledger:
-            return read(ledger)
 
-    def scored(self, name: str) -> runfile.Run:
-        return self._read(name, lambda path: runfile.read(path)[0])
-
-    def order(self, name: str) -> dict[str, list[str]]:
-        return {query: [doc for doc, _ in hits] for query, hits in self.scored(name).items()}
-
-    def _read(self, name: str, reader: Callable[[Path], T]) -> T:
-        try:
-            return reader(self.path / name)
-        except InputError as error:
-            raise _UnreadableError(name, error) from error
+def _content(measures: RunMeasures | None) -> Mapping[str, Any]:
+    return measures.content if measures else {}
 
 
-@dataclass(frozen=True)
-class _Fact:
-    """A recorded fact, and how it differs now; one `outside` the run's folder may be out of reach."""
-
-    file: str
-    what: str
-    differences: Callable[[_Run], Iterable[str]]
-    outside: bool = False
-
-    def check(self, run: _Run) -> Check:
-        differences: list[str] = []
-        try:
-            differences += self.differences(run)
-        except InputError as error:
-            damaged = error.file if isinstance(error, _UnreadableError) else None
-            if damaged != self.file and (self.outside or damaged) and not differences:
-                return Check(self.file, self.what, "not checked", str(error))
-            differences.append(str(error))
-        if len(differences) > SHOWN:
-            differences[SHOWN:] = [f"and {len(differences) - SHOWN} more"]
-        return Check(self.file, self.what, "differs" if differences else "agrees", "; ".join(differences))
+def _lines(path: Path) -> dict[str, str]:
+    return {f"line {number}": line for number, line in lines(path)}
 
 
-def _facts(about: Manifest) -> Iterator[_Fact]:
-    """Yield all facts that can be checked of a run with this manifest."""
-    files, content, models = about.files, about.content, about.stage_models
-    orders = [name for name in ("first_stage.trec", RERANKED, "run.trec") if name in files]
-    ranked, measured = "run.trec" in files, record.METRICS in files
-    yield from (_Fact(name, "sha256", partial(_file, name)) for name in files)
-    yield _Fact(MANIFEST, "fingerprint", lambda _: compared(about.fingerprint, contents.digest(content["experiment"])))
-    if orders:  # else a shard whose queries have no candidates
-        yield _Fact("first_stage.trec", "depth", _depth)
-    for name in orders:
-        yield _Fact(name, "scores, ranks and tag", partial(_columns, name))
-        if name != "first_stage.trec":
-            yield _Fact(name, "a permutation of the first stage", partial(_permutation, name))
-    facts: Mapping[_Fact, bool] = {
-        _Fact("costs.jsonl", "sums", _sums): ranked,
-        _Fact(LEDGER, "integrity", lambda run: run.ledger(Ledger.faults)): ranked,
-        _Fact(LEDGER, "content", lambda run: compared(content["ledger"], run.ledger(_ledger_content))): ranked,
-        _Fact(record.METRICS, "efficiency", _efficiency): ranked and measured,
-        _Fact("run.trec", "the fused order", _fused, outside=True): RERANKED in files,
-        _Fact("config.yaml", "fingerprint", _config, outside=True): True,
-        _Fact("dataset", "documents and queries", _dataset, outside=True): True,
-        _Fact("dataset", "qrels", lambda run: compared(about.data["qrels"], run.qrels), outside=True): True,
-        _Fact("first_stage.run", "sha256", _given_run, outside=True): "run" in about.config.first_stage,
-        _Fact("dataset", "texts of the candidates", _candidates, outside=True): "candidates" in about.data,
-        _Fact(record.METRICS, "measures", _measures, outside=True): measured,
-    }
-    yield from (fact for fact, recorded in facts.items() if recorded)
-    for number, model in enumerate(models):
-        name = "model" if len(models) == 1 else f"model of stage {number + 1}"
-        if "files" in model:
-            yield _Fact(name, "sha256 of its files", partial(_model_files, number), outside=True)
-        if "answers" in model:
-            yield _Fact(name, "recorded answers", partial(_answers, number), outside=True)
-
-
-# The folder by itself
-
-
-def _file(name: str, run: _Run) -> Iterator[str]:
-    if not (run.path / name).is_file():
-        yield "the file is missing"
-    else:
-        yield from compared(run.manifest.files[name], file_digest(run.path / name, remember=False))
-
-
-def _columns(name: str, run: _Run) -> Iterator[str]:
-    """Compare a run file with what r2llm writes of its order: ranks from 1, scores that decrease strictly."""
-    order = runfile.strict(run.scored(name))
-    hits = ((query, rank, *hit) for query in order for rank, hit in enumerate(order[query], 1))
-    for (number, line), (query, rank, doc, score) in zip(lines(run.path / name), hits, strict=True):
-        recorded = line.split()[4]
-        written = recorded if float(recorded) == score else repr(score)
-        if line != (expected := f"{query} Q0 {doc} {rank} {written} {run.manifest.name}"):
-            yield f"line {number} is {line}, not {expected}"
-
-
-def _depth(run: _Run) -> Iterator[str]:
-    depth = run.manifest.first_stage["depth"]
-    for query, docs in run.order("first_stage.trec").items():
-        if len(docs) > depth:
-            yield f"query {query} has {len(docs)} documents, and the depth is {depth}"
-
-
-def _permutation(name: str, run: _Run) -> Iterator[str]:
-    ranking, first_stage = run.order(name), run.order("first_stage.trec")
-    runfile.check(ranking, first_stage)
-    if list(ranking) != list(first_stage):
-        yield "queries in another order"
-
-
-def _sums(run: _Run) -> Iterator[str]:
-    if list(run.spent) != list(run.order("run.trec")):
-        yield "its queries are not those of run.trec, in that order"
-    about, spent = run.manifest, costs.read(run.path / "costs.jsonl")
-    for cost in spent:
-        stages, asks = run.spent[cost.query_id], "asks, calls and cached"
-        recorded = dataclasses.asdict(cost) | {"stages": len(about.stages), asks: cost.asks}
-        sums = dataclasses.asdict(total(stages)) | {"stages": len(stages), asks: cost.calls + cost.cached}
-        yield from compared(recorded, sums, f"query {cost.query_id}")
-    unparsed, calls = sum(cost.unparsed for cost in spent), sum(cost.calls for cost in spent)
-    yield from compared(about.unparsed, unparsed, "unparsed answers")
-    yield from compared(sum(about.unparsed_by_kind.values()), unparsed, "unparsed by kind of ask")
-    # An execution that was cut off may have asked more than the run needed, or it is not known what it asked.
-    executed = [execution["calls"] for execution in about.content["executions"]]
-    if None not in executed and (calls > sum(executed) or (len(executed) == 1 and calls < sum(executed))):
-        yield from compared(sum(executed), calls, "calls")
-
-
-def _ledger_content(ledger: Ledger) -> Mapping[str, object]:
-    return {"content": ledger.digest(), "answers": len(ledger)}
-
-
-def _efficiency(run: _Run) -> Iterator[str]:
-    recomputed = efficiency([total(stages) for stages in run.spent.values()], run.metrics["per_query"])
-    yield from compared(run.metrics.get("efficiency"), recomputed)
-
-
-# The world around it
-
-
-def _config(run: _Run) -> Iterator[str]:
-    """Compare the experiment with the config's; what only dataset and model tell is taken as recorded."""
-    config, experiment = run.loaded.config, run.manifest.content["experiment"]
-    yield from compared(run.manifest.name, config.name, "name")
-    first_stage = {**run.manifest.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
-    if bm25 := config.first_stage.bm25:
-        first_stage["source"] = {**run.manifest.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
-    recomputed: Mapping[str, object] = first_stage
-    if recorded := run.manifest.stages:
-        models = [Recorded(stage.model) for stage in recorded]
-        models += [Recorded({"backend": ""})] * (len(run.loaded.stages) - len(models))
-        stages = list(map(Stage, run.loaded.rankers, models, (stage.depth for stage in run.loaded.stages)))
-        fused = None
-        if fuse := config.fuse:
-            fused = {"method": fuse.method, "with": experiment.get("fuse", {}).get("with"), **fuse.parameters}
-        recomputed = manifest.experiment(first_stage, stages, fused, config.seed)
-    yield from compared(experiment, recomputed)
-
-
-def _dataset(run: _Run) -> Iterator[str]:
-    yield from compared(run.manifest.first_stage["dataset"], without_qrels(run.dataset.identity()), "dataset")
-    yield from compared(run.manifest.first_stage["queries"], contents.queries(run.queries), "queries")
-
-
-def _given_run(run: _Run) -> Iterator[str]:
-    given = _there(run.loaded.config.first_stage.run)
-    yield from compared(run.manifest.first_stage["source"]["run"], file_digest(given, remember=False))
-
-
-def _fused(run: _Run) -> Iterator[str]:
-    fuse = run.loaded.config.fuse
-    if fuse is None:
-        yield "the config fuses nothing"
-        return
-    first_stage = fuse.other == FIRST_STAGE
-    partner = fusion.Partner(fuse, run.scored("first_stage.trec") if first_stage else fusion.read(fuse, Listener()))
-    yield from compared(run.manifest.experiment.fuse["with"], partner.identity["with"], "with")
-    ranking, fused = run.order("run.trec"), partner.joined(run.scored(RERANKED))
-    yield from (f"query {query} is in another order" for query in fused if ranking.get(query) != fused[query])
-
-
-def _candidates(run: _Run) -> Iterator[str]:
-    if "ir_datasets" in run.manifest.first_stage["dataset"]:
-        raise InputError("the documents are ir_datasets', which might have to download them")
-    docs, queries, hits = run.dataset.docs(), run.dataset.queries(), run.scored("first_stage.trec")
-    if missing := docs.missing(doc for ranking in hits.values() for doc, _ in ranking):
-        yield f"documents {_some(missing)} are not in the dataset"
-    elif strangers := hits.keys() - queries.keys():
-        yield f"queries {_some(strangers)} are not in the dataset"
-    else:
-        config, digest = run.loaded.config, contents.CandidatesDigest()
-        stage = FirstStage(run.dataset, queries, hits, docs, {}, config.first_stage.order, config.shuffle_seed)
-        for _ in digest.passing(stage):
-            pass
-        yield from compared(run.manifest.data["candidates"], digest.hexdigest())
-
-
-def _measures(run: _Run) -> Iterator[str]:
-    qrels = run.dataset.qrels()
-    if qrels is None or run.qrels != run.manifest.data["qrels"]:
-        raise InputError("the dataset's qrels are not those of the run")
-    queries = run.manifest.shard.part(run.queries) if run.manifest.shard else run.queries
-    names = evaluation.with_judged(run.loaded.config.evaluate.measures)
-    orders = {"": "run.trec", "first_stage": "first_stage.trec", "reranked": RERANKED}
-    if "run.trec" not in run.manifest.files:
-        orders = {"": "first_stage.trec"}
-    recomputed: dict[str, Any] = {"efficiency": run.metrics.get("efficiency")}
-    for order, name in orders.items():
-        if name in run.manifest.files:
-            metrics = evaluation.measure(names, qrels, run.order(name), queries)
-            content = {"all": metrics.mean, "per_query": metrics.per_query}
-            recomputed |= {order: content} if order else content
-    yield from compared(run.metrics, recomputed)
-
-
-def _model_files(stage: int, run: _Run) -> Iterator[str]:
-    model, given = run.manifest.stage_models[stage], run.model(stage)
-    name = str(Path(given["gguf"]).parent) if given.get("gguf") else given.get("name", "")
-    for file, recorded in model["files"].items():
-        path = Path(name) / file
-        if model["revision"] is not None:
-            import huggingface_hub
-
-            cached = huggingface_hub.try_to_load_from_cache(name, file, revision=model["revision"])
-            path = Path(cached if isinstance(cached, str) else "/nowhere/at all")
-        if not path.parent.is_dir():
-            raise InputError(f"{name} is not on this machine")
-        there = path.is_file()
-        yield from compared(recorded, file_digest(path, remember=False), file) if there else [f"{file} is missing"]
-
-
-def _answers(stage: int, run: _Run) -> Iterator[str]:
-    path = _there(run.model(stage).get("answers"))
-    if content := run.manifest.stage_models[stage].get("content"):
-        with closing(Ledger(path, read_only=True)) as ledger:
-            yield from compared(content, ledger.digest(), "content hash")
-    else:
-        yield from compared(run.manifest.stages[stage].model["answers"], file_digest(path), "sha256")
+def _digest(path: Path) -> str:
+    return file_digest(path, remember=False)
 
 
 def _there(name: str | None) -> Path:
@@ -382,8 +319,14 @@ def _there(name: str | None) -> Path:
     return Path(name)
 
 
-def _no_index() -> Docs:
-    raise InputError("the documents' text is in a Lucene index, which verify does not open")
+class _Index(Docs):
+    """Documents whose text is in a Lucene index, which is not opened to verify."""
+
+    def lookup(self, ids: Sequence[str]) -> Mapping[str, str]:  # noqa: ARG002
+        raise InputError("the documents' text is in a Lucene index, which verify does not open")
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self.lookup([]).items())
 
 
 def _some(names: Iterable[str]) -> str:

@@ -254,7 +254,9 @@ class Ledger:
 
     def add_model(self, identity: Mapping[str, object]) -> None:
         """Note the identity of a model whose replies will be written. Raises `R2llmError` as `add` does."""
-        self._write("model", [(json.dumps(identity, sort_keys=True),)])
+        row = (json.dumps(identity, sort_keys=True),)
+        if row not in self._table("model"):  # else nothing would be written, which also a read-only ledger allows
+            self._write("model", [row])
 
     def findings(self) -> Findings:
         """Return what the servers did that answers here depend on."""

@@ -220,7 +220,7 @@ def _against_baseline(loaded: Loaded, path: Path, update: bool, output: Path | N
     if obstacle and not update:  # before anything is spent on the run
         raise InputError(f"{path}: {obstacle}, or write it anew with --update")
     run = _rank_again(loaded, output, listener)
-    rankings = {query: [doc for doc, _ in hits] for query, hits in runfile.read(run.run_file)[0].items()}
+    rankings = runfile.documents(runfile.read(run.run_file)[0])
     after = baselines.of_run(run, rankings, queries)
     comparison = compare(before, after, rankings) if before and not obstacle else None
     if update:

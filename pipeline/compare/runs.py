@@ -176,7 +176,7 @@ def _rankings(path: Path, listener: Listener) -> dict[str, list[str]]:
     scored, warnings = runfile.read(path)
     for warning in warnings:
         listener.note(warning)
-    return {query: [doc for doc, _ in hits] for query, hits in scored.items()}
+    return runfile.documents(scored)
 
 
 def _by_measure(per_query: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, dict[str, float]]:

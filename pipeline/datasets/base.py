@@ -23,6 +23,11 @@ class Docs(ABC):
     source: str
     """Where the documents lie, for errors."""
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether no text has to be downloaded before it can be read."""
+        return True
+
     @abstractmethod
     def lookup(self, ids: Sequence[str]) -> Mapping[str, str]:
         """Return the text of those documents that are there, "title text" where there is a title."""

@@ -7,7 +7,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,13 @@ class IrDataset(Dataset, Docs):
         with _explained(self.name):
             for record in self._dataset.docs_iter():
                 yield record.doc_id, _text(record, self.name)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether the documents were downloaded before; False where ir_datasets does not tell."""
+        with suppress(AttributeError, TypeError, OSError):
+            return Path(self._dataset.docs_handler().docs_path(force=False)).exists()
+        return False
 
     @cached_property
     def _store(self) -> Any:

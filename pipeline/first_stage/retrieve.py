@@ -70,7 +70,7 @@ class FirstStage:
     @property
     def documents(self) -> dict[str, list[str]]:
         """Document ids of each query in first-stage order."""
-        return {query: [doc for doc, _ in hits] for query, hits in self.run.items()}
+        return runfile.documents(self.run)
 
 
 def retrieve(loaded: Loaded, listener: Listener, shard: Shard | None = None) -> FirstStage:

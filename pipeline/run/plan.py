@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ...rerankers.backends.base import Backend
 from ...rerankers.cascade import Stage
+from ...rerankers.types import Ranking
 from ..configs.load import Config, Loaded
 from ..first_stage.retrieve import FirstStage
 from . import contents, fusion, manifest
 from . import measures as evaluation
 from .measures import Metrics
+from .runfile import Run
+
+
+def stages(loaded: Loaded, models: Iterable[Backend]) -> list[Stage]:
+    """Return a config's stages with these models."""
+    return list(map(Stage, loaded.rankers, models, (stage.depth for stage in loaded.stages)))
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,13 @@ class Plan:
         """Return the measures of an order of the documents, or None without judgements."""
         names = evaluation.with_judged(self.config.evaluate.measures)
         return evaluation.measure(names, self.qrels, rankings, self.first_stage.own_queries) if self.qrels else None
+
+    def orders(self, rankings: Mapping[str, Ranking]) -> tuple[Mapping[str, Sequence[str]], Run | None]:
+        """Return the last order of each query's documents, and the one before it was fused, if it was."""
+        if self.partner is None:
+            return {query: ranking.docs for query, ranking in rankings.items()}, None
+        unfused = fusion.scored(rankings)
+        return self.partner.joined(unfused), unfused
 
     @property
     def folder(self) -> str:

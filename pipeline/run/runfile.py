@@ -11,7 +11,7 @@ import gc
 import math
 import operator
 from array import array
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path
@@ -210,14 +210,23 @@ def write(path: Path, rankings: Mapping[str, Sequence[str]], candidates: Mapping
     `check` does, and for a tag with white space.
     """
     check(rankings, candidates)
-    _write(path, {query: list(zip(r, range(len(r), 0, -1), strict=True)) for query, r in rankings.items()}, tag)
+    _write(path, descending(rankings), tag)
 
 
 def write_scored(path: Path, run: Run, tag: str) -> None:
     """Write a first stage in its order, with scores as `strict` makes them."""
-    documents = {query: [doc for doc, _ in ranking] for query, ranking in run.items()}
-    check(documents, documents)
+    check(documents(run), documents(run))
     _write(path, strict(run), tag)
+
+
+def documents(run: Run) -> dict[str, list[str]]:
+    """Return each query's documents, best first."""
+    return {query: [doc for doc, _ in hits] for query, hits in run.items()}
+
+
+def descending(rankings: Mapping[str, Sequence[str]]) -> Run:
+    """Return rankings, best first, with scores n, n - 1, … 1."""
+    return {query: list(zip(docs, range(len(docs), 0, -1), strict=True)) for query, docs in rankings.items()}
 
 
 def strict(run: Run) -> Run:
@@ -245,15 +254,19 @@ def _next_below(value: float) -> float:
     return float(np.nextafter(np.float32(value), np.float32(-np.inf))) if value else -math.ldexp(1, -126)
 
 
-def _write(path: Path, run: Mapping[str, Sequence[tuple[str, float]]], tag: str) -> None:
+def _write(path: Path, run: Run, tag: str) -> None:
     _check_word("the tag", tag)
     if not any(run.values()):
         raise InputError(f"{path}: nothing to write: no query has a document")
     with replacing(path) as stream:
-        for query, ranking in run.items():
-            stream.writelines(
-                f"{query} Q0 {document} {rank} {score!r} {tag}\n" for rank, (document, score) in enumerate(ranking, 1)
-            )
+        stream.writelines(f"{line}\n" for line in lines(run, tag))
+
+
+def lines(run: Run, tag: str) -> Iterator[str]:
+    """Yield the lines of a run file."""
+    for query, hits in run.items():
+        for rank, (document, score) in enumerate(hits, 1):
+            yield f"{query} Q0 {document} {rank} {score!r} {tag}"
 
 
 def check(rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]]) -> None:

@@ -112,6 +112,7 @@ class Recorded(Backend):
         self.identity, self._details = identity, details or {}
         name = str(identity["backend"])
         self.simulated = name in catalog.backends() and catalog.backend(name).Options.simulated
+        self.group_scores = bool(identity.get("group_scores"))
         self.architecture = "encoder_decoder" if identity.get("architecture") == "encoder_decoder" else "decoder_only"
 
     @property

@@ -131,26 +131,27 @@ def test_a_fused_run_is_reproduced_from_its_own_config(toy: Path, write: Write, 
 def test_verify_joins_them_again(toy: Path, heard, setting: str, ranker: str) -> None:
     checks = verify(rerank(heard, ranker, setting).run_dir, heard)
     assert {check.state for check in checks} == {"agrees"}
-    assert ("run.trec", "the fused order") in {(check.file, check.what) for check in checks}
+    again = {check.file for check in checks if check.what == "ranked again from the ledger"}
+    assert again == {"run.trec", "reranked.trec", "costs.jsonl"}
 
 
 def test_another_order_is_found(toy: Path, heard) -> None:
     folder = rerank(heard, POINTWISE, RRF).run_dir
     ranking = {query: docs[::-1] for query, docs in order(folder / "run.trec").items()}
     runfile.write(folder / "run.trec", ranking, ranking, "toy")
-    differing = {check.what: check.detail for check in verify(folder, heard) if check.state == "differs"}
-    assert "query q1 is in another order" in differing["the fused order"]
+    differing = {(check.file, check.what) for check in verify(folder, heard) if check.state == "differs"}
+    assert ("run.trec", "ranked again from the ledger") in differing
 
 
 def test_another_partner_is_found_and_a_lost_one_is_not_checked(toy: Path, write: Write, heard) -> None:
     write("other.trec", (toy / "bm25.trec").read_text())
     folder = rerank(heard, POINTWISE, "fuse={method: rrf, with: other.trec}").run_dir
     write("other.trec", (toy / "bm25.trec").read_text().replace("9.0", "9.5"))
-    states = {check.what: check for check in verify(folder, heard)}
-    assert states["the fused order"].state == "differs"
+    [differing] = [check for check in verify(folder, heard) if check.state == "differs"]
+    assert (differing.file, differing.detail[:15]) == ("config.yaml", "fuse with run: ")
     Path("other.trec").unlink()
-    states = {check.what: check for check in verify(folder, heard)}
-    assert states["the fused order"].state == "not checked"
+    states = {check.file: check.state for check in verify(folder, heard)}
+    assert states["run.trec"] == states["config.yaml"] == "not checked"
 
 
 def test_a_story_tells_the_fused_order(toy: Path, heard) -> None:

@@ -52,16 +52,16 @@ def test_a_run_with_a_known_shape_writes_it_and_verify_checks_it(toy: Path, tiny
     assert written["efficiency"]["qpp"] == pytest.approx(3e15 / total)
     assert written["efficiency"]["rpp"].keys() == {"nDCG@10"}
     assert record.read(Path("run")).costs == outcome.costs
-    checks = {(check.file, check.what): check for check in verify(Path("run"), Listener(), alone=True)}
-    assert checks["metrics.json", "efficiency"].state == "agrees"
+    checks = {(check.file, check.what): check for check in verify(Path("run"), Listener())}
+    assert checks["metrics.json", "measures"].state == "agrees"
     written["efficiency"]["qpp"] *= 2
     Path("run/metrics.json").write_text(json.dumps(written))
-    checks = {(check.file, check.what): check for check in verify(Path("run"), Listener(), alone=True)}
-    assert checks["metrics.json", "efficiency"].state == "differs"
-    assert checks["metrics.json", "efficiency"].detail.startswith("qpp: ")
+    checks = {(check.file, check.what): check for check in verify(Path("run"), Listener())}
+    assert checks["metrics.json", "measures"].state == "differs"
+    assert checks["metrics.json", "measures"].detail.startswith("efficiency qpp: ")
     Path("run/metrics.json").write_text(json.dumps(written | {"efficiency": {"qpp": "much"}}))
-    checks = {(check.file, check.what): check for check in verify(Path("run"), Listener(), alone=True)}
-    assert checks["metrics.json", "efficiency"].detail.startswith("run/metrics.json: cannot be read")
+    checks = {(check.file, check.what): check for check in verify(Path("run"), Listener())}
+    assert checks["metrics.json", "measures"].detail.startswith("run/metrics.json: cannot be read")
 
 
 def test_a_run_of_unknown_shape_has_none(toy: Path) -> None:
@@ -77,5 +77,5 @@ def test_costs_written_before_there_were_operations_and_prices_are_read(toy: Pat
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps({k: v for k, v in r.items() if k not in ("flops", "usd")}) + "\n" for r in rows))
     assert costs.summary(costs.read(path)) == outcome.costs
-    checks = {(check.file, check.what): check.state for check in verify(Path("run"), Listener(), alone=True)}
-    assert checks["costs.jsonl", "sums"] == checks["metrics.json", "efficiency"] == "agrees"
+    checks = {(check.file, check.what): check.state for check in verify(Path("run"), Listener())}
+    assert checks["costs.jsonl", "ranked again from the ledger"] == checks["metrics.json", "measures"] == "agrees"
