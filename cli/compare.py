@@ -1,8 +1,7 @@
 """`r2llm compare`: runs side by side, with intervals, tests, effect sizes, costs, and what their configs differ in."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,24 +10,6 @@ from . import completion, options
 
 if TYPE_CHECKING:
     from ..pipeline.compare.comparison import Comparison
-    from ..pipeline.compare.runs import Run
-
-
-class Test(StrEnum):
-    """Significance tests."""
-
-    t = "t"
-    wilcoxon = "wilcoxon"
-    permutation = "permutation"
-    tukey = "tukey"
-
-
-class Correction(StrEnum):
-    """Corrections for many comparisons."""
-
-    holm = "holm"
-    bh = "bh"
-    none = "none"
 
 
 def compare(
@@ -37,8 +18,10 @@ def compare(
         str | None, typer.Option(metavar="RUN", help="Compare all with this one; else all pairs.")
     ] = None,
     measure: Annotated[list[str] | None, typer.Option(help="Any measure of ir-measures. Repeatable.")] = None,
-    test: Annotated[Test, typer.Option(help="The paired test.")] = Test.t,
-    correction: Annotated[Correction, typer.Option(help="For several pairs of one measure.")] = Correction.holm,
+    test: Annotated[Literal["t", "wilcoxon", "permutation", "tukey"], typer.Option(help="The paired test.")] = "t",
+    correction: Annotated[
+        Literal["holm", "bh", "none"], typer.Option(help="For several pairs of one measure.")
+    ] = "holm",
     equivalent_within: Annotated[
         float | None, typer.Option("--equivalent-within", metavar="D", min=0, help="Test equivalence within ±D (TOST).")
     ] = None,
@@ -95,7 +78,7 @@ def compare(
     before, loaded = loaded[len(loaded) - len(originals) :], loaded[: len(loaded) - len(originals)]
     if group:
         loaded = loading.grouped(loaded, group)
-    chosen = comparisons.Options(test.value, correction.value, baseline, equivalent_within, common)
+    chosen = comparisons.Options(test, correction, baseline, equivalent_within, common)
     found = comparisons.compare(loaded if len(loaded) > 1 or not before else [*before[1:], *loaded], chosen, listener)
     reproductions = comparisons.reproductions(found, *before) if before else []
     if as_json:
@@ -108,22 +91,7 @@ def compare(
     else:
         _show(found, per_query=per_query)
         if reproductions:
-            header = ["run", "measure", "RMSE", "effect ratio", "ΔRI", "p", "equivalent within"]
-            rows = [
-                [
-                    each.run,
-                    each.measure,
-                    f"{each.rmse:.4f}",
-                    "undefined" if each.effect_ratio is None else f"{each.effect_ratio:.4f}",
-                    "undefined"
-                    if each.relative_improvement_change is None
-                    else f"{each.relative_improvement_change:.4f}",
-                    tables.p_text(each.p, found),
-                    f"{each.equivalent_within:.4f}",
-                ]
-                for each in reproductions
-            ]
-            console.table("reproduction of the original effect", header, rows)
+            console.table("reproduction of the original effect", *tables.reproductions(found, reproductions))
 
 
 def _show(found: "Comparison", *, per_query: bool) -> None:
@@ -137,20 +105,13 @@ def _show(found: "Comparison", *, per_query: bool) -> None:
         if table.pairs:
             console.table(tables.label(table.name), *tables.pairs(found, table))
     console.table("how alike the rankings are", *tables.likeness(found))
+    names = [run.name for run in found.runs]
     if per_query:
         for table in found.measures:
-            columns = [{**run.measures}[table.name] for run in found.runs]
+            columns = [run.measures[table.name] for run in found.runs]
             rows = [[query, *(f"{values.get(query, 0.0):.4f}" for values in columns)] for query in found.queries]
-            console.table(table.name, ["query", *(run.name for run in found.runs)], rows)
+            console.table(table.name, ["query", *names], rows)
     if len(found.runs) == 2 and all(run.config for run in found.runs):
         differences = comparisons.config_differences(*found.runs)
-        rows = [[key, _text(one), _text(other)] for key, one, other in differences]
-        console.table("what the configs differ in", ["key", *_names(found.runs)], rows)
-
-
-def _names(runs: "tuple[Run, ...]") -> list[str]:
-    return [run.name for run in runs]
-
-
-def _text(value: object) -> str:
-    return "-" if value is None else str(value)
+        rows = [[key, *("-" if value is None else str(value) for value in values)] for key, *values in differences]
+        console.table("what the configs differ in", ["key", *names], rows)

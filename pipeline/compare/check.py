@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ...rerankers.errors import BackendError, InputError, R2llmError
+from ...rerankers.types import Query
 from .. import experiment
 from ..configs import grid
 from ..configs import load as configs
 from ..configs.load import Expected, Loaded
 from ..first_stage.retrieve import chosen_queries, open_dataset
 from ..io.progress import Listener
-from ..run import baseline as baselines
-from ..run import index, runfile
+from ..run import contents, index
 from ..run import measures as evaluation
-from ..run.baseline import TOP, Baseline
 from ..run.measures import EXACT
 from ..run.read import Run, read
+from . import baseline as baselines
+from . import runs as compared
+from .baseline import Baseline, Tolerances
+from .changes import Changes, changes, some
+from .runs import of_folder
 
 SIMULATED = "simulated answers cannot reproduce a published figure; name a real model in its `model` section"
-
-Figure = float | None
-"""A measure or a count, or None if unknown."""
 
 
 @dataclass(frozen=True)
@@ -51,116 +50,19 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Change:
-    """A mean or a total before and after, and by how much each query changed, the largest change first.
-
-    `amount` is the absolute change of a mean, and of a count the sum over the queries, where changes cannot cancel out.
-    The tolerance of a count is a share of its total.
-    """
-
-    name: str
-    before: Figure
-    after: Figure
-    amount: Figure
-    tolerance: float
-    moved: bool
-    beyond: bool
-    by_query: Mapping[str, float]
-
-    @property
-    def signed(self) -> Figure:
-        """Return the increase, or None if one side is unknown."""
-        return None if self.before is None or self.after is None else self.after - self.before
-
-
-@dataclass(frozen=True)
-class DocMove:
-    """A document's ranks, from 1: before, or None if it was not among the first `TOP`; after, or None if it is gone."""
-
-    doc: str
-    before: int | None
-    after: int | None
-
-    @property
-    def ranks(self) -> int:
-        """Return the least number of ranks that it moved; more than any other if it is gone."""
-        return 2 * TOP if self.after is None else abs((self.before or TOP + 1) - self.after)
-
-
-@dataclass(frozen=True)
-class QueryMove:
-    """A query whose ranking (`reranked`) or measures (before, after) changed; `docs` moved among the first `TOP`."""
-
-    query: str
-    measures: Mapping[str, tuple[Figure, Figure]]
-    reranked: bool
-    docs: tuple[DocMove, ...]
-
-    @property
-    def size(self) -> tuple[float, int]:
-        """Return the sort key of moves: the largest change of a measure, then the ranks that documents moved."""
-        changes = [_distance(*pair) for pair in self.measures.values()]
-        return max(changes, default=0.0), sum(move.ranks for move in self.docs)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Results beside earlier ones of the same queries, of which `may_move` may move; the largest move is the first.
-
-    `differing_parts` names the parts of the experiment that are not the same; `unmeasured` are measures that only the
-    later results have.
-    """
-
-    measures: tuple[Change, ...]
-    costs: tuple[Change, ...]
-    queries: int
-    moved: tuple[QueryMove, ...]
-    may_move: int
-    differing_parts: tuple[str, ...]
-    unmeasured: tuple[str, ...]
-
-    @property
-    def regression(self) -> bool:
-        """Return whether anything moved by more than its tolerance, be it for the better."""
-        return len(self.moved) > self.may_move or any(change.beyond for change in (*self.measures, *self.costs))
-
-    @property
-    def improvement(self) -> bool:
-        """Return whether all that is beyond its tolerance is better: measures higher, costs lower.
-
-        If more queries moved than may, a measure must confirm that it was for the better.
-        """
-        gains = [change.signed for change in self.measures if change.beyond]
-        if len(self.moved) > self.may_move and not gains:
-            return False
-        gains += [change.signed and -change.signed for change in self.costs if change.beyond]
-        return bool(gains) and all(gain is not None and gain > 0 for gain in gains)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A measure beside its published figure, and the distance between them."""
-
-    measure: str
-    value: float
-    expected: Expected
-    out_by: float
-    within_tolerance: bool
-
-
-@dataclass(frozen=True)
 class Result:
-    """The check of one config: its run beside a baseline or published figures, or the error that prevented it.
+    """The check of one config: what changed in its run from a baseline or published figures, or why it was not checked.
 
-    There is no comparison if the baseline is new, or was of other queries or measures.
+    `published` are the figures, where they are what it was held against. There are no changes if the baseline is new,
+    or was of other queries or measures.
     """
 
     name: str
     run: Run | None = None
     baseline: Path | None = None
-    comparison: Comparison | None = None
+    comparison: Changes | None = None
     updated: bool = False
-    judgements: Sequence[Judgement] = ()
+    published: Mapping[str, Expected] = field(default_factory=dict)
     error: R2llmError | None = None
 
     @property
@@ -168,8 +70,7 @@ class Result:
         """Return 1 if anything is beyond its tolerance, unless the baseline was updated, and an error's own code."""
         if self.error:
             return self.error.exit_code
-        regression = self.comparison is not None and self.comparison.regression and not self.updated
-        return int(regression or not all(judgement.within_tolerance for judgement in self.judgements))
+        return int(self.comparison is not None and self.comparison.regression and not self.updated)
 
 
 def check_each(plan: Plan, listener: Listener) -> Iterator[Result]:
@@ -214,27 +115,28 @@ def _against_baseline(loaded: Loaded, path: Path, update: bool, output: Path | N
         output = output or path.with_name(f"{path.name}-check")  # the baseline's own folder stays as it is
         if output.resolve() == path.resolve():
             raise InputError(f"--output {output}: is the baseline's folder; name another one")
-    before = baselines.read(path) if path.exists() else None
-    queries = list(chosen_queries(open_dataset(loaded).queries(), loaded.config.queries))  # also without candidates
-    obstacle = _obstacle(before, queries, _measures(loaded)) if before else ""
+    before = baselines.read(path, listener) if path.exists() else None
+    queries = chosen_queries(open_dataset(loaded).queries(), loaded.config.queries)  # also without candidates
+    obstacle = _obstacle(before.run, queries, _measures(loaded)) if before else ""
     if obstacle and not update:  # before anything is spent on the run
         raise InputError(f"{path}: {obstacle}, or write it anew with --update")
     run = _rank_again(loaded, output, listener)
-    rankings = runfile.documents(runfile.read(run.run_file)[0])
-    after = baselines.of_run(run, rankings, queries)
-    comparison = compare(before, after, rankings) if before and not obstacle else None
+    after = of_folder(run.run_dir, None, None, listener)
     if update:
-        baselines.write(path, after.keeping(before.tolerances) if before else after)
-    return Result(loaded.config.name, run, path, comparison, update)
+        baselines.write(path, after, queries, before.tolerances if before else Tolerances())
+    found = changes(before, after, queries) if before and not obstacle else None
+    return Result(loaded.config.name, run, path, found, update)
 
 
-def _obstacle(before: Baseline, queries: Sequence[str], measures: set[str]) -> str:
+def _obstacle(before: compared.Run, queries: Mapping[str, Query], measures: set[str]) -> str:
     """Return why an experiment of these queries and measures cannot be compared with a baseline, with a remedy."""
-    here = set(queries)
-    gone, new = [q for q in before.queries if q not in here], [q for q in queries if q not in before.queries]
+    known = dict.fromkeys([*before.rankings, *(query for values in before.measures.values() for query in values)])
+    if before.queries_hash == contents.queries(queries):
+        known |= dict.fromkeys(queries)  # a run's folder does not name those without candidates and judgements
+    gone, new = [query for query in known if query not in queries], [query for query in queries if query not in known]
     if gone or new:
         difference = " and ".join([f"without {some(gone)}"] * bool(gone) + [f"with {some(new)}"] * bool(new))
-        counts = f"has {len(before.queries)} queries, and this experiment has {len(queries)}"
+        counts = f"has {len(known)} queries, and this experiment has {len(queries)}"
         return f"{counts}, {difference}; run the baseline's queries"
     lost = [name for name in before.measures if name not in measures]
     return f"holds {some(lost)}, which this experiment does not measure; add it to evaluate.measures" if lost else ""
@@ -254,74 +156,23 @@ def _rank_again(loaded: Loaded, output: Path | None, listener: Listener) -> Run:
     return run
 
 
-def compare(before: Baseline, after: Baseline, rankings: Mapping[str, Sequence[str]]) -> Comparison:
-    """Compare results with earlier ones of the same queries; `rankings` are the later ones, in full."""
-    moves = [_move(query, before, after, rankings.get(query, ())) for query in after.queries]
-    parts = {**before.parts, **after.parts} if before.fingerprint != after.fingerprint else {}
-    return Comparison(
-        measures=tuple(_changes("measures", before, after)),
-        costs=tuple(_changes("costs", before, after)),
-        queries=len(after.queries),
-        moved=tuple(sorted((move for move in moves if move), key=lambda move: move.size, reverse=True)),
-        may_move=before.tolerances.queries,
-        differing_parts=tuple(name for name in parts if before.parts.get(name) != after.parts.get(name)),
-        unmeasured=tuple(name for name in after.measures if name not in before.measures),
-    )
-
-
-def _changes(kind: Literal["measures", "costs"], before: Baseline, after: Baseline) -> Iterator[Change]:
-    for name, then in getattr(before, kind).items():
-        now, tolerance = getattr(after, kind).get(name), before.tolerances.of(kind, name)
-        by_query = {}
-        for query, earlier in before.queries.items():
-            change = (getattr(after.queries[query], kind).get(name) or 0) - (getattr(earlier, kind).get(name) or 0)
-            if abs(change) > EXACT:
-                by_query[query] = change
-        if then is None or now is None:
-            amount, allowed = None, 0.0
-        elif kind == "measures":
-            amount, allowed = abs(now - then), max(tolerance, EXACT)
-        else:
-            amount, allowed = sum(map(abs, by_query.values())), tolerance * (then or 1)
-        distance = _distance(then, now) if amount is None else amount
-        by_query = dict(sorted(by_query.items(), key=lambda item: -abs(item[1])))
-        yield Change(name, then, now, amount, tolerance, distance > EXACT, distance > allowed, by_query)
-
-
-def _move(query: str, before: Baseline, after: Baseline, ranking: Sequence[str]) -> QueryMove | None:
-    then, now = before.queries[query], after.queries[query]
-    pairs = {name: (then.measures.get(name), now.measures.get(name)) for name in before.measures}
-    measures = {name: pair for name, pair in pairs.items() if _distance(*pair) > EXACT}
-    reranked = then.ranking != now.ranking
-    return QueryMove(query, measures, reranked, _doc_moves(then.top, ranking)) if measures or reranked else None
-
-
-def _doc_moves(before: Sequence[str], ranking: Sequence[str]) -> tuple[DocMove, ...]:
-    """Return the documents that moved into, out of or within the first `TOP`, the longest way first."""
-    then, now = ({doc: rank for rank, doc in enumerate(docs, 1)} for docs in (before, ranking))
-    docs = dict.fromkeys((*before, *ranking[:TOP]))
-    moves = [DocMove(doc, then.get(doc), now.get(doc)) for doc in docs if then.get(doc) != now.get(doc)]
-    return tuple(sorted(moves, key=lambda move: move.ranks, reverse=True))
-
-
-def _distance(before: Figure, after: Figure) -> float:
-    """Return how far apart two figures are: infinitely if only one of them is known."""
-    if before is None or after is None:
-        return 0.0 if before is after else math.inf
-    return abs(after - before)
-
-
 def _against_published(loaded: Loaded, output: Path | None, listener: Listener, *, swept: bool) -> Result:
     """Compare an experiment's full run with its published figures; a finished one of a sweep is not run again."""
     figures = _published(loaded)
     run = (_finished(loaded, figures.keys(), output) if swept else None) or _rank_again(loaded, output, listener)
     if run.manifest.simulated:
         raise InputError(f"config {loaded.config.name}: {SIMULATED}")
-    judgements, means = [], run.metrics.mean if run.metrics else {}
-    for name, expected in figures.items():
-        out_by = abs(means[name] - expected.value)
-        judgements.append(Judgement(name, means[name], expected, out_by, expected.allows(means[name])))
-    return Result(loaded.config.name, run, judgements=judgements)
+    # Within tolerance but for rounding, as `Expected.allows` has it.
+    tolerances = Tolerances(measures={name: figure.tolerance + EXACT for name, figure in figures.items()})
+    paper = compared.Run(
+        name="published",
+        path=run.run_dir,
+        rankings={},
+        measures={name: {} for name in figures},
+        totals={name: figure.value for name, figure in figures.items()},
+    )
+    found = changes(Baseline(paper, tolerances), of_folder(run.run_dir, None, None, listener), ())
+    return Result(loaded.config.name, run, comparison=found, published=figures)
 
 
 def _finished(loaded: Loaded, measures: Iterable[str], output: Path | None) -> Run | None:
@@ -360,8 +211,3 @@ def _measures(loaded: Loaded) -> set[str]:
     if not open_dataset(loaded).qrels():
         return set()
     return {str(measure) for measure in evaluation.parse(evaluation.with_judged(loaded.config.evaluate.measures))}
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first six of some names, and how many more there are."""
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

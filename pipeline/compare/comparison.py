@@ -13,6 +13,7 @@ import numpy as np
 from ...rerankers.errors import InputError
 from ..io.progress import Listener
 from . import similarity, statistics
+from .changes import differences, some
 from .runs import Run
 from .statistics import TIE, Correction, Interval, Test, Values
 
@@ -21,8 +22,8 @@ ALPHA = 0.05
 JUDGED_DROP = 0.02
 """Difference of Judged@k between two runs from which the comparison is doubtful."""
 
-SHOWN = 5
-"""Query ids that a note names."""
+COSTS = ("asks", "calls", "rounds", "prompt_tokens", "completion_tokens", "flops", "usd", "seconds")
+"""Costs that are compared, where every query of all runs has them."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,8 @@ class Pair:
     p_adjusted: float
     effect: float | None
     """d_z: the mean difference over the standard deviation of differences."""
-    wins: tuple[str, ...]
-    """Queries in which b is above a."""
-    losses: tuple[str, ...]
+    by_query: Mapping[str, float]
+    """Differences of the queries that are no ties, the largest first."""
     ties: int
     detectable: float | None
     """Smallest mean difference that these queries show with power .8."""
@@ -66,6 +66,16 @@ class Pair:
     def significant(self) -> bool:
         """Whether the adjusted p-value is below .05."""
         return self.p_adjusted < ALPHA
+
+    @property
+    def wins(self) -> tuple[str, ...]:
+        """Queries in which b is above a."""
+        return tuple(query for query, by in self.by_query.items() if by > 0)
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Queries in which b is below a."""
+        return tuple(query for query, by in self.by_query.items() if by < 0)
 
 
 @dataclass(frozen=True)
@@ -122,10 +132,11 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
         names = [run.name for run in runs]
     queries, notes = _queries(runs, options.common)
     pairs = [(names[0], name) for name in names[1:]] if baseline else list(combinations(names, 2))
+    spent = [{name: run.costs[name] for name in COSTS if name in run.costs} for run in runs]
     measures = [_table(name, runs, queries, pairs, options, cost=False) for name in _shared([r.measures for r in runs])]
-    costs = [_table(name, runs, queries, pairs, options, cost=True) for name in _shared([run.costs for run in runs])]
+    costs = [_table(name, runs, queries, pairs, options, cost=True) for name in _shared(spent)]
     notes += [note for table in measures if not table.tested for note in _judged_notes(table)]
-    for kind, of in (("measures", [run.measures for run in runs]), ("costs", [run.costs for run in runs])):
+    for kind, of in (("measures", [run.measures for run in runs]), ("costs", spent)):
         if partly := [name for name in dict.fromkeys(n for table in of for n in table) if name not in _shared(of)]:
             notes.append(f"{kind} left out, since not all runs have them: {', '.join(partly)}")
     simulated = [run.name for run in runs if run.simulated]
@@ -133,8 +144,8 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
         notes.append(f"simulated answers, no model's result: {', '.join(simulated)}")
     for note in notes:
         listener.note(note)
-    likeness = _likeness(runs, pairs, queries)
-    return Comparison(tuple(runs), tuple(queries), tuple(measures), tuple(costs), likeness, options, tuple(notes))
+    alike = likeness(runs, pairs, queries)
+    return Comparison(tuple(runs), tuple(queries), tuple(measures), tuple(costs), alike, options, tuple(notes))
 
 
 def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:
@@ -166,10 +177,7 @@ def _queries(runs: Sequence[Run], common: bool) -> tuple[list[str], list[str]]:
                 f"--common compares the {len(everywhere)} that all runs share"
             )
         if missing:
-            more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-            notes.append(
-                f"{run.name}: {len(missing)} queries missing, counted as 0: {', '.join(missing[:SHOWN])}{more}"
-            )
+            notes.append(f"{run.name}: {len(missing)} queries missing, counted as 0: {some(missing)}")
     return list(dict.fromkeys(order)), notes
 
 
@@ -195,13 +203,17 @@ def _table(
         name=name,
         means={run: float(array.mean()) for run, array in values.items()},
         intervals={run: statistics.bootstrap_interval(array) for run, array in values.items()},
-        pairs=tuple(_pairs(values, queries, pairs, options)) if tested else (),
+        pairs=tuple(_pairs(tables, values, queries, pairs, options)) if tested else (),
         tested=tested,
     )
 
 
 def _pairs(
-    values: Mapping[str, Values], queries: Sequence[str], pairs: Sequence[tuple[str, str]], options: Options
+    tables: Mapping[str, Mapping[str, float]],
+    values: Mapping[str, Values],
+    queries: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    options: Options,
 ) -> list[Pair]:
     """Return the tested pairs of one measure, which are one family for the correction."""
     if options.test == "tukey":
@@ -214,19 +226,18 @@ def _pairs(
     found = []
     for (a, b), p, p_adjusted in zip(pairs, p_values, adjusted, strict=True):
         one, other = values[a], values[b]
-        d = other - one
+        by_query = differences(tables[a], tables[b], queries, TIE)
         found.append(
             Pair(
                 a=a,
                 b=b,
-                diff=float(d.mean()),
+                diff=float((other - one).mean()),
                 ci=statistics.interval(one, other),
                 p=p,
                 p_adjusted=p_adjusted,
                 effect=statistics.effect_size(one, other),
-                wins=tuple(q for q, by in zip(queries, d, strict=True) if by > TIE),
-                losses=tuple(q for q, by in zip(queries, d, strict=True) if by < -TIE),
-                ties=int((np.abs(d) <= TIE).sum()),
+                by_query=by_query,
+                ties=len(queries) - len(by_query),
                 detectable=statistics.detectable_difference(one, other),
                 equivalent_p=None if options.margin is None else statistics.equivalence(one, other, options.margin),
                 equivalent_within=statistics.smallest_margin(one, other),
@@ -246,7 +257,7 @@ def _judged_notes(table: Table) -> list[str]:
     ]
 
 
-def _likeness(
+def likeness(
     runs: Sequence[Run], pairs: Sequence[tuple[str, str]], queries: Sequence[str]
 ) -> dict[tuple[str, str], Likeness]:
     """Return how alike the rankings of each pair are, τ over the queries for which it is defined."""

@@ -11,13 +11,9 @@ from typing import Any
 
 from ...rerankers.errors import InputError
 from .. import datasets
-from ..io.files import json_lines
 from ..io.progress import Listener
-from ..run import costs, manifest, read, runfile, sweeps
+from ..run import contents, costs, manifest, read, runfile, sweeps
 from ..run import measures as measuring
-
-COSTS = ("asks", "calls", "rounds", "prompt_tokens", "completion_tokens", "flops", "usd", "seconds")
-"""Costs that are compared, where every query of a run has them."""
 
 Rankings = Mapping[str, Sequence[str]]
 PerQuery = Mapping[str, Mapping[str, float]]
@@ -37,6 +33,19 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     first_stage: PerQuery = field(default_factory=dict)
     """Measures of the first stage that it reranked, where it is known."""
+    totals: Mapping[str, float | None] = field(default_factory=dict)
+    """Means of measures (of counts the sums) and totals of costs, None if unknown."""
+    fingerprint: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """A hash of each part of what the fingerprint covers."""
+    queries_hash: str | None = None
+    """Of all queries of the experiment, also those without candidates and judgements."""
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Of whole rankings, where `rankings` has only their first documents."""
+
+    def ranking_hash(self, query: str) -> str:
+        """Return a hash of all documents of a query in order."""
+        return self.hashes.get(query) or _digest(self.rankings.get(query, []))
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
         _refuse_other_judgements(folders)
     measures = measures or _common_measures(folders)
     runs = [
-        _of_folder(place, qrels, measures, listener)
+        of_folder(place, qrels, measures, listener)
         if place.is_dir()
         else _of_file(place, qrels or {}, measures, listener)
         for place in places
@@ -109,43 +118,63 @@ def _refuse_other_judgements(folders: Iterable[Path]) -> None:
 
 
 def _common_measures(folders: Sequence[Path]) -> list[str]:
-    measured = [found.mean if (found := read.measures(folder / read.METRICS)) else {} for folder in folders]
+    """Return the measures that all measured run folders have, or nDCG@10 where there is none."""
+    measured = [found.mean for folder in folders if (found := read.measures(folder / read.METRICS))]
     return [name for name in measured[0] if all(name in names for names in measured)] if measured else ["nDCG@10"]
 
 
-def _of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[str], listener: Listener) -> Run:
+def of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[str] | None, listener: Listener) -> Run:
+    """Return the finished run in a folder, by these measures, or by its own; by other judgements than its own if given.
+
+    Raises `InputError` for one that is not finished.
+    """
     run = read.read(folder)
     if run.manifest.status != "finished":
         raise InputError(f"{folder}: is not finished; run its r2llm rerank command again, or leave it out")
     rankings, metrics = _rankings(run.run_file, listener), run.metrics
-    names = measuring.with_judged(measures)
-    if qrels is None and (metrics is None or set(names) - metrics.mean.keys()):
+    own = metrics.mean if metrics else {}
+    names = list(own) if measures is None else measuring.with_judged(measures)
+    means: Mapping[str, float] = own
+    rows, before = (metrics.per_query, metrics.first_stage) if metrics else ({}, None)
+    start = before.per_query if before else {}
+    if qrels is None and set(names) - own.keys():
         qrels = _own_judgements(folder, listener)
     if qrels is not None:
         queries = [query for query in qrels if query in (metrics.per_query if metrics else rankings)]
-        rows = measuring.measure(names, qrels, rankings, queries).per_query
-        start = folder / "first_stage.trec"
-        before = (
-            measuring.measure(names, qrels, _rankings(start, listener), queries).per_query
-            if start != run.run_file
-            else {}
-        )
-    else:
-        rows = metrics.per_query if metrics else {}
-        before = metrics.first_stage.per_query if metrics and metrics.first_stage else {}
+        measured, first = measuring.measure(names, qrels, rankings, queries), folder / "first_stage.trec"
+        means, rows, start = measured.mean, measured.per_query, {}
+        if first != run.run_file:
+            start = measuring.measure(names, qrels, _rankings(first, listener), queries).per_query
     path = folder / "costs.jsonl"
-    spent = [cost for cost, _ in costs.checked(path, json_lines(path))] if path.is_file() else []
-    taken = {name: {cost.query_id: getattr(cost, name) for cost in spent} for name in COSTS}
+    spent = costs.read(path) if path.is_file() else []
+    taken = {name: {cost.query_id: getattr(cost, name) for cost in spent} for name in costs.FIELDS}
+    totals = {name: figures["total"] for name, figures in run.costs.items()}
     return Run(
         name=run.manifest.name,
         path=folder,
         rankings=rankings,
-        measures=_by_measure(rows, names),
+        measures=transposed(rows, names),
         costs={name: found for name, found in taken.items() if found and None not in found.values()},
         simulated=run.manifest.simulated,
         config=run.manifest.config.model_dump(mode="json", exclude_none=True),
-        first_stage=_by_measure(before, names),
+        first_stage=transposed(start, names),
+        totals={**means, **totals},
+        fingerprint=run.manifest.fingerprint,
+        parts=_parts(run.manifest),
+        queries_hash=run.manifest.data.get("queries"),
     )
+
+
+def _parts(about: manifest.Manifest) -> dict[str, str]:
+    """Return a hash of each part of the experiment; the hashes of texts and queries are the part `dataset`."""
+    first_stage = dict(about.first_stage)
+    texts = {key: first_stage.pop(key, None) for key in ("dataset", "queries")}
+    parts = {"dataset": texts, **about.content["experiment"], "first_stage": first_stage}
+    return {name: _digest(part) for name, part in parts.items()}
+
+
+def _digest(value: object) -> str:
+    return contents.digest(value)[:16]  # 64 bits: enough to tell a handful of things apart, and short
 
 
 def _own_judgements(folder: Path, listener: Listener) -> measuring.Qrels:
@@ -168,7 +197,7 @@ def _of_file(path: Path, qrels: measuring.Qrels, measures: Sequence[str], listen
         listener.note(f"{path}: {unjudged} of {len(rankings)} queries have no judgements and are left out")
     names = measuring.with_judged(measures)
     return Run(
-        path.stem, path, rankings, _by_measure(measuring.measure(names, qrels, rankings, queries).per_query, names)
+        path.stem, path, rankings, transposed(measuring.measure(names, qrels, rankings, queries).per_query, names)
     )
 
 
@@ -179,8 +208,9 @@ def _rankings(path: Path, listener: Listener) -> dict[str, list[str]]:
     return runfile.documents(scored)
 
 
-def _by_measure(per_query: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    return {name: {query: row[name] for query, row in per_query.items()} for name in names} if per_query else {}
+def transposed(table: Mapping[str, Mapping[str, float | None]], names: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Return column → row → value of row → column → value, for these columns, without unknown values."""
+    return {n: {key: value for key, row in table.items() if (value := row.get(n)) is not None} for n in names}
 
 
 def _named_apart(runs: Sequence[Run]) -> list[Run]:

@@ -11,8 +11,7 @@ from statistics import fmean, stdev
 from ...rerankers.errors import InputError
 from ...rerankers.passages import scores_documents
 from .. import inspect
-from . import similarity
-from .comparison import flat
+from .comparison import flat, likeness
 from .replays import replayed
 from .runs import Run, without
 
@@ -111,8 +110,11 @@ def _row(name: str, measure: str, orders: Mapping[str, Sequence[Run]], tied: int
     given, inverse = (fmean(values[order][0]) if values[order] else None for order in ("given", "inverse"))
     means = tuple(map(fmean, values["shuffle"]))
     mean, several = fmean(means) if means else None, len(means) > 1
-    pairs = [(a.rankings[q], b.rankings[q]) for a, b in combinations(orders["shuffle"], 2) for q in queries]
-    taus = [tau for a, b in pairs if (tau := similarity.kendall(a, b)) is not None]
+    shuffled = orders["shuffle"]
+    alike = (
+        likeness(shuffled, list(combinations((run.name for run in shuffled), 2)), queries).values() if several else ()
+    )
+    taus = [one.tau for one in alike if one.tau is not None]
     return Sensitivity(
         name=name,
         measure=measure,
@@ -124,7 +126,7 @@ def _row(name: str, measure: str, orders: Mapping[str, Sequence[Run]], tied: int
         drop=None if given is None or mean is None else given - mean,
         query_sd=fmean(map(stdev, zip(*values["shuffle"], strict=True))) if several else None,
         tau=fmean(taus) if taus else None,
-        overlap=fmean(similarity.overlap(a, b) for a, b in pairs) if pairs else None,
+        overlap=fmean(one.overlap for one in alike) if several else None,
         asks={order: tuple(fmean(run.costs["asks"].values()) for run in group) for order, group in orders.items()},
         tied=tied,
         simulated=any(run.simulated for run in runs),

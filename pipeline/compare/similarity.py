@@ -18,41 +18,13 @@ TOP = 10
 """Depth of the overlap."""
 
 
-def overlap(a: Sequence[str], b: Sequence[str], depth: int = TOP) -> float:
-    """Return the share of the first `depth` documents that two rankings have in common."""
-    depth = min(depth, max(len(a), len(b)))
-    return len(set(a[:depth]) & set(b[:depth])) / depth if depth else 1.0
+def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]) -> tuple[Values, Values, Values]:
+    """Return Kendall's τ, RBO and the overlap of pairs of rankings, which are told by their numbers.
 
-
-def rbo(a: Sequence[str], b: Sequence[str], p: float = PERSISTENCE) -> float:
-    """Return the extrapolated rank-biased overlap of two rankings without ties, to the depth of the shorter one.
-
+    τ is over the documents that both have; NaN for fewer than two. The overlap is the share of the first `TOP` that
+    they have in common. RBO is the extrapolated rank-biased overlap, to the depth k of the shorter one:
     RBO_ext = (1 - p)/p · Σ X_d/d · p^d + X_k/k · p^k (Webber et al. 2010), with X_d the overlap at depth d.
     """
-    depth = min(len(a), len(b))
-    if depth == 0:
-        return 1.0 if len(a) == len(b) else 0.0
-    first, second = set[str](), set[str]()
-    common, weighted = 0, 0.0
-    for d, (one, other) in enumerate(zip(a, b, strict=False), 1):
-        first.add(one)
-        second.add(other)
-        common += 1 if one == other else (one in second) + (other in first)
-        weighted += common / d * p**d
-    return (1 - p) / p * weighted + common / depth * p**depth
-
-
-def kendall(a: Sequence[str], b: Sequence[str]) -> float | None:
-    """Return Kendall's τ of two rankings over the documents they share; None for fewer than two."""
-    from scipy import stats
-
-    positions = {doc: rank for rank, doc in enumerate(b)}
-    shared = [positions[doc] for doc in a if doc in positions]
-    return float(stats.kendalltau(range(len(shared)), shared).statistic) if len(shared) > 1 else None
-
-
-def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]) -> tuple[Values, Values, Values]:
-    """Return `kendall`, `rbo` and `overlap` of pairs of rankings by their numbers; τ is NaN where it is undefined."""
     docs = {doc: column for column, doc in enumerate(dict.fromkeys(doc for ranking in rankings for doc in ranking))}
     lengths = np.array([len(ranking) for ranking in rankings])
     ranks = np.full((len(rankings), len(docs)), len(docs), dtype=np.int32)
@@ -85,16 +57,6 @@ def _taus(ranks: NDArray[np.int32]) -> Values:
         compared += abs(signs) @ abs(signs).T
     with np.errstate(invalid="ignore"):
         return agreeing / compared
-
-
-def average_precision_correlation(ranking: Sequence[str], reference: Sequence[str]) -> float | None:
-    """Return τ_AP of a ranking given the reference (Yilmaz et al. 2008) over the documents they share."""
-    positions = {doc: rank for rank, doc in enumerate(reference)}
-    shared = [positions[doc] for doc in ranking if doc in positions]
-    if len(shared) < 2:
-        return None
-    agreeing = [sum(above < position for above in shared[:i]) / i for i, position in enumerate(shared) if i]
-    return 2 * sum(agreeing) / len(agreeing) - 1
 
 
 def root_mean_square_error(original: Values, reproduced: Values) -> float:

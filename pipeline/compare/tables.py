@@ -8,7 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .comparison import ALPHA, Comparison, Pair, Table, config_differences
+from ..configs.load import Expected
+from ..run.measures import EXACT
+from .baseline import COSTS as COUNTS
+from .baseline import TOP
+from .changes import Change, QueryMove, some
+from .comparison import ALPHA, Comparison, Pair, Reproduction, Table, config_differences
 from .statistics import CONFIDENCE
 
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "none"}
@@ -31,11 +36,6 @@ def caption(comparison: Comparison) -> str:
     correction = "" if options.test == "tukey" else f", correction {CORRECTIONS[options.correction]}"
     simulated = f"; SIMULATED answers: {some(comparison.simulated)}" if comparison.simulated else ""
     return f"{len(comparison.queries)} queries; {TESTS[options.test]}{correction}, alpha = {ALPHA}{simulated}"
-
-
-def some(names: Sequence[str]) -> str:
-    """Return up to four names, or three and how many more."""
-    return ", ".join(names) if len(names) < 5 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def letter(number: int) -> str:
@@ -119,6 +119,45 @@ def likeness(comparison: Comparison) -> tuple[list[str], Rows]:
         for (a, b), like in comparison.likeness.items()
     ]
     return ["runs", "Kendall's τ", "RBO (p 0.9)", "overlap@10"], rows
+
+
+def change(change: Change) -> str:
+    """Return what a measure or a cost was and is, its tolerance, and which queries changed by how much."""
+    count, before, after, amount = change.name in COUNTS, change.before, change.after, change.amount or 0.0
+    decimals = 0 if count else 6 if EXACT < amount < 0.0005 else 4
+    then, now = ("-" if value is None else f"{value:,.{decimals}f}" for value in (before, after))
+    share = f"; {amount / before:.1%} moved" if count and before else ""
+    signed = "" if before is None or after is None else f" ({after - before:+,.{decimals}f}{share})"
+    tolerance = f"{change.tolerance:.1%}" if count else f"{change.tolerance:g}"
+    queries = some([f"{query} {by:+,.{decimals}f}" for query, by in change.by_query.items()])
+    return f"{then} → {now}{signed}, tolerance {tolerance}" + (f": {queries}" if queries else "")
+
+
+def move(move: QueryMove) -> str:
+    """Return which of a query's first documents moved from where to where, and what its measures were and are."""
+    docs = [f"{doc.doc} {doc.before or f'outside {TOP}'} → {doc.after or 'gone'}" for doc in move.docs]
+    rest = f"documents moved below rank {TOP} only" if move.reranked else "ranked as before: the judgements changed"
+    figures = {name: ["-" if x is None else f"{x:.4f}" for x in pair] for name, pair in move.measures.items()}
+    return "; ".join([some(docs) or rest, *(f"{name} {' → '.join(pair)}" for name, pair in figures.items())])
+
+
+def published(change: Change, figure: Expected) -> str:
+    """Return whether a measure is within tolerance of its published figure, and both."""
+    verdict = f"out of tolerance, by {change.amount:.4f}" if change.beyond else "within tolerance"
+    # At least the three decimals that papers print: YAML does not keep the last zero of 0.670.
+    value, tolerance = (f"{x:.3f}" if x == round(x, 3) else f"{x:g}" for x in (figure.value, figure.tolerance))
+    return f"{verdict}: {change.name} {change.after:.4f}, published {value} ± {tolerance} ({figure.source})"
+
+
+def reproductions(comparison: Comparison, found: Sequence[Reproduction]) -> tuple[list[str], Rows]:
+    """Return a row a run and measure: how far it reproduces the original effect."""
+    rows = []
+    for one in found:
+        ratios = (one.effect_ratio, one.relative_improvement_change)
+        undefined = ["undefined" if ratio is None else f"{ratio:.4f}" for ratio in ratios]
+        rows.append([one.run, one.measure, f"{one.rmse:.4f}", *undefined, p_text(one.p, comparison)])
+        rows[-1].append(f"{one.equivalent_within:.4f}")
+    return ["run", "measure", "RMSE", "effect ratio", "ΔRI", "p", "equivalent within"], rows
 
 
 def p_text(p: float, comparison: Comparison) -> str:
@@ -231,31 +270,24 @@ def _missing(comparison: Comparison) -> dict[str, list[str]]:
 
 
 def _pair(pair: Pair, comparison: Comparison, family: int) -> dict[str, Any]:
-    like = comparison.likeness[pair.a, pair.b]
-    equivalence = {
-        "p": pair.equivalent_p,
-        "within": comparison.options.margin,
-        "smallest_within": pair.equivalent_within,
+    plain = {
+        name: value
+        for name, value in vars(pair).items()
+        if name not in ("by_query", "equivalent_p", "equivalent_within")
     }
-    return {
-        "a": pair.a,
-        "b": pair.b,
-        "diff": pair.diff,
+    return plain | {
         "ci": _span(pair.ci),
-        "p": pair.p,
-        "p_adjusted": pair.p_adjusted,
         "test": comparison.options.test,
         "correction": "none" if comparison.options.test == "tukey" else comparison.options.correction,
         "family": family,
-        "effect": pair.effect,
         "wins": list(pair.wins),
-        "ties": pair.ties,
         "losses": list(pair.losses),
-        "detectable": pair.detectable,
-        "equivalence": equivalence,
-        "tau": like.tau,
-        "rbo": like.rbo,
-        "overlap": like.overlap,
+        "equivalence": {
+            "p": pair.equivalent_p,
+            "within": comparison.options.margin,
+            "smallest_within": pair.equivalent_within,
+        },
+        **vars(comparison.likeness[pair.a, pair.b]),
     }
 
 

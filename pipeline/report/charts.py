@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..compare.changes import some
 from ..compare.comparison import Comparison, Table
 from ..compare.positions import Positions
 from ..compare.runs import Run
 from ..compare.sensitivity import Sensitivity, method_of
-from ..compare.tables import label, letter, some
+from ..compare.tables import label, letter
 
 Json = dict[str, Any]
 

@@ -11,6 +11,7 @@ from typing import Any
 from ... import __version__
 from ...rerankers.errors import InputError
 from ..compare import tables
+from ..compare.changes import some
 from ..io.files import reason, replacing
 from . import charts
 from .charts import Chart
@@ -35,7 +36,7 @@ def write(groups: Sequence[Group], command: str, path: Path) -> None:
     place = {id(chart): number for number, chart in enumerate(drawn)}
     statics = [vl_convert.vegalite_to_svg(charts.static(chart.spec)) for chart in drawn]
     page = Environment(loader=PackageLoader(__name__, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"styles": _styles, "place": lambda chart: place[id(chart)], "some": tables.some}
+    page.filters |= {"styles": _styles, "place": lambda chart: place[id(chart)], "some": some}
     text = page.get_template("page.html").render(
         groups=groups,
         command=command,

@@ -15,6 +15,7 @@ from ...rerankers.errors import InputError
 from .. import inspect
 from ..compare import comparison as comparisons
 from ..compare import positions, runs, sensitivity, tables
+from ..compare.changes import some
 from ..compare.comparison import Comparison
 from ..compare.runs import Judgements, Run
 from ..configs.load import Expected
@@ -146,7 +147,7 @@ def _first_stage(loaded: Sequence[Run]) -> Run | None:
 
 
 def _caption(text: str, simulated: Sequence[str]) -> str:
-    return f"{text}{' ' if text else ''}{SIMULATED.capitalize()}: {tables.some(simulated)}." if simulated else text
+    return f"{text}{' ' if text else ''}{SIMULATED.capitalize()}: {some(simulated)}." if simulated else text
 
 
 def _runs(loaded: Sequence[Run]) -> Section:

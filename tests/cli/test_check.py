@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from r2llm.cli import main
+from r2llm.pipeline.compare.baseline import COSTS
 from r2llm.pipeline.configs.load import SHIPPED
 
 ROOT = SHIPPED.parent
@@ -91,10 +92,9 @@ def test_one_changed_line_of_a_sort_fails_and_names_the_queries(check, cache: Pa
     lines = done.stdout.splitlines()
     assert lines[0] == f"quickstart: REGRESSION against {BASELINE} (24 queries)"
     ndcg = json.loads(BASELINE.read_text())["measures"]["nDCG@10"]
-    assert lines[1].startswith(f"  nDCG@10 {ndcg:.4f} → ")
-    [heading] = [number for number, line in enumerate(lines) if line.endswith("moved, tolerance 0:")]
-    named = [line.split(":")[0].strip() for line in lines[heading + 1 :]]
-    assert lines[heading] == f"  {len(named)} queries moved, tolerance 0:"
+    assert lines[2].startswith(f"nDCG@10\t{ndcg:.4f} → ")
+    named = [line.split("\t")[0] for line in lines if line.startswith("q")][1:]
+    assert lines[-1] == f"{len(named)} of 24 queries moved, tolerance 0"
     # The file knows the first ten of each: whoever reads it finds the same queries.
     before = json.loads(BASELINE.read_text())["queries"]
     after: dict[str, list[str]] = {}
@@ -103,8 +103,8 @@ def test_one_changed_line_of_a_sort_fails_and_names_the_queries(check, cache: Pa
         query, _, doc, *_ = line.split()
         after.setdefault(query, []).append(doc)
     assert set(named) == {query for query in before if before[query]["top"] != after[query][:10]}
-    moved = next(line for line in lines[heading + 1 :] if "outside 10 → 1," in line)
-    assert after[moved.split(":")[0].strip()][0] == moved.partition(" outside 10 → 1,")[0].split()[-1]
+    moved = next(line for line in lines if "outside 10 → 1," in line)
+    assert after[moved.split("\t")[0]][0] == moved.partition(" outside 10 → 1,")[0].split()[-1]
     cases = ElementTree.parse(tmp_path / "check.xml").getroot().findall("testsuite/testcase")
     assert {case.get("name") for case in cases if case.find("failure") is not None} >= {*named, "nDCG@10"}
 
@@ -154,10 +154,11 @@ def test_a_moved_query_reads_so(check, held) -> None:
     assert said.code == 1
     assert said.out.splitlines() == [
         "toy: IMPROVEMENT against toy.json (2 queries)",
-        "  nDCG@10 0.9299 → 1.0000 (+0.0701), tolerance 1e-06",
-        "  1 query moved, tolerance 0:",
-        "    q1: d2 1 → 2, d3 2 → 1; nDCG@10 0.8597 → 1.0000 (+0.1403)",
-        "  better, and by more than the tolerance: --update makes it the baseline",
+        "measure, cost or query\tchange",
+        "nDCG@10\t0.9299 → 1.0000 (+0.0701), tolerance 1e-06: q1 +0.1403",
+        "q1\td2 1 → 2, d3 2 → 1; nDCG@10 0.8597 → 1.0000",
+        "1 of 2 queries moved, tolerance 0",
+        "better, and by more than the tolerance: --update makes it the baseline",
     ]
 
 
@@ -168,7 +169,7 @@ def test_what_is_better_in_one_thing_and_worse_in_another_is_a_regression(check,
     said = check(*TOY)
     asks = held["costs"]["asks"]
     assert (said.code, said.out.splitlines()[0]) == (1, "toy: REGRESSION against toy.json (2 queries)")
-    assert f"  asks {asks} → {asks + 1} (+1; {1 / asks:.1%} moved), tolerance 0.0%: q2 +1" in said.out.splitlines()
+    assert f"asks\t{asks} → {asks + 1} (+1; {1 / asks:.1%} moved), tolerance 0.0%: q2 +1" in said.out.splitlines()
     [one] = json.loads(check(*TOY, "--json").out)["checks"]
     assert (one["regression"], one["improvement"]) == (True, False)
 
@@ -179,13 +180,13 @@ def test_what_is_within_tolerance_is_shown_and_passes(check, held) -> None:
     said = check(*TOY)
     assert said.code == 0
     assert said.out.splitlines()[0] == "toy: within tolerance against toy.json (2 queries)"
-    assert "    q1: d2 1 → 2, d3 2 → 1; nDCG@10 0.8597 → 1.0000 (+0.1403)" in said.out.splitlines()
+    assert "q1\td2 1 → 2, d3 2 → 1; nDCG@10 0.8597 → 1.0000" in said.out.splitlines()
 
 
 def test_a_small_move_is_shown_with_enough_decimals(check, held) -> None:
     held["measures"]["nDCG@10"] = 0.999996
     edit(held)
-    assert "  nDCG@10 0.999996 → 1.000000 (+0.000004), tolerance 1e-06" in check(*TOY).out.splitlines()
+    assert "nDCG@10\t0.999996 → 1.000000 (+0.000004), tolerance 1e-06" in check(*TOY).out.splitlines()
 
 
 def test_costs_and_another_experiment_read_so(check, held) -> None:
@@ -197,10 +198,11 @@ def test_costs_and_another_experiment_read_so(check, held) -> None:
     assert said.code == 1
     assert said.out.splitlines() == [
         "toy: IMPROVEMENT against toy.json (2 queries)",
-        f"  asks {asks} → {asks - 2} (-2; {2 / asks:.1%} moved), tolerance 0.0%: q2 -2",
-        "  another experiment than the baseline's: ranker differ",
-        "  not in the baseline: P@1; --update adds them",
-        "  better, and by more than the tolerance: --update makes it the baseline",
+        "measure, cost or query\tchange",
+        f"asks\t{asks} → {asks - 2} (-2; {2 / asks:.1%} moved), tolerance 0.0%: q2 -2",
+        "another experiment than the baseline's: ranker differ",
+        "not in the baseline: P@1; --update adds them",
+        "better, and by more than the tolerance: --update makes it the baseline",
     ]
 
 
@@ -288,8 +290,7 @@ def test_several_pairs_the_worst_counts_and_none_is_skipped(check, held) -> None
     assert said.code == 2
     assert said.err.startswith("error: toy.yaml: broken.json: not a baseline")
     assert said.err.count("\n") == 1
-    firsts = [line for line in said.out.splitlines() if not line.startswith(" ")]
-    assert firsts == [
+    assert [line for line in said.out.splitlines() if line.startswith("toy")] == [
         "toy: IMPROVEMENT against toy.json (2 queries)",
         "toy.yaml: not checked",
         "toy: unchanged against again.json (2 queries)",
@@ -300,13 +301,15 @@ def test_several_pairs_the_worst_counts_and_none_is_skipped(check, held) -> None
     assert cases == [
         ("toy", "nDCG@10", ["failure"]),
         ("toy", "Judged@10", ["system-out"]),
+        *(("toy", name, ["system-out"]) for name in COSTS),
         ("toy", "q1", ["failure"]),
         ("toy.yaml", "run", ["error"]),
         ("toy", "nDCG@10", ["system-out"]),
         ("toy", "Judged@10", ["system-out"]),
+        *(("toy", name, ["system-out"]) for name in COSTS),
     ]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("6", "2", "1")
-    assert suite[4][0].text == "nDCG@10 1.0000, tolerance 1e-06"
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("18", "2", "1")
+    assert suite[10][0].text == "1.0000 → 1.0000 (+0.0000), tolerance 1e-06"
 
 
 def test_junit_is_xml_whatever_the_names_are(check, held) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline.compare import check
-from r2llm.pipeline.compare.check import DocMove, Plan, Result
-from r2llm.pipeline.run import baseline
+from r2llm.pipeline.compare import baseline, check
+from r2llm.pipeline.compare.changes import DocMove, doc_moves
+from r2llm.pipeline.compare.check import Plan, Result
+from r2llm.pipeline.io.progress import Listener
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.methods.setwise import heapsort
 from r2llm.rerankers.types import Candidates, Ranking
@@ -70,18 +71,18 @@ ORACLE = "model.answers=oracle"
 
 def test_a_changed_sort_names_queries_and_documents(one: Check, request: pytest.FixtureRequest) -> None:
     one(ORACLE, update=True)
-    before = baseline.read(BASELINE).queries
+    before = baseline.read(BASELINE, Listener()).run.rankings
     request.getfixturevalue("upside_down")
     result = one(ORACLE)
     assert result.comparison
     assert result.exit_code == 1
     assert {move.query for move in result.comparison.moved} == {"q1", "q2", "q3"}
     for move in result.comparison.moved:
-        first, *_, last = before[move.query].top[:3]
-        assert DocMove(first, 1, min(3, len(before[move.query].top))) in move.docs
-        assert DocMove(last, min(3, len(before[move.query].top)), 1) in move.docs
+        first, *_, last = before[move.query][:3]
+        assert DocMove(first, 1, min(3, len(before[move.query]))) in move.docs
+        assert DocMove(last, min(3, len(before[move.query])), 1) in move.docs
         assert move.reranked
-    sizes = [move.size for move in result.comparison.moved]
+    sizes = [abs(b - a) for move in result.comparison.moved for a, b in [move.measures["nDCG@10"]]]
     assert sizes == sorted(sizes, reverse=True)
     [ndcg, judged] = result.comparison.measures
     assert ndcg.beyond
@@ -182,13 +183,13 @@ def test_new_judgements_move_queries_whose_ranking_stays(one: Check, kept: Path,
 
 def test_documents_come_from_outside_the_top_and_leave_it() -> None:
     before = [f"d{i:02d}" for i in range(1, 11)]
-    moves = check._doc_moves(before, ["new", *before[:8], "d10", "below", "d09"])
+    moves = doc_moves(before, ["new", *before[:8], "d10", "below", "d09"])
     assert moves[0] == DocMove("new", None, 1)
     assert DocMove("d09", 9, 12) in moves
     assert DocMove("d01", 1, 2) in moves
     assert "d10" not in {move.doc for move in moves}
     assert "below" not in {move.doc for move in moves}
-    assert check._doc_moves(["d1", "d2"], ["d2"]) == (DocMove("d1", 1, None), DocMove("d2", 2, 1))
+    assert doc_moves(["d1", "d2"], ["d2"]) == (DocMove("d1", 1, None), DocMove("d2", 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -268,8 +269,8 @@ def test_a_query_without_candidates_is_part_of_it(one: Check, write) -> None:
     lines = Path("bm25.trec").read_text().splitlines(keepends=True)
     write("bm25.trec", "".join(line for line in lines if not line.startswith("q2")))
     assert one(update=True).updated
-    lost = baseline.read(BASELINE).queries["q2"]
-    assert (lost.top, lost.costs, lost.measures["nDCG@10"]) == ((), {}, 0.0)
+    lost = json.loads(BASELINE.read_text())["queries"]["q2"]
+    assert (lost["top"], lost["costs"], lost["measures"]["nDCG@10"]) == ([], {}, 0.0)
     assert one().exit_code == 0
 
 
@@ -282,9 +283,9 @@ def test_update_keeps_tolerances_and_tells_what_it_changed(one: Check, kept: Pat
     assert result.exit_code == 0
     assert result.comparison
     assert len(result.comparison.moved) == 3
-    tolerances = baseline.read(kept).tolerances
-    assert (tolerances.of("measures", "nDCG@10"), tolerances.of("measures", "Judged@10")) == (0.25, 1e-6)
-    assert (tolerances.queries, tolerances.of("costs", "asks"), tolerances.of("costs", "rounds")) == (1, 0.05, 0)
+    tolerances = baseline.read(kept, Listener()).tolerances
+    assert tolerances.measures == {"nDCG@10": 0.25, "Judged@10": 1e-6}
+    assert (tolerances.queries, tolerances.costs["asks"], tolerances.costs["rounds"]) == (1, 0.05, 0)
     assert one().exit_code == 0
 
 
@@ -317,6 +318,18 @@ def test_a_run_folder_is_a_baseline_that_stays_as_it_is(one: Check, kept: Path, 
     assert (folder / "run.trec").read_bytes() == ranked
     refused(one(baselines=(folder,), output=folder), "is the baseline's folder")
     refused(one(baselines=(folder,), update=True), "--update writes a JSON file")
+
+
+def test_a_folder_need_not_name_a_query_without_candidates_and_judgements(one: Check, write, heard) -> None:
+    for file in ("bm25.trec", "qrels.txt"):
+        lines = Path(file).read_text().splitlines(keepends=True)
+        write(file, "".join(line for line in lines if not line.startswith("q2")))
+    one(update=True)
+    [folder] = Path("runs").iterdir()
+    result = one(baselines=(folder,))
+    assert result.comparison
+    assert (result.exit_code, result.comparison.queries) == (0, 3)
+    refused(one(baselines=(folder,), queries=1), "2 queries", "without q3")
 
 
 # several
@@ -377,18 +390,19 @@ def published(one: Check, write) -> Callable[..., Result]:
 )
 def test_a_figure_is_within_its_tolerance_or_out_of_it(published, value: float, tolerance: float, within: bool) -> None:
     result = published(f"{{nDCG@10: {{value: {value}, tolerance: {tolerance}, source: paper}}}}")
-    assert result.judgements
-    [judgement] = result.judgements
-    assert judgement.value == pytest.approx(1.0)
-    assert judgement.out_by == pytest.approx(1 - value)
-    assert judgement.within_tolerance is within
+    assert result.comparison
+    [change] = result.comparison.measures
+    assert (change.before, change.after) == (value, pytest.approx(1.0))
+    assert change.amount == pytest.approx(1 - value)
+    assert change.beyond is not within
     assert result.exit_code == (0 if within else 1)
 
 
 def test_one_figure_out_of_several_is_enough_to_fail(published) -> None:
     far = "{nDCG@10: {value: 1, tolerance: 0, source: p}, Judged@10: {value: 0.9, tolerance: 0.01, source: p}}"
     result = published(far)
-    assert [judgement.within_tolerance for judgement in result.judgements] == [True, False]
+    assert result.comparison
+    assert [change.beyond for change in result.comparison.measures] == [False, True]
     assert result.exit_code == 1
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline.compare import check
+from r2llm.pipeline.compare import baseline, check
 from r2llm.pipeline.io.progress import Listener
-from r2llm.pipeline.run import baseline
 from r2llm.rerankers.errors import InputError
 
 
@@ -72,14 +71,15 @@ def test_it_can_be_read_in_a_diff(written: Path) -> None:
 
 
 def test_reading_gives_what_was_written(written: Path, tmp_path: Path) -> None:
-    baseline.write(tmp_path / "copy.json", baseline.read(written))
+    kept = baseline.read(written, Listener())
+    baseline.write(tmp_path / "copy.json", kept.run, list(kept.run.rankings), kept.tolerances)
     assert (tmp_path / "copy.json").read_bytes() == written.read_bytes()
 
 
 def test_of_a_long_ranking_the_first_ten_are_named_and_all_are_hashed(written: Path) -> None:
-    kept = baseline.read(written)
-    assert all(len(result.top) <= baseline.TOP for result in kept.queries.values())
-    assert len({result.ranking for result in kept.queries.values()}) == 3
+    run = baseline.read(written, Listener()).run
+    assert all(len(top) <= baseline.TOP for top in run.rankings.values())
+    assert len(set(run.hashes.values())) == 3
 
 
 def edited(content: dict[str, Any], key: str, value: object) -> None:
@@ -113,7 +113,7 @@ def test_what_is_wrong_in_it_is_named(written: Path, key: str, value: object, na
     edited(content, key, value)
     written.write_text(json.dumps(content))
     with pytest.raises(InputError) as raised:
-        baseline.read(written)
+        baseline.read(written, Listener())
     message = str(raised.value)
     assert message.startswith(f"{written}: not a baseline of this r2llm: {named}" if "not among" not in named else "")
     assert named in message
@@ -126,21 +126,15 @@ def test_what_is_no_baseline_is_refused_in_one_line(tmp_path: Path, content: byt
     path = tmp_path / "b.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"b\.json: not a baseline of this r2llm") as raised:
-        baseline.read(path)
+        baseline.read(path, Listener())
     assert "\n" not in str(raised.value)
 
 
 def test_a_folder_cannot_be_read_or_written(tmp_path: Path, write: Callable[[str, str], Path]) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        baseline.read(tmp_path)
+        baseline.read(tmp_path, Listener())
     with pytest.raises(InputError, match="cannot be written"):
         baseline.save(tmp_path, "text")
     write("file", "content")
     with pytest.raises(InputError, match="folder cannot be made"):
         baseline.save(tmp_path / "file" / "b.json", "text")
-
-
-def test_tolerances_outlive_what_they_no_longer_apply_to(written: Path) -> None:
-    kept = baseline.read(written).keeping(baseline.Tolerances(measures={"AP": 0.1, "nDCG@10": 0.2}, queries=3))
-    assert kept.tolerances.measures == {"nDCG@10": 0.2, "Judged@10": 1e-6}
-    assert kept.tolerances.queries == 3

@@ -1,0 +1,155 @@
+"""What changed from one run to another, query by query, and whether that is within the tolerances of a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..run.measures import EXACT
+from .baseline import COSTS, TOP, Baseline
+from .runs import Run
+
+Figure = float | None
+"""A measure or a count, or None if unknown."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A mean or a total before and after, and by how much each query changed, the largest change first.
+
+    `amount` is the absolute change of a mean, and of a count the sum over the queries, where changes cannot cancel out.
+    The tolerance of a count is a share of its total. `gain` is the increase of a mean, or the decrease of a total.
+    """
+
+    name: str
+    before: Figure
+    after: Figure
+    amount: Figure
+    gain: Figure
+    tolerance: float
+    moved: bool
+    beyond: bool
+    by_query: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class DocMove:
+    """A document's ranks, from 1: before, or None if it was not among the first `TOP`; after, or None if it is gone."""
+
+    doc: str
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True)
+class QueryMove:
+    """A query whose ranking (`reranked`) or measures (before, after) changed; `docs` moved among the first `TOP`."""
+
+    query: str
+    measures: Mapping[str, tuple[Figure, Figure]]
+    reranked: bool
+    docs: tuple[DocMove, ...]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Results beside a baseline's of the same queries, of which `may_move` may move; the largest move is the first.
+
+    `differing_parts` names the parts of the experiment that are not the same; `unmeasured` are measures that only the
+    later results have.
+    """
+
+    measures: tuple[Change, ...]
+    costs: tuple[Change, ...]
+    queries: int
+    moved: tuple[QueryMove, ...]
+    may_move: int
+    differing_parts: tuple[str, ...]
+    unmeasured: tuple[str, ...]
+
+    @property
+    def regression(self) -> bool:
+        """Return whether anything moved by more than its tolerance, be it for the better."""
+        return len(self.moved) > self.may_move or any(change.beyond for change in (*self.measures, *self.costs))
+
+    @property
+    def improvement(self) -> bool:
+        """Return whether all that is beyond its tolerance is better: measures higher, costs lower.
+
+        If more queries moved than may, a measure must confirm that it was for the better.
+        """
+        beyond = [change for change in (*self.measures, *self.costs) if change.beyond]
+        confirmed = len(self.moved) <= self.may_move or any(change.beyond for change in self.measures)
+        return bool(beyond) and confirmed and all((change.gain or 0) > 0 for change in beyond)
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first six of some names, and how many more there are."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def differences(
+    before: Mapping[str, float], after: Mapping[str, float], queries: Iterable[str], least: float
+) -> dict[str, float]:
+    """Return the increases of the queries that changed by more than `least`, the largest change first.
+
+    A query without a value counts 0.
+    """
+    changed = {query: after.get(query, 0.0) - before.get(query, 0.0) for query in queries}
+    return dict(sorted(((q, by) for q, by in changed.items() if abs(by) > least), key=lambda item: -abs(item[1])))
+
+
+def changes(baseline: Baseline, after: Run, queries: Collection[str]) -> Changes:
+    """Return what changed from a baseline of these queries to a run of them."""
+    before = baseline.run
+    measures = tuple(_change(name, baseline, after, queries) for name in before.measures)
+    size = {query: max(abs(change.by_query.get(query, 0.0)) for change in measures) for query in queries if measures}
+    moves = [
+        QueryMove(
+            query,
+            {
+                c.name: (before.measures[c.name].get(query), after.measures[c.name].get(query))
+                for c in measures
+                if query in c.by_query
+            },
+            before.ranking_hash(query) != after.ranking_hash(query),
+            doc_moves(before.rankings.get(query, ()), after.rankings.get(query, ())),
+        )
+        for query in queries
+    ]
+    moves = [move for move in moves if move.reranked or move.measures]
+    moves.sort(key=lambda move: (size.get(move.query, 0.0), len(move.docs)), reverse=True)
+    parts = {**before.parts, **after.parts} if before.fingerprint != after.fingerprint else {}
+    return Changes(
+        measures=measures,
+        costs=tuple(_change(name, baseline, after, queries) for name in COSTS if name in before.totals),
+        queries=len(queries),
+        moved=tuple(moves),
+        may_move=baseline.tolerances.queries,
+        differing_parts=tuple(name for name in parts if before.parts.get(name) != after.parts.get(name)),
+        unmeasured=tuple(name for name in after.measures if name not in before.measures),
+    )
+
+
+def _change(name: str, baseline: Baseline, after: Run, queries: Iterable[str]) -> Change:
+    cost = name in COSTS
+    old, new = ((run.costs if cost else run.measures).get(name, {}) for run in (baseline.run, after))
+    by_query = differences(old, new, queries, EXACT)
+    then, now, tolerance = baseline.run.totals[name], after.totals.get(name), baseline.tolerances.of(name)
+    gain = None if then is None or now is None else (then - now) if cost else (now - then)
+    amount = sum(map(abs, by_query.values())) if cost and gain is not None else gain and abs(gain)
+    allowed = tolerance * (then or 1) if cost else tolerance
+    # A figure that is known on one side alone has changed by any measure.
+    moved, beyond = ((then is None) != (now is None) or (amount or 0) > max(least, EXACT) for least in (0, allowed))
+    return Change(name, then, now, amount, gain, tolerance, moved, beyond, by_query)
+
+
+def doc_moves(before: Sequence[str], after: Sequence[str]) -> tuple[DocMove, ...]:
+    """Return the documents that moved into, out of or within the first `TOP`, the longest way first."""
+    then, now = ({doc: rank for rank, doc in enumerate(docs, 1)} for docs in (before[:TOP], after))
+    moves = [DocMove(doc, then.get(doc), now.get(doc)) for doc in dict.fromkeys((*then, *after[:TOP]))]
+
+    def way(move: DocMove) -> int:
+        return 2 * TOP if move.after is None else abs((move.before or TOP + 1) - move.after)
+
+    return tuple(sorted((move for move in moves if move.before != move.after), key=way, reverse=True))
