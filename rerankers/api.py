@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from . import catalog
 from .backends.base import Backend, Grades, Setting, closed_after
-from .errors import InputError
+from .errors import InputError, reason
 from .ledger import Ledger
 from .ranker import Ranker, RankerOptions
 from .scheduler import Scheduler
@@ -146,11 +146,9 @@ def _input_errors(section: str, *models: type[BaseModel]) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        errors = error.errors()
-        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = {name for model in models for name in model.model_fields}
-            raise InputError(f"{section}: unknown key {key}{catalog.nearest(key, known, 0.6, 'keys')}") from error
-        message = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-        raise InputError(f"{section}: {key + ': ' if key else ''}{message}") from error
+        for one in error.errors():
+            if one["type"] == "extra_forbidden":
+                known = {name for model in models for name in model.model_fields}
+                near = catalog.nearest(key := ".".join(map(str, one["loc"])), known, 0.6, "keys")
+                raise InputError(f"{section}: unknown key {key}{near}") from error
+        raise InputError(f"{section}: {reason(error)}") from error

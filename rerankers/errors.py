@@ -43,6 +43,21 @@ class StoppedError(R2llmError):
     exit_code = 130
 
 
+def reason(error: BaseException) -> str:
+    """Return an exception's message on one line: the system's own, or the first of pydantic's with its key."""
+    if callable(errors := getattr(error, "errors", None)):  # pydantic is not imported for this
+        first = errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {plain(first['msg'])}".removeprefix(": ")
+    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+
+
+def plain(message: str) -> str:
+    """Return pydantic's message in the words of a config."""
+    for words, plain in (("Value error, ", ""), ("Input should be", "should be"), ("valid tuple", "list")):
+        message = message.replace(words, plain)
+    return "should be a mapping of keys to values" if "valid dictionary" in message else message
+
+
 def explained(error: Exception) -> tuple[str, int]:
     """Return the message and exit code of an error, which is a fault of r2llm if none of these."""
     if isinstance(error, R2llmError):

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .catalog import nearest
-from .errors import InputError
+from .errors import InputError, reason
 
 FORM = "a price is {prompt: …, completion: …}, in US dollars per million tokens"
 
@@ -65,10 +65,7 @@ def _price(value: object, where: str) -> Price:
     try:
         return Price.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = "".join(f"{part}: " for part in first["loc"])
-        problem = "no mapping" if first["type"] == "model_type" else first["msg"].replace("Input should", "should")
-        raise InputError(f"{where}: {key}{problem}; {FORM}") from error
+        raise InputError(f"{where}: {reason(error)}; {FORM}") from error
 
 
 def _entries(path: Path) -> dict[str, tuple[int, object]]:

@@ -100,11 +100,8 @@ def read(path: Path, listener: Listener) -> Baseline:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {reason(error)}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        fault = f"{place}: " * bool(place) + first["msg"].removeprefix("Value error, ")
         remedy = "mend it, or remove it and write it anew with --update"
-        raise InputError(f"{path}: not a baseline of this r2llm: {fault}; {remedy}") from error
+        raise InputError(f"{path}: not a baseline of this r2llm: {reason(error)}; {remedy}") from error
     queries = content.queries
     run = Run(
         name=content.name,

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from ...rerankers import catalog
 from ...rerankers.backends.base import ModelOptions
-from ...rerankers.errors import InputError
+from ...rerankers.errors import InputError, plain
 from ...rerankers.marks import PathMark, SpeedMark
 from ...rerankers.ranker import Ranker
 from . import shipped, yaml_files
@@ -199,15 +199,5 @@ def placed(document: Document, path: Path, section: Key = ()) -> Iterator[None]:
             raise InputError(f"{where} is missing; add it to the file, or --set {'.'.join(key)}=...") from error
         quoted = first["type"] != "value_error" and not isinstance(first["input"], dict)
         shown = f", not {first['input']!r:.100}" if quoted else ""
-        raise InputError(f"{where}: {_plain(first['msg'])}{shown}") from error
-
-
-def _plain(message: str) -> str:
-    for words, plain in (
-        ("Value error, ", ""),
-        ("Input should be", "should be"),
-        ("valid tuple", "list"),
-        ("Extra inputs are not permitted", "belongs to another form of this section"),
-    ):
-        message = message.replace(words, plain)
-    return "should be a mapping of keys to values" if "valid dictionary" in message else message
+        said = "belongs to another form of this section" if first["type"] == "extra_forbidden" else plain(first["msg"])
+        raise InputError(f"{where}: {said}{shown}") from error

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TextIO
 
 from ...rerankers import writing
 from ...rerankers.errors import InputError
+from ...rerankers.errors import reason as reason
 
 Place = int | str
 """A place in a file: a line number from 1, or words such as `item 3` where lines mean nothing."""
@@ -156,11 +157,6 @@ def json_kind(value: object) -> str:
     """Return the kind of a JSON value, in words for an error message."""
     kinds = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return kinds.get(type(value), "a number")
-
-
-def reason(error: BaseException) -> str:
-    """Return an exception's message on one line; of a system error the system's own."""
-    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
 
 
 @contextmanager

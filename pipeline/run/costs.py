@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...rerankers.accounting import total
 from ...rerankers.types import Cost
-from ..io.files import fault, json_lines
+from ..io.files import fault, json_lines, reason
 
 Summary = dict[str, dict[str, float | None]]
 """Count → mean, p50, p95, total and the `queries` they are over: for seconds those whose time is known; for every
@@ -40,8 +40,7 @@ def checked(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[
         try:
             yield _cost(row), [_cost(stage | {"query_id": row.get("query_id")}) for stage in stages]
         except ValidationError as error:
-            first = error.errors()[0]
-            raise fault(path, number, ": ".join([*map(str, first["loc"]), first["msg"]])) from error
+            raise fault(path, number, reason(error)) from error
 
 
 def _cost(row: dict[str, Any]) -> Cost:

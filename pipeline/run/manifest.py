@@ -183,13 +183,10 @@ def read(path: Path) -> Manifest:
     """Return the manifest in a file. Raises `InputError` if it is none."""
     try:
         return Manifest.model_validate_json(path.read_bytes(), strict=True)
-    except OSError as error:
-        fault = f"cannot be read: {reason(error)}"
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"is no manifest of a run, or damaged: {'.'.join(map(str, first['loc'])) or 'content'}"
-        fault = f"{'cannot be read' if first['type'] == 'json_invalid' else what}: {first['msg']}"
-    raise InputError(f"{path}: {fault}; r2llm verify says more; restore it, or use another folder")
+    except (OSError, ValidationError) as error:
+        what = "is no manifest of a run, or damaged" if isinstance(error, ValidationError) else "cannot be read"
+        remedy = "r2llm verify says more; restore it, or use another folder"
+        raise InputError(f"{path}: {what}: {reason(error)}; {remedy}") from error
 
 
 def intact(path: Path) -> Manifest:

@@ -112,6 +112,5 @@ def measures(path: Path) -> RunMeasures | None:
     try:
         return RunMeasures.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else reason(error)
         remedy = "r2llm verify says more; remove it and run again to measure anew"
-        raise InputError(f"{path}: cannot be read: {fault}; {remedy}") from error
+        raise InputError(f"{path}: cannot be read: {reason(error)}; {remedy}") from error

@@ -116,7 +116,5 @@ def read(folder: Path) -> Sweep:
     try:
         return Sweep.model_validate_json((folder / FILE).read_bytes())
     except (OSError, ValidationError) as error:
-        fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else reason(error)
-        raise InputError(
-            f"{folder / FILE}: cannot be read: {fault}; remove it and sweep again: runs are kept"
-        ) from error
+        remedy = "remove it and sweep again: runs are kept"
+        raise InputError(f"{folder / FILE}: cannot be read: {reason(error)}; {remedy}") from error

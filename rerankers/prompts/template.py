@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from .. import catalog
 from ..asks import KINDS
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..types import Ask, AskKind
 from . import composition as components
 
@@ -278,12 +278,8 @@ def load(name: str) -> Prompt:
     try:
         content = components.compose(content, choices)
         return Prompt.model_validate({"name": "/".join([path.stem, *name.split("/")[base.count("/") + 1 :]])} | content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        problem = f"{place}{': ' if place else ''}{first['msg'].removeprefix('Value error, ')}"
-    except InputError as error:
-        problem = str(error)
+    except (ValidationError, InputError) as error:
+        problem = reason(error)
     except (TypeError, KeyError, AttributeError) as error:
         problem = f"malformed: {' '.join(str(error).split())}"
     raise InputError(f"prompt {path}: {problem}")

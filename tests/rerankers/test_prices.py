@@ -52,7 +52,7 @@ def test_the_users_own_file_need_not_be_there_nor_name_the_model(listed: Path, m
         ("b: {prompt: x, completion: 2}", "line 1: b: prompt: should be a valid number"),
         ("b: {prompt: -1, completion: 2}", "line 1: b: prompt: should be greater than or equal to 0"),
         ("b: {prompt: 1, completion: 2, discount: 3}", "line 1: b: discount: Extra inputs are not permitted"),
-        ("b: 3", "line 1: b: no mapping"),
+        ("b: 3", "line 1: b: should be a mapping of keys to values"),
         ("b: 3\nb: 4", "line 2: b is given twice, first on line 1"),
         ("- b", "line 1: expected models by name"),
         ("b: [1", "line 1: not valid YAML: expected ',' or ']', but got '<stream end>'"),

@@ -128,7 +128,7 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
         ),
         ("[choose]", "[score]", "asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}"),
         ("[A, B, C]", "{a: 1.0, b: 0.0}", "asks about several passages need a list of labels, one a passage"),
-        ("asks: [choose]", "asks: [chose]", "asks.0: Input should be 'score', 'relevance', 'likelihood', 'compare'"),
+        ("asks: [choose]", "asks: [chose]", "asks.0: should be 'score', 'relevance', 'likelihood', 'compare'"),
         ("role: user", "role: a robot", "messages.0.role: String should match pattern"),
         ("separator", "seperator", "seperator: Extra inputs are not permitted"),
         ("labels: [A, B, C]", "labels: [1, 2, 3]", "labels"),
