@@ -1,12 +1,18 @@
 """Costs: counts of one query and of all answers together."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import reduce
+from typing import TYPE_CHECKING
 
 from .asks import KINDS
 from .types import Answer, Ask, AskKind, Cost, plus
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(slots=True)
@@ -53,3 +59,12 @@ def total(costs: Sequence[Cost]) -> Cost:
     """Return the sum of a query's costs over its stages, which wait for each other; None where one is unknown."""
     names = [each.name for each in fields(Cost) if each.name != "query_id"]
     return Cost(costs[0].query_id, **{name: reduce(plus, (getattr(cost, name) for cost in costs)) for name in names})
+
+
+def frame(costs: Sequence[Cost]) -> pd.DataFrame:
+    """Return costs as a frame, a row a qid."""
+    import pandas as pd
+
+    names = [field.name for field in fields(Cost)]
+    rows = [[getattr(cost, name) for name in names] for cost in costs]
+    return pd.DataFrame(rows, columns=["qid", *names[1:]]).set_index("qid")

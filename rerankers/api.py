@@ -95,6 +95,16 @@ def rerank_frame(frame: pd.DataFrame, ranker: Mapping[str, Any], model: Mapping[
     such a column, else in the order given. In the result `rank` counts from 0 and `score` falls with it. Raises
     `InputError` if a column is missing.
     """
+    return reranked_frame(frame, ranker, model)[0]
+
+
+def reranked_frame(
+    frame: pd.DataFrame,
+    ranker: Mapping[str, Any],
+    model: Mapping[str, Any] | Backend,
+    ledger: Path | str | None = None,
+) -> tuple[pd.DataFrame, list[Cost]]:
+    """Return what `rerank_frame` does, and what each query cost."""
     if missing := [column for column in ("qid", "query", "docno", "text") if column not in frame.columns]:
         raise InputError(f"the frame has no column {', '.join(missing)}; qid, query, docno and text are needed")
     frame = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
@@ -103,14 +113,14 @@ def rerank_frame(frame: pd.DataFrame, ranker: Mapping[str, Any], model: Mapping[
     groups = {str(qid): rows for qid, rows in ordered.groupby("qid", sort=False)}
     queries = {qid: rows["query"].iloc[0] for qid, rows in groups.items()}
     candidates = {qid: list(zip(*(rows[column] for column in columns), strict=True)) for qid, rows in groups.items()}
-    ranked = rerank(queries, candidates, ranker, model)
+    ranked = rerank(queries, candidates, ranker, model, ledger=ledger)
     rank_of = {(qid, doc): rank for qid, ranking in ranked.items() for rank, doc in enumerate(ranking.docs)}
     rows = list(zip(frame["qid"], frame["docno"], strict=True))
     scores = [float(len(ranked[qid].docs) - rank_of[qid, doc]) for qid, doc in rows]
     result = frame.assign(rank=[rank_of[row] for row in rows], score=scores)
     number = {qid: number for number, qid in enumerate(dict.fromkeys(frame["qid"]))}
     order = sorted(range(len(rows)), key=lambda i: (number[rows[i][0]], rank_of[rows[i]]))
-    return result.iloc[order].reset_index(drop=True)
+    return result.iloc[order].reset_index(drop=True), [one.cost for one in ranked.values()]
 
 
 def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> Iterator[Candidates]:

@@ -234,3 +234,21 @@ def test_links_lead_somewhere(page) -> None:
             assert link[1:] in anchors
         elif not link.startswith("http"):
             assert (page.parent / link.partition("#")[0]).exists(), link
+
+
+@pytest.mark.slow
+def test_the_notebook_gives_what_it_shows(tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    shown = shown_in(notebook)
+    client.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert shown_in(notebook) == shown
+    assert (tmp_path / "report.html").is_file()
+
+
+def shown_in(notebook) -> list[str]:
+    """The results of a notebook's cells, as text."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return [output["data"]["text/plain"] for output in outputs if output["output_type"] == "execute_result"]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from . import similarity, statistics
 from .changes import differences, some
 from .runs import Run
 from .statistics import TIE, Correction, Interval, Test, Values
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ALPHA = 0.05
 
@@ -115,6 +118,21 @@ class Comparison:
     def simulated(self) -> tuple[str, ...]:
         """The runs whose answers were simulated."""
         return tuple(run.name for run in self.runs if run.simulated)
+
+    @property
+    def means(self) -> pd.DataFrame:
+        """The mean of each measure and cost, a row a run."""
+        import pandas as pd
+
+        return pd.DataFrame({table.name: dict(table.means) for table in (*self.measures, *self.costs)})
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """The differences of two runs, a row a pair and a measure or cost."""
+        import pandas as pd
+
+        rows = [(table.name, pair) for table in (*self.measures, *self.costs) for pair in table.pairs]
+        return pd.DataFrame([{"measure": name, **vars(pair)} for name, pair in rows])
 
 
 def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Comparison:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ...rerankers.accounting import frame
 from ...rerankers.errors import InputError
 from ..configs.load import Expected
 from ..io.files import json_lines, reason
-from . import costs, manifest, unread
+from . import costs, manifest, runfile, unread
 from .costs import Summary
 from .efficiency import Efficiency
 from .manifest import Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METRICS = "metrics.json"
 
@@ -83,6 +87,26 @@ class Run:
     def queries(self) -> int:
         """Return the number of queries with candidates."""
         return self.manifest.queries or int((self.costs["asks"]["queries"] or 0) if self.costs else 0)
+
+    def rankings(self) -> pd.DataFrame:
+        """Return the ranking as PyTerrier has it: qid, docno, rank from 0, score."""
+        import pandas as pd
+
+        hits = runfile.read(self.run_file)[0]
+        rows = [(query, doc, rank, score) for query in hits for rank, (doc, score) in enumerate(hits[query])]
+        return pd.DataFrame(rows, columns=["qid", "docno", "rank", "score"])
+
+    def query_measures(self) -> pd.DataFrame:
+        """Return the measures of each judged query, a row a qid."""
+        import pandas as pd
+
+        rows = self.metrics.per_query if self.metrics else {}
+        return pd.DataFrame.from_dict(dict(rows), orient="index").rename_axis("qid")
+
+    def query_costs(self) -> pd.DataFrame:
+        """Return the costs of each query, a row a qid; of a cascade all stages together."""
+        spent = self.run_dir / "costs.jsonl"
+        return frame(costs.read(spent) if spent.is_file() else ())
 
     @property
     def refusal(self) -> str | None:
