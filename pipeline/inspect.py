@@ -78,7 +78,6 @@ def preview(name: str, settings: Sequence[str], query_id: str, listener: Listene
         raise InputError(f"query {query_id}: {fault}; choose another query or method") from None
     request, tokens = requests.request(asks[0]), backend.tokens
     decoding, prefix = request.terms.decoding, request.prompt.answer.prefix
-    generates = request.scoring == "generation" and request.prompt.target is None
     encoder_decoder = backend.architecture == "encoder_decoder"
     return {
         "query": asdict(request.query),
@@ -94,7 +93,9 @@ def preview(name: str, settings: Sequence[str], query_id: str, listener: Listene
         "prefix_tokens": tuple(tokens.decoder_prefix(request)) if tokens and encoder_decoder else None,
         "labels": _labels(request, tokens),
         "scoring": request.scoring,
-        "max_new_tokens": (tokens.answer_tokens(request) if tokens else decoding.max_new_tokens) if generates else None,
+        "max_new_tokens": (tokens.answer_tokens(request) if tokens else decoding.max_new_tokens)
+        if request.generates
+        else None,
         "reading": _reading(request, ranker, backend),
         "on_unparsed": ranker.options.on_unparsed,
         "stage": stage,
@@ -132,6 +133,8 @@ def _reading(request: Request, ranker: Ranker, backend: Backend) -> str:
     if request.prompt.target is not None:
         over = f" over its {len(backend.tokens.target(request))} tokens" if backend.tokens else ""
         return f"the log-probability of {request.prompt.target.format(query='the query')} as the answer, summed{over}"
+    if request.scoring == "likelihood" and request.prompt.answer.scored == "after_thought":
+        return f"the labels' log-probabilities at the last token of a generated text; {outcome}"
     if request.scoring == "likelihood" and request.prompt.answer.scored == "logit":
         return "the labels' logits where the answer begins; the score is their sum, each times its label's value"
     if request.scoring == "likelihood":

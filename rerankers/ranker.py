@@ -242,6 +242,13 @@ class Requests:
 
     def __post_init__(self) -> None:
         by_likelihood, by_id = self.ranker.scoring == "likelihood", self.backend.simulated
+        within = self.backend.scores_texts and self.backend.architecture == "decoder_only"
+        for prompt in () if within else self.ranker.prompts:
+            if prompt.answer.scored in ("after_thought", "written"):
+                raise InputError(
+                    f"prompt '{prompt.name}' needs log-probabilities within a generated text; use a decoder-only model "
+                    "with model.backend: transformers or vllm"
+                )
         for prompt in self.ranker.prompts if by_likelihood and not self.backend.raw_logits else ():
             if prompt.raw_logits:
                 raise InputError(

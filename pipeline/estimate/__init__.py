@@ -154,7 +154,7 @@ def _stage(
     return {
         "method": ranker.method.name,
         "exact": exact,
-        "bounded": bool(sizes) and not trial and any(r.scoring == "generation" for s in strata for r in s.sample),
+        "bounded": bool(sizes) and not trial and any(r.generates for s in strata for r in s.sample),
         "sampled": sum(len(stratum.sample) for stratum in strata) if sizes else 0,
         "costs": {name: _cost(figure, queries) for name, figure in figures.items()},
         "flops_left_out": {name: {"mean": size / queries, "total": size} for name, size in left_out.items()},
@@ -176,7 +176,7 @@ def _size(request: Request, tokens: Tokens, shape: Shape | None) -> dict[str, fl
     """Return the tokens, FLOPs and corrections of a request; if it generates, of the longest answer allowed."""
     text, ids = tokens.prompt(request)
     target = len(tokens.target(request)) if request.prompt.target else 0
-    generates = request.scoring == "generation"
+    generates = request.generates
     prompt, completion = len(ids) + target, tokens.answer_tokens(request) if generates else 0
     size: dict[str, float] = {"prompt_tokens": prompt, "completion_tokens": completion}
     if shape is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The reply of a backend, as the ledger keeps it: `text`, as generated, or `scores`.
+    """The reply of a backend, as the ledger keeps it: `text`, as generated, or `scores`, or a text that has scores.
 
     The text lacks what the answer was made to begin with, but for the mark of a thought. Scores are log-probabilities
     over the whole vocabulary, one a label in the labels' order or that of a continuation, or a cross-encoder's number.
@@ -75,10 +75,12 @@ def describe(kind: AskKind, reading: Reading) -> str:
 
 def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
     """Return the answer that a reply gives to an ask."""
-    kind, scores = KINDS[ask.kind], reply.scores
-    if scores is None:
+    kind, scores, written = KINDS[ask.kind], reply.scores, prompt.answer.scored == "written"
+    if scores is None or (written and reply.text is not None):
         missing = NO_ANSWER.match(reply.text or "")
         found, fields = _of_text("" if missing else reply.text or "", ask, prompt, reading)
+        if written and scores and found.value is not None:
+            fields["scores"] = tuple(value * math.exp(scores[0]) for value in fields["scores"])
         return Answer(
             **(kind.neutral(ask) | fields),
             text=reply.text,
@@ -97,23 +99,24 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
         summed = prompt.answer.scored == "logit"
         peak = scores[values.index(max(values))]
         scores = (sum(map(mul, scores, values)) if summed else expected_value(scores, values),)
-    return Answer(choice, order, scores, peak, "", None, reply.prompt_tokens, reply.completion_tokens)
+    return Answer(choice, order, scores, peak, "", reply.text, reply.prompt_tokens, reply.completion_tokens)
 
 
-def captured_by(pattern: str, text: str) -> str | None:
-    """Return what the first group captures that takes part in the pattern's first match, or None if there is none."""
+def span_of(pattern: str, text: str) -> tuple[int, int] | None:
+    """Return where the first group lies that takes part in the pattern's first match, or None if there is none."""
     match = re.search(pattern, text)
-    return next((group for group in match.groups() if group is not None), None) if match else None
+    spans = map(match.span, range(1, match.re.groups + 1)) if match else ()
+    return next((span for span in spans if span != (-1, -1)), None)
 
 
 def _of_text(text: str, ask: Ask, prompt: Prompt, reading: Reading) -> tuple[Found[Any], Fields]:
     names, sought = prompt.labels_of(ask), KINDS[ask.kind].text
     found: Found[Any] = Found(None, "text")
     if reading.pattern:
-        captured = captured_by(reading.pattern, text)
-        if captured is None:
+        span = span_of(reading.pattern, text)
+        if span is None:
             return Found(None, "no_match"), {}
-        text = captured
+        text = text[slice(*span)]
     if sought == "order":
         found = orders.read_order(text, names, reading.order)
     elif sought == "selection":

@@ -114,6 +114,12 @@ class Request:
         return self.terms.scoring
 
     @property
+    def generates(self) -> bool:
+        """Return whether text is generated, be it the thought before labels are scored."""
+        thinks = self.prompt.answer.scored == "after_thought"
+        return self.prompt.target is None and (self.scoring == "generation" or thinks)
+
+    @property
     def passages(self) -> tuple[str, ...]:
         """Return the texts of the asked documents, whole, in order of presentation."""
         return tuple(self.texts[doc] for doc in self.ask.docs)
@@ -155,6 +161,7 @@ class Backend(ABC):
     recorded: bool = False  # answers come from a recording alone, and nothing else may answer in its place
     remembers: bool = True  # answers are kept in the ledger, and equal asks answered once
     raw_logits: bool = True  # scores of labels can be logits, and not log-probabilities alone
+    scores_texts: bool = True  # a generated text can come with the log-probabilities of its tokens and of labels
     group_scores: bool = False  # the relevance of a document depends on the query's other candidates
     price: Price | None = None
 

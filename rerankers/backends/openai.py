@@ -40,6 +40,7 @@ class OpenAI(Backend):
     """A server, its model, and the asks that are open there."""
 
     raw_logits = False
+    scores_texts = False
 
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()

@@ -155,8 +155,7 @@ class Transformers(Backend):
 
     def _load(self, request: Request) -> None:
         """Load what a request needs in this thread, since loading changes settings of all torch."""
-        generates = request.scoring == "generation"
-        part = "_cross_encoder" if request.ask.kind == "relevance" else "_generator" if generates else "passes"
+        part = "_cross_encoder" if request.ask.kind == "relevance" else "_generator" if request.generates else "passes"
         try:
             getattr(self, part)
         except RuntimeError as error:
@@ -217,7 +216,7 @@ class Transformers(Backend):
             return self._cross_encoder.scores(batch)
         if terms.prompt.target:
             return target_scores(self.passes, batch)
-        if terms.scoring == "generation":
+        if batch[0].request.generates:
             return self._generator.generate(batch)
         whole = terms.prompt.answer.scored == "whole"
         return (whole_label_scores if whole else first_token_scores)(self.passes, batch)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from typing import Annotated, Any
@@ -20,12 +20,14 @@ from pydantic import Field
 from ..answers.reading import Reply
 from ..errors import InputError
 from ..marks import PathMark, Speed
+from ._local.generation import LISTED, written_label
 from ._local.loading import CheckpointOptions, device_of, dtype_of, gpu_details, load, locate, tokenizer_digest
 from ._local.scores import scored
 from ._local.vllm_engine import Engine, require, version
 from ._tokens.tokens import Prepared, Tokens
 from .base import Answered, Backend, Request, Setting
 
+WITHIN_TEXTS = {"after_thought": LISTED, "written": 0}  # how many tokens are listed beside each one that is generated
 OPEN = 1024  # the most requests in the engine: enough for its batches, and while it computes, the next are tokenised
 
 
@@ -72,6 +74,7 @@ class _Pending:
 
     prompt: Prepared
     continuations: list[Sequence[int]]
+    thought: Reply | None = None  # after which its labels are scored
     outputs: dict[int, Any] = field(default_factory=dict)
 
 
@@ -155,7 +158,7 @@ class Vllm(Backend):
                 pending = self._pending[number]
                 pending.outputs[part] = output
                 if len(pending.outputs) == max(1, len(pending.continuations)):
-                    replies.append(self._answered(self._pending.pop(number)))
+                    replies += self._answered(self._pending.pop(number))
         return replies
 
     def close(self) -> None:
@@ -163,13 +166,17 @@ class Vllm(Backend):
         if "engine" in self.__dict__:
             self.__dict__.pop("engine").close()
 
-    def _ask(self, prompt: Prepared) -> None:
-        """Hand a prompt to the engine, once for each continuation: the target, or each whole label."""
+    def _ask(self, prompt: Prepared, thought: Reply | None = None) -> None:
+        """Hand a prompt to the engine, once for each continuation: the target, or each whole label.
+
+        One that goes on with a thought is asked for the labels after it.
+        """
         request = prompt.request
         continuations: list[Sequence[int]] = [self.tokens.target(request)] if request.prompt.target else []
         if not continuations and request.scoring == "likelihood" and request.prompt.answer.scored == "whole":
             continuations = list(self.tokens.label_ids(request, prompt.text))
-        params, number = self._params(prompt, continued=bool(continuations)), next(self._numbers)
+        generates = request.generates and thought is None
+        params, number = self._params(prompt, continued=bool(continuations), generates=generates), next(self._numbers)
         for part, continuation in enumerate(continuations or [()]):
             ids = [*prompt.ids, *continuation]
             if len(ids) + params.max_tokens > self.engine.longest:
@@ -179,9 +186,9 @@ class Vllm(Backend):
                     "raise model.max_model_len where the model allows it"
                 )
             self.engine.add(f"{number}.{part}", ids, params)
-        self._pending[number] = _Pending(prompt, continuations)
+        self._pending[number] = _Pending(prompt, continuations, thought)
 
-    def _params(self, prompt: Prepared, *, continued: bool) -> Any:
+    def _params(self, prompt: Prepared, *, continued: bool, generates: bool) -> Any:
         """Return vLLM's sampling parameters; it generates a token even where none is asked for."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -190,10 +197,12 @@ class Vllm(Backend):
         params: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "detokenize": False}
         if continued:
             params["prompt_logprobs"] = 0
-        elif request.scoring == "likelihood":
-            params["logprob_token_ids"] = self._labels(prompt)
+        elif not generates:
+            params["logprob_token_ids"] = self._labels(prompt.request, prompt.text)
         else:
             params["max_tokens"] = self.tokens.answer_tokens(request)
+            if request.prompt.answer.scored in WITHIN_TEXTS:
+                params["logprobs"] = WITHIN_TEXTS[request.prompt.answer.scored]
             if decoding.temperature:
                 # Chance must not depend on the prompts beside it.
                 seed = (int.from_bytes(request.key[:8]) ^ self.seed) % 2**63
@@ -204,20 +213,35 @@ class Vllm(Backend):
                 params["repetition_penalty"] = self.engine.llm.get_default_sampling_params().repetition_penalty
         return SamplingParams(**params, output_kind=RequestOutputKind.FINAL_ONLY)
 
-    def _labels(self, prompt: Prepared) -> list[int]:
-        return [first for (first,) in self.tokens.label_ids(prompt.request, prompt.text)]
+    def _labels(self, request: Request, text: str) -> list[int]:
+        return [first for (first,) in self.tokens.label_ids(request, text)]
 
-    def _answered(self, pending: _Pending) -> tuple[Request, Reply]:
+    def _answered(self, pending: _Pending) -> Answered:
+        """Return a request and its reply, or nothing yet if labels are to be scored after its thought's closing."""
         prompt, request, start = pending.prompt, pending.prompt.request, len(pending.prompt.ids)
         if pending.continuations:
             scores = [
                 sum(pending.outputs[part].prompt_logprobs[start + i][token].logprob for i, token in enumerate(tokens))
                 for part, tokens in enumerate(pending.continuations)
             ]
-            return scored(prompt, scores, self.dtype, len(pending.continuations[0]) if request.prompt.target else 0)
+            return [scored(prompt, scores, self.dtype, len(pending.continuations[0]) if request.prompt.target else 0)]
         [answer] = pending.outputs[0].outputs
-        if request.scoring == "likelihood":
-            return scored(prompt, [answer.logprobs[0][label].logprob for label in self._labels(prompt)], self.dtype)
+        if pending.thought or not request.generates:
+            labels = self._labels(request, prompt.text)
+            of_labels = scored(prompt, [answer.logprobs[0][label].logprob for label in labels], self.dtype)
+            return [(request, replace(pending.thought, scores=of_labels[1].scores)) if pending.thought else of_labels]
         text = self.tokens.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
         text = prompt.thought + request.terms.decoding.before_stop(text)
-        return request, Reply(text, prompt_tokens=start, completion_tokens=len(answer.token_ids))
+        reply = Reply(text, prompt_tokens=start, completion_tokens=len(answer.token_ids))
+        if request.prompt.answer.scored == "written":
+            pairs = zip(answer.logprobs, answer.token_ids, strict=True)
+            log_probabilities = [listed[token].logprob for listed, token in pairs]
+            reply = replace(reply, scores=written_label(self.tokens, answer.token_ids, log_probabilities, request))
+        if request.prompt.answer.scored == "after_thought":
+            closed, last = self.tokens.closed(prompt, text), answer.logprobs[-1] if answer.logprobs else {}
+            labels = self._labels(request, closed.text)
+            if not all(label in last for label in labels):
+                self._ask(closed, reply)
+                return []
+            reply = replace(reply, scores=tuple(last[label].logprob for label in labels))
+        return [(request, reply)]

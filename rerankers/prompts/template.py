@@ -99,7 +99,10 @@ class AnswerForm(_Part):
     expression: of a generated text, thoughts included, its first match counts, and thereof what the first group
     captures that takes part; a text without a match is unread. `scored` says whether a label's log-probability is that
     of its first token, or the sum over all of them; with `logit` a document's score is the sum of the first tokens' raw
-    logits, each times its label's value (of a head's two labels, the second's logit).
+    logits, each times its label's value (of a head's two labels, the second's logit). With `after_thought` a text is
+    generated first, and labels have the log-probability at its last token or, where they are not among the likeliest
+    there, after `closing`, which goes behind the prompt with the text as {thought}, cut to its last sentence. With
+    `written` a generated label's value is multiplied by the probability with which it was written.
     """
 
     prefix: Prefixes = Prefixes()
@@ -110,7 +113,8 @@ class AnswerForm(_Part):
     item: str = "[{label}]"
     joiner: str = " > "
     pattern: Annotated[str, AfterValidator(_capturing)] | None = None
-    scored: Literal["first_token", "whole", "logit"] = "first_token"
+    scored: Literal["first_token", "whole", "logit", "after_thought", "written"] = "first_token"
+    closing: str = ""
 
     def naming(self, labels: Sequence[str]) -> str:
         """Return an answer that names those labels."""
@@ -156,8 +160,13 @@ class Prompt(_Part):
             _check_fields(message.content, PASSAGE_FIELDS if message.each else fields)
         _check_fields(self.text or "", fields)
         _check_fields(self.answer.item, {"label"})
+        _check_fields(self.answer.closing, {"thought"})
         _check_fields(self.target or "", {"query"})
         _check_fields(self.passage, PASSAGE_FIELDS)
+        if self.answer.scored == "written" and not self.answer.pattern:
+            raise ValueError("answer.scored: written needs answer.pattern, which says where the label stands")
+        if self.answer.scored == "after_thought" and "{thought}" not in self.answer.closing:
+            raise ValueError("answer.scored: after_thought needs answer.closing, a text with {thought}")
         wanted = {KINDS[kind].labels for kind in self.asks}
         if "values" in wanted and not isinstance(self.labels, dict):
             raise ValueError("asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}")

@@ -9,18 +9,20 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ...answers.reading import Reply
+from ...answers.reading import Reply, span_of
 from ...errors import BackendError
 from .._tokens.tokens import Batch, Prepared, Tokens
 from ..base import Answered, Request
 from .passes import Passes
+from .scores import first_token_scores
 
 if TYPE_CHECKING:
     import torch
 
+LISTED = 20  # labels among so many likeliest tokens at a text's end are its answer (orionw/rank1 at 30585c2)
 SPARE = 8  # tokens searched for a stop sequence besides one for each of its bytes: characters may share tokens
 
 
@@ -35,9 +37,19 @@ class _Text:
     dice: random.Random
     ids: list[int] = field(default_factory=list)
     done: bool = False
+    log_probabilities: list[float] = field(default_factory=list)
+    """Of the tokens, where the prompt asks for that of a written label."""
 
-    def add(self, token: int) -> None:
+    last: torch.Tensor | None = None
+    """The scores of all tokens where the last one was chosen."""
+
+    def add(self, token: int, scores: torch.Tensor) -> None:
+        import torch
+
         self.ids.append(token)
+        self.last = scores
+        if self.prompt.request.prompt.answer.scored == "written":
+            self.log_probabilities.append(float(torch.log_softmax(scores.double(), dim=-1)[token]))
         stops = self.prompt.request.terms.decoding.stop
         last = self._decoded(max(len(stop.encode()) for stop in stops) + SPARE) if stops else ""
         self.done = token in self.ends or len(self.ids) >= self.budget or any(stop in last for stop in stops)
@@ -48,7 +60,9 @@ class _Text:
     def answered(self) -> tuple[Request, Reply]:
         prompt, request = self.prompt, self.prompt.request
         text = prompt.thought + request.terms.decoding.before_stop(self._decoded())
-        return request, Reply(text, prompt_tokens=len(prompt.ids), completion_tokens=len(self.ids))
+        written = request.prompt.answer.scored == "written"
+        scores = written_label(self.tokens, self.ids, self.log_probabilities, request) if written else None
+        return request, Reply(text, scores, prompt_tokens=len(prompt.ids), completion_tokens=len(self.ids))
 
 
 class Generator:
@@ -76,7 +90,22 @@ class Generator:
             rest = [row for row, text in enumerate(waiting) if not text.done]
             waiting = [waiting[row] for row in rest]
             inputs = _continued(inputs, output, rest) if rest else {}
+        if batch[0].request.prompt.answer.scored == "after_thought":
+            return [self._scored(text) for text in texts]
         return [text.answered() for text in texts]
+
+    def _scored(self, text: _Text) -> tuple[Request, Reply]:
+        """Return the labels' log-probabilities at a text's last token, or after its closing."""
+        import torch
+
+        (request, reply), tokens = text.answered(), self.passes.tokens
+        closed = tokens.closed(text.prompt, reply.text or "")
+        rows = torch.log_softmax(text.last.double(), dim=-1) if text.last is not None else torch.empty(0)
+        scores = rows[[label for (label,) in tokens.label_ids(request, closed.text)]]
+        if scores.amin() >= rows.topk(min(LISTED, len(rows))).values[-1]:
+            return request, replace(reply, scores=tuple(scores.tolist()))
+        [(_, of_closed)] = first_token_scores(self.passes, [closed])
+        return request, replace(reply, scores=of_closed.scores)
 
     def _begun(self, prompt: Prepared) -> _Text:
         tokens, request = self.passes.tokens, prompt.request
@@ -103,10 +132,13 @@ class _Run:
 
     texts: Sequence[_Text]
     may_leave: bool
+    latest: list[torch.Tensor] = field(default_factory=list)
 
     def choose(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores of all tokens, a row a text; where sampled, of the drawn token alone."""
         import torch
+
+        self.latest[:] = [scores]
 
         request = self.texts[0].prompt.request
         if not self.texts[0].ids and not torch.isfinite(scores.amax(dim=-1)).all():
@@ -124,12 +156,29 @@ class _Run:
         """Return which texts are done; all of them, to leave `generate`."""
         import torch
 
-        for text, token in zip(self.texts, ids[:, -1].tolist(), strict=True):
+        for text, token, scores in zip(self.texts, ids[:, -1].tolist(), self.latest[0], strict=True):
             if not text.done:
-                text.add(token)
+                text.add(token, scores)
         done = [text.done for text in self.texts]
         leave = self.may_leave and 2 * sum(done) >= len(done)
         return torch.tensor([leave or end for end in done], device=ids.device)
+
+
+def written_label(
+    tokens: Tokens, ids: Sequence[int], log_probabilities: Sequence[float], request: Request
+) -> tuple[float] | None:
+    """Return the log-probability of the tokens that wrote the part of a text that is read, or None if there is none."""
+    from bisect import bisect_right
+
+    def length(count: int) -> int:
+        return len(tokens.tokenizer.decode(ids[:count], skip_special_tokens=True))
+
+    text, pattern = tokens.tokenizer.decode(ids, skip_special_tokens=True), request.prompt.answer.pattern
+    if not pattern or (span := span_of(pattern, text)) is None:
+        return None
+    first = bisect_right(range(len(ids)), span[0], key=length) - 1
+    last = bisect_right(range(len(ids)), span[1] - 1, key=length)
+    return (sum(log_probabilities[first:last]),)
 
 
 def drawn(scores: torch.Tensor, top_p: float, chances: Sequence[float]) -> torch.Tensor:

@@ -110,6 +110,14 @@ class Tokens:
             prompt, length = shown(words)
         return prompt
 
+    def closed(self, prompt: Prepared, thought: str) -> Prepared:
+        """Return a prompt that goes on with a thought, cut to its last sentence, and ends with the prompt's closing."""
+        thought = self._shield(thought.removeprefix(prompt.thought).rstrip())
+        end = max(map(thought.rfind, ".!?")) + 1
+        closing = prompt.request.prompt.answer.closing.format(thought=thought[: end or None].strip())
+        text = prompt.text + closing
+        return Prepared(prompt.request, text, self._ids(text, special=self.template is None))
+
     def _whole_prompt(self, request: Request, words: int | None = None) -> tuple[str, list[int]]:
         terms = request.terms
         form: Architecture = "encoder_decoder" if self._as_text else self.architecture

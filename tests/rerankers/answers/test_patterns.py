@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from r2llm.rerankers.answers.orders import OrderRule, read_order
-from r2llm.rerankers.answers.reading import Reading, Reply, captured_by, read
+from r2llm.rerankers.answers.reading import Reading, Reply, read, span_of
 from r2llm.rerankers.backends.base import Backend
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.prompts import template as prompts
@@ -36,7 +36,8 @@ FOUR = ("1", "2", "3", "4")
 def test_the_part_that_is_read(prompt: str, text: str, captured: str | None) -> None:
     pattern = prompts.load(prompt).answer.pattern
     assert pattern is not None
-    assert captured_by(pattern, text) == captured
+    span = span_of(pattern, text)
+    assert (span and text[slice(*span)]) == captured
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,25 @@ messages: [{role: user, content: "{query} {passages}"}]
 """
 
 
+THOUGHT = """
+source: a test
+asks: [score]
+labels: {"true": 1.0, "false": 0.0}
+answer: {scored: after_thought, closing: " {thought} so:", stop: " e", max_new_tokens: {decoder_only: 12}}
+messages: [{role: user, content: "{query} {passages}"}]
+"""
+
+GRADED = """
+source: a test
+asks: [score]
+labels: {"1": 1.0, "0": 0.0}
+answer: {scored: written, pattern: "(?s)(..)", max_new_tokens: {decoder_only: 12}}
+messages: [{role: user, content: "{query} {passages}"}]
+"""
+
+TEXTS = {"whole": WHOLE, "thought": THOUGHT, "graded": GRADED}
+
+
 class Engine:
     """vLLM's engine, as far as it is used: two prompts a step, the last first, computed by transformers."""
 
@@ -76,6 +95,13 @@ class Engine:
             texts = (self.tokenizer.decode(written[:n], skip_special_tokens=True) for n in lengths)
             written = written[: next((n for n, text in zip(lengths, texts, strict=True) if stop in text), None)]
         answer = SimpleNamespace(token_ids=written)
+        if (most := getattr(params, "logprobs", None)) is not None:
+            with torch.no_grad():
+                all_rows = self.lm(torch.tensor([[*ids, *written]])).logits[0].log_softmax(-1)[len(ids) - 1 :]
+            answer.logprobs = [
+                listed(row, {token, *row.topk(most).indices.tolist()})
+                for row, token in zip(all_rows, written, strict=False)
+            ]
         if labels := getattr(params, "logprob_token_ids", None):
             answer.logprobs = [listed(rows[-1], labels)]
         output = SimpleNamespace(request_id=request_id, finished=True, outputs=[answer])
@@ -130,9 +156,9 @@ def posed(make_candidates, tmp_path: Path):
     """Requests of a ranker about the passages: one window of them, or one each."""
 
     def pose(backend, method: str, ask=score, attempt: int = 0, **options) -> list:
-        if options.get("prompt") == "whole":
-            options["prompt"] = str(tmp_path / "whole.yaml")
-            Path(options["prompt"]).write_text(WHOLE)
+        if options.get("prompt") in TEXTS:
+            text, options["prompt"] = TEXTS[options["prompt"]], str(tmp_path / f"{options['prompt']}.yaml")
+            Path(options["prompt"]).write_text(text)
         candidates = make_candidates(PASSAGES, query="moons of a red planet")
         requests = Requests(Ranker.create({"method": method} | options), backend, candidates)
         asks = [choose(candidates.ids)] if ask is choose else [ask(doc) for doc in candidates.ids]
@@ -148,6 +174,8 @@ CASES = {
     "pointwise": {"method": "pointwise.yes_no"},
     "qlm": {"method": "pointwise.qlm", "ask": likelihood},
     "whole labels": {"method": "pointwise.yes_no", "prompt": "whole"},
+    "a thought, then labels": {"method": "pointwise.yes_no", "prompt": "thought"},
+    "a label as it was written": {"method": "pointwise.yes_no", "prompt": "graded", "scoring": "generation"},
     "text": WRITTEN,
     "text with a stop": WRITTEN | {"stop": ["a", "e"]},
 }

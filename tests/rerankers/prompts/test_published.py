@@ -33,6 +33,18 @@ def test_the_conversation_is_the_authors(name: str) -> None:
     assert hashlib.sha256(content.encode()).hexdigest()[:16] == DIGESTS[name]
 
 
+def test_a_passage_about_which_rank1_thinks() -> None:
+    """orionw/rank1 at 30585c2, return_prompt; its closing as in _fix_incomplete_responses."""
+    prompt = prompts.load("rank1")
+    [turn] = prompt.render(Ask("score", ("a",)), QUERY, ["Cats have fleas."])
+    assert turn.content == (
+        "Determine if the following passage is relevant to the query. Answer only with 'true' or 'false'.\n"
+        "Query: what is a flea\nPassage: Cats have fleas.\n<think>"
+    )
+    assert prompt.answer.closing.format(thought="So.") == "\nSo.\n</think>"
+    assert prompt.answer.stop == ("</think> true", "</think> false")
+
+
 def test_a_frame_is_written_out_where_the_folder_has_none() -> None:
     [turn] = prompts.load("lighton_listwise").render(
         Ask("permute", ("a", "b")), "q", ["one", "two"], form="encoder_decoder"

@@ -1,18 +1,22 @@
 """Generated text: what a prompt gets depends on it and the seed, not on the batch; stop texts end it."""
 
 import json
+import math
 import random
+import re
 from pathlib import Path
 
 import pytest
-from r2llm.rerankers.answers.reading import Reply
+import torch
+import transformers as library
+from r2llm.rerankers.answers.reading import Reading, Reply, read
 from r2llm.rerankers.backends import transformers as backend_module
 from r2llm.rerankers.backends._local.generation import drawn
 from r2llm.rerankers.backends.base import Request, Setting
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import permute
+from r2llm.rerankers.types import permute, score
 
 PASSAGES = [f"{'the red moon ' * (i % 4)}is planet number {i}" for i in range(8)]
 
@@ -244,3 +248,86 @@ def test_scores_that_are_no_numbers_are_the_models_failure(copied: Path, posed) 
     with pytest.raises(BackendError, match=r"^query q1: the model's scores are not numbers; use dtype: bfloat16 or"):
         backend.collect()
     backend.close()
+
+
+# Probabilities within a text
+
+
+def by_hand(folder: Path, ids: list[int], length: int) -> tuple[list[int], torch.Tensor]:
+    """The tokens that a model writes behind some, the likeliest each time, and all tokens' log-probabilities there."""
+    model = library.AutoModelForCausalLM.from_pretrained(folder).eval()
+    written: list[int] = []
+    with torch.no_grad():
+        for _ in range(length):
+            rows = model(torch.tensor([[*ids, *written]])).logits[0].double().log_softmax(-1)
+            written.append(int(rows[-1].argmax()))
+        return written, rows[len(ids) - 1 :]
+
+
+def pose_within(backend, make_candidates, path: Path, answer: str, labels: str, tokens: str = "{}") -> Request:
+    path.write_text(
+        f"source: here\nasks: [score]\nmessages: [{{role: user, content: '{{query}} {{passages}} <think>'}}]\n"
+        f"labels: {labels}\ntokens: {tokens}\nanswer: {answer}\n"
+    )
+    scoring = "generation" if "written" in answer else "likelihood"
+    ranker = Ranker.create({"method": "pointwise.yes_no", "prompt": str(path), "scoring": scoring})
+    candidates = make_candidates(["the red moon"], query="moons")
+    return Requests(ranker, backend, candidates).request(score(candidates.ids[0]))
+
+
+def test_labels_are_scored_at_a_texts_last_token_or_after_its_closing(tiny_llama, make_candidates, tmp_path) -> None:
+    """As orionw/rank1 at 30585c2 has it, for labels among the twenty likeliest tokens and for others."""
+    form = "{scored: after_thought, closing: '\\n{thought}\\n</think>', max_new_tokens: {decoder_only: 9}}"
+    form = form.replace("'", '"')
+    backend = opened(tiny_llama, chat_template="none")
+    plain = pose_within(backend, make_candidates, tmp_path / "a.yaml", form, "{yes: 1.0, no: 0.0}", "{yes: 1, no: 2}")
+    text, ids = backend.tokens.prompt(plain)
+    written, rows = by_hand(tiny_llama, ids, 9)
+    likeliest = rows[-1].argsort(descending=True).tolist()
+    for first, second, listed in ((likeliest[0], likeliest[19], True), (likeliest[0], likeliest[20], False)):
+        tokens = f"{{yes: {first}, no: {second}}}"
+        request = pose_within(backend, make_candidates, tmp_path / "b.yaml", form, "{yes: 1.0, no: 0.0}", tokens)
+        [reply] = answered(opened(tiny_llama, chat_template="none"), [request])
+        expected = rows[-1]
+        thought = backend.tokens.tokenizer.decode(written, skip_special_tokens=True)
+        assert reply.text == f"<think>{thought}"
+        if not listed:
+            end = max(thought.rstrip().rfind(mark) for mark in ".!?") + 1
+            closed = f"{text}\n{thought[: end or None].strip()}\n</think>"
+            _, [expected] = by_hand(tiny_llama, backend.tokens.tokenizer(closed)["input_ids"], 1)
+        assert reply.scores == pytest.approx((float(expected[first]), float(expected[second])), abs=1e-5)
+        assert (reply.prompt_tokens, reply.completion_tokens) == (len(ids), 9)
+        answer = read(request.ask, request.prompt, reply, Reading())
+        odds = math.exp(reply.scores[0] - reply.scores[1])
+        assert answer.scores == pytest.approx((odds / (1 + odds),))
+
+
+def test_a_written_label_counts_by_the_probability_of_its_tokens(tiny_llama, make_candidates, tmp_path) -> None:
+    """s · Pr(s) of ERank, arXiv:2509.00520, of one token or several."""
+    backend = opened(tiny_llama, chat_template="none")
+    plain = pose_within(
+        backend, make_candidates, tmp_path / "a.yaml", "{max_new_tokens: {decoder_only: 9}}", "{a: 1, b: 0}"
+    )
+    _, ids = backend.tokens.prompt(plain)
+    written, rows = by_hand(tiny_llama, ids, 9)
+    decode = backend.tokens.tokenizer.decode
+    for first, last in ((2, 3), (2, 5)):
+        before, label = decode(written[:first]), decode(written[:last])[len(decode(written[:first])) :]
+        pattern = f"(?s){re.escape(before)}({re.escape(label)})"
+        answer = f"{{scored: written, pattern: {json.dumps(pattern)}, max_new_tokens: {{decoder_only: 9}}}}"
+        labels = f"{{{json.dumps(label.strip())}: 7.0, other: 0.0}}"
+        request = pose_within(backend, make_candidates, tmp_path / "b.yaml", answer, labels)
+        [reply] = answered(opened(tiny_llama, chat_template="none"), [request])
+        total = sum(float(rows[i][written[i]]) for i in range(first, last))
+        assert reply.scores == pytest.approx((total,), abs=1e-5)
+        rated = read(request.ask, request.prompt, reply, Reading("whole", pattern=pattern))
+        assert rated.scores == pytest.approx((7 * math.exp(total),), rel=1e-5)
+        assert read(request.ask, request.prompt, Reply("no grade"), Reading("whole", pattern=pattern)).scores == (0.0,)
+
+
+def test_what_cannot_score_within_texts_says_so(tiny_t5, make_candidates, tmp_path) -> None:
+    backend = opened(tiny_t5)
+    with pytest.raises(InputError, match="needs log-probabilities within a generated text; use a decoder-only model"):
+        pose_within(backend, make_candidates, tmp_path / "a.yaml", "{scored: written, pattern: '(.)'}", "{a: 1, b: 0}")
+    with pytest.raises(InputError, match=r"written needs answer\.pattern"):
+        pose_within(backend, make_candidates, tmp_path / "a.yaml", "{scored: written}", "{a: 1, b: 0}")
