@@ -15,7 +15,7 @@ from zlib import crc32
 
 import yaml
 
-from ..rerankers.accounting import Tally
+from ..rerankers.accounting import Tally, total
 from ..rerankers.backends.base import Backend, Setting, closed_after
 from ..rerankers.cascade import Cascade, Ranked, first
 from ..rerankers.errors import InputError, StoppedError
@@ -27,7 +27,6 @@ from ..rerankers.types import Answer, Ask, Cost
 from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
 from .configs.yaml_files import value_at
 from .first_stage.retrieve import retrieve
-from .io.files import json_lines
 from .io.progress import Advance, Listener, Noting
 from .run import contents, costs, environment, fusion, ir_metadata, manifest, runfile, unread
 from .run import measures as evaluation
@@ -321,7 +320,7 @@ def _earlier_costs(
     if finished and finished.schedule != schedule:
         return {}
     if finished and path.is_file():
-        return costs.by_stage(path, json_lines(path))
+        return costs.read(path)
     rows = enumerate(map(json.loads, ledger.finished().values()), 1)
     return costs.by_stage(folder / LEDGER, ((number, row) for number, row in rows if row["schedule"] == schedule))
 
@@ -404,7 +403,8 @@ def _guess(ask: Ask) -> Answer:
 
 def record(plan: Plan, folder: RunFolder, about: Manifest) -> None:
     """Measure what a folder holds, and write what is written last: measures, annotation, the manifest with hashes."""
-    spent = costs.read(folder / "costs.jsonl") if (folder / "costs.jsonl").is_file() else []
+    path = folder / "costs.jsonl"
+    spent = list(map(total, costs.read(path).values())) if path.is_file() else []
     if measures := evaluated(plan, folder.path, spent):
         folder.write_json(METRICS, measures.content)
     else:

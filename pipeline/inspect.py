@@ -32,10 +32,9 @@ from .configs import load as configs
 from .configs.load import Loaded
 from .configs.schema import DataFiles
 from .first_stage.retrieve import FirstStage, open_dataset, retrieve
-from .io.files import json_lines
 from .io.progress import Listener
-from .run import costs, runfile
 from .run import read as record
+from .run import runfile
 from .run.folder import LEDGER
 from .run.fusion import RERANKED
 
@@ -168,8 +167,7 @@ def story(run_dir: Path, query_id: str, *, prompts: bool = False) -> Content:
     if any(ask.get("prompt_cut") is False for ask in asks):
         notes.append("no tokenizer is at hand, so prompts are shown whole: neither query nor passages are cut")
     before, after = _docs(first, query_id), (not unfused and order) or _docs(final, query_id) or order
-    rows = json_lines(run_dir / "costs.jsonl") if run.costs else ()
-    spent = costs.by_stage(run_dir / "costs.jsonl", rows).get(query_id, [])
+    spent = run.spent.get(query_id, [])
     cascade = len(loaded.stages) > 1
     stages = [
         {

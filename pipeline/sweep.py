@@ -129,7 +129,7 @@ def sweep(order: Order, listener: Listener) -> Sweep:
         groups, alike = dict[int, Group](), dict[str, list[int]]()
         with listener.task("reading configs", len(wanted)) as advance:
             for done, number in enumerate(wanted, 1):
-                group, config = _group(order, state.cells[number])
+                group, config = _group(order, number)
                 alike.setdefault(config, []).append(number)
                 groups.setdefault(alike[config][0], group)
                 advance(done)
@@ -249,10 +249,11 @@ def _complete(cell: Outcome, run: Run) -> Outcome:
 # All cells
 
 
-def _group(order: Order, cell: Outcome) -> tuple[Group, str]:
+def _group(order: Order, number: int) -> tuple[Group, str]:
     """Return the models and data of a cell, and its config without unused keys: cells may have one in common."""
+    cell = order.grid.cells[number]
     try:
-        config = order.load(cell).config
+        config = cell.load(order.settings, order.queries).config
     except InputError:  # said when it is run
         return ("", ""), cell.name
     models = [config.model, *(stage.model for stage in config.stages or ()), config.seed]

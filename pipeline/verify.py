@@ -175,7 +175,7 @@ class _Run:
     @cached_property
     def spent(self) -> dict[str, list[Cost]]:
         """The recorded costs of each query by stage."""
-        return costs.by_stage(self.path / COSTS, json_lines(self.path / COSTS))
+        return costs.read(self.path / COSTS)
 
     @cached_property
     def plan(self) -> Plan:

@@ -145,9 +145,7 @@ def of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[st
         means, rows, start = measured.mean, measured.per_query, {}
         if first != run.run_file:
             start = measuring.measure(names, qrels, _rankings(first, listener), queries).per_query
-    path = folder / "costs.jsonl"
-    spent = costs.read(path) if path.is_file() else []
-    taken = {name: {cost.query_id: getattr(cost, name) for cost in spent} for name in costs.FIELDS}
+    taken = {name: {cost.query_id: getattr(cost, name) for cost in run.totals} for name in costs.FIELDS}
     totals = {name: figures["total"] for name, figures in run.costs.items()}
     return Run(
         name=run.manifest.name,

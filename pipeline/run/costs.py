@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +31,25 @@ def row(costs: Sequence[Cost], methods: Sequence[str]) -> dict[str, Any]:
     return dataclasses.asdict(total(costs)) | ({"stages": stages} if len(costs) > 1 else {})
 
 
-def checked(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[Cost, list[Cost]]]:
-    """Yield each numbered row's costs, and those of each stage in a cascade. Raises `InputError` with the line."""
+def read(path: Path) -> dict[str, list[Cost]]:
+    """Return each query's costs by stage in a run's `costs.jsonl`. Raises as `by_stage` does."""
+    return by_stage(path, json_lines(path))
+
+
+def by_stage(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, list[Cost]]:
+    """Return the costs by stage in each query's numbered row. Raises `InputError` with the line for what is no cost."""
+    spent = {}
     for number, row in rows:
         stages = row.get("stages", [])
         if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
             raise fault(path, number, "stages: a list of objects is expected")
         try:
-            yield _cost(row), [_cost(stage | {"query_id": row.get("query_id")}) for stage in stages]
+            fields = [row, *(stage | {"query_id": row.get("query_id")} for stage in stages)]
+            cost, *split = (COST.validate_json(json.dumps(one), strict=True) for one in fields)
         except ValidationError as error:
             raise fault(path, number, reason(error)) from error
-
-
-def _cost(row: dict[str, Any]) -> Cost:
-    return COST.validate_json(json.dumps(row), strict=True)
-
-
-def read(path: Path) -> list[Cost]:
-    """Return the costs in a run's `costs.jsonl`. Raises as `checked` does."""
-    return [cost for cost, _ in checked(path, json_lines(path))]
-
-
-def by_stage(path: Path, rows: Iterable[tuple[int, dict[str, Any]]]) -> dict[str, list[Cost]]:
-    """Return each query's costs by stage; those of the only stage if it is no cascade. Raises as `checked` does."""
-    return {cost.query_id: stages or [cost] for cost, stages in checked(path, rows)}
+        spent[cost.query_id] = split or [cost]
+    return spent
 
 
 def with_earlier(costs: Sequence[Cost], earlier: Sequence[Cost]) -> tuple[Cost, ...]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ...rerankers.accounting import frame
+from ...rerankers.accounting import frame, total
 from ...rerankers.errors import InputError
+from ...rerankers.types import Cost
 from ..configs.load import Expected
-from ..io.files import json_lines, reason
+from ..io.files import reason
 from . import costs, manifest, runfile, unread
 from .costs import Summary
 from .efficiency import Efficiency
@@ -66,17 +68,30 @@ class Run:
     metrics: RunMeasures | None
     """None if nothing was measured."""
 
-    costs: Summary
-    """Empty if nothing was reranked yet."""
-
-    stages: Sequence[Summary] = ()
-    """The costs of each stage of a cascade."""
+    spent: Mapping[str, Sequence[Cost]]
+    """The costs of each query by stage; empty if nothing was reranked yet."""
 
     expected: Mapping[str, Expected] = field(default_factory=dict)
     """The published figures that this run can be held against."""
 
     executed: bool = True
     """Whether anything was ranked; a finished run is only shown."""
+
+    @property
+    def totals(self) -> list[Cost]:
+        """Return the costs of each query, all stages together."""
+        return list(map(total, self.spent.values()))
+
+    @cached_property
+    def costs(self) -> Summary:
+        """Return the summary of costs; empty if nothing was reranked yet."""
+        return costs.summary(self.totals) if self.spent else {}
+
+    @cached_property
+    def stages(self) -> list[Summary]:
+        """Return the summary of each stage of a cascade."""
+        by_stage = list(zip(*self.spent.values(), strict=False))
+        return list(map(costs.summary, by_stage)) if len(by_stage) > 1 else []
 
     @property
     def run_file(self) -> Path:
@@ -105,8 +120,7 @@ class Run:
 
     def query_costs(self) -> pd.DataFrame:
         """Return the costs of each query, a row a qid; of a cascade all stages together."""
-        spent = self.run_dir / "costs.jsonl"
-        return frame(costs.read(spent) if spent.is_file() else ())
+        return frame(self.totals)
 
     @property
     def refusal(self) -> str | None:
@@ -119,13 +133,11 @@ def read(path: Path) -> Run:
     if not (path / manifest.NAME).is_file():
         raise InputError(f"{path}: no run's folder: there is no {manifest.NAME} in it; r2llm rerank makes one")
     spent = path / "costs.jsonl"
-    rows = list(costs.checked(spent, json_lines(spent))) if spent.is_file() else []
     return Run(
         run_dir=path,
         manifest=manifest.read(path / manifest.NAME),
         metrics=measures(path / METRICS),
-        costs=costs.summary(cost for cost, _ in rows) if rows else {},
-        stages=[costs.summary(stage) for stage in zip(*(stages for _, stages in rows if stages), strict=False)],
+        spent=costs.read(spent) if spent.is_file() else {},
     )
 
 

@@ -72,7 +72,7 @@ METHODS = [
 def test_it_agrees_with_what_the_run_counted_and_wrote(run: Run, method: str, order: str) -> None:
     folder = run(f"ranker={{method: {method}}}", "model.answers=hash", f"first_stage.order={order}")
     written, _ = runfile.read(folder / "run.trec")
-    counted = {cost.query_id: cost for cost in costs.read(folder / "costs.jsonl")}
+    counted = {query: cost for query, [cost] in costs.read(folder / "costs.jsonl").items()}
     for query, ranking in written.items():
         story = inspection.story(folder, query)
         assert len(story["asks"]) == counted[query].asks
@@ -120,8 +120,8 @@ def generated(run: Run, tiny_t5: Path, tmp_path: Path) -> tuple[Path, Path]:
 def test_raw_texts_tokens_and_second_attempts_are_told_without_the_model(generated: tuple[Path, Path]) -> None:
     run_dir, model = generated
     shutil.rmtree(model)
-    for cost in costs.read(run_dir / "costs.jsonl"):
-        story = inspection.story(run_dir, cost.query_id)
+    for query, [cost] in costs.read(run_dir / "costs.jsonl").items():
+        story = inspection.story(run_dir, query)
         assert len(story["asks"]) == cost.asks
         assert all(isinstance(ask["text"], str) for ask in story["asks"])
         assert sum(ask["prompt_tokens"] or 0 for ask in story["asks"]) == cost.prompt_tokens

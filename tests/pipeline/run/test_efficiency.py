@@ -68,7 +68,7 @@ def test_a_run_of_unknown_shape_has_none(toy: Path) -> None:
     outcome = experiment.rerank(config.load("toy.yaml"), Path("run"), Listener())
     assert outcome.metrics.efficiency is None
     assert "efficiency" not in json.loads(Path("run/metrics.json").read_text())
-    assert {cost.flops for cost in costs.read(Path("run/costs.jsonl"))} == {None}
+    assert {cost.flops for [cost] in costs.read(Path("run/costs.jsonl")).values()} == {None}
 
 
 def test_costs_written_before_there_were_operations_and_prices_are_read(toy: Path) -> None:
@@ -76,6 +76,6 @@ def test_costs_written_before_there_were_operations_and_prices_are_read(toy: Pat
     path = Path("run/costs.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps({k: v for k, v in r.items() if k not in ("flops", "usd")}) + "\n" for r in rows))
-    assert costs.summary(costs.read(path)) == outcome.costs
+    assert costs.summary(cost for [cost] in costs.read(path).values()) == outcome.costs
     checks = {(check.file, check.what): check.state for check in verify(Path("run"), Listener())}
     assert checks["costs.jsonl", "ranked again from the ledger"] == checks["metrics.json", "measures"] == "agrees"
