@@ -45,8 +45,8 @@ INTERVAL = 0.5  # seconds between two reports of a cell's progress
 Tell = Callable[[str, Any], object]
 """Takes a `note`, or `progress`, of a cell that is run, maybe by another process."""
 
-Group = tuple[str, str]
-"""The models and the data of a cell, in words: cells of one group are best run in succession."""
+Group = tuple[str, str, str]
+"""The models, data and prompts of a cell, in words: cells of one group, which may put equal asks, run in succession."""
 
 Outcomes = Iterator[tuple[int, Outcome]]
 
@@ -253,29 +253,29 @@ def _group(order: Order, number: int) -> tuple[Group, str]:
     """Return the models and data of a cell, and its config without unused keys: cells may have one in common."""
     cell = order.grid.cells[number]
     try:
-        config = cell.load(order.settings, order.queries).config
+        loaded = cell.load(order.settings, order.queries)
+        prompts = [prompt.digest for ranker in loaded.rankers for prompt in ranker.prompts]
     except InputError:  # said when it is run
-        return ("", ""), cell.name
+        return ("", cell.name, ""), cell.name
+    config = loaded.config
     models = [config.model, *(stage.model for stage in config.stages or ()), config.seed]
-    return (repr(models), repr((config.dataset, config.queries))), config.model_dump_json()
+    return (repr(models), repr((config.dataset, config.queries)), repr(prompts)), config.model_dump_json()
 
 
-def _next(waiting: Mapping[int, Group], last: Group | None, others: Sequence[Group | None] = ()) -> int:
-    """Return the cell to run next: of the last one's group, else of its models, else of a group no other is at."""
+def _next(waiting: Mapping[int, Group], last: Group | None, others: Sequence[Group | None] = ()) -> int | None:
+    """Return the cell to run next, of the last one's group, else of its models; None if others are at all groups."""
 
-    def distance(number: int) -> tuple[bool, bool, bool, int]:
-        group = waiting[number]
-        return group != last, group[:1] != (last or ())[:1], group in others, number
+    def distance(number: int) -> tuple[bool, bool, int]:
+        return waiting[number] != last, waiting[number][:1] != (last or ())[:1], number
 
-    return min(waiting, key=distance)
+    return min((number for number, group in waiting.items() if group not in others), key=distance, default=None)
 
 
 def _in_turn(order: Order, state: Sweep, groups: Mapping[int, Group], hear: Callable[..., None]) -> Outcomes:
     """Run cells in this process."""
     waiting, last, models = dict(groups), None, KeptModels()
     try:
-        while waiting:
-            number = _next(waiting, last)
+        while (number := _next(waiting, last)) is not None:
             last, cell = waiting.pop(number), state.cells[number]
             hear(cell.words, "progress", "preparing")
             yield number, _outcome(order, cell, partial(hear, cell.words), models)
@@ -325,16 +325,16 @@ def _side_by_side(order: Order, state: Sweep, groups: Mapping[int, Group], hear:
     try:
         while True:
             workers = [worker for worker in workers if worker.number is not None or worker.process.is_alive()]
-            idle = [worker for worker in workers if worker.number is None]
-            if waiting and not idle and len(workers) < order.jobs:
-                idle = [_Worker.start(order)]
-                workers += idle
-            if waiting and idle:
-                idle[0].number = number = _next(waiting, idle[0].group, [worker.group for worker in workers])
-                idle[0].group = waiting.pop(number)
-                idle[0].pipe.send(state.cells[number])
-                continue
             busy = {worker.pipe: (worker, worker.number) for worker in workers if worker.number is not None}
+            idle = next((worker for worker in workers if worker.number is None), None)
+            wanted = _next(waiting, idle.group if idle else None, [worker.group for worker, _ in busy.values()])
+            if wanted is not None and len(busy) < order.jobs:
+                if idle is None:
+                    idle = _Worker.start(order)
+                    workers.append(idle)
+                idle.number, idle.group = wanted, waiting.pop(wanted)
+                idle.pipe.send(state.cells[wanted])
+                continue
             if not busy:
                 return
             ready = connection.wait([*busy])[0]

@@ -192,6 +192,13 @@ def test_two_processes_leave_the_same_results(study, heard) -> None:
         assert (one.fingerprint8, one.metrics) == (other.fingerprint8, other.metrics)
         assert (AT / one.run_dir / "run.trec").read_bytes() == (Path("both") / other.run_dir / "run.trec").read_bytes()
     assert sweeps.read(Path("both")) == found
+    assert asked(Path("both")) == asked(AT)  # cells that may put equal asks are never run side by side
+
+
+def test_cells_with_equal_asks_wait_for_each_other() -> None:
+    waiting = {1: ("a", "x", "p"), 2: ("a", "x", "q"), 3: ("b", "x", "p")}
+    assert sweep._next(waiting, None, [("a", "x", "p")]) == 2
+    assert sweep._next(waiting, None, [*waiting.values()]) is None
 
 
 def test_the_table_has_a_row_for_each_cell(study, heard, write) -> None:
@@ -260,13 +267,12 @@ def test_latency_is_measured_as_without_a_sweep(study, heard) -> None:
 
 
 def test_cells_of_one_model_come_in_succession_and_share_it(rule_backend, monkeypatch) -> None:
-    waiting = {0: ("a", "x"), 1: ("b", "x"), 2: ("a", "y"), 3: ("a", "x"), 4: ("b", "y")}
+    waiting = {n: (*group, "p") for n, group in enumerate(["ax", "bx", "ay", "ax", "by"])}
     order, last = [], None
-    while waiting:
-        order.append(sweep._next(waiting, last))
-        last = waiting.pop(order[-1])
+    while (number := sweep._next(waiting, last)) is not None:
+        order.append(number)
+        last = waiting.pop(number)
     assert order == [0, 3, 2, 1, 4]
-    assert sweep._next({1: ("a", "x"), 2: ("b", "x")}, None, [("a", "x")]) == 2
     kept, opened, closed = KeptModels(), [], []
 
     class Options:
