@@ -161,6 +161,9 @@ SYSTEMS_LEFT_OUT = """
 | PE-Rank | passages are input embeddings of a changed vocabulary |
 | ListConRanker | remote code of its own around the encoder |
 | Set-Encoder | passages attend to each other by a forward pass of its own (lightning-ir) |
+| webis/monoelectra-base, -large | lightning-ir's names of weights and its own model type |
+| jina-reranker-m0, Querit, Nemotron-3.5-Rerank | readouts of their own inside remote code |
+| Qwen3-VL-Reranker | a class for images and text |
 | StandardRR, ReasonRR, LimRank, Q-PEFT, Rank-without-GPT | no published weights, or no published prompt, to build on |
 """
 

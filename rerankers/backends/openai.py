@@ -20,7 +20,7 @@ import yarl
 
 from ..errors import InputError
 from ..prices import price_of
-from ._local.loading import TOKENIZER_FILES, load, locate
+from ._local.loading import TOKENIZER, TOKENIZER_FILES, load, locate
 from ._server.conversation import Conversation
 from ._server.spec import Options, ServerSpec
 from ._tokens.tokens import Tokens
@@ -52,8 +52,7 @@ class OpenAI(Backend):
         self.options, self.group_scores = options, options.group_scores
         self.source = None
         if name := options.tokenizer:
-            files = ("tokenizer.json", "tokenizer_config.json", "config.json")
-            self.source = locate(name, key="model.tokenizer", files=files, identity=TOKENIZER_FILES)
+            self.source = locate(name, key="model.tokenizer", files=TOKENIZER, identity=TOKENIZER_FILES)
         self.price = price_of(options.name, options.prices)
         if self.price is None and options.budget.usd is not None:
             remedy = "give model.prices, such as {prompt: 0.15, completion: 0.6} US dollars a million tokens"

@@ -33,6 +33,9 @@ TOKENIZER_FILES = (
 )
 """Those of them that decide how text becomes tokens."""
 
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "config.json")
+"""The files of which a tokenizer has at least one."""
+
 ADAPTER_CONFIG = "adapter_config.json"
 # Held while loading: transformers replaces functions of its own meanwhile, and two threads would leave them so.
 ONE_AT_A_TIME = threading.Lock()
@@ -96,6 +99,8 @@ def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> 
             raise
         clear = isinstance(error, (OSError, ValueError, ImportError, RuntimeError)) and str(error)
         problem = one_line(error) if clear else f"{type(error).__name__}: {one_line(error)}"
+        if "trust_remote_code" in str(error):
+            problem = "it comes with code of its own; read that, and set model.trust_remote_code: true to run it"
         raise InputError(f"{key}: {source.words} cannot be loaded: {problem}") from error
 
 

@@ -36,6 +36,9 @@ class WeightOptions(CheckpointOptions):
     gguf: Annotated[str | None, PathMark("file")] = Field(
         None, description="a GGUF file with the weights, or PACKAGE/FILE; beside it, name gives the tokenizer alone"
     )
+    tokenizer: Annotated[str | None, PathMark("folder")] = Field(
+        None, description="the tokenizer's hub id or folder; the model's own unless given"
+    )
     adapter: Annotated[str | None, PathMark("folder")] = Field(
         None, description="a LoRA or other adapter of peft, a hub id or a folder; merged into the weights"
     )
@@ -61,7 +64,7 @@ class WeightOptions(CheckpointOptions):
 class Weights:
     """The weights of a model, not loaded yet; `base` is the model without its adapter.
 
-    The tokenizer is the adapter's if it brings one, or else that of `words`.
+    The tokenizer is the adapter's if it brings one and no other is named, or else that of `words`.
     """
 
     options: WeightOptions
@@ -73,23 +76,25 @@ class Weights:
     def find(cls, options: WeightOptions) -> Weights:
         """Return the model and its adapter, from disk or the hub. Raises `InputError` if one is not there."""
         name, code = options.name or "", options.trust_remote_code
+        words = None
+        if other := options.tokenizer or (name if options.gguf else None):
+            revision = None if options.tokenizer else options.revision
+            key = "model.tokenizer" if options.tokenizer else "model.name"
+            files = loading.TOKENIZER
+            words = locate(other, revision, trust_remote_code=code, key=key, files=files, identity=TOKENIZER_FILES)
         if options.gguf is not None:
-            model = words = loading.gguf_source(options.gguf)
-            if name:
-                files = ("tokenizer_config.json", "tokenizer.json")
-                words = locate(name, options.revision, trust_remote_code=code, files=files, identity=TOKENIZER_FILES)
+            model = loading.gguf_source(options.gguf)
         else:
-            files = ("config.json", ADAPTER_CONFIG)
-            model = words = locate(name, options.revision, trust_remote_code=code, files=files)
+            model = locate(name, options.revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
         if options.gguf is not None or (model.folder / "config.json").is_file():
             if options.adapter is None:
-                return cls(options, model, None, words)
+                return cls(options, model, None, words or model)
             adapter = locate(options.adapter, options.adapter_revision, key="model.adapter", files=[ADAPTER_CONFIG])
-            return cls(options, model, _downloaded(adapter), words)
+            return cls(options, model, _downloaded(adapter), words or model)
         if options.adapter is not None:
             raise InputError(f"model.name: {name} is an adapter, not a model; model.adapter adds only one")
         base = locate(*_base_of(model), trust_remote_code=code, key=f"the base model of adapter {name}")
-        return cls(options, base, _downloaded(model), base)
+        return cls(options, base, _downloaded(model), words or base)
 
     @cached_property
     def device(self) -> torch.device:
@@ -147,8 +152,8 @@ class Weights:
 
     @property
     def _tokenizer_source(self) -> Source:
-        adapter = self.adapter
-        return adapter if adapter and (adapter.folder / "tokenizer_config.json").is_file() else self.words
+        brings = self.adapter and (self.adapter.folder / "tokenizer_config.json").is_file()
+        return self.adapter if self.adapter and brings and not self.options.tokenizer else self.words
 
     def load(self, *, head: bool = False) -> Any:
         """Return the model, to generate text or with a classification head. Raises `InputError` if it is not whole."""

@@ -22,23 +22,14 @@ class Pairs:
         self._truncate = lru_cache(maxsize=20_000)(self._at_token)
 
     def prompt(self, request: Request) -> tuple[str, Ids]:
-        """Return the prompt as text and ids, its passage cut. Raises `InputError` for three messages or no room."""
+        """Return the prompt as text and ids. Raises `InputError` for three messages."""
         messages = request.rendered(lambda text, length: self._shield(self._truncate(text, length)), seam=SEAM)
         if len(messages) > 2:
             problem = f"prompt '{request.prompt.name}' has {len(messages)} messages"
             raise InputError(f"{problem}, and a cross-encoder reads one text or two")
-        *before, passage = [self._tokenize(message.content) for message in messages]
-        special = self.special("a", "b") if before else self.special("a")
-        limits = self.tokenizer.model_max_length, request.terms.prompt_tokens or 10**9  # or unknown
-        longest, used = int(min(limits)), sum(map(len, before))
-        room = longest - used - sum(map(len, special))
-        if room < 1:
-            raise InputError(
-                f"query {request.query.id}: {used} tokens leave no room for a passage in the model's {longest}; lower "
-                "ranker.query_tokens"
-            )
-        parts = zip([*before, passage[:room]], special[1:], strict=True)
-        ids = [*special[0], *(token for part, after in parts for token in [*part, *after])]
+        parts = [self._tokenize(message.content) for message in messages]
+        first, *rest = self.special(*"ab"[: len(parts)])
+        ids = [*first, *(token for part, after in zip(parts, rest, strict=True) for token in [*part, *after])]
         return "\n\n".join(message.content for message in messages), ids
 
     def token_types(self, ids: Sequence[int]) -> Ids | None:

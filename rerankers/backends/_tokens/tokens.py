@@ -74,26 +74,26 @@ class Tokens:
         return cut.strip() if self.architecture == "encoder_decoder" else cut
 
     def prompt(self, request: Request) -> tuple[str, list[int]]:
-        """Return the prompt as text and as ids: the encoder's input, or all that stands before the answer."""
-        if request.ask.kind == "relevance":
-            return self.pairs.prompt(request)
+        """Return the prompt as text and as ids: the encoder's input, or all that stands before the answer.
 
-        def shown(words: int | None) -> tuple[tuple[str, list[int]], int]:
-            text, ids = self._whole_prompt(request, words)
-            return (text, ids), len(ids)
-
-        text, ids = self.fitted(request, shown)
-        if (most := request.terms.prompt_tokens) is None or len(ids) <= most:
+        Raises `InputError` where the limit leaves no room for a passage.
+        """
+        terms, limits = request.terms, [request.terms.prompt_tokens]
+        limits += [self.tokenizer.model_max_length] if request.ask.kind == "relevance" else []
+        most = min((limit for limit in limits if limit is not None), default=None)
+        text, ids = self._whole_prompt(request)
+        if most is None or len(ids) <= most:
             return text, ids
-        terms, length = request.terms, max(len(self.tokenizer.tokenize(passage)) for passage in request.passages)
+        length = max(len(self.tokenizer.tokenize(passage)) for passage in request.passages)
         length = min(length, terms.passage_tokens or length)
         while (excess := len(ids) - most) > 0:
             length -= max(1, excess // len(request.ask.docs))
             if length < 1:
                 raise InputError(
-                    f"query {request.query.id}: ranker.prompt_tokens: {most} leaves no room for a passage; raise it or "
+                    f"query {request.query.id}: the limit of {most} tokens a prompt leaves no room for a passage; "
                     "lower ranker.query_tokens"
                 )
+            # A text cut at the end of a token has the tokens before it, so nothing but the passages changes.
             text, ids = self._whole_prompt(replace(request, terms=replace(terms, passage_tokens=length)))
         return text, ids
 
@@ -118,7 +118,17 @@ class Tokens:
         text = prompt.text + closing
         return Prepared(prompt.request, text, self._ids(text, special=self.template is None))
 
-    def _whole_prompt(self, request: Request, words: int | None = None) -> tuple[str, list[int]]:
+    def _whole_prompt(self, request: Request) -> tuple[str, list[int]]:
+        if request.ask.kind == "relevance":
+            return self.pairs.prompt(request)
+
+        def shown(words: int | None) -> tuple[tuple[str, list[int]], int]:
+            text, ids = self._language_prompt(request, words)
+            return (text, ids), len(ids)
+
+        return self.fitted(request, shown)
+
+    def _language_prompt(self, request: Request, words: int | None) -> tuple[str, list[int]]:
         terms = request.terms
         form: Architecture = "encoder_decoder" if self._as_text else self.architecture
         messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), form, SEAM, words)

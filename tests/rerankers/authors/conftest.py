@@ -119,13 +119,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def decoder(saved: Callable[..., Path], qwen_tokenizer: Any) -> Callable[..., Path]:
-    """Save a tiny decoder of a class, with a tokenizer of Qwen's kind."""
+    """Save a tiny decoder of a class, with a tokenizer of Qwen's kind unless given."""
 
-    def make(family: str, kind: str = "ForCausalLM", **more: Any) -> Path:
+    def make(family: str, kind: str = "ForCausalLM", tokenizer: Any = qwen_tokenizer, **more: Any) -> Path:
         import transformers
 
         config = getattr(transformers, f"{family}Config")(
-            vocab_size=len(qwen_tokenizer),
+            vocab_size=len(tokenizer),
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
@@ -133,9 +133,9 @@ def decoder(saved: Callable[..., Path], qwen_tokenizer: Any) -> Callable[..., Pa
             num_key_value_heads=2,
             head_dim=8,
             max_position_embeddings=1024,
-            pad_token_id=qwen_tokenizer.pad_token_id,
+            pad_token_id=tokenizer.pad_token_id,
             **more,
         )
-        return saved(f"{family}{kind}", config, qwen_tokenizer)
+        return saved(f"{family}{kind}", config, tokenizer)
 
     return make

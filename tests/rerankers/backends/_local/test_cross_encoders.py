@@ -173,7 +173,7 @@ def test_query_and_passage_are_cut_to_their_tokens(tiny_bert: Path, scored) -> N
 
 
 def test_a_query_that_leaves_no_room_is_refused(tiny_bert: Path, scored) -> None:
-    with pytest.raises(InputError, match=r"^query q1: 128 tokens leave no room for a passage in the model's 96; "):
+    with pytest.raises(InputError, match=r"^query q1: the limit of 96 tokens a prompt leaves no room for a passage; "):
         scored(opened(tiny_bert), ["moon"], query="moon " * 300)
 
 
