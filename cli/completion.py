@@ -3,8 +3,6 @@
 Typer leaves out what does not begin with what was typed.
 """
 
-from __future__ import annotations
-
 import glob
 from pathlib import Path
 

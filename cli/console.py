@@ -3,8 +3,6 @@
 Everything is printed through here, so that nothing in data steers the terminal, and a line stays one line.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

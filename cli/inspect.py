@@ -1,7 +1,5 @@
 """`r2llm inspect`: a query's story."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """The command `r2llm`: registers the commands, and turns errors into one line and an exit code."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

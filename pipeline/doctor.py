@@ -1,7 +1,5 @@
 """What this machine offers to an experiment, and the remedy for what it lacks: things are tried, not assumed."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """What there is to choose from, each with a line about it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path

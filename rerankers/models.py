@@ -1,7 +1,5 @@
 """Models that stay open from run to run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 

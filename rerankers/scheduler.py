@@ -4,8 +4,6 @@ With `pooled=False` queries run one at a time, nothing is shared or looked up, a
 only a query that an earlier execution finished is answered from the ledger.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field

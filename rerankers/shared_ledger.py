@@ -9,8 +9,6 @@ segment is removed only when another was seen that has all its keys and is great
 "greater" goes in no circle, nobody removes the greatest of all that hold a key.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

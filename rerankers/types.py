@@ -3,8 +3,6 @@
 A ranking method sees these and nothing else: no texts, tokens, prompts or models.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field

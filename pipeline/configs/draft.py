@@ -1,7 +1,5 @@
 """A first config out of a few answers, with a comment beside every key."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

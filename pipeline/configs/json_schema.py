@@ -5,8 +5,6 @@ method and backend are known, as they are to the loader; those of the method or 
 by its own rules.
 """
 
-from __future__ import annotations
-
 import json
 import typing
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Configs by name: those that come with the package, those in files, and the cells of grids."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..io.progress import Listener

@@ -1,7 +1,5 @@
 """The configs that come with the package: their names, and the file of a name."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

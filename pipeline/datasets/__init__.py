@@ -1,7 +1,5 @@
 """Datasets: `load` opens the one that a config names; `base` is their interface."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The interface of a dataset, whatever it is made of."""
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence

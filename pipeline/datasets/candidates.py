@@ -9,8 +9,6 @@ Three forms, told apart by their keys, in a JSON list (`.json`) or one object a 
 The order of the list is the order of the first stage, as in RankLLM, whatever the scores say.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Documents in a local file: collected in one pass, their text kept on disk."""
 
-from __future__ import annotations
-
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Datasets of ir_datasets, by their identifier."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tarfile

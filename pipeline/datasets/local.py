@@ -1,7 +1,5 @@
 """Datasets in local files: a BEIR folder, or queries, documents and qrels wherever they lie."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path

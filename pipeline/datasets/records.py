@@ -4,8 +4,6 @@ JSON lines, a JSON array, TSV and TREC topics are told apart by how a file begin
 Whatever it is written in, a record becomes a mapping of field names to values.
 """
 
-from __future__ import annotations
-
 import html
 import json
 import math

@@ -5,8 +5,6 @@ are the means of a sample of the prompts, tokenized, times the asks. Only `probe
 queries are ranked with them, and what these took is scaled up to all, seconds included.
 """
 
-from __future__ import annotations
-
 import math
 import random
 import time

@@ -5,8 +5,6 @@ the order of equal grades, which a model does not. The rule `likely` perceives e
 first-stage rank makes likely, with a normal deviation, and now and then answers wrongly. The other rules bound it.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter

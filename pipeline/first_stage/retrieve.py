@@ -3,8 +3,6 @@
 Lucene's hits are cached under a hash of the index, the parameters and the queries, so each search is done once.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ the server lists. Cross-encoders are asked through /rerank or /score. What a ser
 ask that is not in the ledger, and said in the manifest.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ A label that is not listed is asked for again among the labels alone where the s
 server goes on from there (`continue_final_message`), else left out.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

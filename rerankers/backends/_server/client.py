@@ -9,8 +9,6 @@ Each connection is a client of its own, which carries another request only after
 that once repeats a reply would else answer each later request on that connection with the reply to the one before.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl

@@ -5,8 +5,6 @@ found by their text. vLLM gives the log-probabilities of exactly the labels (`lo
 that is not listed is scored as a continuation of the prompt where the server gives log-probabilities of prompts.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace

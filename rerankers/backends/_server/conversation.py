@@ -4,8 +4,6 @@ A bounded number of asks is open. Where one fails for good, no more is sent, rep
 handed over, and then the failure is raised.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence

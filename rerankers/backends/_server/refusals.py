@@ -1,7 +1,5 @@
 """Errors as servers word them: what a reply without an answer says, and which kind of trouble that is."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

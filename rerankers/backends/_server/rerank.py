@@ -4,8 +4,6 @@ A request holds a query and many passages. A listwise reranker, whose scores dep
 is asked about all of a query's candidates at once (`group_scores`). Some scores went through a sigmoid: same order.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The account of a server from which everything else here works: the user's options, and what follows from them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
