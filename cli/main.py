@@ -23,6 +23,7 @@ from . import (
     ledger,
     listing,
     merge,
+    pack,
     prompt,
     report,
     rerank,
@@ -62,6 +63,7 @@ for name, command, example in (
     ("estimate", estimate.estimate, "--config dl19-setwise.yaml --set model.device=cuda"),
     ("show", show.show, "runs/quickstart-1a2b3c4d"),
     ("verify", verify.verify, "runs/quickstart-1a2b3c4d"),
+    ("pack", pack.pack, "runs/quickstart-1a2b3c4d -o quickstart.zip"),
     ("inspect", inspect.inspect, "runs/quickstart-1a2b3c4d --query q01"),
     ("list", listing.list_, "methods setwise.heapsort"),
 ):

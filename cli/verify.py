@@ -2,20 +2,34 @@
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from . import console, options
 
 
-def verify(run_dir: options.RunDir, as_json: options.Json = False, quiet: options.Quiet = False) -> None:
+def verify(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder, or a zip file of `pack`.")],
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
     """Recompute every hash, sum and measure of a run that can be: exit 1, and what differs, if one is not right.
 
     Dataset, judgements and model files are checked too if they are on this machine; the rest is `not checked`.
     """
     from ..pipeline import verify as verification
+    from ..pipeline.io import archive
 
-    checks = verification.verify(run_dir, console.listener(quiet))
+    if run_dir.suffix == ".zip":
+        checks = [
+            dataclasses.replace(check, file=f"{name}/{check.file}")
+            for name, folder in archive.unpacked(run_dir).items()
+            for check in verification.verify(folder, console.listener(quiet))
+        ]
+    else:
+        checks = verification.verify(run_dir, console.listener(quiet))
     states = Counter(check.state for check in checks)
     if as_json:
         listed = [dataclasses.asdict(check) for check in checks]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..io import archive
 from ..io.progress import Listener
 from . import grid
 from .loaded import Loaded, paths
@@ -13,11 +14,11 @@ __all__ += ["datasets", "files", "load", "names", "paths"]
 
 
 def load(name: str, settings: Sequence[str] = (), queries: int | None = None) -> Loaded:
-    """Return the config of that path or shipped name, with `--set` and `--queries` laid over it.
+    """Return the config of that path, shipped name or packed run, with `--set` and `--queries` laid over it.
 
     Raises `InputError` that names file, line, the key, and the nearest known key.
     """
-    return grid.cell(name).load(settings, queries)
+    return grid.cell(archive.config(name) if ".zip" in name else name).load(settings, queries)
 
 
 def load_noting(name: str, settings: Sequence[str], queries: int | None, listener: Listener) -> Loaded:
