@@ -16,7 +16,7 @@ from .first_stage.retrieve import without_own_documents
 from .io.progress import Listener
 from .run import manifest, runfile
 from .run.manifest import Manifest
-from .run.measures import Metrics, Qrels, measured
+from .run.measures import Metrics, Qrels, marked, measured
 
 RANKINGS = ("run.trec", "first_stage.trec")
 """The last ranking of a run is the first of these that it has."""
@@ -58,7 +58,8 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
             raise InputError("evaluate needs a run: a TREC file, a run's folder, or --config alone for the config's")
         run = _run_of(loaded, source.output)
         listener.note(f"evaluating {run}")
-    qrels, queries, dataset = _judgements(source, loaded, folder, listener)
+    models: dict[tuple[str, str], str] = {}
+    qrels, queries, dataset = _judgements(source, loaded, folder, models, listener)
     ranking, warnings = runfile.read(run)
     for warning in warnings:
         listener.note(warning)
@@ -69,17 +70,22 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
         rule = loaded.config.first_stage.exclude_same_id if loaded else "auto"
         ranking = without_own_documents(ranking, dataset, rule, listener)
     names = list(measures) or (loaded.config.evaluate.measures if loaded else ("nDCG@10",))
-    return measured(names, qrels, runfile.documents(ranking), queries, listener)
+    documents = runfile.documents(ranking)
+    metrics = measured(names, qrels, documents, queries, listener)
+    return marked(metrics, documents, models) if models else metrics
 
 
 def _judgements(
-    source: Source, loaded: Loaded | None, folder: Path | None, listener: Listener
+    source: Source, loaded: Loaded | None, folder: Path | None, models: dict[tuple[str, str], str], listener: Listener
 ) -> tuple[Qrels, list[str], Dataset | None]:
-    """Return the judgements, the queries to average over, and the dataset, if they are one's."""
+    """Return the judgements, the queries to average over, and the dataset, if they are one's.
+
+    `models` takes the model of each judgement that one made.
+    """
     if source.qrels is not None:
         if not source.qrels.is_file():
             raise InputError(f"--qrels: no file {source.qrels}")
-        qrels: Qrels | None = datasets.read_qrels(source.qrels)
+        qrels: Qrels | None = datasets.read_qrels(source.qrels, models)
         return qrels or {}, list(qrels or ())[: source.queries], None
     if loaded is not None:
         dataset = retrieve.dataset_with_index(loaded, listener)

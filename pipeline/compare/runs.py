@@ -95,6 +95,20 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
     return _named_apart(runs)
 
 
+def unmeasured(paths: Sequence[Path], listener: Listener) -> list[Run]:
+    """Return the runs in these folders and files, each name once, with their rankings alone."""
+    runs = []
+    for place in [place for path in paths for place in expanded(path, listener)]:
+        if place.is_dir():
+            run = read.read(place)
+            config = run.manifest.config.model_dump(mode="json", exclude_none=True)
+            rankings = _rankings(run.run_file, listener)
+            runs.append(Run(run.manifest.name, place, rankings, {}, simulated=run.manifest.simulated, config=config))
+        else:
+            runs.append(Run(place.stem, place, _rankings(place, listener), {}))
+    return _named_apart(runs)
+
+
 def expanded(path: Path, listener: Listener) -> list[Path]:
     """Return the run folders in a folder or of a sweep, or the path itself where it is a run."""
     if path.is_file() or (path / manifest.NAME).is_file():

@@ -39,6 +39,9 @@ JUDGEMENT = (
 )
 """What a header calls the columns of qrels, `-` being `_`."""
 
+JUDGE = "judge:"
+"""What the iteration column of a judgement begins with that a model made; the model's name follows."""
+
 _LARGEST_GRADE = 10**7
 """The limit of a grade: trec_eval, which counts documents by grade in an array, may silently measure 0 above it."""
 
@@ -278,12 +281,14 @@ def read_queries(path: Path, part: str | None = None) -> QueryList:
     return queries
 
 
-def read_qrels(path: Path) -> Qrels:
+def read_qrels(path: Path, models: dict[tuple[str, str], str] | None = None) -> Qrels:
     """Return judgements: TREC's four columns `query iteration document grade`, or BEIR's three, under a header or none.
 
-    The same judgement twice is one; two grades for one document are an error. `#` begins a comment.
+    The same judgement twice is one; two grades for one document are an error. `#` begins a comment. Judgements that a
+    model made are refused, unless `models` takes each one's model, by query and document; people's come before them.
     """
     qrels: Qrels = {}
+    made: Qrels = {}
     columns: tuple[int, ...] = ()
     width = 0
     for number, line in lines(path):
@@ -311,9 +316,20 @@ def read_qrels(path: Path) -> Qrels:
             raise fault(path, number, f"the grade {grade[:20]} is too large: trec_eval takes up to {_LARGEST_GRADE}")
         if not value.is_integer():
             raise fault(path, number, f"the grade {grade!r} is not an integer; ir-measures takes no others")
-        other = qrels.setdefault(query, {}).setdefault(document, int(value))
+        model = cells[1].removeprefix(JUDGE) if width == 4 and cells[1].startswith(JUDGE) else None
+        if model is not None and models is None:
+            problem = f"a judgement that the model {model} made, in place of people's"
+            raise fault(path, number, f"{problem}: r2llm evaluate --qrels measures with it, marked; leave it out here")
+        if model is not None and models is not None:
+            models[query, document] = model
+        other = (qrels if model is None else made).setdefault(query, {}).setdefault(document, int(value))
         if other != value:
             raise fault(path, number, f"query {query} judges document {document} {grade}, and {other} before")
+    for query, grades in made.items():
+        people = qrels.setdefault(query, {})
+        for document in grades.keys() & people.keys():
+            (models or {}).pop((query, document), None)
+        qrels[query] = grades | people
     if not qrels:
         raise fault(path, 1, "the qrels hold a header and no judgement")
     return qrels

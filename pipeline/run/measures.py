@@ -124,6 +124,26 @@ def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]]
     return Metrics(mean, values)
 
 
+def marked(metrics: Metrics, run: Mapping[str, Sequence[str]], models: Mapping[tuple[str, str], str]) -> Metrics:
+    """Return measures under names that say which share of the top documents models judged: a bare name is people's.
+
+    `models` has the model of each judgement that one made, by query and document.
+    """
+    judges = ", ".join(sorted(set(models.values())))
+
+    def name(measure: str) -> str:
+        depth = parse([measure])[0].params.get("cutoff")
+        top = [(query, doc) for query in metrics.per_query for doc in list(run.get(query, ()))[:depth]]
+        share = 100 * sum(pair in models for pair in top) / max(1, len(top))
+        return f"{measure} ({share:.0f} % of {f'the top {depth}' if depth else 'all documents'} judged by {judges})"
+
+    names = {measure: name(measure) for measure in metrics.mean}
+    return Metrics(
+        {names[measure]: value for measure, value in metrics.mean.items()},
+        {q: {names[measure]: value for measure, value in row.items()} for q, row in metrics.per_query.items()},
+    )
+
+
 def _without_ranking(measure: Any, grades: Mapping[str, int]) -> float:
     """Return the value of a query without a ranking: it is a query, and has relevant documents; all else is 0."""
     if measure.NAME == "NumQ":

@@ -1,9 +1,12 @@
 """Studies of rankers and their answers: abstention, a model as judge, attacks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...rerankers.errors import StoppedError
+from ...rerankers.ledger import Ledger
 from ..io.files import replacing
 from ..run.manifest import json_text
 
@@ -13,3 +16,15 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write(json_text(content))
+
+
+@contextmanager
+def answers(path: Path) -> Iterator[Ledger]:
+    """Open the ledger that a study's answers are kept in; on Ctrl-C, say what it has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(Ledger(path)) as ledger:
+        try:
+            yield ledger
+        except KeyboardInterrupt:
+            kept = f"{len(ledger):,} answers are kept in {path}"
+            raise StoppedError(f"stopped; {kept}; the same command again goes on") from None

@@ -72,6 +72,8 @@ class Simulated(Backend):
     def _reply(self, request: Request) -> Reply:
         match request.ask.kind:
             case "score":
+                if self.rule in ("oracle", "noisy") and request.scoring == "generation" and len(request.labels) > 2:
+                    return Reply(self._label(request))
                 return _of_probability(request, self._probability(request))
             case "relevance":
                 return Reply(scores=(self._probability(request),))
@@ -109,6 +111,14 @@ class Simulated(Backend):
         if dice := self._mistake(request):
             dice.shuffle(order)
         return order
+
+    def _label(self, request: Request) -> str:
+        """Return the label on a scale whose value is nearest to a single document's grade."""
+        values, grade = dict(request.prompt.labels), self._relevance(request, request.ask.docs[0])
+        nearest = min(values, key=lambda label: abs(values[label] - grade))
+        if dice := self._mistake(request):
+            return dice.choice([label for label in values if label != nearest])
+        return nearest
 
     def _probability(self, request: Request) -> float:
         """Return the probability of the most relevant label for a single document."""

@@ -1,14 +1,16 @@
 """Prompts: what is refused, what a passage may say, and what makes two prompts the same."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from r2llm.rerankers import catalog
+from r2llm.rerankers.answers.reading import Reading, Reply, read
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.prompts import template as prompts
-from r2llm.rerankers.types import Ask
+from r2llm.rerankers.types import Ask, score
 
 PLAIN = """\
 source: made for this test
@@ -221,3 +223,41 @@ def test_labels_and_truth_values_are_what_was_typed(tmp_path: Path) -> None:
         assert prompt.labels == {first: 1.0, second: 0.0}
         assert (prompt.strip, prompt.messages[0].each) == (True, False)
     assert loaded(tmp_path, PLAIN.replace("[A, B, C]", "[Yes, no, off]")).labels == ("Yes", "no", "off")
+
+
+def test_umbrelas_prompt_is_the_published_one_to_the_byte() -> None:
+    """castorini/umbrela at e2c4e41, `qrel_zeroshot_bing.yaml`, field `prefix_user`; three lines end in a blank."""
+    [message] = prompts.load("umbrela").messages
+    published = message.content.replace("{passages}", "{passage}").encode()
+    assert hashlib.sha256(published).hexdigest() == "c92537a4f97293dfe1fd5f3dccc3f7dea44e3ace65061a74dbf8afc833441546"
+
+
+@pytest.mark.parametrize(
+    ("text", "grade"),
+    [
+        ("It is similar to 2 others, so ##final score: 1", 1),
+        ("Compared to 3 facts it says nothing. ##final score: 0", 0),
+        ("The passage is about the moon and gives no grade", None),
+        ("##M: 2\n##T: 3\n##final score: 2", 2),
+        ("##final score: 3? No.\n## Final Score:**1**", 1),
+        ("Format: ##final score: score\n##final score: 2", 2),
+        ("<think>##final score: 3</think>##final score: 0", 0),
+        ("<think>##final score: 3", None),
+        ("2", 2),
+        (" **3**. ", 3),
+        ("2 of its 3 sentences answer the query", None),
+        ("The score is 2", None),
+        ("##final score: 10", None),
+        ("##final score: 2.5", None),
+        ("##final score: -1", None),
+        ("##final score: 2-3", None),
+        ("##final score: 4", None),
+        ("1\n2", None),
+        ("", None),
+    ],
+)
+def test_umbrelas_grade_is_the_last_one_or_all_there_is(text: str, grade: int | None) -> None:
+    """Its own reader takes the first number of 30 patterns, and 0 where there is none."""
+    prompt = prompts.load("umbrela")
+    answer = read(score("d"), prompt, Reply(text), Reading("whole", pattern=prompt.answer.pattern))
+    assert (answer.scores[0] if answer.parsed else None) == grade
