@@ -155,8 +155,7 @@ def _runs(plan: Plan, listener: Listener) -> tuple[list[Run], dict[str, str]]:
     number = len(runs) - len(loading.unmeasured(plan.first_stages, Listener()))
     kinds = {run.name: "ranker" if i < number and _reranks(run) else "first stage" for i, run in enumerate(runs)}
     for run in [run for run in runs if run.config and kinds[run.name] == "ranker"]:
-        hits = runfile.read(run.path / "first_stage.trec")[0]
-        rankings = {query: [doc for doc, _ in row] for query, row in hits.items()}
+        rankings = runfile.documents(runfile.read(run.path / "first_stage.trec")[0])
         if all(rankings != other.rankings for other in runs):
             runs.append(Run(f"{run.name} first stage", run.path, rankings, {}))
             kinds[runs[-1].name] = "first stage"
