@@ -82,9 +82,9 @@ def _show(found: dict[str, Any]) -> None:
     console.table("by people's judgements; * by documents that both judged", header, rows)
     if ranks := found["rankings"]:
         figures = {"Kendall's τ": ranks["tau"], "τ of the better half": ranks["tau_top_half"]}
-        console.table("the order of runs by both", list(figures), [[*map(_number, figures.values())]])
+        console.table("the order of runs by both", list(figures), [[_number(figure) for figure in figures.values()]])
     if bias := found["bias"]:
-        low, high = map(_number, bias["interval"])
+        low, high = (_number(end) for end in bias["interval"])
         favour = f"the judge favours rankers over first stages by {bias['difference']:+.4f} {measure}"
         console.line(f"{favour}, 95 % {low} to {high}, {bias['queries']} queries")
 

@@ -262,8 +262,8 @@ def _write(plan: Plan, judged: Judged, made: Qrels, human: Qrels, holes: Qrels, 
     with replacing(plan.beside(".jsonl")) as stream:
         for query, row in judged.items():
             for doc, answer in row.items():
-                grades = {"grade": made[query].get(doc), "human": human.get(query, {}).get(doc)}
-                line = {"query_id": query, "docid": doc, **grades, "model": name, "text": answer.text}
+                line: dict[str, Any] = {"query_id": query, "docid": doc, "grade": made[query].get(doc)}
+                line |= {"human": human.get(query, {}).get(doc), "model": name, "text": answer.text}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -306,13 +306,13 @@ def _compared(
         of = [query for query in queries if qrels.get(query)]
         return evaluation.measure([plan.measure], qrels, run.rankings, of) if of else None
 
-    rows, by_query = [], dict[str, dict[str, list[float]]]()
+    rows, lifts = [], dict[str, list[Any]]()
     measure = str(evaluation.parse([plan.measure])[0])
     for run in runs:
         people, all_of, *alike = (measured(qrels, run) for qrels in (human, filled, same, both))
         [shown] = evaluation.marked(all_of, run.rankings, models).mean.items() if all_of else [(None, None)]
-        of_both = [{q: row[measure] for q, row in m.per_query.items()} if m else {} for m in alike]
-        by_query[run.name] = {q: [values.get(q, 0.0) for values in of_both] for q in of_both[0]}
+        lift = [[m.per_query[q][measure] for q in m.per_query] if m else [] for m in alike]
+        lifts.setdefault(kinds[run.name], []).append(np.subtract(lift[1], lift[0]))
         row = {"name": run.name, "kind": kinds[run.name], "human": people and people.mean[measure]}
         row |= {"filled": shown[1], "filled_name": shown[0]}
         rows.append(
@@ -323,7 +323,7 @@ def _compared(
         "agreement": found,
         "runs": rows,
         "rankings": _rankings(rows) if found and len(rows) > 1 else None,
-        "bias": _bias(by_query, kinds) if found and len({*kinds.values()}) > 1 else None,
+        "bias": _bias(lifts) if found and len(lifts) > 1 else None,
     }
 
 
@@ -338,15 +338,9 @@ def _rankings(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     return {"tau": whole, "tau_top_half": half}
 
 
-def _bias(by_query: Mapping[str, Mapping[str, Sequence[float]]], kinds: Mapping[str, str]) -> dict[str, Any]:
+def _bias(lifts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the mean over queries of (model's - people's) measure for rankers, less the same for first stages."""
-    queries = list(next(iter(by_query.values())))
-    lifts = {
-        kind: np.mean(
-            [[np.subtract(*row[q][::-1]) for q in queries] for n, row in by_query.items() if kinds[n] == kind], 0
-        )
-        for kind in ("ranker", "first stage")
-    }
-    interval = statistics.interval(lifts["first stage"], lifts["ranker"])
-    difference = float((lifts["ranker"] - lifts["first stage"]).mean())
-    return {"difference": difference, "interval": [interval.low, interval.high], "queries": len(queries)}
+    first_stages, rankers = (np.mean(lifts[kind], axis=0) for kind in ("first stage", "ranker"))
+    interval = statistics.interval(first_stages, rankers)
+    difference = float((rankers - first_stages).mean())
+    return {"difference": difference, "interval": [interval.low, interval.high], "queries": len(rankers)}

@@ -114,11 +114,10 @@ class Simulated(Backend):
 
     def _label(self, request: Request) -> str:
         """Return the label on a scale whose value is nearest to a single document's grade."""
-        values, grade = dict(request.prompt.labels), self._relevance(request, request.ask.docs[0])
-        nearest = min(values, key=lambda label: abs(values[label] - grade))
-        if dice := self._mistake(request):
-            return dice.choice([label for label in values if label != nearest])
-        return nearest
+        values, grade = request.prompt.labels, self._relevance(request, request.ask.docs[0])
+        nearest = min(values, key=lambda label: abs(values[label] - grade)) if isinstance(values, dict) else ""
+        dice = self._mistake(request)
+        return dice.choice([label for label in request.labels if label != nearest]) if dice else nearest
 
     def _probability(self, request: Request) -> float:
         """Return the probability of the most relevant label for a single document."""
