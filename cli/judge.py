@@ -81,8 +81,8 @@ def _show(found: dict[str, Any]) -> None:
     ]
     console.table("by people's judgements; * by documents that both judged", header, rows)
     if ranks := found["rankings"]:
-        figures = {"Kendall's τ": ranks["tau"], "τ of the better half": ranks["tau_top_half"]}
-        console.table("the order of runs by both", list(figures), [[_number(figure) for figure in figures.values()]])
+        header, row = ["Kendall's τ", "τ of the better half"], [_number(ranks["tau"]), _number(ranks["tau_top_half"])]
+        console.table("the order of runs by both", header, [row])
     if bias := found["bias"]:
         low, high = (_number(end) for end in bias["interval"])
         favour = f"the judge favours rankers over first stages by {bias['difference']:+.4f} {measure}"
