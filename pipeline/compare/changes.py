@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from ..run.measures import EXACT
 from .baseline import COSTS, TOP, Baseline
@@ -88,18 +91,14 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def differences(
-    before: Mapping[str, float], after: Mapping[str, float], queries: Iterable[str], least: float
-) -> dict[str, float]:
-    """Return the increases of the queries that changed by more than `least`, the largest change first.
-
-    A query without a value counts 0.
-    """
-    changed = {query: after.get(query, 0.0) - before.get(query, 0.0) for query in queries}
-    return dict(sorted(((q, by) for q, by in changed.items() if abs(by) > least), key=lambda item: -abs(item[1])))
+def differences(queries: Sequence[str], increases: ArrayLike, least: float) -> dict[str, float]:
+    """Return the increases of the queries that changed by more than `least`, the largest change first."""
+    changed = np.asarray(increases, dtype=np.float64)
+    order = np.argsort(-abs(changed), kind="stable")[: np.count_nonzero(abs(changed) > least)]
+    return {queries[i]: float(changed[i]) for i in order}
 
 
-def changes(baseline: Baseline, after: Run, queries: Collection[str]) -> Changes:
+def changes(baseline: Baseline, after: Run, queries: Sequence[str]) -> Changes:
     """Return what changed from a baseline of these queries to a run of them."""
     before = baseline.run
     measures = tuple(_change(name, baseline, after, queries) for name in before.measures)
@@ -131,10 +130,10 @@ def changes(baseline: Baseline, after: Run, queries: Collection[str]) -> Changes
     )
 
 
-def _change(name: str, baseline: Baseline, after: Run, queries: Iterable[str]) -> Change:
+def _change(name: str, baseline: Baseline, after: Run, queries: Sequence[str]) -> Change:
     cost = name in COSTS
     old, new = ((run.costs if cost else run.measures).get(name, {}) for run in (baseline.run, after))
-    by_query = differences(old, new, queries, EXACT)
+    by_query = differences(queries, [new.get(query, 0.0) - old.get(query, 0.0) for query in queries], EXACT)
     then, now, tolerance = baseline.run.totals[name], after.totals.get(name), baseline.tolerances.of(name)
     gain = None if then is None or now is None else (then - now) if cost else (now - then)
     amount = sum(map(abs, by_query.values())) if cost and gain is not None else gain and abs(gain)

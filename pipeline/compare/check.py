@@ -124,7 +124,7 @@ def _against_baseline(loaded: Loaded, path: Path, update: bool, output: Path | N
     after = of_folder(run.run_dir, None, None, listener)
     if update:
         baselines.write(path, after, queries, before.tolerances if before else Tolerances())
-    found = changes(before, after, queries) if before and not obstacle else None
+    found = changes(before, after, list(queries)) if before and not obstacle else None
     return Result(loaded.config.name, run, path, found, update)
 
 

@@ -221,17 +221,13 @@ def _table(
         name=name,
         means={run: float(array.mean()) for run, array in values.items()},
         intervals={run: statistics.bootstrap_interval(array) for run, array in values.items()},
-        pairs=tuple(_pairs(tables, values, queries, pairs, options)) if tested else (),
+        pairs=tuple(_pairs(values, queries, pairs, options)) if tested else (),
         tested=tested,
     )
 
 
 def _pairs(
-    tables: Mapping[str, Mapping[str, float]],
-    values: Mapping[str, Values],
-    queries: Sequence[str],
-    pairs: Sequence[tuple[str, str]],
-    options: Options,
+    values: Mapping[str, Values], queries: Sequence[str], pairs: Sequence[tuple[str, str]], options: Options
 ) -> list[Pair]:
     """Return the tested pairs of one measure, which are one family for the correction."""
     if options.test == "tukey":
@@ -244,7 +240,7 @@ def _pairs(
     found = []
     for (a, b), p, p_adjusted in zip(pairs, p_values, adjusted, strict=True):
         one, other = values[a], values[b]
-        by_query = differences(tables[a], tables[b], queries, TIE)
+        by_query = differences(queries, other - one, TIE)
         found.append(
             Pair(
                 a=a,

@@ -37,9 +37,11 @@ def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]
         overlaps = np.where(longer, (lower < longer[:, None]).sum(axis=1) / longer, 1.0)
         depths = np.arange(1, len(docs) + 1)
         weights = np.concatenate([[0.0], np.cumsum(PERSISTENCE**depths / depths)])
-        common = lower < shorter[:, None]
-        weighted = np.where(common, weights[shorter][:, None] - weights[lower], 0.0).sum(axis=1)
-        rest = common.sum(axis=1) / shorter * PERSISTENCE**shorter
+        # Common from a depth on, a document adds the weights of that depth to the last; otherwise nothing.
+        below = weights.take(np.minimum(lower, shorter[:, None])).sum(axis=1)
+        weighted = len(docs) * weights[shorter] - below
+        common = (lower < shorter[:, None]).sum(axis=1)
+        rest = common / shorter * PERSISTENCE**shorter
         rbos = np.where(shorter, (1 - PERSISTENCE) / PERSISTENCE * weighted + rest, lengths[one] == lengths[other])
     return _taus(ranks)[one, other], rbos, overlaps
 
@@ -47,14 +49,16 @@ def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]
 def _taus(ranks: NDArray[np.int32]) -> Values:
     """Return Kendall's τ of every two rows of ranks, the number of documents being the rank of a missing one."""
     runs, docs = ranks.shape
-    there, agreeing, compared = ranks < docs, np.zeros((runs, runs)), np.zeros((runs, runs))
+    columns, there = np.ascontiguousarray(ranks.T), (ranks < docs).T
+    agreeing, compared = np.zeros((runs, runs)), np.zeros((runs, runs))
     step = max(1, BLOCK // max(1, ranks.size))
     for start in range(0, docs, step):
-        some = slice(start, start + step)
-        signs = np.sign(ranks[:, some, None] - ranks[:, None, :]) * (there[:, some, None] & there[:, None, :])
-        signs = signs.reshape(runs, -1).astype(np.float32)
-        agreeing += signs @ signs.T
-        compared += abs(signs) @ abs(signs).T
+        one, other = start + np.array(np.triu_indices(min(step, docs - start), 1, docs - start))  # each pair once
+        signs = np.sign(columns[one] - columns[other]).astype(np.float32)
+        if not there.all():
+            signs *= there[one] & there[other]
+        agreeing += signs.T @ signs
+        compared += len(one) if there.all() else abs(signs).T @ abs(signs)
     with np.errstate(invalid="ignore"):
         return agreeing / compared
 

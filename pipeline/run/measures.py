@@ -110,11 +110,13 @@ def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]]
         for query, number in numbers.items()
         if run.get(query)
     }
-    values = {query: {str(m): _without_ranking(m, qrels[query]) for m in measures} for query in judged}
+    spelt = {id(m): str(m) for m in measures}  # as text only once: ir-measures takes long to spell one
+    values = {query: {spelt[id(m)]: _without_ranking(m, qrels[query]) for m in measures} for query in judged}
     try:
         for metric in ir_measures.iter_calc(measures, relevance, scores) if scores else ():
             if metric.query_id in scores:
-                values[judged[int(metric.query_id)]][str(metric.measure)] = float(metric.value)
+                name = spelt.get(id(metric.measure)) or str(metric.measure)
+                values[judged[int(metric.query_id)]][name] = float(metric.value)
     except (ValueError, RuntimeError, ImportError, subprocess.CalledProcessError) as error:
         raise InputError(f"cannot measure {', '.join(names)}: {' '.join(str(error).split())}") from error
     mean = {}

@@ -122,11 +122,11 @@ def _ordered(columns: _Columns) -> tuple[list[tuple[str, float]], list[str]]:
     scores in double precision agree on an order, it is kept, though scores are equal in single precision.
     """
     documents = b"\n".join(columns[0]).decode().split("\n")
-    ranks, scores = list(map(_rank, columns[1])), list(map(float, columns[2]))
+    ranks, scores = _ranks(columns[1]), list(map(float, columns[2]))
     single, odd = array("f", scores), []
     if len(set(documents)) < len(documents) or not all(map(math.isfinite, single)):
         raise ValueError
-    if any(b"_" in score for score in columns[2]):  # Python's digits may be grouped, C's may not
+    if b"_" in b"".join(columns[2]):  # Python's digits may be grouped, C's may not
         raise ValueError
     if not all(map(bytes.isdigit, columns[1])):
         odd.append(UNRANKED)
@@ -152,12 +152,12 @@ def _monotonic(compare: Callable[[float, float], bool], values: Sequence[float])
     return all(map(compare, values, islice(values, 1, None)))
 
 
-def _rank(text: bytes) -> float:
-    """Return a rank, which some tools write as 1.0; NaN where it is no number."""
+def _ranks(texts: Sequence[bytes]) -> list[float]:
+    """Return ranks, which some tools write as 1.0; NaN where one is no number."""
     try:
-        return int(text) if text.isdigit() else float(text)
+        return list(map(float, texts))
     except ValueError:
-        return math.nan
+        return [math.nan if len(texts) == 1 else _ranks([text])[0] for text in texts]
 
 
 def _raise_fault(path: Path, *, msmarco: bool) -> None:
