@@ -7,8 +7,8 @@ no model is needed, and there is no second account of what a method does. All is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
@@ -21,7 +21,7 @@ from ..rerankers.asks import KINDS
 from ..rerankers.backends._tokens.tokens import Tokens
 from ..rerankers.backends.base import Backend, Request
 from ..rerankers.backends.replay import LedgerReplay
-from ..rerankers.cascade import Cascade, Stage
+from ..rerankers.cascade import Cascade
 from ..rerankers.cascade import first as first_of
 from ..rerankers.errors import InputError, R2llmError
 from ..rerankers.ledger import Ledger
@@ -33,10 +33,12 @@ from .configs.load import Loaded
 from .configs.schema import DataFiles
 from .first_stage.retrieve import FirstStage, open_dataset, retrieve
 from .io.progress import Listener
+from .run import plan as planning
 from .run import read as record
 from .run import runfile
 from .run.folder import LEDGER
 from .run.fusion import RERANKED
+from .run.manifest import Manifest
 
 TOP = 10
 """The documents of an order that a verdict is about."""
@@ -301,27 +303,41 @@ class Recording(LedgerReplay):
         return answered
 
 
+@contextmanager
+def replaying(
+    run_dir: Path, about: Manifest, loaded: Loaded, count: int | None = None
+) -> Iterator[tuple[Cascade, list[Recording]]]:
+    """Open all stages of a run, or so many, to be driven once more by its ledger's answers, without a model.
+
+    Raises `InputError` if no ledger has them.
+    """
+    path = run_dir / LEDGER
+    if not all(options.remembers for options in loaded.models):
+        raise InputError(REPLAYED_TEXTS)
+    if not path.is_file():
+        raise InputError(f"there is no {LEDGER} in {run_dir}, so the asks and their answers cannot be shown")
+    # The ledger of one stage holds one model's answers, also if the manifest has another name for it.
+    identities = [stage.model for stage in about.stages] if len(loaded.stages) > 1 else [None]
+    with ExitStack() as stack:
+        replays = [stack.enter_context(closing(Recording(path, identity))) for identity in identities[:count]]
+        unused = stack.enter_context(closing(Ledger(None)))
+        # One query at a time: every ask is put, in the method's order, also one that was put before.
+        yield Cascade(planning.stages(loaded, replays), unused, pooled=False), replays
+
+
 def _asks(
     run: record.Run, loaded: Loaded, first_stage: FirstStage, notes: list[str], *, prompts: bool
 ) -> tuple[list[Content], list[str]]:
     """Return the query's asks, and the ranking that they come to; none if the ledger does not lead there."""
-    ledger, asks, order = run.run_dir / LEDGER, list[Content](), list[str]()
-    if not all(options.remembers for options in loaded.models):
-        notes.append(REPLAYED_TEXTS)
-        return asks, order
-    if not ledger.is_file():
-        notes.append(f"there is no {LEDGER}, so the asks and their answers cannot be shown")
-        return asks, order
-    numbers: dict[bytes, int] = {}
-    # The ledger of one stage holds one model's answers, also if the manifest has another name for it.
-    identities = [stage.model for stage in run.manifest.stages] if len(loaded.stages) > 1 else [None]
+    asks, order, numbers = list[Content](), list[str](), dict[bytes, int]()
     with ExitStack() as stack:
-        replays = [stack.enter_context(closing(Recording(ledger, identity))) for identity in identities]
-        unused = stack.enter_context(closing(Ledger(None)))
-        stages = list(map(Stage, loaded.rankers, replays, [stage.depth for stage in loaded.stages]))
-        # One at a time and not pooled: every ask is put, in the method's order, also one that was put before.
         try:
-            [ranked] = Cascade(stages, unused, pooled=False).rank(first_stage)
+            cascade, replays = stack.enter_context(replaying(run.run_dir, run.manifest, loaded))
+        except InputError as error:
+            notes.append(str(error))
+            return asks, order
+        try:
+            [ranked] = cascade.rank(first_stage)
             order = list(ranked.ranking.docs)
         except R2llmError as error:
             notes.append(f"the story ends early: {error}")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ..rerankers.backends.replay import Recorded
-from ..rerankers.cascade import Stage
 from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.ledger import Ledger
 from ..rerankers.types import plus
@@ -27,7 +26,7 @@ from .run import contents, fusion, manifest, runfile
 from .run.folder import LEDGER, RunFolder
 from .run.manifest import NAME as MANIFEST
 from .run.manifest import Manifest, Merged
-from .run.plan import Plan
+from .run.plan import Plan, stages
 from .run.read import Run, read
 from .run.shards import Shard, folders
 from .verify import compared, verify
@@ -103,8 +102,7 @@ def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loa
         partner = fusion.partner(own.config, first_stage, listener)
     except InputError as error:
         raise error if loaded else InputError(f"{error}; if the shards were moved, give --config too") from error
-    depths = [stage.depth for stage in own.stages]
-    plan = Plan(own, first_stage, partner, list(map(Stage, own.rankers, shards.models(), depths)))
+    plan = Plan(own, first_stage, partner, stages(own, shards.models()))
     if plan.fingerprint != original.fingerprint:
         raise InputError(f"{source}: its config is another experiment here than it was there; merge with that r2llm")
     path = output or shards.folder

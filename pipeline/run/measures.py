@@ -7,8 +7,9 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from ...rerankers.errors import InputError
 from ..io.progress import Listener
@@ -24,11 +25,12 @@ LARGEST = 2**31 - 1
 """The evaluators' integers are C's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
+class Metrics(BaseModel):
     """Each measure's mean over the queries (of counts the sum), and its value for each query."""
 
-    mean: dict[str, float]
+    model_config = ConfigDict(populate_by_name=True, from_attributes=True)
+
+    mean: dict[str, float] = Field(alias="all")
     per_query: dict[str, dict[str, float]]
 
 
@@ -123,7 +125,7 @@ def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]]
     for m in measures:
         divisor = 1 if isinstance(m.aggregator(), ir_measures.SumAgg) else len(judged)
         mean[str(m)] = sum(values[query][str(m)] for query in judged) / divisor
-    return Metrics(mean, values)
+    return Metrics(mean=mean, per_query=values)
 
 
 def marked(metrics: Metrics, run: Mapping[str, Sequence[str]], models: Mapping[tuple[str, str], str]) -> Metrics:
@@ -141,8 +143,10 @@ def marked(metrics: Metrics, run: Mapping[str, Sequence[str]], models: Mapping[t
 
     names = {measure: name(measure) for measure in metrics.mean}
     return Metrics(
-        {names[measure]: value for measure, value in metrics.mean.items()},
-        {q: {names[measure]: value for measure, value in row.items()} for q, row in metrics.per_query.items()},
+        mean={names[measure]: value for measure, value in metrics.mean.items()},
+        per_query={
+            q: {names[measure]: value for measure, value in row.items()} for q, row in metrics.per_query.items()
+        },
     )
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from ...rerankers.accounting import frame, total
 from ...rerankers.errors import InputError
@@ -19,6 +19,7 @@ from . import costs, manifest, runfile, unread
 from .costs import Summary
 from .efficiency import Efficiency
 from .manifest import Manifest
+from .measures import Metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,20 +27,11 @@ if TYPE_CHECKING:
 METRICS = "metrics.json"
 
 
-class Measures(BaseModel):
-    """The measures of one order of the documents: their means (of counts the sum), and the values of each query."""
-
-    model_config = ConfigDict(populate_by_name=True, from_attributes=True)
-
-    mean: dict[str, float] = Field(alias="all")
-    per_query: dict[str, dict[str, float]]
-
-
-class RunMeasures(Measures):
+class RunMeasures(Metrics):
     """The content of `metrics.json`: the last order's measures, and those of the orders before it."""
 
-    first_stage: Measures | None = None
-    reranked: Measures | None = None
+    first_stage: Metrics | None = None
+    reranked: Metrics | None = None
     """The order before it was fused with another run, if it was."""
 
     efficiency: Efficiency | None = None
