@@ -114,13 +114,11 @@ def reranked_frame(
     queries = {qid: rows["query"].iloc[0] for qid, rows in groups.items()}
     candidates = {qid: list(zip(*(rows[column] for column in columns), strict=True)) for qid, rows in groups.items()}
     ranked = rerank(queries, candidates, ranker, model, ledger=ledger)
-    rank_of = {(qid, doc): rank for qid, ranking in ranked.items() for rank, doc in enumerate(ranking.docs)}
-    rows = list(zip(frame["qid"], frame["docno"], strict=True))
-    scores = [float(len(ranked[qid].docs) - rank_of[qid, doc]) for qid, doc in rows]
-    result = frame.assign(rank=[rank_of[row] for row in rows], score=scores)
-    number = {qid: number for number, qid in enumerate(dict.fromkeys(frame["qid"]))}
-    order = sorted(range(len(rows)), key=lambda i: (number[rows[i][0]], rank_of[rows[i]]))
-    return result.iloc[order].reset_index(drop=True), [one.cost for one in ranked.values()]
+    place = {pair: number for number, pair in enumerate(zip(frame["qid"], frame["docno"], strict=True))}
+    result = frame.iloc[[place[qid, doc] for qid in frame["qid"].unique() for doc in ranked[qid].docs]]
+    rank = result.groupby("qid", sort=False).cumcount()
+    result = result.assign(rank=rank, score=result.groupby("qid")["docno"].transform("size") - rank.astype(float))
+    return result.reset_index(drop=True), [one.cost for one in ranked.values()]
 
 
 def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> Iterator[Candidates]:
