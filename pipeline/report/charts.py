@@ -36,7 +36,7 @@ WIDTH = 620
 STYLE = {
     "background": "transparent",
     "view": {"stroke": None},
-    "axis": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "gridColor": "var(--grid)", "labelLimit": 220}
+    "axis": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "gridColor": "var(--grid)", "labelLimit": 320}
     | {"domainColor": "var(--line)", "tickColor": "var(--line)"},
     "legend": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "orient": "bottom", "columns": 3},
     "title": {"color": "var(--fg)", "subtitleColor": "var(--warn)", "anchor": "start", "fontSize": 13},
@@ -55,11 +55,11 @@ class Chart:
 
 
 def for_paper(spec: Json) -> Json:
-    """Return the specification with the light colours in it, at a fixed width."""
+    """Return the specification in light colours on white, at a fixed width."""
     text = json.dumps(spec)
     for name, colour in LIGHT.items():
         text = text.replace(f"var(--{name})", colour)
-    return {**json.loads(text), "width": WIDTH}
+    return {**json.loads(text), "width": WIDTH, "background": "white"}
 
 
 def static(spec: Json) -> Json:
