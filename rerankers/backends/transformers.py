@@ -24,6 +24,7 @@ from ._local.generation import Generator
 from ._local.loading import gpu_details, one_line, out_of_memory, slow_in_software
 from ._local.passes import Passes, compile_error, compiled
 from ._local.scores import CrossEncoder, first_token_scores, target_scores, whole_label_scores
+from ._local.vectors import Pooling, Vectors
 from ._local.weights import WeightOptions, Weights
 from ._tokens.tokens import Batch, Prepared, Tokens, planned
 from .base import Answered, Backend, Request, RequestSettings, Setting
@@ -43,6 +44,9 @@ class Options(WeightOptions):
     )
     workers: Speed[int | None] = Field(
         None, ge=1, description="prompts computed at the same time, by a share of the threads each; up to four if exact"
+    )
+    pooling: Pooling | None = Field(
+        None, description="vectors: how a text's states become one; default: as the folder says, or mean"
     )
     compile: Speed[bool] = Field(
         False, description="compile the model when it first reads a prompt: some 30 s, then faster where it pays"
@@ -81,7 +85,7 @@ class Transformers(Backend):
         self.architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
         by_default = self.device.type == "cpu" and dtype == "float32"
         self.exact = by_default if options.exact is None else options.exact
-        self.compile = options.compile
+        self.compile, self.pooling = options.compile, options.pooling
         self.batch_size, self.batch_tokens = 1 if self.exact else options.batch_size, options.batch_tokens
         self.threads = torch.get_num_threads()
         self.workers = self._useful_workers(options)
@@ -109,6 +113,7 @@ class Transformers(Backend):
     def identity(self) -> Mapping[str, object]:
         """Return the model's content and how prompts are rendered, for which its chat template is tried out."""
         rendering = self.tokens.identity if self.architecture == "decoder_only" else {}
+        rendering = {"pooling": self.pooling, **rendering} if self.pooling else rendering
         return {"backend": "transformers", **self.weights.identity, "architecture": self.architecture, **rendering}
 
     @property
@@ -134,8 +139,13 @@ class Transformers(Backend):
 
     @cached_property
     def _cross_encoder(self) -> CrossEncoder:
-        model = self.weights.load(head=True)
+        model = self.weights.load("head")
         return CrossEncoder(compiled(model) if self.compile else model, self.tokens)
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        model = self.weights.load("body")
+        return Vectors(compiled(model) if self.compile else model, self.tokens, self.weights.base, self.pooling)
 
     @cached_property
     def passes(self) -> Passes:
@@ -156,6 +166,7 @@ class Transformers(Backend):
     def _load(self, request: Request) -> None:
         """Load what a request needs in this thread, since loading changes settings of all torch."""
         part = "_cross_encoder" if request.ask.kind == "relevance" else "_generator" if request.generates else "passes"
+        part = "_vectors" if request.prompt.answer.scored == "cosine" else part
         try:
             getattr(self, part)
         except RuntimeError as error:
@@ -212,6 +223,8 @@ class Transformers(Backend):
         return BackendError(f"{problem} ({type(error).__name__}: {one_line(error)}); all earlier answers are kept")
 
     def _answer(self, terms: RequestSettings, batch: Batch) -> Answered:
+        if terms.prompt.answer.scored == "cosine":
+            return self._vectors.scores(batch)
         if batch[0].request.ask.kind == "relevance":
             return self._cross_encoder.scores(batch)
         if terms.prompt.target:

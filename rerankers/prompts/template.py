@@ -103,6 +103,7 @@ class AnswerForm(_Part):
     generated first, and labels have the log-probability at its last token or, where they are not among the likeliest
     there, after `closing`, which goes behind the prompt with the text as {thought}, cut to its last sentence. With
     `written` a generated label's value is multiplied by the probability with which it was written.
+    With `cosine` it is that of two vectors: each turn is a text that is read by itself.
     """
 
     prefix: Prefixes = Prefixes()
@@ -113,7 +114,7 @@ class AnswerForm(_Part):
     item: str = "[{label}]"
     joiner: str = " > "
     pattern: Annotated[str, AfterValidator(_capturing)] | None = None
-    scored: Literal["first_token", "whole", "logit", "after_thought", "written"] = "first_token"
+    scored: Literal["first_token", "whole", "logit", "after_thought", "written", "cosine"] = "first_token"
     closing: str = ""
 
     def naming(self, labels: Sequence[str]) -> str:

@@ -24,8 +24,11 @@ from .._tokens.chat_templates import TemplateOptions
 if TYPE_CHECKING:
     import torch
 
-MODEL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py")
-"""The files of a model's folder that decide its answers."""
+MODEL_FILES = (
+    *("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors", "*.bin", "*.py"),
+    *("[0-9]*_*/*.json", "[0-9]*_*/*.safetensors"),
+)
+"""The files of a model's folder that decide its answers, those of sentence-transformers' modules included."""
 
 TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
@@ -148,6 +151,18 @@ def locate(
     ) from failure
 
 
+def file_of(source: Source, name: str) -> Path | None:
+    """Return a file of a folder or of a commit, which the hub is asked for; None if there is none."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    path = source.folder / name
+    if not path.is_file() and not source.is_folder:
+        with contextlib.suppress(errors.HfHubHTTPError, OSError):
+            path = Path(huggingface_hub.hf_hub_download(source.name, name, revision=source.arguments["revision"]))
+    return path if path.is_file() else None
+
+
 def gguf_source(name: str) -> Source:
     """Return the source that a GGUF file is. Raises `InputError` if there is none, or no package that reads it."""
     path = Path(name).expanduser()
@@ -179,7 +194,7 @@ def _combined(files: Mapping[str, str]) -> str:
 
 def _digests(folder: Path, patterns: Sequence[str] = MODEL_FILES) -> dict[str, str]:
     files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-    return {path.name: file_digest(path) for path in files}
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
 def one_line(error: BaseException) -> str:

@@ -155,12 +155,16 @@ class Weights:
         brings = self.adapter and (self.adapter.folder / "tokenizer_config.json").is_file()
         return self.adapter if self.adapter and brings and not self.options.tokenizer else self.words
 
-    def load(self, *, head: bool = False) -> Any:
-        """Return the model, to generate text or with a classification head. Raises `InputError` if it is not whole."""
+    def load(self, part: Literal["language", "head", "body"] = "language") -> Any:
+        """Return the model: to generate text, with a classification head, or without either, giving states alone.
+
+        Raises `InputError` if it is not whole.
+        """
         import transformers
 
-        language = "AutoModelForSeq2SeqLM" if self.config.is_encoder_decoder else "AutoModelForCausalLM"
-        auto = getattr(transformers, "AutoModelForSequenceClassification" if head else language)
+        language = "Seq2SeqLM" if self.config.is_encoder_decoder else "CausalLM"
+        kind = {"language": f"For{language}", "head": "ForSequenceClassification", "body": ""}[part]
+        auto, head = getattr(transformers, f"AutoModel{kind}"), part == "head"
         adapted = _sizes(self.adapter) if self.adapter else {}
         labels = [adapted[name][0] for name in HEADS if head and name in adapted]
         more: dict[str, Any] = {"num_labels": labels[0]} if labels else {}
@@ -177,7 +181,8 @@ class Weights:
             model, report = load(auto, self.base, dtype=self.dtype, output_loading_info=True, **more)
         except InputError as error:
             raise InputError(f"{error}{self._remedy(error)}") from error.__cause__
-        if missing := sorted(set(report["missing_keys"]) - adapted.keys()):
+        unread = {name for name in report["missing_keys"] if part == "body" and name.startswith("pooler.")}
+        if missing := sorted(set(report["missing_keys"]) - adapted.keys() - unread):
             wanted = "a cross-encoder, with its classification head" if head else "a language model"
             raise InputError(
                 f"model.name: {self.base.words} cannot be loaded: its weights lack {len(missing)} of the parts that "

@@ -32,6 +32,14 @@ class Pairs:
         ids = [*first, *(token for part, after in zip(parts, rest, strict=True) for token in [*part, *after])]
         return "\n\n".join(message.content for message in messages), ids
 
+    def apart(self, request: Request) -> tuple[str, list[Ids]]:
+        """Return the texts of an ask, and the ids of each by itself, cut to the model's longest input."""
+        messages = request.rendered(lambda text, length: self._shield(self._truncate(text, length)), seam=SEAM)
+        before, after = self.special("a")
+        room = int(min(self.tokenizer.model_max_length, 10**9)) - len(before) - len(after)
+        parts = [[*before, *self._tokenize(message.content)[:room], *after] for message in messages]
+        return "\n\n".join(message.content for message in messages), parts
+
     def token_types(self, ids: Sequence[int]) -> Ids | None:
         """Return the number of the text that each token belongs to, or None if the tokenizer does not number them."""
         if "token_type_ids" not in self.tokenizer.model_input_names:

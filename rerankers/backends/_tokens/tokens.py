@@ -78,6 +78,9 @@ class Tokens:
 
         Raises `InputError` where the limit leaves no room for a passage.
         """
+        if request.prompt.answer.scored == "cosine":
+            text, parts = self.pairs.apart(request)
+            return text, list(chain(*parts))
         terms, limits = request.terms, [request.terms.prompt_tokens]
         limits += [self.tokenizer.model_max_length] if request.ask.kind == "relevance" else []
         most = min((limit for limit in limits if limit is not None), default=None)

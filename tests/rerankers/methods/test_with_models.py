@@ -13,7 +13,9 @@ SMALL = {"k": 3, "window": 4, "stride": 2, "budget": 3, "m": 3, "r": 1, "repeats
 """Settings that make every method work on six documents, and answers short."""
 
 REFUSED = {(f"listwise.{method}", "likelihood"): "numbers its passages" for method in ("full", "insertrank", "lrl")}
-REFUSED |= {("pointwise.cross_encoder", "generation"): "needs scoring: likelihood"}
+REFUSED |= {
+    (f"pointwise.{method}", "generation"): "needs scoring: likelihood" for method in ("bi_encoder", "cross_encoder")
+}
 """What is said where a method works with one scoring alone."""
 
 

@@ -109,7 +109,7 @@ def test_an_adapter_that_brings_a_head_makes_a_cross_encoder(tiny_llama: Path, h
 
     base = transformers.AutoModelForSequenceClassification.from_pretrained(tiny_llama, num_labels=1).eval()
     expected = logits_of_head(peft.PeftModel.from_pretrained(base, head).eval())
-    model = opened(head).weights.load(head=True)
+    model = opened(head).weights.load("head")
     assert logits_of_head(model) == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,0 +1,128 @@
+"""Vectors: the similarity of two texts is what sentence-transformers gives for a folder, or its formula."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from r2llm.rerankers.backends import transformers as backend_module
+from r2llm.rerankers.backends.base import Setting
+from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.ranker import Ranker, Requests
+from r2llm.rerankers.types import relevance
+
+QUERY = "moons of a red planet"
+PASSAGES = ["the red moon", "", "A planet, 42.", "which of the moons is it? " * 30, "the old moon"]
+
+
+@pytest.fixture
+def scored(make_candidates):
+    """The scores of a folder's model for each passage."""
+
+    def score(folder: Path, **options) -> list[float]:
+        backend = backend_module.open(backend_module.Options(name=str(folder), device="cpu", **options), Setting())
+        candidates = make_candidates(PASSAGES, query=QUERY)
+        ranker = Ranker.create({"method": "pointwise.bi_encoder", "query_tokens": None, "passage_tokens": None})
+        requests = Requests(ranker, backend, candidates)
+        backend.submit([requests.request(relevance(doc)) for doc in candidates.ids])
+        replies = {}
+        while len(replies) < len(PASSAGES):
+            replies |= {request.ask.docs[0]: reply.scores[0] for request, reply in backend.collect()}
+        backend.close()
+        return [replies[doc] for doc in candidates.ids]
+
+    return score
+
+
+def modules(folder: Path, pooling: str, dense: bool = False) -> Path:
+    """Make a model's folder one of sentence-transformers."""
+    import safetensors.torch
+    import torch
+
+    kinds = ["Transformer", "Pooling", *(["Dense"] if dense else []), "Normalize"]
+    paths = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds[1:], 1))]
+    listed = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(zip(kinds, paths, strict=True))
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 96, "do_lower_case": False}))
+    (folder / "1_Pooling").mkdir()
+    about = {"word_embedding_dimension": 32} | {
+        f"pooling_mode_{mode}": mode == pooling for mode in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")
+    }
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(about))
+    if dense:
+        (folder / "2_Dense").mkdir()
+        about = {"in_features": 32, "out_features": 8, "bias": True}
+        about |= {"activation_function": "torch.nn.modules.activation.Tanh"}
+        (folder / "2_Dense" / "config.json").write_text(json.dumps(about))
+        dice = torch.Generator().manual_seed(5)
+        weights = {"linear.weight": torch.randn(8, 32, generator=dice), "linear.bias": torch.randn(8, generator=dice)}
+        safetensors.torch.save_file(weights, folder / "2_Dense" / "model.safetensors")
+    return folder
+
+
+@pytest.fixture
+def folder(tiny_bert: Path, tmp_path: Path) -> Path:
+    """The body of a random BERT and its tokenizer."""
+    import transformers
+
+    transformers.AutoModel.from_pretrained(tiny_bert).save_pretrained(tmp_path / "body")
+    transformers.AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "body")
+    return tmp_path / "body"
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+@pytest.mark.parametrize("kind", ["folder", "tiny_llama"])
+def test_scores_are_the_formula(pooling: str, kind: str, request, scored) -> None:
+    import torch
+    import transformers
+
+    folder = request.getfixturevalue(kind)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+
+    def vector(text: str) -> torch.Tensor:
+        told = tokenizer(text, truncation=True, return_tensors="pt")
+        states = model(input_ids=told["input_ids"]).last_hidden_state[0]
+        return {"mean": states.mean(0), "cls": states[0], "lasttoken": states[-1]}[pooling]
+
+    with torch.inference_mode():
+        wanted = [float(torch.cosine_similarity(vector(QUERY), vector(text), dim=0)) for text in PASSAGES]
+    assert scored(folder, pooling=pooling) == pytest.approx(wanted, abs=1e-5)
+    assert scored(folder, pooling=pooling, exact=False) == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pooling", "dense"), [("mean_tokens", True), ("cls_token", False), ("lasttoken", False)])
+def test_scores_are_those_of_sentence_transformers(pooling: str, dense: bool, folder: Path, scored) -> None:
+    ours = pytest.importorskip("sentence_transformers")
+    model = ours.SentenceTransformer(str(modules(folder, pooling, dense)), device="cpu")
+    queries, passages = model.encode([QUERY]), model.encode(PASSAGES)
+    wanted = model.similarity(queries, passages)[0].tolist()
+    assert scored(folder) == pytest.approx(wanted, abs=1e-5)
+    assert scored(folder, exact=False) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_folder_says_how_it_pools_and_a_change_of_that_is_another_model(folder: Path, scored) -> None:
+    mean = scored(folder)
+    modules(folder, "cls_token")
+    options = backend_module.Options(name=str(folder), device="cpu")
+    before = backend_module.open(options, Setting()).identity
+    assert scored(folder) != mean
+    assert scored(folder, pooling="mean") == mean
+    config = folder / "1_Pooling" / "config.json"
+    config.write_text(config.read_text().replace("32", "32.0"))
+    assert backend_module.open(options, Setting()).identity != before
+
+
+def test_what_cannot_be_read_is_refused(folder: Path, scored) -> None:
+    modules(folder, "max_tokens")
+    with pytest.raises(InputError, match=r"model\.name: 1_Pooling pools by another rule; cls, mean, lasttoken can be"):
+        scored(folder)
+    listed = folder / "modules.json"
+    listed.write_text(listed.read_text().replace("models.Normalize", "models.LSTM"))
+    with pytest.raises(InputError, match=r"modules\.json has a LSTM, which is not read here"):
+        scored(folder, pooling="mean")
