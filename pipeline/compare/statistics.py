@@ -86,6 +86,14 @@ def interval(a: Values, b: Values) -> Interval:
     return Interval(float(d.mean() - half), float(d.mean() + half))
 
 
+def wilson(successes: int, trials: int) -> Interval:
+    """Return the 95 % interval of a rate by Wilson's score, which stays between 0 and 1."""
+    from scipy import stats
+
+    found = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
 def bootstrap_interval(values: Values) -> Interval:
     """Return the 95 % BCa bootstrap interval of a mean (Efron 1987); the mean itself where all values are equal."""
     from scipy import special
