@@ -18,9 +18,6 @@ from .run import manifest, runfile
 from .run.manifest import Manifest
 from .run.measures import Metrics, Qrels, marked, measured
 
-RANKINGS = ("run.trec", "first_stage.trec")
-"""The last ranking of a run is the first of these that it has."""
-
 
 @dataclass(frozen=True)
 class Source:
@@ -113,7 +110,7 @@ def _run_of(loaded: Loaded, output: Path | None) -> Path:
     finished = {folder: run for folder in folders if (run := _finished(folder))}
     for folder, run in finished.items():
         if run.fingerprint == wanted:
-            return _ranking(folder)
+            return folder / run.run_file
     name = loaded.config.name
     others = [str(folder) for folder, run in finished.items() if output or run.name == name]
     raise InputError(
@@ -123,9 +120,9 @@ def _run_of(loaded: Loaded, output: Path | None) -> Path:
 
 
 def _ranking(folder: Path) -> Path:
-    if not _finished(folder):
+    if not (run := _finished(folder)):
         raise InputError(f"{folder}: holds no finished run; r2llm rerank makes one")
-    return next((path for name in RANKINGS if (path := folder / name).is_file()), folder / RANKINGS[0])
+    return folder / run.run_file
 
 
 def _finished(folder: Path) -> Manifest | None:

@@ -207,7 +207,7 @@ def worst(run_dir: Path, count: int) -> Content:
     if not measured:
         raise InputError(f"{run_dir}: holds no measures before and after reranking, so no query is worse than another")
     losses = {query: after - before for query, values in measured.items() for before, after in [*values.values()][:1]}
-    dataset = open_dataset(configs.load(str((run_dir / "config.yaml").resolve())))
+    dataset = open_dataset(configs.of_run(run_dir))
     queries, qrels = dataset.queries(), dataset.qrels() or {}
     before, after = (_scored(run_dir / name) for name in ("first_stage.trec", "run.trec"))
     verdicts = [
@@ -273,7 +273,7 @@ def _docs(run: runfile.Run, query_id: str) -> list[str]:
 def config_of(run_dir: Path) -> Loaded:
     """Return the run's config with the run's own first stage, so that nothing is searched."""
     path = run_dir.resolve()
-    loaded = configs.load(str(path / "config.yaml"))
+    loaded = configs.of_run(path)
     if isinstance(loaded.config.dataset, DataFiles) and loaded.config.dataset.docs == "index":
         return loaded  # the index of its first stage has the texts
     update = {"bm25": None, "run": str(path / "first_stage.trec")}

@@ -96,7 +96,7 @@ def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loa
     """
     shards = Shards(run_dirs, listener, loaded)
     original, source = shards.first.manifest, shards.first.path
-    own = loaded or configs.load(str((source / "config.yaml").resolve()))
+    own = loaded or configs.of_run(source)
     try:
         first_stage = shards.first_stage(own, listener)
         partner = fusion.partner(own.config, first_stage, listener)

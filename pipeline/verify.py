@@ -162,7 +162,7 @@ class _Run:
 
     @cached_property
     def loaded(self) -> Loaded:
-        return configs.load(str((self.path / "config.yaml").resolve()))
+        return configs.of_run(self.path)
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -169,6 +169,11 @@ class Manifest(_Part):
         return one.stages or ([StageIdentity(ranker=one.ranker, model=one.model)] if one.ranker else [])
 
     @property
+    def run_file(self) -> str:
+        """Return the name of the last order's run file."""
+        return "run.trec" if self.stages else "first_stage.trec"
+
+    @property
     def stage_models(self) -> list[dict[str, Any]]:
         """Return the details of each stage's model; none for an unfinished run."""
         return self.models or ([self.model] if self.model else [])

@@ -81,7 +81,7 @@ def pack(run_dirs: Sequence[Path], output: Path, texts: bool, listener: Listener
 
 def _replay(run_dir: Path, about: Manifest, texts: bool, listener: Listener) -> Iterator[tuple[str, Path | str]]:
     """Yield the files that rank a run again, by name."""
-    loaded = configs.load(str(run_dir / "config.yaml"))
+    loaded = configs.of_run(run_dir)
     content = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
     content.pop("shared_ledger", None)
     stage = {key: content["first_stage"][key] for key in ("depth", "order") if key in content["first_stage"]}

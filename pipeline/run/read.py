@@ -88,7 +88,7 @@ class Run:
     @property
     def run_file(self) -> Path:
         """Return the last order's run file."""
-        return self.run_dir / ("run.trec" if self.manifest.stages else "first_stage.trec")
+        return self.run_dir / self.manifest.run_file
 
     @property
     def queries(self) -> int:
