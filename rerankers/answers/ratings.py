@@ -23,6 +23,12 @@ def end_of(text: str, longest: int) -> str:
     return text if len(text) <= longest else re.sub(r"\A\S+", "", text[-longest:])
 
 
+def read_number(text: str) -> Found[float]:
+    """Return the number that a text is, and nothing else, if it is finite."""
+    value = float(text) if re.fullmatch(NUMBER, text := text.strip()) else math.inf
+    return Found(value, "number") if math.isfinite(value) else Found(None, "no_number")
+
+
 def read_ratings(text: str, labels: Sequence[str]) -> Found[tuple[float | None, ...]]:
     """Return each document's score, finite and on the scale that was asked for, or None for one that has none.
 
@@ -61,7 +67,7 @@ def _patterns(labels: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     number = rf"({NUMBER})(?:[ ]?/[ ]?[0-9]++)?+"
     equals = r"\**[ ]{0,3}[:=]\**[ ]{0,3}"
     noun = rf"(?:{NOUN}[ _#:]{{0,3}})?"
-    json = rf"[\"']\[?{noun}\[?({one})\]?[\"'][ \t\r\n]{{0,9}}:[ \t\r\n]{{0,9}}[\"']?{number}(?=[\"']?\s*+[,}}])"
+    json = rf"[\"']\[?{noun}\[?({one})\]{{0,2}}[\"'][ \t\r\n]{{0,9}}:[ \t\r\n]{{0,9}}[\"']?{number}(?=[\"']?\s*+[,}}])"
     relevance = (
         rf"(?<![^\W_]){NOUN}[ ]{{0,3}}[:#]?[ ]{{0,3}}\[?({one})\]?[\s,;|*\u2013\u2014-]{{1,8}}"
         rf"(?i:relevance(?:[ _]score)?){equals}{number}(?![\w%]|\.\w)"

@@ -127,6 +127,9 @@ def _of_text(text: str, ask: Ask, prompt: Prompt, reading: Reading) -> tuple[Fou
     elif sought == "note":
         note = (after_thinking(text) or "").strip()
         return Found(note or None, "note" if note else "empty"), {"note": note}
+    elif sought == "label" and prompt.scores_numbers(ask.kind):
+        found = ratings.read_number(text)
+        return found, {} if found.value is None else {"peak": found.value, "scores": (found.value,)}
     elif sought == "label":
         found = labels.read_label(text, names, reading.label)
         if found.value is None and reading.label != "strict" and isinstance(prompt.labels, tuple):

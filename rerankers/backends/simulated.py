@@ -167,6 +167,8 @@ def _of_order(request: Request, order: Sequence[int]) -> Reply:
 
 def _of_probability(request: Request, probability: float) -> Reply:
     """Return a reply that gives the most relevant label that probability, and the least relevant one the rest."""
+    if request.prompt.scores_numbers(request.ask.kind):
+        return Reply(f"{100 * probability:.2f}")
     if not isinstance(values := request.prompt.labels, dict):
         raise InputError(f"prompt '{request.prompt.name}' asks for a score, but its labels have no values")
     best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)

@@ -126,14 +126,14 @@ class Prompt(_Part):
     """A prompt: the kinds of ask it serves, its wording, its labels, and the form of an answer.
 
     `labels` are given to the passages in order of presentation or, as a mapping, are the possible answers about one
-    passage, with the relevance each one means; `numbers` are 1, 2, 3 … without end. `tokens` are the first tokens of
-    labels, as ids or as the vocabulary has them (▁true), where they are not those that the label has after the prompt.
-    `text` is the form for encoder-decoder models and `chat_template: none`, unless it is the messages one after the
-    other. `notes` are shown as further fields, cut to the length of a passage or whole. The log-probability of `target`
-    is the answer. Of a passage the first `words` are shown, with single blanks between them, and thereof the first
-    `characters`. `fix_text` first mends what was decoded wrongly and makes quotation marks straight (ftfy).
-    `bracketed_numbers: round` makes [3] in a query or passage (3), which is no passage's identifier. `strip` takes the
-    white space around each turn.
+    passage, with the relevance each one means; `numbers` are 1, 2, 3 … without end, or a score is a number.
+    `tokens` are the first tokens of labels, as ids or as the vocabulary has them (▁true), where they are not those
+    that the label has after the prompt. `text` is the form for encoder-decoder models and `chat_template: none`,
+    unless it is the messages one after the other. `notes` are shown as further fields, cut to the length of a
+    passage or whole. The log-probability of `target` is the answer. Of a passage the first `words` are shown, with
+    single blanks between them, and thereof the first `characters`. `fix_text` first mends what was decoded wrongly
+    and makes quotation marks straight (ftfy). `bracketed_numbers: round` makes [3] in a query or passage (3), which
+    is no passage's identifier. `strip` takes the white space around each turn.
     """
 
     name: str
@@ -169,8 +169,8 @@ class Prompt(_Part):
         if self.answer.scored == "after_thought" and "{thought}" not in self.answer.closing:
             raise ValueError("answer.scored: after_thought needs answer.closing, a text with {thought}")
         wanted = {KINDS[kind].labels for kind in self.asks}
-        if "values" in wanted and not isinstance(self.labels, dict):
-            raise ValueError("asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}")
+        if "values" in wanted and not isinstance(self.labels, dict) and self.labels != "numbers":
+            raise ValueError("asks: [score] needs labels with values, such as {'Yes': 1.0, 'No': 0.0}, or numbers")
         if unknown := self.tokens.keys() - self.labels if isinstance(self.labels, dict) else self.tokens:
             raise ValueError(f"tokens: {min(unknown)} is no label with a value")
         if "documents" in wanted and isinstance(self.labels, dict):
@@ -203,8 +203,14 @@ class Prompt(_Part):
         content = self.model_dump_json(exclude={"name", "source", "asks"}, exclude_defaults=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def scores_numbers(self, kind: AskKind) -> bool:
+        """Return whether such asks are answered with a number, which is the score."""
+        return self.labels == "numbers" and KINDS[kind].labels == "values"
+
     def labels_of(self, ask: Ask) -> tuple[str, ...]:
-        """Return the labels that answer an ask: one a document, in their order, or all of a mapping's."""
+        """Return the labels that answer an ask: one a document, in their order, all of a mapping's, or no label."""
+        if self.scores_numbers(ask.kind):
+            return ()
         labels = self._first_labels(len(ask.docs))
         return tuple(labels[i] for i in ask.labels) if ask.labels else labels
 

@@ -63,3 +63,12 @@ def probabilities(answer: Answer) -> tuple[float, float]:
         a, b = answer.scores
         first = (1 + math.tanh((a - b) / 2)) / 2
     return first, 1 - first
+
+
+def sums(docs: Sequence[str], pairs: Sequence[tuple[str, str]], answers: Sequence[Answer]) -> dict[str, float]:
+    """Return each document's sum of its probabilities over the pairs."""
+    points = dict.fromkeys(docs, 0.0)
+    for pair, answer in zip(pairs, answers, strict=True):
+        for doc, probability in zip(pair, probabilities(answer), strict=True):
+            points[doc] += probability
+    return points

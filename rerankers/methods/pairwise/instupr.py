@@ -17,7 +17,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from ...types import AskKind, Candidates, PromptName, Ranking, Steps, by_score, compare, score
-from . import Pairs, probabilities
+from . import Pairs, sums
 
 
 class Params(Pairs):
@@ -39,9 +39,5 @@ def instupr(candidates: Candidates, params: Params) -> Steps:
     answers = yield [score(doc, params.score_prompt) for doc in candidates.ids]
     ranked = by_score(candidates, [answer.scores[0] for answer in answers]).docs
     pairs = list(permutations(ranked[: params.m], 2))
-    answers = yield [compare(a, b) for a, b in pairs]
-    points = dict.fromkeys(ranked[: params.m], 0.0)
-    for (a, b), answer in zip(pairs, answers, strict=True):
-        for doc, probability in zip((a, b), probabilities(answer), strict=True):
-            points[doc] += probability
+    points = sums(ranked[: params.m], pairs, (yield [compare(a, b) for a, b in pairs]))
     return Ranking((*sorted(points, key=lambda doc: -points[doc]), *ranked[params.m :]))

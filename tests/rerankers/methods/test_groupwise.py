@@ -1,5 +1,6 @@
 """Groupwise methods: groups of documents are rated, in as many prompts as there are groups."""
 
+import json
 import math
 
 import pytest
@@ -120,3 +121,35 @@ def test_a_perfect_judge_ranks_a_single_group_by_relevance(make_candidates, rank
     backend = simulated.open(simulated.Options(), Setting(grades=grades))
     [(ranking, _)] = rank(REBEL, backend, [make_candidates(6)])
     assert ranking.docs == ("d03", "d01", "d04", "d00", "d02", "d05")
+
+
+def test_shuffled_groups_are_rated_several_times_and_ranked_by_their_mean(make_candidates, rank, rule_backend) -> None:
+    candidates, grades = make_candidates(25), {f"d{i:02d}": i % 7 for i in range(25)}
+    broken = {"d03", "d10"}
+
+    def reply(request) -> Reply:
+        rated = {f"[{i}]": grades[doc] for i, doc in enumerate(request.ask.docs, 1) if doc not in broken}
+        fenced = f"<reason>[1]: 9</reason>\n<answer>\n```json\n{json.dumps(rated)}\n```\n</answer>"
+        return Reply(text=fenced.replace('"[2]"', '"[2]]"'))  # a bracket too many, which their code mends
+
+    backend = rule_backend(reply)
+    [(ranking, cost)] = rank({"method": "groupwise.shuffled", "group_size": 10}, backend, [candidates])
+    asks = [request.ask for request in backend.asked]
+    assert [len(ask.docs) for ask in asks] == [10, 10, 5] * 2
+    assert [ask.sample for ask in asks] == [0, 0, 0, 1, 1, 1]
+    for passed in (asks[:3], asks[3:]):
+        assert sorted(doc for ask in passed for doc in ask.docs) == sorted(candidates.ids)
+    assert {ask.docs for ask in asks[:3]} != {ask.docs for ask in asks[3:]}
+    assert (cost.asks, cost.rounds, cost.unparsed) == (6, 1, 0)
+    order = sorted(candidates.ids, key=lambda doc: -(0 if doc in broken else grades[doc]))
+    assert ranking.docs == tuple(order)
+
+
+def test_a_group_that_cannot_be_read_is_rated_nought_in_that_pass(make_candidates, rank, rule_backend) -> None:
+    def reply(request) -> Reply:
+        text = json.dumps({str(i): 8 for i, _ in enumerate(request.ask.docs, 1)})
+        return Reply(text=text if request.ask.sample else "I cannot say")
+
+    options = {"method": "groupwise.shuffled", "group_size": 5}
+    [(ranking, cost)] = rank(options, rule_backend(reply), [make_candidates(5)])
+    assert (ranking.scores, cost.unparsed) == ((4.0,) * 5, 1)

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from r2llm.rerankers import catalog
 from r2llm.rerankers.accounting import comparisons
+from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.methods.pairwise import probabilities
+from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker
-from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query
+from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query, compare
 
 EXACT = ["pairwise.allpair", "pairwise.bubblesort", "pairwise.heapsort", "pairwise.quicksort", "pairwise.sliding"]
 PIVOTS = ["middle", "first", "last", "random", "median_of_three"]
@@ -382,3 +384,32 @@ def test_the_probabilities_of_a_pair_are_made_to_sum_to_one() -> None:
     assert probabilities(Answer(scores=(math.log(0.06), math.log(0.02)))) == pytest.approx((0.75, 0.25))
     assert probabilities(Answer(scores=(0.0, -1000.0))) == (1.0, 0.0)
     assert probabilities(Answer(scores=(-1000.0, 0.0))) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("pairs", "asks"), [("ordered", 20), ("once", 10)])
+def test_sums_of_probabilities_over_pairs(pairs: str, asks: int, make_candidates, rank, rule_backend) -> None:
+    """As duoT5: s[a] += p and s[b] += 1 - p, over ordered pairs (pygaggle) or those of the first stage's order."""
+    chance = random.Random(0)
+    logits = {pair: (chance.uniform(-3, 0), chance.uniform(-3, 0)) for pair in itertools.permutations(range(5), 2)}
+
+    def pair_of(ask: Ask) -> tuple[int, ...]:
+        return tuple(int(doc[1:]) for doc in ask.docs)
+
+    backend = rule_backend(lambda request: Reply(scores=logits[pair_of(request.ask)]))
+    options = {"method": "pairwise.probability", "prompt": "duot5", "pairs": pairs}
+    [(ranking, cost)] = rank(options, backend, [make_candidates(5)])
+    assert (cost.asks, cost.rounds) == (asks, 1)
+    points = dict.fromkeys(range(5), 0.0)
+    for a, b in map(pair_of, (request.ask for request in backend.asked)):
+        yes, no = map(math.exp, logits[a, b])
+        points[a] += yes / (yes + no)
+        points[b] += no / (yes + no)
+    expected = sorted(points, key=lambda doc: -points[doc])
+    assert [int(doc[1:]) for doc in ranking.docs] == expected
+    assert ranking.scores == pytest.approx([points[doc] for doc in expected])
+
+
+def test_a_pair_as_duot5_reads_it() -> None:
+    """castorini/pygaggle at 08339dd, T5DuoBatchTokenizer; RankLLM's template ends in a blank, which T5 drops."""
+    [turn] = prompts.load("duot5").render(compare("a", "b"), "q", ["one", "two"], "encoder_decoder")
+    assert turn.content == "Query: q Document0: one Document1: two Relevant:"

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.backends.base import Setting
+from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.notes.spectral_summary import spectral_summary
 from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker
@@ -397,3 +398,18 @@ def test_an_analysis_that_is_missing_is_counted_and_the_passage_is_judged_withou
     assert ranking.scores == (1.0, 1.0)
     assert (cost.asks, cost.unparsed) == (5, 3)
     assert backend.asked[-1].ask.notes == (("query_analysis", ""), ("passage_analysis", ""))
+
+
+def test_a_score_in_words_is_the_mean_of_the_numbers_that_samples_give(make_candidates, rank, rule_backend) -> None:
+    """As Retro*: <score> 0 to 100 </score>, an answer without one counts 0."""
+    texts = {"d00": ["<score>80</score>", "<score> 60 </score>"], "d01": ["so <score>90</score>.", "90 of 100"]}
+    backend = rule_backend(lambda request: Reply(text=texts[request.ask.docs[0]][request.ask.sample]))
+    backend.simulated = False  # whose answers are nothing but the score
+    options = {"method": "pointwise.graded", "prompt": "retro_star", "scoring": "generation", "samples": 2}
+    [(ranking, cost)] = rank(options, backend, [make_candidates(2)])
+    assert ranking.docs == ("d00", "d01")
+    assert ranking.scores == (70.0, 45.0)
+    assert (cost.asks, cost.rounds, cost.unparsed) == (4, 1, 1)
+    assert len({request.key for request in backend.asked}) == 4  # no sample is taken for another
+    with pytest.raises(InputError, match="its labels have one value"):
+        Ranker.create(options | {"scoring": "likelihood"})

@@ -19,6 +19,12 @@ DIGESTS = {
     "rank_r1_v2": "3faf842880637c7b",
     "setwise_sft": "1e7e4f07b992379b",  # there, create_dataset_sft.py
     "reasonrank": "583ca3e68ae34ef8",  # 8421BCD/ReasonRank at 06721fd, create_prompt
+    "retro_star": "21d36607249a3264",  # VectorSpaceLab/agentic-search at b2f2e40, compute_score
+    "retro_star/query_type=biology/doc_type=passage/relevant=concepts": "43ed30c3e9260bc1",
+    "retro_star/query_type=leetcode/doc_type=coding/relevant=algorithms": "34ee2fd3d503c018",
+    "retro_star/query_type=pony/doc_type=pony/relevant=syntax": "e01ee7b7503fd8a4",
+    "retro_star/query_type=math/doc_type=math/relevant=theorems": "a891cec369244fb0",
+    "retro_star/query_type=math/doc_type=theorem/relevant=theorem": "70620b076471cb56",
     "lighton_listwise": "c6ec2ec867d0fd60",  # embeddings-benchmark/mteb at 27f1337, _build_text_prompt
 }
 """The first half of SHA-256's hexadecimal digits over the conversation that the authors' code makes of the above."""
@@ -28,9 +34,18 @@ DIGESTS = {
 def test_the_conversation_is_the_authors(name: str) -> None:
     prompt = prompts.load(name)
     passages = [prompts.mended(text) for text in PASSAGES] if prompt.fix_text else PASSAGES
-    turns = prompt.render(Ask(prompt.asks[0], ("a", "b", "c")), QUERY, passages)
+    shown = 1 if prompt.asks == ("score",) else 3
+    turns = prompt.render(Ask(prompt.asks[0], ("a", "b", "c")[:shown]), QUERY, passages[:shown])
     content = json.dumps([[turn.role, turn.content] for turn in turns])
     assert hashlib.sha256(content.encode()).hexdigest()[:16] == DIGESTS[name]
+
+
+def test_a_group_to_be_rated_is_the_authors() -> None:
+    """AQ-MedAI/Diver at 95b111b, prepare_groups_one_epoch."""
+    passages = ["The flea is an insect.\nIt [1] jumps.", "Cats have fleas. " * 300, "A third one"]
+    turns = prompts.load("grouprank").render(Ask("rate", ("a", "b", "c")), QUERY, passages)
+    content = json.dumps([[turn.role, turn.content] for turn in turns])
+    assert hashlib.sha256(content.encode()).hexdigest()[:16] == "27109daf013a2086"
 
 
 def test_a_passage_about_which_rank1_thinks() -> None:
