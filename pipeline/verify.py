@@ -135,8 +135,9 @@ def _world(run: _Run) -> Iterator[Fact]:
     if "run" in first_stage["source"]:
         given = first_stage["source"]["run"]
         yield "first_stage.run", "sha256", given, lambda: _digest(_there(run.loaded.config.first_stage.run))
-    if LAST in about.files:
+    if "candidates" in about.data:  # else a shard without any, or an earlier version's run
         yield "dataset", "texts of the candidates", about.data["candidates"], lambda: run.candidates
+    if LAST in about.files:
         for name in (LAST, RERANKED):
             if name in about.files:
                 yield name, AGAIN, partial(_lines, run.path / name), partial(run.written, name)
@@ -193,14 +194,14 @@ class _Run:
 
     @cached_property
     def candidates(self) -> str:
-        """The hash of the candidates. Raises `R2llmError` if the dataset lacks one, `InputError` if it is not here."""
+        """The hash of the candidates, or what the dataset lacks of them."""
         first_stage, digest = self.plan.first_stage, contents.CandidatesDigest()
         if not first_stage.docs.at_hand:
             raise InputError("the documents are not on this machine: they would have to be downloaded")
         if missing := first_stage.docs.missing(doc for hits in first_stage.run.values() for doc, _ in hits):
-            raise R2llmError(f"documents {_some(missing)} are not in the dataset")
+            return f"no text of documents {_some(missing)}"
         if strangers := first_stage.run.keys() - self.queries.keys():
-            raise R2llmError(f"queries {_some(strangers)} are not in the dataset")
+            return f"no text of queries {_some(strangers)}"
         for _ in digest.passing(first_stage):
             pass
         return digest.hexdigest()
@@ -216,7 +217,7 @@ class _Run:
             models = experiment.open_models(loaded, Setting(loaded.config.seed, weights=False), KeptModels())
             asked = stages(loaded, models)
         same_models = [dict(stage.backend.identity) for stage in asked] == [one.model for one in self.manifest.stages]
-        if not same_models or self.candidates != self.manifest.data["candidates"]:
+        if not same_models or self.candidates != self.manifest.data.get("candidates", self.candidates):
             raise InputError("the candidates or the models are not those of the run")
         try:
             with closing(Ledger(self.path / LEDGER, read_only=True)) as ledger:

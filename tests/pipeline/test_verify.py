@@ -17,6 +17,7 @@ from r2llm.pipeline.run import manifest, runfile
 from r2llm.pipeline.run.manifest import json_text
 from r2llm.pipeline.verify import Check, verify
 from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.ledger import Ledger
 
 Write = Callable[[str, str], Path]
 
@@ -308,6 +309,29 @@ def test_changed_data_are_named_and_nothing_follows_from_them(toy: Path, write: 
         ("dataset", "texts of the candidates"),
     }
     assert by_check[("metrics.json", "measures")] == "not checked"
+    assert by_check[("run.trec", "ranked again from the ledger")] == "not checked"
+
+
+def test_a_document_that_is_gone_is_named(toy: Path, write: Write, heard) -> None:
+    run_dir = rerank(heard)
+    write("docs.jsonl", (toy / "docs.jsonl").read_text().replace('"d3"', '"d8"'))
+    checks = {(check.file, check.what): check for check in verify(run_dir, heard)}
+    assert checks["dataset", "texts of the candidates"].detail.endswith("no text of documents d3 was found")
+    assert checks["run.trec", "ranked again from the ledger"].state == "not checked"
+
+
+def test_an_answer_removed_from_the_ledger_is_named(toy: Path, heard) -> None:
+    run_dir = rerank(heard)
+    with closing(sqlite3.connect(run_dir / "ledger.sqlite")) as ledger:
+        ledger.execute("DELETE FROM replies WHERE key = (SELECT min(key) FROM replies)")
+        ledger.commit()
+    with closing(Ledger(run_dir / "ledger.sqlite", read_only=True)) as ledger:
+        told = {"content": ledger.digest(), "answers": len(ledger)}
+    rewrite_manifest(run_dir, ledger=told)
+    reseal(run_dir, "ledger.sqlite")
+    found = differing(run_dir, heard)
+    assert found.keys() == {"run.trec", "costs.jsonl", "manifest.json"}
+    assert "its answers lead to no ranking: no answer for query q" in found["run.trec"]
 
 
 def test_a_run_that_was_carried_away_alone_is_checked_by_itself(toy: Path, heard, tmp_path_factory) -> None:
