@@ -203,7 +203,7 @@ def _outcome(order: Order, cell: Outcome, tell: Tell, models: KeptModels) -> Out
         loaded = order.load(cell)
         listener = Noting(_Told(tell), loaded.notes)
         plan = experiment.prepare(loaded, listener, kept=models)
-        path = _elsewhere(plan, order.runs)
+        path = _elsewhere(plan, order.runs, listener)
         blank.fingerprint8 = plan.fingerprint[:8]
         blank.run_dir = os.path.relpath(path or order.runs / plan.folder, order.place)
         if path is None:
@@ -218,10 +218,10 @@ def _outcome(order: Order, cell: Outcome, tell: Tell, models: KeptModels) -> Out
         return blank.model_copy(update={"status": "failed", "exit_code": code, "error": message})
 
 
-def _elsewhere(plan: Plan, runs: Path) -> Path | None:
+def _elsewhere(plan: Plan, runs: Path, listener: Listener) -> Path | None:
     """Return the folder of the same run, finished and measured alike under another name, or None."""
     wanted = manifest.description(plan.config, [])["config"]["evaluate"], plan.data["qrels"], plan.config.schedule
-    folders = dict(index.of_fingerprint(runs, plan.fingerprint))
+    folders = dict(index.of_fingerprint(runs, plan.fingerprint, listener))
     for path, about in folders.items() if runs / plan.folder not in folders else ():
         if (about.config.evaluate, about.data.get("qrels"), about.schedule) == wanted:
             return path

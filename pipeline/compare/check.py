@@ -159,7 +159,9 @@ def _rank_again(loaded: Loaded, output: Path | None, listener: Listener) -> Run:
 def _against_published(loaded: Loaded, output: Path | None, listener: Listener, *, swept: bool) -> Result:
     """Compare an experiment's full run with its published figures; a finished one of a sweep is not run again."""
     figures = _published(loaded)
-    run = (_finished(loaded, figures.keys(), output) if swept else None) or _rank_again(loaded, output, listener)
+    run = (_finished(loaded, figures.keys(), output, listener) if swept else None) or _rank_again(
+        loaded, output, listener
+    )
     if run.manifest.simulated:
         raise InputError(f"config {loaded.config.name}: {SIMULATED}")
     # Within tolerance but for rounding, as `Expected.allows` has it.
@@ -175,10 +177,10 @@ def _against_published(loaded: Loaded, output: Path | None, listener: Listener, 
     return Result(loaded.config.name, run, comparison=found, published=figures)
 
 
-def _finished(loaded: Loaded, measures: Iterable[str], output: Path | None) -> Run | None:
+def _finished(loaded: Loaded, measures: Iterable[str], output: Path | None, listener: Listener) -> Run | None:
     """Return a finished run of the experiment that has these measures, or None."""
     place = output.parent if output else Path("runs")
-    finished = (read(folder) for folder, _ in index.of_fingerprint(place, experiment.fingerprint(loaded)))
+    finished = (read(folder) for folder, _ in index.of_fingerprint(place, experiment.fingerprint(loaded), listener))
     measured = (run for run in finished if run.metrics and run.metrics.mean.keys() >= set(measures))
     return next((run for run in measured if not run.refusal), None)
 

@@ -14,7 +14,7 @@ from ...rerankers.errors import InputError
 from ..io.progress import Listener
 from . import similarity, statistics
 from .changes import differences, some
-from .runs import Run
+from .runs import Run, flat
 from .statistics import TIE, Correction, Interval, Test, Values
 
 if TYPE_CHECKING:
@@ -342,10 +342,3 @@ def config_differences(a: Run, b: Run) -> list[tuple[str, Any, Any]]:
     one, other = flat(a.config), flat(b.config)
     keys = dict.fromkeys([*one, *other])
     return [(key, one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)]
-
-
-def flat(value: Any, before: str = "") -> dict[str, Any]:
-    """Return a config's values by dotted key."""
-    if not isinstance(value, Mapping):
-        return {before[:-1]: value}
-    return {key: inner for name, each in value.items() for key, inner in flat(each, f"{before}{name}.").items()}

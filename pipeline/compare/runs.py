@@ -15,6 +15,8 @@ from ..io.progress import Listener
 from ..run import contents, costs, manifest, read, runfile, sweeps
 from ..run import measures as measuring
 
+LONGEST = 60  # characters of a name that is made of settings
+
 Rankings = Mapping[str, Sequence[str]]
 PerQuery = Mapping[str, Mapping[str, float]]
 """Measure or cost → query → value."""
@@ -78,7 +80,13 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
     `InputError` for what is no finished run, and for run folders with different judgements.
     """
     qrels = judgements.read()
-    places = [place for path in paths for place in expanded(path, listener)]
+    places: list[Path] = []
+    for path in paths:
+        inner = expanded(path, listener)
+        new = [place for place in inner if place == path or place.resolve() not in map(Path.resolve, places)]
+        if len(new) < len(inner):
+            listener.note(f"{path}: {len(inner) - len(new)} of its {len(inner)} runs were given already")
+        places += new
     folders = [place for place in places if place.is_dir()]
     if qrels is None:
         if len(folders) < len(places):
@@ -226,16 +234,31 @@ def transposed(table: Mapping[str, Mapping[str, float | None]], names: Iterable[
 
 
 def _named_apart(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs, those of one name by their folder's or file's name, and numbered where that is not enough."""
+    """Return the runs, those of one name by what their configs differ in, else by folder, else numbered."""
     names = [run.name for run in runs]
-    renamed = [run if names.count(run.name) == 1 else dataclasses.replace(run, name=run.path.name) for run in runs]
-    names = [run.name for run in renamed]
-    return [
-        run
-        if names.count(run.name) == 1
-        else dataclasses.replace(run, name=f"{run.name} {names[: i + 1].count(run.name)}")
-        for i, run in enumerate(renamed)
+    alike = {name: [flat(run.config) for run in runs if run.config and run.name == name] for name in names}
+    for label in (lambda run: _settings(run, alike[run.name]), lambda run: run.path.name):
+        names = [label(run) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
+    numbered = [f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+    return [dataclasses.replace(run, name=name) for run, name in zip(runs, numbered, strict=True)]
+
+
+def _settings(run: Run, configs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the values of a run's config that other configs do not have, such as `setwise.heapsort depth=10`."""
+    words = [
+        value if isinstance(value, str) else f"{key.rpartition('.')[2]}={value}"
+        for key, value in flat(run.config).items()
+        if any(config.get(key) != value for config in configs)
     ]
+    short = " ".join(words)
+    return short if 0 < len(short) <= LONGEST else run.name
+
+
+def flat(value: Any, before: str = "") -> dict[str, Any]:
+    """Return a config's values by dotted key."""
+    if not isinstance(value, Mapping):
+        return {before[:-1]: value}
+    return {key: inner for name, each in value.items() for key, inner in flat(each, f"{before}{name}.").items()}
 
 
 def grouped(runs: Sequence[Run], key: str) -> list[Run]:
@@ -270,7 +293,8 @@ def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def _averaged(group: Sequence[Run]) -> Run:
     if len(group) == 1:
         return group[0]
-    first = group[0]
+    first, words = group[0], [run.name.split() for run in group]
+    shared = " ".join(word for word in words[0] if all(word in others for others in words))
 
     def mean(tables: Sequence[PerQuery]) -> dict[str, dict[str, float]]:
         shared = [name for name in tables[0] if all(name in table for table in tables)]
@@ -283,7 +307,7 @@ def _averaged(group: Sequence[Run]) -> Run:
 
     return dataclasses.replace(
         first,
-        name=f"{first.name} (mean of {len(group)})",
+        name=f"{shared or first.name} (mean of {len(group)})",
         measures=mean([run.measures for run in group]),
         costs=mean([run.costs for run in group]),
         first_stage=mean([run.first_stage for run in group]),

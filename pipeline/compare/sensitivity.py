@@ -11,9 +11,9 @@ from statistics import fmean, stdev
 from ...rerankers.errors import InputError
 from ...rerankers.passages import scores_documents
 from .. import inspect
-from .comparison import flat, likeness
+from .comparison import likeness
 from .replays import replayed
-from .runs import Run, without
+from .runs import Run, flat, without
 
 SAME = ("name", "first_stage.order", "first_stage.seed")
 """Keys in which runs of one method may differ."""

@@ -109,7 +109,8 @@ def _verdict(pair: Pair, number: Any) -> str:
     if pair.significant:
         return "significant"
     detectable = "" if pair.detectable is None else f"; these queries show differences from {number(pair.detectable)}"
-    return f"not significant{detectable}; equivalent within {number(pair.equivalent_within)}"
+    # Sizes have no sign.
+    return f"not significant{detectable}; equivalent within {number(pair.equivalent_within)}".replace("+", "")
 
 
 def likeness(comparison: Comparison) -> tuple[list[str], Rows]:
@@ -187,11 +188,14 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """Return a booktabs table: best means bold after rounding, ties all bold; letters of runs significantly below."""
-    lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{ll{'r' * len(comparison.measures)}}}", r"\toprule"]
-    lines += [" & ".join(["", "Run", *(_tex(table.name) for table in comparison.measures)]) + r" \\", r"\midrule"]
+    """Return a booktabs table of measures and costs.
+
+    Best means are bold after rounding, ties all bold; letters are of runs significantly below.
+    """
+    tables = (*comparison.measures, *comparison.costs)
     rounded = {table.name: {run: f"{mean:.4f}" for run, mean in table.means.items()} for table in comparison.measures}
     above_of = {table.name: superiors(table, comparison) for table in comparison.measures}
+    rows = [["", "Run", *(_tex(label(table.name)) for table in tables)]]
     for number, run in enumerate(comparison.runs):
         cells = [letter(number), _tex(run.name) + (" (simulated)" if run.simulated else "")]
         for table in comparison.measures:
@@ -199,25 +203,22 @@ def latex(comparison: Comparison) -> str:
             best = table.tested and shown == max(rounded[table.name].values(), key=float)
             above = "".join(above_of[table.name][run.name])
             cells.append((rf"\textbf{{{shown}}}" if best else shown) + (f"$^{{{above}}}$" if above else ""))
-        lines.append(" & ".join(cells) + r" \\")
+        rows.append([*cells, *(_cost(table.name, table.means[run.name]) for table in comparison.costs)])
     words = _tex(caption(comparison)).replace("alpha", r"$\alpha$")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, rf"\caption{{{words}. Superscripts: significantly above these runs.}}", r"\end{table}"])
+    costs = " Costs are means of a query." if comparison.costs else ""
+    return _booktabs(f"ll{'r' * len(tables)}", rows, f"{words}. Superscripts: significantly above these runs.{costs}")
 
 
 def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: str) -> str:
     """Return a booktabs table of these cells."""
-    lines = [" & ".join(map(_tex, cells)) + r" \\" for cells in (header, *rows)]
-    lines = [
-        r"\begin{table}",
-        rf"\begin{{tabular}}{{{'l' * len(header)}}}",
-        r"\toprule",
-        lines[0],
-        r"\midrule",
-        *lines[1:],
-    ]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *([rf"\caption{{{_tex(words)}}}"] if words else []), r"\end{table}"])
+    return _booktabs("l" * len(header), [list(map(_tex, cells)) for cells in (header, *rows)], _tex(words))
+
+
+def _booktabs(columns: str, rows: Sequence[Sequence[str]], words: str) -> str:
+    header, *lines = (" & ".join(cells) + r" \\" for cells in rows)
+    start = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule"]
+    end = [r"\bottomrule", r"\end{tabular}", *([rf"\caption{{{words}}}"] if words else []), r"\end{table}"]
+    return "\n".join([*start, *lines, *end])
 
 
 def _tex(text: str) -> str:

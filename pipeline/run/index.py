@@ -11,6 +11,7 @@ import filelock
 
 from ...rerankers.errors import InputError
 from ...rerankers.ledger import Ledger
+from ..io.progress import Listener
 from . import manifest, sweeps
 from .folder import FILES, LEDGER, LOCK, TEMPORARY
 from .manifest import Manifest
@@ -66,15 +67,19 @@ def _content(run: Run) -> dict[str, Any]:
     return content
 
 
-def of_fingerprint(folder: Path, fingerprint: str) -> Iterator[tuple[Path, Manifest]]:
-    """Yield the folders of the finished runs of a fingerprint; unreadable ones are passed over."""
+def of_fingerprint(folder: Path, fingerprint: str, listener: Listener) -> Iterator[tuple[Path, Manifest]]:
+    """Yield the folders of the finished runs of a fingerprint; the listener hears how many are unreadable."""
+    unreadable = 0
     for path in sorted(folder.glob(f"*/{manifest.NAME}")):
         try:
             about = manifest.read(path) if fingerprint.encode() in path.read_bytes() else None
         except (OSError, InputError):
+            unreadable += 1
             continue
         if about and about.fingerprint == fingerprint and about.status == "finished" and not about.shard:
             yield path.parent, about
+    if unreadable:
+        listener.note(f"{folder}: {unreadable} runs cannot be read and are passed over; r2llm runs {folder} names them")
 
 
 def remove(run_dir: Path) -> None:

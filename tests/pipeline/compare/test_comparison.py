@@ -139,12 +139,14 @@ def test_run_folders_bring_measures_costs_and_configs(toy: Path, heard) -> None:
     for name, settings in (("one", []), ("two", ["ranker={method: pointwise.yes_no}"])):
         experiment.rerank(config.load("toy.yaml", settings), toy / "runs" / name, Listener())
     loaded = runs.load([toy / "runs"], runs.Judgements(), (), Listener())
-    assert [run.name for run in loaded] == ["one", "two"]  # both are called toy: the folders tell them apart
+    names = [run.name for run in loaded]
+    assert names == ["setwise.heapsort k=3", "pointwise.yes_no"]  # both are called toy: what differs tells them apart
     found = comparison.compare(loaded, comparison.Options(), heard)
     assert [table.name for table in found.costs] == ["asks", "calls", "rounds", "seconds"]
     metrics = json.loads((toy / "runs/one/metrics.json").read_text())
-    assert found.measures[0].means["one"] == pytest.approx(metrics["all"]["nDCG@10"])
-    assert found.simulated == ("one", "two")
+    assert found.measures[0].means[names[0]] == pytest.approx(metrics["all"]["nDCG@10"])
+    assert found.simulated == tuple(names)
+    assert rf"{found.costs[0].means[names[0]]:,.1f} &" in tables.latex(found)
     assert any(note.startswith("simulated answers") for note in heard.notes)
     assert "SIMULATED" in tables.caption(found)
     changed = {key: (before, after) for key, before, after in comparison.config_differences(*found.runs)}
@@ -178,7 +180,7 @@ def test_seeds_are_averaged_before_queries_are_counted(toy: Path) -> None:
     experiment.rerank(config.load("toy.yaml"), toy / "runs/given", Listener())
     loaded = runs.load([toy / "runs"], runs.Judgements(), (), Listener())
     grouped = runs.grouped(loaded, "first_stage.seed")
-    assert [run.name for run in grouped] == ["1 (mean of 3)", "given"]
+    assert [run.name for run in grouped] == ["shuffle (mean of 3)", "given"]
     singles = [run.measures["nDCG@10"]["q1"] for run in loaded[:3]]
     assert grouped[0].measures["nDCG@10"]["q1"] == pytest.approx(sum(singles) / 3)
     assert len(comparison.compare(grouped, comparison.Options(), Listener()).queries) == 3
