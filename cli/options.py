@@ -47,7 +47,7 @@ Only = Annotated[
 ]
 Launcher = Annotated[
     str | None,
-    typer.Option("--launcher", metavar="local|ray|slurm", help="Run processes here, on Ray, or as a job array."),
+    typer.Option("--launcher", metavar="NAME", help="Run processes by local, ray or slurm: here, or on a cluster."),
 ]
 Resources = Annotated[
     list[str] | None,
