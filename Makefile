@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 CHECKED = cli pipeline rerankers
 
-.PHONY: demo demo-real test lint types check bench clean
+.PHONY: demo demo-real test lint types check bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/r2llm rerank --config quickstart.yaml
@@ -33,6 +33,11 @@ check: lint types test
 
 bench: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python scripts/bench/short.sh
+
+# The pages of docs/ as a site, in build/site; a dead link is an error.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f scripts/mkdocs.yml
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "r2llm needs Python 3.11, 3.12 or 3.13; name one with make PYTHON=..." >&2; exit 1; }
