@@ -20,6 +20,7 @@ from pydantic import Field
 
 from ..errors import BackendError, InputError, R2llmError
 from ..marks import Speed
+from ._local.chains import Chain, LogitScore
 from ._local.generation import Generator
 from ._local.loading import gpu_details, one_line, out_of_memory, slow_in_software
 from ._local.passes import Passes, compile_error, compiled
@@ -129,7 +130,15 @@ class Transformers(Backend):
     @cached_property
     def tokens(self) -> Tokens:
         """Return the tokenizer, loaded when first needed."""
-        return Tokens(self.weights.tokenizer, self.architecture, self.weights.options)
+        weights = self.weights
+        return Tokens(
+            weights.tokenizer, self.architecture, weights.options, lambda: self.chain.form if self.chain else None
+        )
+
+    @cached_property
+    def chain(self) -> Chain | None:
+        """Return the chain of modules that the folder says a pair goes through, or None if it names none."""
+        return Chain.of(self.weights.base)
 
     @cached_property
     def model(self) -> Any:
@@ -138,7 +147,9 @@ class Transformers(Backend):
         return compiled(model) if self.compile else model
 
     @cached_property
-    def _cross_encoder(self) -> CrossEncoder:
+    def _cross_encoder(self) -> CrossEncoder | LogitScore | Vectors:
+        if self.chain is not None:
+            return LogitScore(self.passes, self.chain.tokens) if self.chain.tokens else self._vectors
         model = self.weights.load("head")
         return CrossEncoder(compiled(model) if self.compile else model, self.tokens)
 

@@ -7,6 +7,7 @@ import glob
 import hashlib
 import importlib.util
 import io
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,12 @@ def file_of(source: Source, name: str) -> Path | None:
         with contextlib.suppress(errors.HfHubHTTPError, OSError):
             path = Path(huggingface_hub.hf_hub_download(source.name, name, revision=source.arguments["revision"]))
     return path if path.is_file() else None
+
+
+def read_json(source: Source, name: str) -> Any:
+    """Return the content of a JSON file of a folder or of a commit, empty if there is none."""
+    path = file_of(source, name)
+    return json.loads(path.read_text(encoding="utf-8")) if path else {}
 
 
 def gguf_source(name: str) -> Source:

@@ -96,7 +96,11 @@ class Passes:
         return cast("torch.Tensor", self.model(**inputs, **keep, use_cache=False).logits)
 
     def _check_length(self, prompt: Prepared) -> None:
-        answer = 0 if self.encoder_decoder else self.tokens.answer_tokens(prompt.request)
+        answer = (
+            0
+            if self.encoder_decoder or prompt.request.ask.kind == "relevance"
+            else self.tokens.answer_tokens(prompt.request)
+        )
         if self.longest is not None and len(prompt.ids) + answer > self.longest:
             raise InputError(
                 f"query {prompt.request.query.id}: a prompt of {len(prompt.ids)} tokens does not fit the model's "

@@ -5,17 +5,16 @@ A folder of sentence-transformers says how in `modules.json`. Reimers and Gurevy
 
 from __future__ import annotations
 
-import json
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ...errors import InputError
 from .._tokens.tokens import Batch, Tokens, padded
 from ..base import Answered
-from .loading import Source, file_of
+from .loading import Source, file_of, read_json
 from .scores import scored
 
 if TYPE_CHECKING:
@@ -35,27 +34,34 @@ class Vectors:
 
         self.model = model.get_encoder() if model.config.is_encoder_decoder else model
         self.tokens = tokens
+        self._accepted = inspect.signature(self.model.forward).parameters
         self._layers: list[Callable[[torch.Tensor], torch.Tensor]] = []
         self._pooling = pooling or "mean"
-        listed = file_of(source, "modules.json")
-        for module in json.loads(listed.read_text(encoding="utf-8")) if listed else []:
+        for module in read_json(source, "modules.json"):
             kind, path = module["type"].rpartition(".")[2], module["path"]
             if kind == "Pooling":
-                self._pooling = pooling or _pooling(_json(source, f"{path}/config.json"), path)
+                self._pooling = pooling or _pooling(read_json(source, f"{path}/config.json"), path)
             elif kind == "Dense":
                 self._layers.append(self._dense(source, path))
+            elif kind == "LayerNorm":
+                self._layers.append(self._norm(source, path))
             elif kind not in ("Transformer", "Normalize"):  # a cosine's vectors need no length
                 raise InputError(f"model.name: {source.words}: modules.json has a {kind}, which is not read here")
-        about = _json(source, "config_sentence_transformers.json")
+        about = read_json(source, "config_sentence_transformers.json")
         self._dot = about.get("similarity_fn_name") == "dot"
         if words := {name: text for name, text in (about.get("prompts") or {}).items() if text}:
             LOG.warning("model.name: its folder has prompts, which only a prompt's YAML puts before texts: %s", words)
         self._query = lru_cache(maxsize=1_000)(lambda ids: self._vectors([[*ids]])[0])
 
     def scores(self, batch: Batch) -> Answered:
-        """Return the similarity of each passage's vector to its query's."""
+        """Return the similarity of each passage's vector to its query's, or the number that layers make of a pair's."""
         import torch
 
+        if batch[0].request.prompt.answer.scored != "cosine":
+            rows = [prompt.ids for prompt in batch]
+            kinds = [types for row in rows if (types := self.tokens.pairs.token_types(row)) is not None]
+            relevance = self._vectors(rows, kinds)[:, -1].tolist()
+            return [scored(prompt, [score], self.model.dtype) for prompt, score in zip(batch, relevance, strict=True)]
         texts = [self.tokens.pairs.apart(prompt.request)[1] for prompt in batch]
         queries = torch.stack([self._query(tuple(query)) for query, _ in texts])
         passages = self._vectors([passage for _, passage in texts])
@@ -64,12 +70,15 @@ class Vectors:
             scored(prompt, [score], self.model.dtype) for prompt, score in zip(batch, product.tolist(), strict=True)
         ]
 
-    def _vectors(self, rows: Sequence[list[int]]) -> torch.Tensor:
+    def _vectors(self, rows: Sequence[list[int]], types: Sequence[list[int]] = ()) -> torch.Tensor:
         """Return the vector of each text, in double precision."""
         import torch
 
-        ids, mask = (torch.tensor(array, device=self.model.device) for array in padded(rows, self._pad, left=False))
-        states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        arrays = dict(zip(("input_ids", "attention_mask"), padded(rows, self._pad, left=False), strict=True))
+        if types and "token_type_ids" in self._accepted:
+            arrays["token_type_ids"], _ = padded(types, 0, left=False)
+        inputs = {name: torch.tensor(array, device=self.model.device) for name, array in arrays.items()}
+        states, mask = self.model(**inputs).last_hidden_state, inputs["attention_mask"]
         last = mask.sum(-1) - 1
         if self._pooling == "mean":
             pooled = (states * mask.unsqueeze(-1)).sum(1, dtype=torch.float32) / mask.sum(-1, keepdim=True)
@@ -83,15 +92,28 @@ class Vectors:
     def _pad(self) -> int:
         return self.tokens.tokenizer.pad_token_id or 0
 
-    def _dense(self, source: Source, path: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return a layer of a folder: weights, and an activation of torch by its name."""
-        import safetensors.torch
+    def _norm(self, source: Source, path: str) -> Callable[[torch.Tensor], torch.Tensor]:
         import torch
 
-        about, file = _json(source, f"{path}/config.json"), file_of(source, f"{path}/model.safetensors")
-        if file is None or about.get("use_residual"):
-            raise InputError(f"model.name: {source.words}: {path} has no model.safetensors, or a layer not read here")
+        weights = self._weights(source, path)
+        scale, shift = weights["norm.weight"], weights["norm.bias"]
+        return lambda vectors: torch.nn.functional.layer_norm(vectors.float(), scale.shape, scale, shift)
+
+    def _weights(self, source: Source, path: str) -> dict[str, torch.Tensor]:
+        import safetensors.torch
+
+        if (file := file_of(source, f"{path}/model.safetensors")) is None:
+            raise InputError(f"model.name: {source.words}: {path} has no model.safetensors")
         weights = safetensors.torch.load_file(file, device=str(self.model.device))
+        return {name: weight.float() for name, weight in weights.items()}
+
+    def _dense(self, source: Source, path: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return a layer of a folder: weights, and an activation of torch by its name."""
+        import torch
+
+        about, weights = read_json(source, f"{path}/config.json"), self._weights(source, path)
+        if about.get("use_residual"):
+            raise InputError(f"model.name: {source.words}: {path} is a layer with a residual, which is not read here")
         activation = getattr(torch.nn, str(about.get("activation_function", "Tanh")).rpartition(".")[2])()
         bias = weights.get("linear.bias")
         return lambda vectors: activation(torch.nn.functional.linear(vectors.float(), weights["linear.weight"], bias))
@@ -105,8 +127,3 @@ def _pooling(about: dict[str, Any], path: str) -> Pooling:
         problem = f"model.name: {path} pools by {', '.join(modes) or 'another rule'}"
         raise InputError(f"{problem}; {', '.join(POOLINGS)} can be read; model.pooling names one")
     return cast(Pooling, modes[0])
-
-
-def _json(source: Source, name: str) -> dict[str, Any]:
-    path: Path | None = file_of(source, name)
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path else {}

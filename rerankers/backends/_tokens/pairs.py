@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,19 @@ from ...prompts.template import SEAM
 from ..base import Request
 
 Ids = list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PairForm:
+    """How a model's folder has pairs read, in at most `longest` tokens.
+
+    `instruction` is the system turn's, "" for none, or None if pairs are not rendered by the chat template, whose
+    `variables` are given.
+    """
+
+    instruction: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    longest: int | None = None
 
 
 class Pairs:

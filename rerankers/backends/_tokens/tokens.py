@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from ...answers.thinking import opened_thought
 from ...errors import InputError
-from ...prompts.template import SEAM, Architecture
+from ...prompts.template import SEAM, Architecture, Message
 from ..base import Request, RequestSettings
 from .chat_templates import ChatTemplate, TemplateOptions, chat_template
-from .pairs import Pairs
+from .pairs import PairForm, Pairs
 
 T = TypeVar("T")
 
@@ -30,10 +30,17 @@ PART = 3  # a first passage is a prefix if it is at least one part in so many of
 class Tokens:
     """Turns requests into token ids."""
 
-    def __init__(self, tokenizer: Any, architecture: Architecture, options: TemplateOptions | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        architecture: Architecture,
+        options: TemplateOptions | None = None,
+        pair_form: Callable[[], PairForm | None] = lambda: None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.architecture = architecture
         self._options = options or TemplateOptions()
+        self._find_pair_form = pair_form
         # An encoder-decoder has no use for a chat template; `none` asks for a prompt's text form.
         self._as_text = architecture == "decoder_only" and self._options.chat_template == "none"
         control = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
@@ -82,7 +89,8 @@ class Tokens:
             text, parts = self.pairs.apart(request)
             return text, list(chain(*parts))
         terms, limits = request.terms, [request.terms.prompt_tokens]
-        limits += [self.tokenizer.model_max_length] if request.ask.kind == "relevance" else []
+        if request.ask.kind == "relevance":
+            limits += [self.tokenizer.model_max_length, self._pair_form.longest]
         most = min((limit for limit in limits if limit is not None), default=None)
         text, ids = self._whole_prompt(request)
         if most is None or len(ids) <= most:
@@ -123,13 +131,33 @@ class Tokens:
 
     def _whole_prompt(self, request: Request) -> tuple[str, list[int]]:
         if request.ask.kind == "relevance":
-            return self.pairs.prompt(request)
+            return self.pairs.prompt(request) if self._pair_template is None else self._pair_of_turns(request)
 
         def shown(words: int | None) -> tuple[tuple[str, list[int]], int]:
             text, ids = self._language_prompt(request, words)
             return (text, ids), len(ids)
 
         return self.fitted(request, shown)
+
+    @cached_property
+    def _pair_form(self) -> PairForm:
+        return self._find_pair_form() or PairForm()
+
+    @cached_property
+    def _pair_template(self) -> ChatTemplate | None:
+        if self._pair_form.instruction is None:
+            return None
+        variables = {**self._pair_form.variables, **self._options.chat_template_kwargs}
+        return chat_template(self.tokenizer, self._options.model_copy(update={"chat_template_kwargs": variables}))
+
+    def _pair_of_turns(self, request: Request) -> tuple[str, list[int]]:
+        messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), seam=SEAM)
+        texts = [message.content for message in messages]
+        texts = [self._pair_form.instruction, *texts] if self._pair_form.instruction and len(texts) == 2 else texts
+        roles = ("system", "query", "document")[-len(texts) :]
+        turns = [Message(role=role, content=text) for role, text in zip(roles, texts, strict=True)]
+        text = self._pair_template.render(turns) if self._pair_template else ""
+        return text, self._ids(text, special=False)
 
     def _language_prompt(self, request: Request, words: int | None) -> tuple[str, list[int]]:
         terms = request.terms
