@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from r2llm.rerankers.answers.reading import Reply
-from r2llm.rerankers.backends import openai
+from r2llm.rerankers.backends import openai, replay
 from r2llm.rerankers.backends import transformers as transformers_backend
 from r2llm.rerankers.backends._server.chat import Chat, _read_text
 from r2llm.rerankers.backends._server.completions import Completions
@@ -340,6 +340,7 @@ def test_scores_that_depend_on_the_group_are_refused_unless_reckoned_with(
     assert [len(body["documents"]) for body in server.bodies] == [2, 5]  # the probe, and all candidates once
     backend = openai.open(options("http://localhost:1/v1", group_scores=True), Setting())
     assert backend.identity["group_scores"] is True
+    assert replay.Recorded(backend.identity).group_scores  # or a merge would look its answers up under other keys
     ranker = Ranker.create({"method": "pointwise.cross_encoder"})
     keys = {Requests(ranker, backend, make_candidates(docs)).request(asks[0]).key for docs in (4, 5)}
     assert len(keys) == 2
