@@ -29,22 +29,6 @@ def last_logits(folder: Path, prompts: Sequence[Sequence[int]]) -> Any:
         return torch.stack([model(input_ids=torch.tensor([ids])).logits[0, -1] for ids in map(list, prompts)])
 
 
-@pytest.fixture(scope="session")
-def t5(saved: Callable[..., Path]) -> Path:
-    """A tiny T5 that knows the words of monoT5's kin, and prefers none to the true one by far."""
-    import transformers
-
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
-    words = ("true", "false", "yes", "no", "Não", "Sim", "Query:", "Document:", "Relevant:", "red", "moon", "moons")
-    pieces += [(f"▁{word}", -5.0) for word in words]
-    pieces += [(character, -9.0) for character in [*map(chr, range(33, 127)), *"ã日本—"]]
-    pieces += [(f"<extra_id_{i}>", 0.0) for i in range(99, -1, -1)]
-    tokenizer = transformers.T5Tokenizer(vocab=pieces)
-    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "initializer_factor": 0.4}
-    config = transformers.T5Config(vocab_size=len(tokenizer), decoder_start_token_id=0, **sizes)
-    return saved("T5ForConditionalGeneration", config, tokenizer)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "words"),
