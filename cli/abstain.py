@@ -37,21 +37,23 @@ def abstain(
 
     found = study.abstain(run, reference, Judgements(qrels, dataset), measure, depth, console.listener(quiet))
     if output:
-        studies.write(output / "abstain.json", found.as_json)
+        studies.write(output / "abstain.json", found)
     if as_json:
-        console.as_json(found.as_json)
+        console.as_json(found)
         return
-    simulated = " (SIMULATED answers)" if found.as_json["simulated"] else ""
-    title = f"{found.measure} of the queries kept, by the share left out{simulated}"
-    header = ["confidence", *(f"{rate:.1f}" for rate in study.RATES), "nAUC", "95 %"]
+    simulated = " (SIMULATED answers)" if found["simulated"] else ""
+    title = f"{found['measure']} of the queries kept, by the share left out{simulated}"
+    header = ["confidence", *(f"{rate:.1f}" for rate in found["rates"]), "nAUC", "95 %"]
     rows = [
         [
             name,
-            *(f"{value:.4f}" for value in curve.quality),
-            "undefined" if curve.nauc is None else f"{curve.nauc:.4f}",
-            f"{curve.interval.low:.4f} to {curve.interval.high:.4f}" if curve.interval else "-",
+            *(f"{value:.4f}" for value in curve["quality"]),
+            "undefined" if curve["nauc"] is None else f"{curve['nauc']:.4f}",
+            "{:.4f} to {:.4f}".format(*curve["interval"]) if curve["interval"] else "-",
         ]
-        for name, curve in found.curves.items()
+        for name, curve in found["curves"].items()
     ]
     console.table(title, header, rows)
-    console.line(f"{found.queries} queries, {found.reference_queries} of the reference, {found.depth} scores each")
+    console.line(
+        f"{found['queries']} queries, {found['reference_queries']} of the reference, {found['depth']} scores each"
+    )

@@ -5,7 +5,7 @@ arXiv:2402.12997; as in artefactory/abstention-reranker at b6ad13c. Confidence i
 sorted scores, learnt from reference queries, or, without a reference, the maximum, the standard deviation, or the
 first score minus the second. Of the queries the least confident are left out, at rates of 0 to 0.9.
 
-`as_json` is what the command prints with --json and writes as `abstain.json`: `run`, `reference`, `measure`, `depth`,
+`abstain.json`, which --json prints: `run`, `reference`, `measure`, `depth`,
 `queries` and `reference_queries` (counts), `few`, `simulated`, `rates`, and `curves`: by name (`oracle`, `random`,
 `ridge`, `max`, `sd`, `first_second`) the mean `quality` of the queries kept at each rate, `nauc` (0 random, 1 oracle)
 and its `interval` (95 %, bootstrap over queries); null where oracle and random do not differ.
@@ -28,7 +28,7 @@ from .. import inspect
 from ..compare import runs as loading
 from ..compare.replays import replayed
 from ..compare.runs import Judgements, Run
-from ..compare.statistics import Interval, Values
+from ..compare.statistics import Values
 from ..io.progress import Listener
 from ..run import runfile
 
@@ -56,60 +56,10 @@ BASELINES: Mapping[str, Callable[[Table], Values]] = {
 """Confidences that need no reference."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The mean quality of the queries kept at each of `RATES`, and the curve's nAUC; None if the oracle's is flat."""
-
-    quality: tuple[float, ...]
-    nauc: float | None
-    interval: Interval | None
-
-
-@dataclass(frozen=True)
-class Abstention:
-    """Curves by the name of the confidence."""
-
-    run: Run
-    reference: Run
-    measure: str
-    depth: int
-    queries: int
-    reference_queries: int
-    curves: Mapping[str, Curve]
-
-    @property
-    def few(self) -> bool:
-        """Return whether the queries or those of the reference are too few to conclude from."""
-        return min(self.queries, self.reference_queries) < FEW
-
-    @property
-    def as_json(self) -> dict[str, Any]:
-        """Return the content of `abstain.json`."""
-        return {
-            "run": self.run.name,
-            "reference": self.reference.name,
-            "measure": self.measure,
-            "depth": self.depth,
-            "queries": self.queries,
-            "reference_queries": self.reference_queries,
-            "few": self.few,
-            "simulated": self.run.simulated or self.reference.simulated,
-            "rates": RATES.tolist(),
-            "curves": {
-                name: {
-                    "quality": curve.quality,
-                    "nauc": curve.nauc,
-                    "interval": [curve.interval.low, curve.interval.high] if curve.interval else None,
-                }
-                for name, curve in self.curves.items()
-            },
-        }
-
-
 def abstain(
     run: Path, reference: Path, judgements: Judgements, measure: str, depth: int, listener: Listener
-) -> Abstention:
-    """Return how well confidences tell the run's good queries from its bad ones.
+) -> dict[str, Any]:
+    """Return the content of `abstain.json`: how well confidences tell the run's good queries from its bad ones.
 
     Queries that the reference has too are left out of the run. Raises `InputError` for a run without scores, and where
     fewer than two queries are left in one of both.
@@ -128,15 +78,24 @@ def abstain(
     reference_scores, reference_quality = learnt.of(list(learnt.scores))
     confidences = {"ridge": ridge(reference_scores, reference_quality)(scores)}
     confidences |= {name: confidence(scores) for name, confidence in BASELINES.items()}
-    found = Abstention(
-        tested.run, learnt.run, measure, depth, len(queries), len(reference_scores), curves(confidences, quality)
-    )
-    if found.few:
+    few = min(len(scores), len(reference_scores)) < FEW
+    if few:
         listener.note(
-            f"{found.queries} queries and {found.reference_queries} of the reference are too few to conclude from: "
+            f"{len(scores)} queries and {len(reference_scores)} of the reference are too few to conclude from: "
             f"take {FEW} or more of each; the intervals show how far nAUC is known"
         )
-    return found
+    return {
+        "run": tested.run.name,
+        "reference": learnt.run.name,
+        "measure": measure,
+        "depth": depth,
+        "queries": len(scores),
+        "reference_queries": len(reference_scores),
+        "few": few,
+        "simulated": tested.run.simulated or learnt.run.simulated,
+        "rates": RATES.tolist(),
+        "curves": curves(confidences, quality),
+    }
 
 
 @dataclass(frozen=True)
@@ -191,16 +150,18 @@ def ridge(scores: Table, quality: Values) -> Callable[[Table], Values]:
     return predict
 
 
-def curves(confidences: Mapping[str, Values], quality: Values) -> dict[str, Curve]:
-    """Return the curve of each confidence, after those of the oracle and of chance."""
-    best, chance = oracle(quality), np.full(len(RATES), quality.mean())
+def curves(confidences: Mapping[str, Values], quality: Values) -> dict[str, dict[str, Any]]:
+    """Return the curve of each confidence, after those of the oracle and of chance, as in `abstain.json`."""
+    best, chance = oracle(quality).tolist(), [float(quality.mean())] * len(RATES)
+    found: dict[str, dict[str, Any]] = {"oracle": {"quality": best, "nauc": 1.0, "interval": None}}
+    found["random"] = {"quality": chance, "nauc": 0.0, "interval": None}
     drawn = np.random.default_rng(0).integers(0, len(quality), (SAMPLES, len(quality)))
-    found = {"oracle": Curve(tuple(best), 1.0, None), "random": Curve(tuple(chance), 0.0, None)}
     for name, confidence in confidences.items():
         values = [nauc(confidence[sample], quality[sample]) for sample in drawn]
         known = [value for value in values if value is not None]
-        interval = Interval(*map(float, np.quantile(known, (0.025, 0.975)))) if known else None
-        found[name] = Curve(tuple(kept(confidence, quality)), nauc(confidence, quality), interval)
+        interval = np.quantile(known, (0.025, 0.975)).tolist() if known else None
+        reached = kept(confidence, quality).tolist()
+        found[name] = {"quality": reached, "nauc": nauc(confidence, quality), "interval": interval}
     return found
 
 
