@@ -153,7 +153,8 @@ def _runs(plan: Plan, listener: Listener) -> tuple[list[Run], dict[str, str]]:
     """Return the runs and the first stages that they reranked, each once, and by name which is which."""
     runs = loading.unmeasured([*plan.runs, *plan.first_stages], listener)
     number = len(runs) - len(loading.unmeasured(plan.first_stages, Listener()))
-    kinds = {run.name: "ranker" if i < number and _reranks(run) else "first stage" for i, run in enumerate(runs)}
+    rankers = {run.name for run in runs[:number] if run.path.is_file() or (run.path / "run.trec").is_file()}
+    kinds = {run.name: "ranker" if run.name in rankers else "first stage" for run in runs}
     for run in [run for run in runs if run.config and kinds[run.name] == "ranker"]:
         rankings = runfile.documents(runfile.read(run.path / "first_stage.trec")[0])
         if all(rankings != other.rankings for other in runs):
@@ -181,11 +182,6 @@ def model_name(model: Mapping[str, Any]) -> str:
     """Return a model's name in one word: the last part of its name or path, or what it is simulated by."""
     name = model.get("name") or "-".join(str(model[key]) for key in ("backend", "answers") if key in model)
     return re.sub(r"\s+", "-", Path(str(name)).name)
-
-
-def _reranks(run: Run) -> bool:
-    """Return whether a run is a ranker's: a TREC file is taken for one."""
-    return not run.config or bool(run.config.get("ranker") or run.config.get("stages"))
 
 
 def _circular(ranker: Ranker, name: str, rankers: Sequence[Run], plan: Plan) -> list[str]:

@@ -38,6 +38,9 @@ def test_a_judge_that_knows_peoples_grades_agrees_with_them(run) -> None:
     ]
     assert sum(map(sum, found["agreement"]["confusion"])) == found["documents"]["by_people"]
     assert [row["kind"] for row in found["runs"]] == ["ranker", "first stage"]
+    first = experiment.retrieve_only(configs.load("toy.yaml"), Path("first"), Listener()).run_dir
+    assert [row["kind"] for row in judged([run, first])["runs"]] == ["ranker", "first stage"]
+    found = judged([run])
     for row in found["runs"]:
         assert row["human_same"] == row["model_same"]
     assert found["bias"]["difference"] == 0
