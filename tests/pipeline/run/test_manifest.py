@@ -210,7 +210,7 @@ def test_a_run_that_was_cut_off_twice_tells_of_three_executions(toy: Path, heard
     assert [each["answers_before"] for each in found["executions"]] == [0, 3, 5]
     assert all(each["started"] <= each["ended"] for each in found["executions"])
     assert found["started"] == found["executions"][0]["started"]
-    assert found["finished"] == found["executions"][-1]["ended"]
+    assert found["finished"] >= found["executions"][-1]["ended"]  # the measures come after the ranking
     for name in ("run.trec", "first_stage.trec"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
     assert found["ledger"] == read(whole)["ledger"]
