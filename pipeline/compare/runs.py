@@ -35,6 +35,12 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     first_stage: PerQuery = field(default_factory=dict)
     """Measures of the first stage that it reranked, where it is known."""
+
+    @property
+    def reranked(self) -> bool:
+        """Return whether it is a run folder in which candidates were reranked."""
+        return (self.path / "run.trec").is_file()
+
     totals: Mapping[str, float | None] = field(default_factory=dict)
     """Means of measures (of counts the sums) and totals of costs, None if unknown."""
     fingerprint: str = ""

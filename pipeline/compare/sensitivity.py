@@ -74,7 +74,7 @@ def by_method(runs: Iterable[Run], notes: list[str]) -> dict[str, list[Run]]:
     """Return the reranked runs that differ in their order alone together, under names that tell these groups apart."""
     groups, unranked = dict[str, list[Run]](), list[str]()
     for run in runs:
-        if run.config.get("ranker") or run.config.get("stages"):
+        if run.reranked:
             groups.setdefault(json.dumps(without(run.config, SAME), sort_keys=True), []).append(run)
         else:
             unranked.append(run.name)

@@ -121,7 +121,7 @@ def _series(names: Iterable[str]) -> Json:
 
 def series_of(run: Run) -> str:
     """Return what a run's mark stands for: its method's family, `cascade`, or `no reranking`."""
-    if not (run.config.get("ranker") or run.config.get("stages")):
+    if not run.reranked:
         return "no reranking"
     return "cascade" if run.config.get("stages") else method_of(run).partition(".")[0]
 

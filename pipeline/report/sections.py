@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -104,7 +104,11 @@ def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[
 
 def _group(places: Sequence[Path], options: Options, listener: Listener) -> Group:
     loaded = runs.load(places, options.judgements, options.measures, listener)
+    costs = dict.fromkeys(name for run in loaded for name in run.costs)
+    loaded = [run if run.costs or not run.config or run.reranked else _free(run, costs) for run in loaded]
     reference = _first_stage(loaded)
+    if len(loaded) == 1 and not reference:
+        raise InputError(f"{places[0]}: a report needs two runs, or one that reranked a measured first stage")
     if not any(run.measures for run in loaded):
         raise InputError(f"{places[0]}: its dataset has no relevance judgements: there is nothing to report")
     shown = [*([reference] if reference else []), *loaded]
@@ -137,13 +141,17 @@ def _dataset(named: str | Mapping[str, str]) -> str:
 def _first_stage(loaded: Sequence[Run]) -> Run | None:
     """Return the first stage that all runs reranked as a run without cost, or None if they have none in common."""
     one, *others = loaded
-    if not one.first_stage or any(run.first_stage != one.first_stage for run in others):
+    if not any(one.first_stage.values()) or any(run.first_stage != one.first_stage for run in others):
         return None
     scored, _ = runfile.read(one.path / "first_stage.trec")
     name = "BM25" if one.config.get("first_stage", {}).get("bm25") else "given run"
-    free = {name: dict.fromkeys(queries, 0.0) for name, queries in one.costs.items()}
     rankings = {query: [doc for doc, _ in hits] for query, hits in scored.items()}
-    return Run(f"first stage ({name})", one.path / "first_stage.trec", rankings, one.first_stage, free)
+    return _free(Run(f"first stage ({name})", one.path / "first_stage.trec", rankings, one.first_stage), one.costs)
+
+
+def _free(run: Run, costs: Iterable[str]) -> Run:
+    """Return a run that asked no model with costs of 0."""
+    return dataclasses.replace(run, costs={name: dict.fromkeys(run.rankings, 0.0) for name in costs})
 
 
 def _caption(text: str, simulated: Sequence[str]) -> str:
@@ -155,7 +163,7 @@ def _runs(loaded: Sequence[Run]) -> Section:
     rows = [
         [
             run.name,
-            sensitivity.method_of(run) if run.config.get("ranker") or run.config.get("stages") else "-",
+            sensitivity.method_of(run) if run.reranked else "-",
             _model(run),
             str(len(run.rankings)),
             "simulated" if run.simulated else "",
@@ -309,7 +317,7 @@ def _properties(loaded: Sequence[Run]) -> Section | None:
     """Return what each method takes: counts of its runs, and scorings of its parameters."""
     alike: dict[tuple[str, str, str], list[Run]] = {}
     for run in loaded:
-        if run.config.get("ranker"):
+        if run.reranked and run.config.get("ranker") and {"asks", "rounds"} <= run.costs.keys():
             [ranker] = inspect.config_of(run.path).rankers
             words = {"likelihood": "log-probabilities", "generation": "text"}
             fixed = [only for kind in ranker.params.asks if (only := KINDS[kind].scoring)]
@@ -350,8 +358,7 @@ def _positions(loaded: Sequence[Run], command: str) -> Section:
 def _story(compared: Comparison, loaded: Sequence[Run], query: str | None, listener: Listener) -> Iterator[Section]:
     """Yield the story of one query in the best runs, by default of the one in which these differ most."""
     measure = compared.measures[0]
-    reranked = [run for run in loaded if run.config.get("ranker") or run.config.get("stages")]
-    best = sorted(reranked, key=lambda run: -measure.means[run.name])[:STORIES]
+    best = sorted((run for run in loaded if run.reranked), key=lambda run: -measure.means[run.name])[:STORIES]
     if not best:
         return
     if query is None:

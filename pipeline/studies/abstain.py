@@ -126,7 +126,7 @@ def _scored(path: Path, judgements: Judgements, measure: str, depth: int, listen
 
 def _scores(run: Run) -> dict[str, list[float]]:
     """Return the scores of a run's documents by query: a reranked run's from its ledger, else those of the run file."""
-    if (run.path / "run.trec").is_file():
+    if run.reranked:
         ranker, *others = inspect.config_of(run.path).rankers
         if others or not scores_documents(lambda docs: ranker.method.run(docs, ranker.params)):
             name = "a cascade" if others else ranker.method.name

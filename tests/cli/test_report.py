@@ -64,9 +64,18 @@ def test_runs_of_other_queries_are_reported_apart(r2llm, toy: Path) -> None:
     assert re.findall(r"<h2>(.*?)</h2>", Path("report.html").read_text().partition("<script ")[0]) == titles
 
 
+def test_a_first_stage_is_a_run_without_cost(r2llm, toy: Path) -> None:
+    assert r2llm("retrieve", "--config", "toy.yaml", "--output", "first").code == 0
+    assert r2llm("rerank", "--config", "toy.yaml", "--output", "run").code == 0
+    done = r2llm("report", "run", "first")
+    assert (done.code, "left out" in done.err) == (0, False), done.err
+
+
 def test_what_cannot_be_reported_is_refused(r2llm, toy: Path) -> None:
+    assert r2llm("retrieve", "--config", "toy.yaml", "--output", "first").code == 0
     for arguments, complaint in (
         (("report", "nothing"), "no file or folder nothing"),
+        (("report", "first"), "a report needs two runs"),
         (("report", "bm25.trec", "-o", "a.html"), "a TREC file has no judgements"),
         (("report", "bm25.trec", "--qrels", "qrels.txt", "-o", "."), "is a folder; name a file"),
     ):
