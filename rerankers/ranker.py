@@ -126,7 +126,8 @@ class Ranker:
                 f"{name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
                 f"{prompt.most_docs}; show fewer at a time or name another prompt"
             )
-        by_label = self.scoring == "likelihood" and any(KINDS[kind].several for kind in params.asks)
+        by_label = self.scoring == "likelihood" and not prompt.answer.marked
+        by_label = by_label and any(KINDS[kind].several for kind in params.asks)
         if by_label and prompt.labels == "numbers" and params.most_docs > DIGITS:
             raise InputError(
                 f"prompt '{prompt.name}' numbers its passages, and numbers of several digits have no token whose "
@@ -252,7 +253,7 @@ class Requests:
         for prompt in self.ranker.prompts if by_likelihood and not self.backend.raw_logits else ():
             if prompt.raw_logits:
                 raise InputError(
-                    f"prompt '{prompt.name}' scores by raw logits, which this backend does not give; use "
+                    f"prompt '{prompt.name}' scores by raw logits or states, which this backend does not give; use "
                     "model.backend: transformers"
                 )
         docs = self.ranker.shown(self.candidates).docs

@@ -92,6 +92,17 @@ def _capturing(pattern: str) -> str:
     return pattern
 
 
+class Marked(_Part):
+    """Tokens whose states are the vectors of the query and of each passage, and the weights that project them.
+
+    Each weight is a tensor of the model's files by name, without bias; ReLU stands between two.
+    """
+
+    query: str
+    passage: str
+    projector: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+
+
 class AnswerForm(_Part):
     """The form of an answer, and its generation; the texts of `stop` are no part of it.
 
@@ -103,7 +114,8 @@ class AnswerForm(_Part):
     generated first, and labels have the log-probability at its last token or, where they are not among the likeliest
     there, after `closing`, which goes behind the prompt with the text as {thought}, cut to its last sentence. With
     `written` a generated label's value is multiplied by the probability with which it was written.
-    With `cosine` it is that of two vectors: each turn is a text that is read by itself.
+    With `cosine` it is that of two vectors: each turn is a text that is read by itself or, with `marked`, the whole is
+    read once.
     """
 
     prefix: Prefixes = Prefixes()
@@ -116,6 +128,7 @@ class AnswerForm(_Part):
     pattern: Annotated[str, AfterValidator(_capturing)] | None = None
     scored: Literal["first_token", "whole", "logit", "after_thought", "written", "cosine"] = "first_token"
     closing: str = ""
+    marked: Marked | None = None
 
     def naming(self, labels: Sequence[str]) -> str:
         """Return an answer that names those labels."""
@@ -194,7 +207,9 @@ class Prompt(_Part):
 
     @property
     def raw_logits(self) -> bool:
-        """Return whether scores by likelihood need logits: of a difference, log-probabilities do as well."""
+        """Return whether scores by likelihood need logits or states: of a difference, log-probabilities do as well."""
+        if self.answer.marked:
+            return True
         return self.answer.scored == "logit" and isinstance(self.labels, dict) and sum(self.labels.values()) != 0
 
     @cached_property

@@ -1,6 +1,7 @@
-"""Relevance as the cosine of a query's and a passage's vector: each is read by itself and its states are pooled.
+"""Relevance as the cosine of a query's and a passage's vector.
 
-A folder of sentence-transformers says how in `modules.json`. Reimers and Gurevych, EMNLP 2019, arXiv:1908.10084.
+Each text is read by itself and its states are pooled; a folder of sentence-transformers says how in `modules.json`
+(Reimers and Gurevych, EMNLP 2019, arXiv:1908.10084). Or all are read in one prompt, where tokens mark the states.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ...errors import InputError
-from .._tokens.tokens import Batch, Tokens, padded
+from ...prompts.template import Marked
+from .._tokens.tokens import Batch, Prepared, Tokens, padded
 from ..base import Answered
 from .loading import Source, file_of, read_json
 from .scores import scored
@@ -33,7 +35,7 @@ class Vectors:
     def __init__(self, model: Any, tokens: Tokens, source: Source, pooling: Pooling | None) -> None:
 
         self.model = model.get_encoder() if model.config.is_encoder_decoder else model
-        self.tokens = tokens
+        self.tokens, self._source = tokens, source
         self._accepted = inspect.signature(self.model.forward).parameters
         self._layers: list[Callable[[torch.Tensor], torch.Tensor]] = []
         self._pooling = pooling or "mean"
@@ -51,12 +53,15 @@ class Vectors:
         self._dot = about.get("similarity_fn_name") == "dot"
         if words := {name: text for name, text in (about.get("prompts") or {}).items() if text}:
             LOG.warning("model.name: its folder has prompts, which only a prompt's YAML puts before texts: %s", words)
+        self._tensor = cache(self._read_tensor)
         self._query = lru_cache(maxsize=1_000)(lambda ids: self._vectors([[*ids]])[0])
 
     def scores(self, batch: Batch) -> Answered:
         """Return the similarity of each passage's vector to its query's, or the number that layers make of a pair's."""
         import torch
 
+        if batch[0].request.prompt.answer.marked:
+            return [scored(prompt, self._marked(prompt), self.model.dtype) for prompt in batch]
         if batch[0].request.prompt.answer.scored != "cosine":
             rows = [prompt.ids for prompt in batch]
             kinds = [types for row in rows if (types := self.tokens.pairs.token_types(row)) is not None]
@@ -69,6 +74,39 @@ class Vectors:
         return [
             scored(prompt, [score], self.model.dtype) for prompt, score in zip(batch, product.tolist(), strict=True)
         ]
+
+    def _marked(self, prompt: Prepared) -> list[float]:
+        """Return the cosine of each passage's marked state with the query's, in one reading of all.
+
+        Raises `InputError` if the model has no such tokens, or the prompt not one a passage.
+        """
+        import torch
+
+        request, marked = prompt.request, cast(Marked, prompt.request.prompt.answer.marked)
+        ids = torch.tensor([prompt.ids], device=self.model.device)
+        wanted = [self.tokens.tokenizer.convert_tokens_to_ids(token) for token in (marked.query, marked.passage)]
+        places = [[place for place, one in enumerate(prompt.ids) if one == token] for token in wanted]
+        if list(map(len, places)) != [1, len(request.ask.docs)]:
+            found = f"{len(places[0])} {marked.query} and {len(places[1])} {marked.passage}"
+            raise InputError(
+                f"query {request.query.id}: the prompt has {found}, not one and {len(request.ask.docs)}; name the "
+                f"model that prompt '{request.prompt.name}' was made for"
+            )
+        vectors = self.model(input_ids=ids).last_hidden_state[0][places[0] + places[1]].float()
+        for number, name in enumerate(marked.projector):
+            vectors = torch.nn.functional.linear(vectors.relu() if number else vectors, self._tensor(name))
+        cosines: list[float] = torch.cosine_similarity(vectors[:1].double(), vectors[1:].double()).tolist()
+        return cosines
+
+    def _read_tensor(self, name: str) -> torch.Tensor:
+        """Return a tensor of the model's files by its name. Raises `InputError` if there is none."""
+        import safetensors
+
+        for file in sorted(self._source.folder.glob("*.safetensors")):
+            with safetensors.safe_open(file, "pt") as tensors:
+                if name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                    return cast("torch.Tensor", tensors.get_tensor(name).to(self.model.device).float())
+        raise InputError(f"model.name: {self._source.words} has no tensor {name}, by which its states are projected")
 
     def _vectors(self, rows: Sequence[list[int]], types: Sequence[list[int]] = ()) -> torch.Tensor:
         """Return the vector of each text, in double precision."""

@@ -85,7 +85,7 @@ class Tokens:
 
         Raises `InputError` where the limit leaves no room for a passage.
         """
-        if request.prompt.answer.scored == "cosine":
+        if request.prompt.answer.scored == "cosine" and not request.prompt.answer.marked:
             text, parts = self.pairs.apart(request)
             return text, list(chain(*parts))
         terms, limits = request.terms, [request.terms.prompt_tokens]

@@ -10,7 +10,7 @@ from r2llm.rerankers.backends import transformers as backend_module
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import relevance
+from r2llm.rerankers.types import permute, relevance
 
 QUERY = "moons of a red planet"
 PASSAGES = ["the red moon", "", "A planet, 42.", "which of the moons is it? " * 30, "the old moon"]
@@ -126,3 +126,73 @@ def test_what_cannot_be_read_is_refused(folder: Path, scored) -> None:
     listed.write_text(listed.read_text().replace("models.Normalize", "models.LSTM"))
     with pytest.raises(InputError, match=r"modules\.json has a LSTM, which is not read here"):
         scored(folder, pooling="mean")
+
+
+# Marked tokens of one prompt
+
+
+@pytest.fixture
+def marked_folder(tiny_llama: Path, tmp_path: Path) -> Path:
+    """A random Qwen3 with a projector of two matrices, and a tokenizer that knows the marker tokens."""
+    import safetensors.torch
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|embed_token|>", "<|rerank_token|>"]})
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+    config = transformers.Qwen3Config(
+        vocab_size=len(tokenizer), num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3, **sizes
+    )
+    folder = tmp_path / "marked"
+    tokenizer.save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        transformers.Qwen3ForCausalLM(config).save_pretrained(folder)
+        projector = {"projector.0.weight": torch.randn(16, 32), "projector.2.weight": torch.randn(16, 16)}
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    safetensors.torch.save_file(weights | projector, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def marked_asks(folder: Path, make_candidates, passages: list[str], **options):
+    """The backend, and the request that shows all passages at once."""
+    backend = backend_module.open(backend_module.Options(name=str(folder), device="cpu", **options), Setting())
+    candidates = make_candidates(passages, query=QUERY)
+    settings = {"method": "listwise.full", "scoring": "likelihood", "prompt": "jina_v3", "passage_tokens": None}
+    requests = Requests(Ranker.create(settings), backend, candidates)
+    backend.submit([requests.request(permute(candidates.ids))])
+    return backend
+
+
+def test_marked_tokens_give_the_cosines_of_the_formula(marked_folder: Path, make_candidates) -> None:
+    import safetensors.torch
+    import torch
+    import transformers
+
+    passages = [*PASSAGES, "it says <|embed_token|> and no more", *(f"moon {number}" for number in range(20))]
+    backend = marked_asks(marked_folder, make_candidates, passages)
+    [(request, reply)] = backend.collect()
+    ids = backend.tokens.prompt(request)[1]
+    shown = backend.tokens.tokenizer.decode(ids)
+    assert shown.count("<|embed_token|>\n</passage>") == len(passages)
+    assert f'<passage id="0">\n{passages[0]}<|embed_token|>\n</passage>\n<passage id="1">' in shown
+    assert shown.count(f"<query>\n{QUERY}<|rerank_token|>\n</query>") == 1
+    tokenizer = transformers.AutoTokenizer.from_pretrained(marked_folder)
+    weights = safetensors.torch.load_file(marked_folder / "model.safetensors")
+    with torch.inference_mode():
+        states = transformers.AutoModel.from_pretrained(marked_folder)(torch.tensor([ids])).last_hidden_state[0]
+    passage, query = (tokenizer.convert_tokens_to_ids(token) for token in ("<|embed_token|>", "<|rerank_token|>"))
+
+    def projected(token: int) -> torch.Tensor:
+        rows = states[[place for place, one in enumerate(ids) if one == token]]
+        return torch.relu(rows @ weights["projector.0.weight"].T) @ weights["projector.2.weight"].T
+
+    wanted = torch.cosine_similarity(projected(query), projected(passage)).tolist()
+    assert len(wanted) == len(passages)
+    assert reply.scores == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_model_without_the_marker_tokens_is_refused(tiny_llama: Path, make_candidates) -> None:
+    with pytest.raises(InputError, match=r"the prompt has 0 <\|rerank_token\|> and 0 <\|embed_token\|>, not one and 5"):
+        marked_asks(tiny_llama, make_candidates, PASSAGES).collect()
