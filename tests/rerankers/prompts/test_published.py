@@ -82,3 +82,16 @@ def test_texts_are_mended_and_stripped_once() -> None:
         prompts.mended(" between 70\u00c2\u00b0 and the host\u00e2\u20ac\u2122s ") == "between 70\u00b0 and the host's"
     )
     assert prompts.load("rank_zephyr").fix_text
+
+
+def test_the_two_endings_of_rank_zephyrs_words_are_told_apart() -> None:
+    """castorini/rank_llm's against those of gangiswag/llm-reranker and of the recorded run of RankVicuna."""
+    endings = {
+        "rank_zephyr": "e.g., [2] > [1], Answer concisely and directly and only respond with the ranking results,",
+        "first": "e.g., [B] > [A], Answer concisely and directly and only respond with the ranking results,",
+        "first_original": "e.g., [B] > [A], Only respond with the ranking results,",
+        "rank_vicuna": "e.g., [4] > [2], Only respond with the ranking results,",
+    }
+    for name, ending in endings.items():
+        turn = prompts.load(name).render(Ask("permute", ("a", "b")), "q", ["one", "two"])[-1]
+        assert turn.content.rstrip().endswith(f"{ending} do not say any word or explain.")
