@@ -84,7 +84,7 @@ def _show(found: dict[str, Any]) -> None:
         header, row = ["Kendall's τ", "τ of the better half"], [_number(ranks["tau"]), _number(ranks["tau_top_half"])]
         console.table("the order of runs by both", header, [row])
     if bias := found["bias"]:
-        low, high = (_number(end) for end in bias["interval"])
+        low, high = (_number(end) for end in bias["interval"] or (None, None))
         favour = f"the judge favours rankers over first stages by {bias['difference']:+.4f} {measure}"
         console.line(f"{favour}, 95 % {low} to {high}, {bias['queries']} queries")
 

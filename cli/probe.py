@@ -56,4 +56,6 @@ def _table(title: str, header: list[str], found: dict[str, Any], part: str, name
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return f"{value[0]:.4f} to {value[1]:.4f}"
+    if value is None:
+        return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

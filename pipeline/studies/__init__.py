@@ -1,5 +1,6 @@
 """Studies of rankers and their answers: abstention, a model as judge, attacks."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from ...rerankers.errors import StoppedError
 from ...rerankers.ledger import Ledger
+from ..compare.statistics import Interval
 from ..io.files import replacing
 from ..run.manifest import json_text
 
@@ -16,6 +18,11 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write(json_text(content))
+
+
+def ends(interval: Interval) -> list[float] | None:
+    """Return an interval as JSON has it, or None if a single value gives none."""
+    return None if math.isnan(interval.low) else [interval.low, interval.high]
 
 
 @contextmanager

@@ -51,7 +51,7 @@ from ..io.progress import Listener
 from ..run import manifest, runfile
 from ..run import measures as evaluation
 from ..run.measures import Metrics, Qrels
-from . import answers, write
+from . import answers, ends, write
 
 RANKER: Mapping[str, Any] = {
     "method": "pointwise.graded",
@@ -339,4 +339,4 @@ def _bias(lifts: Mapping[str, Any]) -> dict[str, Any]:
     first_stages, rankers = (np.mean(lifts[kind], axis=0) for kind in ("first stage", "ranker"))
     interval = statistics.interval(first_stages, rankers)
     difference = float((rankers - first_stages).mean())
-    return {"difference": difference, "interval": [interval.low, interval.high], "queries": len(rankers)}
+    return {"difference": difference, "interval": ends(interval), "queries": len(rankers)}

@@ -44,7 +44,7 @@ from ..configs.load import Loaded
 from ..io.progress import Listener
 from ..run import measures as evaluation
 from ..run.plan import Plan
-from . import answers, write
+from . import answers, ends, write
 
 FOLDER = Path(__file__).parent / "probes"
 
@@ -246,7 +246,7 @@ def _success(
         rates = [sum(of) / len(of) for of in (successes, hits[PLACEBO])]
         found[name]["success"] = {
             "rate": rates[0],
-            "interval": [interval.low, interval.high],
+            "interval": ends(interval),
             "less_placebo": rates[0] - rates[1],
             "unread": unread[name],
         }
@@ -283,7 +283,7 @@ def _damage(
             "clean": float(clean.mean()),
             "attacked": float(after.mean()),
             "drop": float((clean - after).mean()),
-            "interval": [interval.low, interval.high],
+            "interval": ends(interval),
         }
         written = (attack.attacked(each, candidates[q], [doc], before[q][0]) for q, doc in victims.items())
         places = {q: one.ranking.docs.index(victims[q]) + 1 for q, one in attack.rank(written).items()}

@@ -131,3 +131,9 @@ def test_fewer_sets_than_asked_for_are_said(folder, heard, write) -> None:
 def test_an_unknown_probe_is_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean"):
         probe.probes(["placeebo"])
+
+
+def test_a_single_query_has_no_interval_and_its_file_is_json(folder) -> None:
+    found = probe.probe(configs.load("attacked.yaml", (), 1), ["empty"], 0, Path("out"), Listener())
+    assert found["probes"]["empty"]["damage"]["interval"] is None
+    assert "NaN" not in Path("out/probe.json").read_text()
