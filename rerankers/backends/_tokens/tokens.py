@@ -153,6 +153,9 @@ class Tokens:
     def _pair_of_turns(self, request: Request) -> tuple[str, list[int]]:
         messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), seam=SEAM)
         texts = [message.content for message in messages]
+        if not 2 <= len(texts) <= 3:
+            problem = f"prompt '{request.prompt.name}' has {len(texts)} messages"
+            raise InputError(f"{problem}, and this model reads a query and a document, with or without an instruction")
         texts = [self._pair_form.instruction, *texts] if self._pair_form.instruction and len(texts) == 2 else texts
         roles = ("system", "query", "document")[-len(texts) :]
         turns = [Message(role=role, content=text) for role, text in zip(roles, texts, strict=True)]

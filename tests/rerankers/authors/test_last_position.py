@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from r2llm.rerankers import catalog
 
 from .conftest import PASSAGES, QUERY
 
@@ -86,7 +87,13 @@ def test_mxbai_v2_equals_mxbai_rerank(decoder: Callable[..., Path], scores: Scor
     expected = [float(theirs.predict([QUERY], [passage])[0]) for passage in PASSAGES]
     assert scores("mxbai-rerank-base-v2", folder) == close(expected)
     assert scores("mxbai-rerank-base-v2", folder, "model.exact=false") == close(expected)
-    # Without the system turn written out, or with its parts tokenised as one text, scores are others.
+    # Without the system turn written out, or with its parts tokenised as one text, they are others.
+    prompt = (catalog.prompt_file("prorank")).read_text()
+    for number, other in enumerate((prompt.replace("You are Qwen", "You are"), prompt.replace("{|}", ""))):
+        assert other != prompt
+        (folder / f"other{number}.yaml").write_text(other)
+        found = scores("mxbai-rerank-base-v2", folder, f"ranker.prompt={folder / f'other{number}.yaml'}")
+        assert found != pytest.approx(expected, abs=1e-3)
 
 
 SYSTEM = (
