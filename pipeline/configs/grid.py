@@ -307,9 +307,9 @@ def _locate(name: str, folder: Path) -> tuple[Source, list[tuple[str, str]]]:
                 known.append(f"{source.own.values['formerly']}.yaml".format_map(texts))
                 if f"/{name.removesuffix('.yaml')}.yaml".endswith(f"/{known[-1]}"):
                     return source, list(texts.items())
-    raise InputError(
-        f"no config {name} in {folder} or among the shipped ones{catalog.nearest(name, known, listed='configs')}"
-    )
+    alike = 0.6 if name.endswith(".yaml") else 0.5  # the ending alone makes all names alike
+    remedy = catalog.nearest(name, known, alike, "configs")
+    raise InputError(f"no config {name} in {folder} or among the shipped ones{remedy}")
 
 
 def _names(own: Document, key: str) -> list[Key]:
