@@ -13,7 +13,8 @@ from . import completion, console, options
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN…", help="Run folders, sweeps' folders, folders of runs, or TREC files.")
+        list[Path],
+        typer.Argument(metavar="RUN…", help="Runs, or the JSON file of a judge, probe or abstain."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("report.html"),
     figures: Annotated[

@@ -143,32 +143,50 @@ def _points(comparison: Comparison, table: Table) -> list[Json]:
 def means(comparison: Comparison, table: Table, *, log: bool = False) -> Chart:
     """Return the mean of each run in a measure or cost, with its interval, best or cheapest first."""
     points = sorted(_points(comparison, table), key=lambda point: point["mean"], reverse=not log)
-    scale: Json = {}
     if log:
-        points = [point for point in points if point["mean"] > 0]
-        scale = LOG
-        points = [point | {"low": point["low"] if point["low"] > 0 else point["mean"]} for point in points]
-    y, title = _rows([point["run"] for point in points]), label(table.name)
-    tip = _tip(("run", "run"), ("mean", "mean"), ("low", "from"), ("high", "to"))
-    spans = _layer("rule", points, {"y": y, "x": _x("low", title, **scale), "x2": {"field": "high"}})
-    marks = _layer(
-        "point",
-        points,
-        {"y": y, "x": _x("mean", title, **scale), "tooltip": tip} | _series(map(series_of, comparison.runs)),
-        filled=True,
-        size=70,
-    )
-    caption = f"Mean {title} over {len(comparison.queries)} queries with 95% intervals"
-    caption += _left_out(comparison, points)
+        points = [point | {"low": point["low"] or point["mean"]} for point in points if point["mean"] > 0]
+    title = label(table.name)
+    caption = f"Mean {title} over {len(comparison.queries)} queries with 95% intervals{_left_out(comparison, points)}"
     name = f"{'cost' if log else 'means'}-{file_name(table.name)}"
-    return _chart(
-        name,
-        f"{title} of each run",
-        caption,
-        [spans, marks],
-        simulated=bool(comparison.simulated),
-        height=_height(points),
-    )
+    series = list(map(series_of, comparison.runs))
+    simulated = bool(comparison.simulated)
+    return dots(name, f"{title} of each run", points, title, caption, series, simulated=simulated, **LOG if log else {})
+
+
+def dots(
+    name: str,
+    title: str,
+    points: Sequence[Json],
+    axis: str,
+    caption: str,
+    series: Sequence[str],
+    *,
+    simulated: bool,
+    **scale: Any,
+) -> Chart:
+    """Return a dot (`mean`) with its interval (`low` to `high`) in a row for each `run`, in the order given."""
+    y = _rows([point["run"] for point in points])
+    tip = _tip(("run", "run"), ("mean", "mean"), ("low", "from"), ("high", "to"))
+    encoding = {"y": y, "x": _x("mean", axis, **scale), "tooltip": tip} | _series(series)
+    layers = [
+        _layer("rule", points, {"y": y, "x": _x("low", axis, **scale), "x2": {"field": "high"}}),
+        _layer("point", points, encoding, filled=True, size=70),
+    ]
+    return _chart(name, title, caption, layers, simulated=simulated, height=_height(points))
+
+
+def curves(
+    name: str, title: str, points: Sequence[Json], axes: tuple[str, str], caption: str, simulated: bool
+) -> Chart:
+    """Return a line for each `series` through its points (`x`, `y`)."""
+    x, y = (_x(field, axis) for field, axis in zip("xy", axes, strict=True))
+    both = _series(point["series"] for point in points)
+    tip = [{"field": "series", "title": "curve"}, *_tip(("x", axes[0]), ("y", axes[1]))]
+    layers = [
+        _layer("line", points, {"x": x, "y": y, "color": both["color"]}),
+        _layer("point", points, {"x": x, "y": y, "tooltip": tip} | both, filled=True, size=50),
+    ]
+    return _chart(name, title, caption, layers, simulated=simulated, height=280)
 
 
 def tradeoff(comparison: Comparison, measure: Table, cost: Table) -> Chart:
@@ -261,15 +279,19 @@ def orders(rows: Sequence[Sensitivity]) -> Chart:
         for value in values
         if value is not None
     ]
-    y, x = _rows([row.name for row in rows]), _x("value", rows[0].measure)
-    tip = [*_tip(("run", "run")), {"field": "series", "title": "order"}, *_tip(("value", rows[0].measure))]
-    marks = _layer("point", points, {"x": x, "y": y, "tooltip": tip} | _series(kinds), size=70, strokeWidth=2)
+    measure, simulated = rows[0].measure, any(row.simulated for row in rows)
     caption = "Marks of one row far apart: the method depends on the order in which candidates are presented."
-    simulated = any(row.simulated for row in rows)
-    title = f"Sensitivity to the initial order: {rows[0].measure}"
-    return _chart(
-        f"orders-{file_name(rows[0].measure)}", title, caption, [marks], simulated=simulated, height=_height(points)
-    )
+    title = f"Sensitivity to the initial order: {measure}"
+    return marks(f"orders-{file_name(measure)}", title, points, measure, caption, simulated)
+
+
+def marks(name: str, title: str, points: Sequence[Json], axis: str, caption: str, simulated: bool) -> Chart:
+    """Return a mark for each value, by its `series`, in a row for each `run`."""
+    y, x = _rows(list(dict.fromkeys(point["run"] for point in points))), _x("value", axis)
+    tip = [*_tip(("run", "run")), {"field": "series", "title": "mark"}, *_tip(("value", axis))]
+    encoding = {"x": x, "y": y, "tooltip": tip} | _series(point["series"] for point in points)
+    layers = [_layer("point", points, encoding, size=70, strokeWidth=2)]
+    return _chart(name, title, caption, layers, simulated=simulated, height=_height(points))
 
 
 def slots(row: Positions, number: int) -> Chart:

@@ -15,7 +15,7 @@ from ..compare.changes import some
 from ..io.files import reason, replacing
 from . import charts
 from .charts import Chart
-from .sections import Group, Table
+from .parts import Group, Table
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """The policy by which a browser lets nothing leave the page, and load nothing."""

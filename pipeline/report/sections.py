@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,14 +15,13 @@ from ...rerankers.errors import InputError
 from .. import inspect
 from ..compare import comparison as comparisons
 from ..compare import positions, runs, sensitivity, tables
-from ..compare.changes import some
 from ..compare.comparison import Comparison
 from ..compare.runs import Judgements, Run
 from ..configs.load import Expected
 from ..io.progress import Listener
 from ..run import manifest, runfile
-from . import charts
-from .charts import SIMULATED, Chart
+from . import charts, studies
+from .parts import Group, Section, Table, marked
 
 PAIRS = 15
 """Most pairs of runs whose tests the page lists: with more runs those with the reference alone."""
@@ -51,44 +50,13 @@ class Options:
     """The query whose story is told; the one in which the runs differ most, unless given."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table, the name of its files, and what a reader is told about it."""
-
-    name: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-    latex: str | None = None
-    """The LaTeX table, if it is not made of the rows."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of a report: the command that prints the same figures, then notes, charts, tables and stories."""
-
-    title: str
-    command: str
-    notes: Sequence[str] = ()
-    charts: Sequence[Chart] = ()
-    tables: Sequence[Table] = ()
-    stories: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True)
-class Group:
-    """The sections about runs of the same queries and judgements."""
-
-    title: str
-    simulated: Sequence[str]
-    sections: list[Section] = field(default_factory=list)
-
-
 def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[Group]:
     """Return the sections about the runs in these folders and files, runs of other queries or judgements apart.
 
-    Raises `InputError` as comparing them does.
+    A study is its JSON file. Raises `InputError` as comparing runs does.
     """
+    of_studies = [path for path in paths if path.suffix == ".json"]
+    paths = [path for path in paths if path not in of_studies]
     places = [place for path in paths for place in runs.expanded(path, listener)]
     apart: dict[str, list[Path]] = {}
     for place in places:
@@ -96,10 +64,11 @@ def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[
         key = "" if options.judgements.read() else f"{data.get('queries')} {data.get('qrels')}"
         apart.setdefault(key if any(place.is_dir() for place in places) else "", []).append(place)
     found = [_group(each if len(apart) > 1 else paths, options, listener) for each in apart.values()]
-    return [
+    found = [
         dataclasses.replace(group, title=f"{group.title} ({number})" if len(found) > 1 else group.title)
         for number, group in enumerate(found, 1)
     ]
+    return [*found, *map(studies.group, of_studies)]
 
 
 def _group(places: Sequence[Path], options: Options, listener: Listener) -> Group:
@@ -154,10 +123,6 @@ def _free(run: Run, costs: Iterable[str]) -> Run:
     return dataclasses.replace(run, costs={name: dict.fromkeys(run.rankings, 0.0) for name in costs})
 
 
-def _caption(text: str, simulated: Sequence[str]) -> str:
-    return f"{text}{' ' if text else ''}{SIMULATED.capitalize()}: {some(simulated)}." if simulated else text
-
-
 def _runs(loaded: Sequence[Run]) -> Section:
     """Return the table of runs, each with the command that makes it again."""
     rows = [
@@ -192,16 +157,16 @@ def _results(compared: Comparison, command: str) -> Section:
             continue
         header, rows = tables.pairs(compared, table)
         with_reference = [f"{reference} → " in row[0] for row in rows]
-        caption = _caption("", compared.simulated)
+        caption = marked("", compared.simulated)
         if len(rows) > PAIRS:
             rows = [row for row, kept in zip(rows, with_reference, strict=True) if kept]
             of = f"{len(rows)} of {len(table.pairs)} pairs, those with {reference}; the command above prints all."
-            caption = _caption(of, compared.simulated)
+            caption = marked(of, compared.simulated)
         listed.append(Table(f"pairs-{charts.file_name(table.name)}", header, rows, caption))
     header, rows = tables.likeness(compared)
     if len(rows) <= PAIRS:
         caption = "How alike the rankings of two runs are, in the mean over queries."
-        listed.append(Table("likeness", header, rows, _caption(caption, compared.simulated)))
+        listed.append(Table("likeness", header, rows, marked(caption, compared.simulated)))
     drawn = [charts.means(compared, table) for table in compared.measures if table.tested]
     return Section("Results", command, compared.notes, drawn, listed)
 
@@ -230,7 +195,7 @@ def _differences(compared: Comparison, reference: Run, command: str) -> Section:
             rows.sort(key=lambda row: float(row[-1]))
             header = ["query", *(run.name for run in compared.runs), "difference"]
             name = f"queries-{charts.file_name(table.name)}"
-            listed.append(Table(name, header, rows, _caption(f"{table.name} of each query.", compared.simulated)))
+            listed.append(Table(name, header, rows, marked(f"{table.name} of each query.", compared.simulated)))
     return Section("Query by query", f"{command} --per-query", (), drawn, listed)
 
 
@@ -266,7 +231,7 @@ def _published(loaded: Sequence[Run]) -> Section | None:
     ]
     header = ["run", "measure", "published", "measured", "difference", "verdict", "source"]
     simulated = [figure["run"] for figure in figures if figure["simulated"]]
-    table = Table("published", header, rows, _caption("", simulated))
+    table = Table("published", header, rows, marked("", simulated))
     real = [figure for figure in figures if not figure["simulated"]]
     return Section(
         "Published beside measured",
@@ -309,7 +274,7 @@ def _prompts(compared: Comparison, command: str) -> Section | None:
             figures = (f"{value:.4f}" for value in (fmean(values), min(values), max(values), max(values) - min(values)))
             rows.append([method, str(len(prompts[method])), *figures, best, worst])
     header = ["method", "prompts", "mean", "min", "max", "range", "best prompt", "worst prompt"]
-    listed = Table("prompts", header, rows, _caption(f"{table.name} over prompts.", compared.simulated))
+    listed = Table("prompts", header, rows, marked(f"{table.name} over prompts.", compared.simulated))
     return Section("Prompt variations", command, charts=[drawn], tables=[listed])
 
 
@@ -333,7 +298,7 @@ def _properties(loaded: Sequence[Run]) -> Section | None:
     caption = "Means of a query. A round's asks do not depend on each other, so they can be one batch."
     simulated = [run.name for run in loaded if run.simulated]
     command = "r2llm show RUN; r2llm list methods METHOD"
-    listed = Table("properties", header, rows, _caption(caption, simulated))
+    listed = Table("properties", header, rows, marked(caption, simulated))
     return Section("Properties of the methods", command, tables=[listed]) if rows else None
 
 
@@ -343,7 +308,7 @@ def _orders(loaded: Sequence[Run], command: str) -> Section:
     drawn = [charts.orders([row for row in rows if row.measure == measure]) for measure in measures]
     caption = "drop: from the given order to the mean of the shuffles; τ and overlap@10: between shuffles' outputs."
     simulated = [row.name for row in rows if row.simulated]
-    listed = Table("orders", *sensitivity.table(rows), _caption(caption, simulated))
+    listed = Table("orders", *sensitivity.table(rows), marked(caption, simulated))
     return Section("Sensitivity to the initial order", f"{command} --sensitivity", notes, drawn, [listed])
 
 
@@ -351,7 +316,7 @@ def _positions(loaded: Sequence[Run], command: str) -> Section:
     rows, notes = positions.positions(loaded)
     drawn = [charts.slots(row, number) for number, row in enumerate(rows, 1)]
     simulated = list(dict.fromkeys(row.name for row in rows if row.simulated))
-    listed = Table("positions", *positions.table(rows), _caption("p holds for independent asks.", simulated))
+    listed = Table("positions", *positions.table(rows), marked("p holds for independent asks.", simulated))
     return Section("Position bias", f"{command} --positions", notes, drawn, [listed])
 
 

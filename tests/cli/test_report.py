@@ -71,11 +71,24 @@ def test_a_first_stage_is_a_run_without_cost(r2llm, toy: Path) -> None:
     assert (done.code, "left out" in done.err) == (0, False), done.err
 
 
+def test_studies_are_reported_from_their_files(r2llm, toy: Path) -> None:
+    Path("judge.yaml").write_text("extends: toy.yaml\nranker: {method: pointwise.graded}\n")
+    assert r2llm("rerank", "--config", "toy.yaml", "--output", "run").code == 0
+    assert r2llm("judge", "run", "--config", "judge.yaml", "-o", "judged.qrels").code == 0
+    assert r2llm("probe", "--config", "toy.yaml", "--sets", "2", "--output", "probes").code == 0
+    done = r2llm("report", "run", "judged.json", "probes/probe.json", "--latex", "latex")
+    assert done.code == 0, done.err
+    titles = re.findall(r"<h2>(.*?)</h2>", Path("report.html").read_text().partition("<script ")[0])
+    assert titles == ["docs.jsonl", "A model as judge", "Probes"]
+    assert {"2-judge-runs.tex", "3-probes.tex"} <= {path.name for path in Path("latex").iterdir()}
+
+
 def test_what_cannot_be_reported_is_refused(r2llm, toy: Path) -> None:
     assert r2llm("retrieve", "--config", "toy.yaml", "--output", "first").code == 0
     for arguments, complaint in (
         (("report", "nothing"), "no file or folder nothing"),
         (("report", "first"), "a report needs two runs"),
+        (("report", "first/manifest.json"), "it is no file of judge, probe or abstain"),
         (("report", "bm25.trec", "-o", "a.html"), "a TREC file has no judgements"),
         (("report", "bm25.trec", "--qrels", "qrels.txt", "-o", "."), "is a folder; name a file"),
     ):
