@@ -7,6 +7,7 @@ needed either. The crate follows RO-Crate 1.1 (https://w3id.org/ro/crate/1.1); `
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
@@ -18,7 +19,6 @@ import yaml
 
 from ...rerankers.catalog import backend
 from ...rerankers.errors import InputError
-from ...rerankers.hashing import file_digest
 from ..configs import load as configs
 from ..configs.load import SHIPPED, paths
 from ..configs.yaml_files import value_at
@@ -33,9 +33,9 @@ from .manifest import Manifest
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in the zip, so that equal runs give equal bytes."""
 
-DESCRIPTION = (
-    "Rankings of LLM rerankers with all answers of their models: r2llm verify checks them, and r2llm rerank --config "
-    "ranks them again without the models."
+PROFILE = "https://w3id.org/ro/crate/1.1"
+ABOUT = (
+    "Rankings by LLMs with all their answers: r2llm verify checks them, r2llm rerank --config ranks again, without LLM."
 )
 
 Files = dict[str, Path | str]
@@ -53,17 +53,14 @@ def pack(run_dirs: Sequence[Path], output: Path, texts: bool, listener: Listener
     with listener.task("packing runs", len(run_dirs)) as advance:
         for run_dir in run_dirs:
             name = run_dir.resolve().name
+            if name in runs:
+                raise InputError(f"{run_dir}: another run to be packed is in a folder of this name; rename one")
             try:
                 runs[name] = about = manifest.intact(run_dir / manifest.NAME)
             except InputError as error:
                 raise InputError(f"{run_dir / manifest.NAME}: {error}") from error
             if about.shard or not about.stages:
-                what = (
-                    f"shard {about.shard}: merge the shards first"
-                    if about.shard
-                    else "a first stage: nothing to replay"
-                )
-                raise InputError(f"{run_dir}: holds {what}")
+                raise InputError(f"{run_dir}: is no whole run: merge shards first; a first stage has nothing to replay")
             files |= {f"{name}/{file}": run_dir / file for file in (manifest.NAME, *about.files)}
             files |= {f"{name}/{REPLAY}/{file}": content for file, content in _replay(run_dir, about, texts, listener)}
             advance(len(runs))
@@ -71,9 +68,9 @@ def pack(run_dirs: Sequence[Path], output: Path, texts: bool, listener: Listener
     try:
         with replacement(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(files):
-                content, entry = files[name], zipfile.ZipInfo(name, EPOCH)
+                entry = zipfile.ZipInfo(name, EPOCH)
                 entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-                archive.writestr(entry, content if isinstance(content, str) else content.read_bytes())
+                archive.writestr(entry, _bytes(files[name]))
     except OSError as error:
         raise InputError(f"{error.filename or output}: {error.strerror}") from error
     return output.stat().st_size
@@ -136,68 +133,30 @@ def _json_lines(rows: Iterator[dict[str, str]]) -> str:
 
 def _crate(runs: Mapping[str, Manifest], files: Files) -> dict[str, Any]:
     """Return the content of `ro-crate-metadata.json`."""
-    described = [
-        {"@id": name, "@type": "File", "name": name.rpartition("/")[2]}
-        | (
-            {"contentSize": str(path.stat().st_size), "sha256": file_digest(path)}
-            if isinstance(path, Path)
-            else {"contentSize": str(len(path.encode()))}
-        )
-        for name, path in sorted(files.items())
+
+    def entity(name: str, kind: str, /, **more: object) -> dict[str, object]:
+        return {"@id": name, "@type": kind, **more}
+
+    versions = {about.environment.packages.get("r2llm", "") for about in runs.values()}
+    published = max(about.finished or "" for about in runs.values())
+    parts = [{"@id": f"{run}/"} for run in runs]
+    graph = [
+        entity(CRATE, "CreativeWork", conformsTo={"@id": PROFILE}, about={"@id": "./"}),
+        entity("./", "Dataset", name=", ".join(runs), description=ABOUT, datePublished=published, hasPart=parts),
+        entity("#r2llm", "SoftwareApplication", name="r2llm", softwareVersion=", ".join(sorted(versions))),
     ]
-    parts = {run: [{"@id": one["@id"]} for one in described if one["@id"].startswith(f"{run}/")] for run in runs}
-    folders = [
-        {
-            "@id": f"{run}/",
-            "@type": "Dataset",
-            "additionalType": "run",
-            "name": about.name,
-            "identifier": about.fingerprint,
-            "description": f"{', '.join(stage.ranker.method for stage in about.stages)}: a run of r2llm",
-            "hasPart": parts[run],
-        }
-        for run, about in runs.items()
-    ]
-    actions = [
-        {
-            "@id": f"#{run}",
-            "@type": "CreateAction",
-            "name": "r2llm rerank",
-            "startTime": about.started,
-            "endTime": about.finished,
-            "instrument": {"@id": "#r2llm"},
-            "object": {"@id": f"{run}/config.yaml"},
-            "result": {"@id": f"{run}/run.trec"},
-        }
-        for run, about in runs.items()
-    ]
-    versions = {about.environment.packages.get("r2llm") for about in runs.values()} - {None}
-    return {
-        "@context": "https://w3id.org/ro/crate/1.1/context",
-        "@graph": [
-            {
-                "@id": CRATE,
-                "@type": "CreativeWork",
-                "conformsTo": {"@id": "https://w3id.org/ro/crate/1.1"},
-                "about": {"@id": "./"},
-            },
-            {
-                "@id": "./",
-                "@type": "Dataset",
-                "name": ", ".join(about.name for about in runs.values()),
-                "description": DESCRIPTION,
-                "datePublished": max(about.finished or "" for about in runs.values()),
-                "hasPart": [{"@id": f"{run}/"} for run in runs],
-                "mentions": [{"@id": action["@id"]} for action in actions],
-            },
-            {
-                "@id": "#r2llm",
-                "@type": "SoftwareApplication",
-                "name": "r2llm",
-                "softwareVersion": ", ".join(sorted(map(str, versions))),
-            },
-            *folders,
-            *actions,
-            *described,
-        ],
-    }
+    for run, about in runs.items():
+        times, source = {"startTime": about.started, "endTime": about.finished}, {"@id": f"{run}/config.yaml"}
+        made = {"instrument": {"@id": "#r2llm"}, "object": source, "result": {"@id": f"{run}/"}}
+        inside = [{"@id": name} for name in sorted(files) if name.startswith(f"{run}/")]
+        graph.append(entity(f"{run}/", "Dataset", additionalType="run", identifier=about.fingerprint, hasPart=inside))
+        graph.append(entity(f"#{run}", "CreateAction", name="r2llm rerank", **times, **made))
+    for name in sorted(files):
+        content = _bytes(files[name])
+        digest = hashlib.sha256(content).hexdigest()
+        graph.append(entity(name, "File", contentSize=str(len(content)), sha256=digest))
+    return {"@context": f"{PROFILE}/context", "@graph": graph}
+
+
+def _bytes(content: Path | str) -> bytes:
+    return content.encode() if isinstance(content, str) else content.read_bytes()
