@@ -105,6 +105,7 @@ def judge(loaded: Loaded, plan: Plan, listener: Listener) -> dict[str, Any]:
     human: Qrels = dataset.qrels() or {}
     queries = chosen_queries(dataset.queries(), loaded.config.queries)
     asked, docs = _asked(queries, human, runs, plan, listener), dataset.docs()
+    human = {query: human[query] for query in asked if query in human}
     absent = set(docs.missing(dict.fromkeys(chain.from_iterable(asked.values()))))
     if absent:
         listener.note(f"{len(absent)} documents have no text in {dataset.name} and are not judged")
@@ -180,7 +181,11 @@ def _ranker(loaded: Loaded) -> Ranker:
 
 def model_name(model: Mapping[str, Any]) -> str:
     """Return a model's name in one word: the last part of its name or path, or what it is simulated by."""
-    name = model.get("name") or "-".join(str(model[key]) for key in ("backend", "answers") if key in model)
+    name = (
+        model.get("name")
+        or model.get("gguf")
+        or "-".join(str(model[key]) for key in ("backend", "answers") if key in model)
+    )
     return re.sub(r"\s+", "-", Path(str(name)).name)
 
 
@@ -306,7 +311,8 @@ def _compared(
     measure = str(evaluation.parse([plan.measure])[0])
     for run in runs:
         people, all_of, *alike = (measured(qrels, run) for qrels in (human, filled, same, both))
-        [shown] = evaluation.marked(all_of, run.rankings, models).mean.items() if all_of else [(None, None)]
+        shown_of = evaluation.marked(all_of, run.rankings, models) if all_of and models else all_of
+        [shown] = shown_of.mean.items() if shown_of else [(None, None)]
         lift = [[m.per_query[q][measure] for q in m.per_query] if m else [] for m in alike]
         lifts.setdefault(kinds[run.name], []).append(np.subtract(lift[1], lift[0]))
         row = {"name": run.name, "kind": kinds[run.name], "human": people and people.mean[measure]}

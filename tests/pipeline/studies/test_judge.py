@@ -67,6 +67,13 @@ def test_qrels_hold_only_what_people_did_not_judge_and_are_never_taken_for_their
     assert all(name.endswith("judged by simulated-noisy)") for name in marked.mean)
 
 
+def test_without_a_models_grade_the_measure_is_peoples_of_the_queries_chosen(run) -> None:
+    Path("qrels.txt").write_text("".join(f"q1 0 d{d} {d % 4}\n" for d in range(1, 6)) + "q2 0 d4 1\n")
+    found = judged([run], "queries.limit=1")
+    assert (found["queries"], found["documents"]["by_model"]) == (1, 0)
+    assert all(row["filled"] == row["human"] and row["filled_name"] == "nDCG@10" for row in found["runs"])
+
+
 def test_peoples_grades_come_before_a_models(write) -> None:
     models: dict[tuple[str, str], str] = {}
     path = write("mixed.qrels", "q judge:m a 3\nq 0 a 0\nq judge:m b 2\n")
@@ -87,6 +94,7 @@ def test_the_judges_own_prompt_is_refused_and_its_own_model_is_warned_of(run) ->
 def test_models_of_a_family_are_known_by_the_beginning_of_their_names() -> None:
     assert judge._family("Qwen3-32B") == judge._family("Qwen2.5-7B-Instruct") == "qwen"
     assert judge._family("gpt-4o-mini") == "gpt"
+    assert judge.model_name({"backend": "transformers", "gguf": "a/SmolLM2.gguf"}) == "SmolLM2.gguf"
     assert judge.model_name({"backend": "transformers", "name": "google/flan-t5-large"}) == "flan-t5-large"
 
 
