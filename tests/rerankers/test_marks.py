@@ -12,7 +12,7 @@ def test_every_backend_marks_its_paths_and_what_is_only_speed() -> None:
     paths = {name: sorted(marks(options, PathMark)) for name, options in marked.items()}
     assert paths["simulated"] == []
     assert paths["replay"] == ["answers"]
-    assert paths["transformers"] == ["adapter", "chat_template", "name"]
+    assert paths["transformers"] == ["adapter", "chat_template", "gguf", "name", "tokenizer"]
     assert paths["openai"] == ["chat_template", "name", "prices", "tokenizer"]
     assert {"device", "batch_size", "exact"} <= marks(marked["transformers"], SpeedMark).keys()
     assert {"base_url", "prices", "budget"} <= marks(marked["openai"], SpeedMark).keys()
