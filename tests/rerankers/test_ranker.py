@@ -250,6 +250,6 @@ def test_raw_logits_are_asked_only_of_a_backend_that_has_them(backend, make_cand
     assert score_by(prompt="prorank")  # a difference of two logits is one of log-probabilities
     assert score_by(prompt="zerank", scoring="generation")
     with pytest.raises(
-        InputError, match=r"^prompt 'zerank' scores by raw logits, which this backend does not give; use "
+        InputError, match=r"^prompt 'zerank' scores by raw logits or states, which this backend does not give; use "
     ):
         score_by(prompt="zerank")
