@@ -31,7 +31,8 @@ def model_key(backend: str) -> str | None:
     """Return the key by which a backend needs to be told its model or recording, or None. Raises `InputError`."""
     catalog.known(backend, catalog.backends(), "backend")
     [options] = BACKEND.takers(backend)
-    return next((name for name, field in options.model_fields.items() if field.is_required()), None)
+    required = [name for name, field in options.model_fields.items() if field.is_required()]
+    return next(iter(required), "name" if "name" in options.model_fields else None)
 
 
 def text(name: str, dataset: str, first_stage: str, method: str, backend: str, model: str | None) -> str:

@@ -45,11 +45,14 @@ def test_commands(complete: Complete) -> None:
 
 @pytest.mark.parametrize("command", ["rerank", "retrieve", "evaluate", "check", "prompt"])
 def test_shipped_configs(complete: Complete, command: str) -> None:
-    assert complete(command, "--config", "quick") == ["quickstart.yaml"]
+    assert complete(command, "--config", "quick") == ["quickstart-smollm2.yaml", "quickstart.yaml"]
 
 
 def test_each_of_several_configs(complete: Complete) -> None:
-    assert complete("check", "--config", "mine.yaml", "--config", "quick") == ["quickstart.yaml"]
+    assert complete("check", "--config", "mine.yaml", "--config", "quick") == [
+        "quickstart-smollm2.yaml",
+        "quickstart.yaml",
+    ]
 
 
 def test_all_shipped_experiments_and_systems_and_no_parts(complete: Complete) -> None:
@@ -96,4 +99,4 @@ def test_bash_itself_completes_with_the_script_that_is_shown(tmp_path: Path) -> 
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = subprocess.run(["bash", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("quickstart.yaml\n", "")
+    assert (done.stdout, done.stderr) == ("quickstart-smollm2.yaml quickstart.yaml\n", "")

@@ -36,7 +36,7 @@ def test_unreadable_folders_are_named(r2llm, some: Path) -> None:
     assert typed.code == 0
     assert "runs/whole\tfinished" in typed.out
     assert "nDCG@10 1.0000, Judged@10 " in typed.out
-    assert "UNREADABLE runs/torn/manifest.json: cannot be read" in typed.out
+    assert "UNREADABLE runs/torn/manifest.json: is no manifest of a run, or damaged" in typed.out
     assert "UNREADABLE runs/notes: no run's folder" in typed.out
 
 

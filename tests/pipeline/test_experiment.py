@@ -397,7 +397,7 @@ def test_a_file_in_the_way_and_a_broken_manifest_are_named(tmp_path: Path) -> No
         RunFolder(tmp_path / "file", "f")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match=r"manifest\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"manifest\.json: is no manifest of a run, or damaged"):
         RunFolder(tmp_path / "run", "f")
     for strange in ("[]", "{}", '"run"', '{"name": "an app", "icons": []}'):
         (tmp_path / "run" / "manifest.json").write_text(strange)

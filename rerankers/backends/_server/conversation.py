@@ -6,9 +6,11 @@ handed over, and then the failure is raised.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 from ...answers.reading import REFUSED, Reply, no_answer
 from ...errors import InputError
@@ -44,7 +46,8 @@ class Conversation:
         self._forms: dict[str, Form] = {}
         self._served: list[str] = []
         self._kind: str | None = None  # of server that it says it is
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()  # which takes Ctrl-C between two steps of the tasks, and never within one
+        self._closed = False
         self._begun, self._open = False, 0
         self._groups: deque[Group] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,11 +131,20 @@ class Conversation:
 
     def collect(self, waiting: list[Request]) -> Answered:
         """Return the next answers, or nothing if none is outstanding. Raise a failure when all others are returned."""
-        self._loop.run_until_complete(self._converse(waiting))
+        self._run(self._converse(waiting))
         answered, self._answered = self._answered, []
         if not answered and self._failure is not None:
             raise self._failure
         return answered
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run to the end, in a thread of its own where this one has a loop that runs, as a notebook's has."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._runner.run(work)
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self._runner.run, work).result()
 
     async def _converse(self, waiting: list[Request]) -> None:
         """Send what waits, and wait for answers."""
@@ -188,12 +200,14 @@ class Conversation:
 
     def close(self) -> None:
         """Close all connections."""
-        if not self._loop.is_closed():
-            self._loop.run_until_complete(self._end())
-            self._loop.close()
+        if not self._closed:
+            self._closed = True
+            self._run(self._end())
+            self._runner.close()
 
     async def _end(self) -> None:
-        for task in self._tasks:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
             task.cancel()
-        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
         await self.client.close()

@@ -1,5 +1,6 @@
 """Servers that fail: every ask is answered once all the same, or the run ends with what is to be done about it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -108,6 +109,20 @@ def test_a_reply_that_comes_twice_is_not_taken_for_the_next_one(
         query: docs for query, docs in fault_free("pointwise.yes_no").items() if query in {f"q{i}" for i in range(10)}
     }
     backend.close()
+
+
+def test_it_answers_beside_a_loop_that_runs_as_a_notebooks_does(
+    serve: Callable[..., Any], queries: list[Candidates], rank: Callable[..., Ranked], fault_free: Callable[..., Any]
+) -> None:
+    backend = opened(serve("stub_server.py").url)
+
+    async def cell() -> dict[str, Any]:
+        try:
+            return orders(rank(POINTWISE, backend, queries[:2]))
+        finally:
+            backend.close()
+
+    assert asyncio.run(cell()).items() <= fault_free("pointwise.yes_no").items()
 
 
 def test_a_server_that_is_not_there(queries: list[Candidates], rank: Callable[..., Ranked]) -> None:
