@@ -131,20 +131,11 @@ class Conversation:
 
     def collect(self, waiting: list[Request]) -> Answered:
         """Return the next answers, or nothing if none is outstanding. Raise a failure when all others are returned."""
-        self._run(self._converse(waiting))
+        _apart(self._runner.run, self._converse(waiting))
         answered, self._answered = self._answered, []
         if not answered and self._failure is not None:
             raise self._failure
         return answered
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run to the end, in a thread of its own where this one has a loop that runs, as a notebook's has."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._runner.run(work)
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(self._runner.run, work).result()
 
     async def _converse(self, waiting: list[Request]) -> None:
         """Send what waits, and wait for answers."""
@@ -202,8 +193,8 @@ class Conversation:
         """Close all connections."""
         if not self._closed:
             self._closed = True
-            self._run(self._end())
-            self._runner.close()
+            _apart(self._runner.run, self._end())
+            _apart(self._runner.close)
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -211,3 +202,13 @@ class Conversation:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self.client.close()
+
+
+def _apart(run: Callable[..., None], *work: Coroutine[Any, Any, None]) -> None:
+    """Run in this thread, or in another where this one has a loop that runs, as a notebook's has."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run(*work)
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run, *work).result()
