@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import completion, console, options
+from . import console, options
 
 
 def abstain(
@@ -17,10 +17,8 @@ def abstain(
     ],
     measure: Annotated[str, typer.Option(help="The quality of a ranking: any measure of ir-measures.")] = "nDCG@10",
     depth: Annotated[int, typer.Option(min=2, help="How many of a query's first scores are looked at.")] = 10,
-    qrels: Annotated[Path | None, typer.Option(help="Judgements in a TREC or BEIR file.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Judgements of a dataset.", autocompletion=completion.datasets)
-    ] = None,
+    qrels: options.Qrels = None,
+    dataset: options.Judged = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write abstain.json in this folder.")
     ] = None,

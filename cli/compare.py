@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..rerankers.errors import InputError
-from . import completion, options
+from . import options
 
 if TYPE_CHECKING:
     from ..pipeline.compare.comparison import Comparison
@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders, folders of these, or TREC files.")],
-    baseline: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Compare all with this one; else all pairs.")
-    ] = None,
-    measure: Annotated[list[str] | None, typer.Option(help="Any measure of ir-measures. Repeatable.")] = None,
+    baseline: options.Baseline = None,
+    measure: options.Measures = None,
     test: Annotated[Literal["t", "wilcoxon", "permutation", "tukey"], typer.Option(help="The paired test.")] = "t",
     correction: Annotated[
         Literal["holm", "bh", "none"], typer.Option(help="For several pairs of one measure.")
@@ -35,11 +33,9 @@ def compare(
             metavar="KEY", help="Average runs that differ in this config key alone, such as first_stage.seed."
         ),
     ] = None,
-    common: Annotated[bool, typer.Option("--common", help="Use only the queries that all runs have.")] = False,
-    qrels: Annotated[Path | None, typer.Option(help="Judgements in a TREC or BEIR file.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Judgements of a dataset.", autocompletion=completion.datasets)
-    ] = None,
+    common: options.Common = False,
+    qrels: options.Qrels = None,
+    dataset: options.Judged = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Each query's values too.")] = False,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="How far results depend on first_stage.order, instead.")

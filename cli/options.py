@@ -27,6 +27,13 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key: ranker.k=20; `list keys` has all. Repeatable."),
 ]
+Measures = Annotated[list[str] | None, typer.Option("--measure", help="Any measure of ir-measures. Repeatable.")]
+Qrels = Annotated[Path | None, typer.Option("--qrels", help="Judgements in a TREC or BEIR file.")]
+Judged = Annotated[str | None, dataset("Judgements of a dataset.")]
+Baseline = Annotated[
+    str | None, typer.Option("--baseline", metavar="RUN", help="Compare all with this one; else all pairs.")
+]
+Common = Annotated[bool, typer.Option("--common", help="Use only the queries that all runs have.")]
 QueryLimit = Annotated[int | None, typer.Option("--queries", metavar="N", help="The first N queries; all by default.")]
 
 

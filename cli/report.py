@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..rerankers.errors import InputError
-from . import completion, console, options
+from . import console, options
 
 
 def report(
@@ -21,18 +21,14 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Put each chart there too, as SVG and PDF.")
     ] = None,
     latex: Annotated[Path | None, typer.Option(metavar="DIR", help="Put each table there too, for LaTeX.")] = None,
-    baseline: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Compare all with this one; else all pairs.")
-    ] = None,
-    measure: Annotated[list[str] | None, typer.Option(help="Any measure of ir-measures. Repeatable.")] = None,
-    common: Annotated[bool, typer.Option("--common", help="Use only the queries that all runs have.")] = False,
+    baseline: options.Baseline = None,
+    measure: options.Measures = None,
+    common: options.Common = False,
     query: Annotated[
         str | None, typer.Option(metavar="ID", help="Tell this query's story; else the one where runs differ most.")
     ] = None,
-    qrels: Annotated[Path | None, typer.Option(help="Judgements in a TREC or BEIR file.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Judgements of a dataset.", autocompletion=completion.datasets)
-    ] = None,
+    qrels: options.Qrels = None,
+    dataset: options.Judged = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a self-contained page: results, costs, differences, published figures, orders, positions, a story."""

@@ -33,9 +33,6 @@ HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 CHOICES = ("limit", "sample", "first")
 """The keys of `queries` that say how many."""
 
-IN_NAME = ("name", "gguf", "answers")
-"""The keys of a `model` section that its name is made of."""
-
 ELSEWHERE = "version name simulated experiment config schedule queries status unread warnings"
 """The keys of a manifest that are shown elsewhere, or say nothing to people."""
 
@@ -180,6 +177,8 @@ def _as_json(run: Run) -> dict[str, Any]:
 
 
 def _which(run: Run) -> Facts:
+    from ..pipeline.run.manifest import MODEL_NAME
+
     about, config = run.manifest, run.manifest.config
     yield "dataset", words(config.dataset)
     yield "first stage", words(config.first_stage)
@@ -189,7 +188,7 @@ def _which(run: Run) -> Facts:
         options = "; ".join(filter(None, [words(ranker.params), ranker.scoring]))
         yield f"{which}method", f"{ranker.method} ({options}){depth}"
         model = section.get("model") or config.model or {}
-        named = next((key for key in IN_NAME if model.get(key)), "answers")
+        named = next((key for key in MODEL_NAME if model.get(key)), "answers")
         rest = words({key: value for key, value in model.items() if key not in (named, "backend")})
         name = model.get(named)
         yield f"{which}model", f"{name} ({model.get('backend')}{f'; {rest}' if rest else ''})"

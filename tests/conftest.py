@@ -167,15 +167,27 @@ def rule_backend() -> type[RuleBackend]:
 
 
 @pytest.fixture(scope="session")
-def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def t5_tokenizer() -> Callable[[Sequence[str], str], Any]:
+    """Make a tokenizer of T5's own kind that knows these words, and spells others in ASCII and these characters."""
+
+    def make(words: Sequence[str], characters: str) -> Any:
+        import transformers
+
+        pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+        pieces += [(f"▁{word}", -5.0) for word in words]
+        pieces += [(character, -9.0) for character in [*map(chr, range(33, 127)), *characters]]
+        pieces += [(f"<extra_id_{i}>", 0.0) for i in range(99, -1, -1)]
+        return transformers.T5Tokenizer(vocab=pieces)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory, t5_tokenizer: Callable[[Sequence[str], str], Any]) -> Path:
     """The folder of a random T5 of about 60,000 parameters, with T5's own kind of tokenizer."""
     import transformers
 
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
-    pieces += [(f"▁{word}", -5.0) for word in (*WORDS, *string.ascii_uppercase[:23])]
-    pieces += [(character, -9.0) for character in [*map(chr, range(33, 127)), *"éüÅ²ß日本語—"]]
-    pieces += [(f"<extra_id_{i}>", 0.0) for i in range(99, -1, -1)]
-    tokenizer = transformers.T5Tokenizer(vocab=pieces)
+    tokenizer = t5_tokenizer((*WORDS, *string.ascii_uppercase[:23]), "éüÅ²ß日本語—")
     config = transformers.T5Config(
         vocab_size=len(tokenizer),
         d_model=32,

@@ -108,9 +108,9 @@ def pairs(comparison: Comparison, table: Table) -> tuple[list[str], Rows]:
 def _verdict(pair: Pair, number: Any) -> str:
     if pair.significant:
         return "significant"
-    detectable = "" if pair.detectable is None else f"; these queries show differences from {number(pair.detectable)}"
-    # Sizes have no sign.
-    return f"not significant{detectable}; equivalent within {number(pair.equivalent_within)}".replace("+", "")
+    margin, least = (size and number(size).removeprefix("+") for size in (pair.equivalent_within, pair.detectable))
+    detectable = "" if pair.detectable is None else f"; these queries show differences from {least}"
+    return f"not significant{detectable}; equivalent within {margin}"
 
 
 def likeness(comparison: Comparison) -> tuple[list[str], Rows]:

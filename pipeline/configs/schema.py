@@ -228,6 +228,10 @@ class Expected(_Section):
         """Return whether a measure's mean is within tolerance of the figure, but for rounding."""
         return abs(value - self.value) <= self.tolerance + evaluation.EXACT
 
+    def verdict(self, value: float) -> str:
+        """Return how a measure's mean stands to the figure: never that it reproduces it."""
+        return "within tolerance" if self.allows(value) else "out of tolerance"
+
 
 class Published(_Section):
     """A figure that was published for a system."""

@@ -58,11 +58,11 @@ def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[
     of_studies = [path for path in paths if path.suffix == ".json"]
     paths = [path for path in paths if path not in of_studies]
     places = [place for path in paths for place in runs.expanded(path, listener)]
+    given = options.judgements != Judgements()
     apart: dict[str, list[Path]] = {}
     for place in places:
-        data = manifest.read(place / manifest.NAME).data if place.is_dir() else {}
-        key = "" if options.judgements.read() else f"{data.get('queries')} {data.get('qrels')}"
-        apart.setdefault(key if any(place.is_dir() for place in places) else "", []).append(place)
+        data = {} if given or place.is_file() else manifest.read(place / manifest.NAME).data
+        apart.setdefault(f"{data.get('queries')} {data.get('qrels')}", []).append(place)
     found = [_group(each if len(apart) > 1 else paths, options, listener) for each in apart.values()]
     found = [
         dataclasses.replace(group, title=f"{group.title} ({number})" if len(found) > 1 else group.title)
@@ -114,7 +114,7 @@ def _first_stage(loaded: Sequence[Run]) -> Run | None:
         return None
     scored, _ = runfile.read(one.path / "first_stage.trec")
     name = "BM25" if one.config.get("first_stage", {}).get("bm25") else "given run"
-    rankings = {query: [doc for doc, _ in hits] for query, hits in scored.items()}
+    rankings = runfile.documents(scored)
     return _free(Run(f"first stage ({name})", one.path / "first_stage.trec", rankings, one.first_stage), one.costs)
 
 
@@ -144,7 +144,7 @@ def _runs(loaded: Sequence[Run]) -> Section:
 
 def _model(run: Run) -> str:
     models = [run.config.get("model") or {}, *((stage.get("model") or {}) for stage in run.config.get("stages") or [])]
-    return " > ".join(str(model.get("name", model["backend"])) for model in models if model) or "-"
+    return " > ".join(manifest.model_name(model) or str(model["backend"]) for model in models if model) or "-"
 
 
 def _results(compared: Comparison, command: str) -> Section:
@@ -156,12 +156,11 @@ def _results(compared: Comparison, command: str) -> Section:
         if not table.pairs:
             continue
         header, rows = tables.pairs(compared, table)
-        with_reference = [f"{reference} → " in row[0] for row in rows]
-        caption = marked("", compared.simulated)
+        left_out = ""
         if len(rows) > PAIRS:
-            rows = [row for row, kept in zip(rows, with_reference, strict=True) if kept]
-            of = f"{len(rows)} of {len(table.pairs)} pairs, those with {reference}; the command above prints all."
-            caption = marked(of, compared.simulated)
+            rows = [row for row, pair in zip(rows, table.pairs, strict=True) if pair.a == reference]
+            left_out = f"{len(rows)} of {len(table.pairs)} pairs, those with {reference}; the command above prints all."
+        caption = marked(left_out, compared.simulated)
         listed.append(Table(f"pairs-{charts.file_name(table.name)}", header, rows, caption))
     header, rows = tables.likeness(compared)
     if len(rows) <= PAIRS:
@@ -206,14 +205,16 @@ def _published(loaded: Sequence[Run]) -> Section | None:
             "run": run.name,
             "series": charts.series_of(run),
             "measure": name,
-            "measured": fmean(run.measures[name].values()),
+            "measured": measured,
             "simulated": run.simulated,
-            **expected,
+            "verdict": "simulated: not judged" if run.simulated else figure.verdict(measured),
+            **figure.model_dump(),
         }
         for run in loaded
         if not {"limit", "sample", "ids", "first"} & (run.config.get("queries") or {}).keys()
         for name, expected in (run.config.get("expected") or {}).items()
         if run.measures.get(name)
+        for figure, measured in [(Expected.model_validate(expected), fmean(run.measures[name].values()))]
     ]
     if not figures:
         return None
@@ -224,7 +225,7 @@ def _published(loaded: Sequence[Run]) -> Section | None:
             f"{figure['value']:g} ± {figure['tolerance']:g}",
             f"{figure['measured']:.4f}",
             f"{figure['measured'] - figure['value']:+.4f}",
-            _verdict(figure),
+            figure["verdict"],
             figure["source"],
         ]
         for figure in figures
@@ -241,19 +242,12 @@ def _published(loaded: Sequence[Run]) -> Section | None:
     )
 
 
-def _verdict(figure: Mapping[str, Any]) -> str:
-    if figure["simulated"]:
-        return "simulated: not judged"
-    expected = Expected(value=figure["value"], tolerance=figure["tolerance"], source=figure["source"])
-    return "within tolerance" if expected.allows(figure["measured"]) else "out of tolerance"
-
-
 def _prompts(compared: Comparison, command: str) -> Section | None:
     """Return the spread of each method over its prompts, where runs differ in these."""
     table = compared.measures[0]
     points, prompts = list[dict[str, Any]](), dict[str, set[str]]()
     for run in compared.runs:
-        if ranker := run.config.get("ranker"):
+        if run.reranked and (ranker := run.config.get("ranker")):
             method, prompt = str(ranker["method"]), str(ranker.get("prompt"))
             prompts.setdefault(method, set()).add(prompt)
             points.append({"run": method, "of": prompt, "value": table.means[run.name]})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...rerankers.errors import InputError
+from ..compare.sensitivity import number
 from ..io.files import reason
 from . import charts
 from .parts import Group, Section, Table, marked
@@ -37,7 +38,7 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
     """Return people's figures, then those in which a model's judgements count."""
     judge, measure = content["judge"], content["measure"]
     rows = [
-        [run["name"], run["kind"], *(_number(run[key]) for key in ("human", "human_same", "model_same")), _filled(run)]
+        [run["name"], run["kind"], *(number(run[key]) for key in ("human", "human_same", "model_same")), _filled(run)]
         for run in content["runs"]
     ]
     header = ["run", "kind", f"{measure} by people", "by people*", f"by {judge}*", f"people's, else {judge}'s"]
@@ -46,7 +47,7 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
     if agreement := content["agreement"]:
         kinds = {"kappa": "κ, four grades", "kappa_quadratic": "κ, quadratic", "kappa_binary": "κ, relevant or not"}
         kinds |= {"mean_difference": "mean difference, model's minus people's"}
-        figures = [[word, _number(agreement[key])] for key, word in kinds.items()]
+        figures = [[word, number(agreement[key])] for key, word in kinds.items()]
         of = f"Agreement with people on {agreement['documents']:,} documents."
         tables.append(Table("judge-agreement", ["agreement", "value"], figures, marked(of, simulated)))
         if confusion := agreement["confusion"]:
@@ -61,9 +62,9 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
     ]
     notes = [*content["warnings"]]
     if bias := content["bias"]:
-        span = " to ".join(map(_number, bias["interval"])) if bias["interval"] else "-"
+        span = " to ".join(map(number, bias["interval"])) if bias["interval"] else "-"
         notes.append(
-            f"the judge lifts rankers over first stages by {_number(bias['difference'])} {measure}, 95 % {span}"
+            f"the judge lifts rankers over first stages by {number(bias['difference'])} {measure}, 95 % {span}"
         )
     caption = f"{measure} by the documents that both judged."
     drawn = charts.marks("judge", f"{measure} by people and by {judge}", points, measure, caption, bool(simulated))
@@ -71,7 +72,7 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
 
 
 def _filled(run: Json) -> str:
-    return f"{_number(run['filled'])} {run['filled_name'].partition(' ')[2]}"
+    return f"{number(run['filled'])} {run['filled_name'].partition(' ')[2]}"
 
 
 def _probed(content: Json, simulated: Sequence[str]) -> Parts:
@@ -116,7 +117,7 @@ def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
     ]
     header = ["confidence", *(f"{rate:.1f}" for rate in rates), "nAUC", "95 %"]
     rows = [
-        [name, *map(_number, curve["quality"]), *_values(curve, "nauc", "interval")] for name, curve in curves.items()
+        [name, *map(number, curve["quality"]), *_values(curve, "nauc", "interval")] for name, curve in curves.items()
     ]
     caption = f"{content['measure']} of the queries kept; {content['queries']} queries."
     axes = ("share of queries left out", content["measure"])
@@ -127,11 +128,7 @@ def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
 
 def _values(found: Json | None, *names: str) -> list[str]:
     values = [found[name] if found else None for name in names]
-    return [" to ".join(map(_number, value)) if isinstance(value, list) else _number(value) for value in values]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return [" to ".join(map(number, value)) if isinstance(value, list) else number(value) for value in values]
 
 
 STUDIES: Mapping[str, tuple[str, Callable[[Json, Sequence[str]], Parts]]] = {

@@ -51,9 +51,7 @@ def _content(run: Run) -> dict[str, Any]:
         "simulated": about.simulated,
         "dataset": config.dataset,
         "method": [stage.ranker.method for stage in about.stages],
-        "model": [model.get("name") or model.get("gguf") or model.get("answers") for model in models]
-        if about.stages
-        else [],
+        "model": list(map(manifest.model_name, models)) if about.stages else [],
         "depth": about.first_stage.get("depth"),
         "queries": run.queries,
         "metrics": run.metrics.mean if run.metrics else {},

@@ -32,6 +32,10 @@ FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^/\s:;,]+/)+")
 """The folders of an absolute path in a text."""
 
 
+MODEL_NAME = ("name", "gguf", "answers")
+"""The keys of a `model` section, of which the first that is given is the model's name."""
+
+
 class _Part(BaseModel):
     """A part of a manifest: typed where it is read, open to fields of other versions, which may lack some of these."""
 
@@ -257,6 +261,11 @@ def description(config: Config, prompts: Iterable[Prompt]) -> dict[str, Any]:
         "schedule": config.schedule,
         "seeds": {"experiment": config.seed} | sampled,
     }
+
+
+def model_name(model: Mapping[str, Any]) -> str | None:
+    """Return the name in a `model` section, if it has any: the model's, its file's, or whose answers are simulated."""
+    return next((str(model[key]) for key in MODEL_NAME if model.get(key)), None)
 
 
 def portable(value: Any) -> Any:

@@ -53,8 +53,7 @@ class Outcome(BaseModel):
         """Return how a measure stands to its published figure, or None without both or with simulated answers."""
         if self.simulated or measure not in self.expected or measure not in self.metrics:
             return None
-        figure = self.expected[measure]
-        return "within tolerance" if figure.allows(self.metrics[measure]) else "out of tolerance"
+        return self.expected[measure].verdict(self.metrics[measure])
 
 
 class Sweep(BaseModel):

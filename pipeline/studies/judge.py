@@ -154,7 +154,7 @@ def _runs(plan: Plan, listener: Listener) -> tuple[list[Run], dict[str, str]]:
     """Return the runs and the first stages that they reranked, each once, and by name which is which."""
     runs = loading.unmeasured([*plan.runs, *plan.first_stages], listener)
     number = len(runs) - len(loading.unmeasured(plan.first_stages, Listener()))
-    rankers = {run.name for run in runs[:number] if run.path.is_file() or (run.path / "run.trec").is_file()}
+    rankers = {run.name for run in runs[:number] if run.path.is_file() or run.reranked}
     kinds = {run.name: "ranker" if run.name in rankers else "first stage" for run in runs}
     for run in [run for run in runs if run.config and kinds[run.name] == "ranker"]:
         rankings = runfile.documents(runfile.read(run.path / "first_stage.trec")[0])

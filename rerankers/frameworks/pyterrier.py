@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
 from r2llm.rerankers.accounting import frame
 from r2llm.rerankers.api import open_model, reranked_frame
 from r2llm.rerankers.backends.base import Backend

@@ -113,30 +113,34 @@ def qwen3_frame(tokenizer: Any, thought: str = "<think>\n\n</think>\n\n") -> tup
     return pieces(tokenizer, before), pieces(tokenizer, f"<|im_end|>\n<|im_start|>assistant\n{thought}")
 
 
+def shares_of_yes(folder: Path, tokenizer: Any, prompts: list[list[int]]) -> list[float]:
+    """The probability of yes over yes and no, at the last position of each prompt."""
+    yes, no = pieces(tokenizer, "yes", "no")
+    return last_logits(folder, prompts)[:, [no, yes]].softmax(-1)[:, 1].tolist()
+
+
 def test_qwen3_reranker_is_a_softmax_over_two(
     decoder: Callable[..., Path], qwen_tokenizer: Any, scores: Scores
 ) -> None:
     folder = decoder("Qwen3")
-    yes, no = pieces(qwen_tokenizer, "yes", "no")
     before, after = qwen3_frame(qwen_tokenizer)
     pairs = [pieces(qwen_tokenizer, qwen3_pair(passage)) for passage in PASSAGES]
-    expected = last_logits(folder, [before + pair + after for pair in pairs])[:, [no, yes]].softmax(-1)[:, 1].tolist()
+    expected = shares_of_yes(folder, qwen_tokenizer, [before + pair + after for pair in pairs])
     assert scores("qwen3-reranker-0.6b", folder) == close(expected)
     assert scores("qwen3-reranker-0.6b", folder, "model.exact=false") == close(expected)
     # One line break lost behind the thought is another prompt.
     _, short = qwen3_frame(qwen_tokenizer, "<think>\n\n</think>\n")
-    lost = last_logits(folder, [before + pair + short for pair in pairs])[:, [no, yes]].softmax(-1)[:, 1]
-    assert lost.tolist() != pytest.approx(expected, abs=1e-3)
+    lost = shares_of_yes(folder, qwen_tokenizer, [before + pair + short for pair in pairs])
+    assert lost != pytest.approx(expected, abs=1e-3)
 
 
 def test_only_the_passage_is_cut_to_the_limit(
     decoder: Callable[..., Path], qwen_tokenizer: Any, scores: Scores
 ) -> None:
     folder = decoder("Qwen3")
-    yes, no = pieces(qwen_tokenizer, "yes", "no")
     before, after = qwen3_frame(qwen_tokenizer)
     pair = pieces(qwen_tokenizer, qwen3_pair(PASSAGES[-1]))
-    expected = last_logits(folder, [[*before, *pair[:-20], *after]])[:, [no, yes]].softmax(-1)[:, 1].tolist()
+    expected = shares_of_yes(folder, qwen_tokenizer, [[*before, *pair[:-20], *after]])
     limit = f"ranker.prompt_tokens={len(before) + len(pair) - 20 + len(after)}"
     assert scores("qwen3-reranker-0.6b", folder, limit, passages=PASSAGES[-1:]) == close(expected)
 
