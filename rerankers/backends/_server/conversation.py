@@ -7,10 +7,10 @@ handed over, and then the failure is raised.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 from ...answers.reading import REFUSED, Reply, no_answer
 from ...errors import InputError
@@ -24,6 +24,8 @@ from .limits import Budget, BudgetSpentError
 from .refusals import LENGTH, DeclinedError, FailedError, RefusedError
 from .rerank import Rerank
 from .spec import ServerSpec
+
+T = TypeVar("T")
 
 WINDOW = 64  # requests that are prepared at once, at most
 FORMS: dict[str, type[Form]] = {"chat": Chat, "completions": Completions, "relevance": Rerank}
@@ -46,8 +48,10 @@ class Conversation:
         self._forms: dict[str, Form] = {}
         self._served: list[str] = []
         self._kind: str | None = None  # of server that it says it is
-        self._runner = asyncio.Runner()  # which takes Ctrl-C between two steps of the tasks, and never within one
-        self._closed = False
+        # In a thread of its own Ctrl-C never comes within a step of its tasks, and a notebook's loop is no obstacle.
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
         self._begun, self._open = False, 0
         self._groups: deque[Group] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,19 +135,20 @@ class Conversation:
 
     def collect(self, waiting: list[Request]) -> Answered:
         """Return the next answers, or nothing if none is outstanding. Raise a failure when all others are returned."""
-        _apart(self._runner.run, self._converse(waiting))
-        answered, self._answered = self._answered, []
+        answered = self._run(self._converse(waiting))
         if not answered and self._failure is not None:
             raise self._failure
         return answered
 
-    async def _converse(self, waiting: list[Request]) -> None:
-        """Send what waits, and wait for answers."""
+    async def _converse(self, waiting: list[Request]) -> Answered:
+        """Send what waits, wait for answers, and return them."""
         await self._send(waiting)
         while self._open and not self._answered:
             self._progress.clear()
             await self._progress.wait()
             await self._send(waiting)
+        answered, self._answered = self._answered, []
+        return answered
 
     async def _send(self, waiting: list[Request]) -> None:
         """Send what waits, as far as so many asks may be open; a failure is kept for `collect`."""
@@ -191,10 +196,14 @@ class Conversation:
 
     def close(self) -> None:
         """Close all connections."""
-        if not self._closed:
-            self._closed = True
-            _apart(self._runner.run, self._end())
-            _apart(self._runner.close)
+        if not self._loop.is_closed():
+            self._run(self._end())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -202,13 +211,3 @@ class Conversation:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self.client.close()
-
-
-def _apart(run: Callable[..., None], *work: Coroutine[Any, Any, None]) -> None:
-    """Run in this thread, or in another where this one has a loop that runs, as a notebook's has."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return run(*work)
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(run, *work).result()
