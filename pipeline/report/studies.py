@@ -25,7 +25,8 @@ def group(path: Path) -> Group:
         simulated = [str(content.get("judge") or content.get("name") or content["run"])] if content["simulated"] else []
         parts = section(content, simulated)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is no file of judge, probe or abstain"
+        why = f"it is no file of judge, probe or abstain, or damaged ({type(error).__name__}: {error})"
+        why = reason(error) if isinstance(error, OSError) else why
         raise InputError(f"{path}: cannot be reported: {why}") from error
     return Group(title, simulated, [Section(title, f"r2llm report {shlex.quote(str(path))}", *parts)])
 

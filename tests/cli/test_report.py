@@ -48,6 +48,7 @@ def test_a_report_is_one_page_of_its_own(r2llm, page: Path) -> None:
     assert page.read_bytes() == first
 
 
+@pytest.mark.slow
 def test_figures_and_tables_say_that_answers_were_simulated(page: Path) -> None:
     figures, tables = list(Path("figures").glob("*.svg")), list(Path("latex").glob("*.tex"))
     assert all("var(--" not in figure.read_text() and "simulated answers" in figure.read_text() for figure in figures)
@@ -56,6 +57,7 @@ def test_figures_and_tables_say_that_answers_were_simulated(page: Path) -> None:
     assert Path("figures/means-ndcg-10.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_runs_of_other_queries_are_reported_apart(r2llm, toy: Path) -> None:
     assert r2llm("rerank", "--config", "toy.yaml", "--output", "both").code == 0
     assert r2llm("rerank", "--config", "toy.yaml", "--output", "one", "--queries", "1").code == 0
@@ -71,6 +73,7 @@ def test_a_first_stage_is_a_run_without_cost(r2llm, toy: Path) -> None:
     assert (done.code, "left out" in done.err) == (0, False), done.err
 
 
+@pytest.mark.slow
 def test_studies_are_reported_from_their_files(r2llm, toy: Path) -> None:
     Path("judge.yaml").write_text("extends: toy.yaml\nranker: {method: pointwise.graded}\n")
     assert r2llm("rerank", "--config", "toy.yaml", "--output", "run").code == 0

@@ -30,6 +30,7 @@ def test_each_loads_without_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert all(figure.source for figure in loaded.config.expected.values()), cell.name
 
 
+@pytest.mark.slow
 def test_each_runs_with_simulated_answers_over_the_embedded_collection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def test_each_says_its_own_size_and_figures(name: str) -> None:
     assert "name" in own["model"]
 
 
+@pytest.mark.slow
 def test_two_are_added_by_one_yaml_each(shipped: Path, tmp_path: Path) -> None:
     folder, before = shipped / "systems", len(names.systems())
     (folder / "moon.yaml").write_text(

@@ -132,6 +132,7 @@ def typed(tmp_path: Path, tiny_llama: Path):
     return type_commands
 
 
+@pytest.mark.slow
 def test_every_command_knows_a_new_backend(typed, tmp_path: Path) -> None:
     ranked, _, estimated, prompt = typed(
         "rerank --config experiment/new.yaml --output run --json",
