@@ -32,9 +32,9 @@ def write(groups: Sequence[Group], command: str, path: Path) -> None:
     import vl_convert
     from jinja2 import Environment, PackageLoader
 
-    drawn = [chart for _, chart in _charts(groups)]
-    place = {id(chart): number for number, chart in enumerate(drawn)}
-    statics = [vl_convert.vegalite_to_svg(charts.static(chart.spec)) for chart in drawn]
+    plots = [chart for _, chart in _charts(groups)]
+    place = {id(chart): number for number, chart in enumerate(plots)}
+    svgs = [vl_convert.vegalite_to_svg(charts.static(chart.spec)) for chart in plots]
     page = Environment(loader=PackageLoader(__name__, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"styles": _styles, "place": lambda chart: place[id(chart)], "some": some}
     text = page.get_template("page.html").render(
@@ -44,8 +44,8 @@ def write(groups: Sequence[Group], command: str, path: Path) -> None:
         csp=CSP,
         light=charts.LIGHT,
         dark=charts.DARK,
-        statics=statics,
-        specs=_island([chart.spec for chart in drawn]),
+        svgs=svgs,
+        specs=_island([chart.spec for chart in plots]),
         bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed").replace("</script", "<\\/script"),
     )
     try:

@@ -58,30 +58,29 @@ def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[
     of_studies = [path for path in paths if path.suffix == ".json"]
     paths = [path for path in paths if path not in of_studies]
     places = [place for path in paths for place in runs.expanded(path, listener)]
-    given = options.judgements != Judgements()
-    apart: dict[str, list[Path]] = {}
+    other_judgements = options.judgements != Judgements()
+    by_data: dict[str, list[Path]] = {}
     for place in places:
-        data = {} if given or place.is_file() else manifest.read(place / manifest.NAME).data
-        apart.setdefault(f"{data.get('queries')} {data.get('qrels')}", []).append(place)
-    found = [_group(each if len(apart) > 1 else paths, options, listener) for each in apart.values()]
-    found = [
-        dataclasses.replace(group, title=f"{group.title} ({number})" if len(found) > 1 else group.title)
-        for number, group in enumerate(found, 1)
+        data = {} if other_judgements or place.is_file() else manifest.read(place / manifest.NAME).data
+        by_data.setdefault(f"{data.get('queries')} {data.get('qrels')}", []).append(place)
+    reported = [_group(folders if len(by_data) > 1 else paths, options, listener) for folders in by_data.values()]
+    reported = [
+        dataclasses.replace(group, title=f"{group.title} ({number})" if len(reported) > 1 else group.title)
+        for number, group in enumerate(reported, 1)
     ]
-    return [*found, *map(studies.group, of_studies)]
+    return [*reported, *map(studies.group, of_studies)]
 
 
 def _group(places: Sequence[Path], options: Options, listener: Listener) -> Group:
     loaded = runs.load(places, options.judgements, options.measures, listener)
     costs = dict.fromkeys(name for run in loaded for name in run.costs)
-    loaded = [run if run.costs or not run.config or run.reranked else _free(run, costs) for run in loaded]
+    loaded = [run if run.costs or not run.config or run.reranked else _without_cost(run, costs) for run in loaded]
     reference = _first_stage(loaded)
     if len(loaded) == 1 and not reference:
         raise InputError(f"{places[0]}: a report needs two runs, or one that reranked a measured first stage")
     if not any(run.measures for run in loaded):
         raise InputError(f"{places[0]}: its dataset has no relevance judgements: there is nothing to report")
-    shown = [*([reference] if reference else []), *loaded]
-    compared = comparisons.compare(shown, options.comparison, listener)
+    compared = comparisons.compare([*([reference] if reference else []), *loaded], options.comparison, listener)
     reference = compared.runs[0]
     command = f"r2llm compare {' '.join(shlex.quote(str(place)) for place in places)}"
     datasets = dict.fromkeys(_dataset(run.config["dataset"]) for run in loaded if run.config)
@@ -115,11 +114,13 @@ def _first_stage(loaded: Sequence[Run]) -> Run | None:
     scored, _ = runfile.read(one.path / "first_stage.trec")
     name = "BM25" if one.config.get("first_stage", {}).get("bm25") else "given run"
     rankings = runfile.documents(scored)
-    return _free(Run(f"first stage ({name})", one.path / "first_stage.trec", rankings, one.first_stage), one.costs)
+    return _without_cost(
+        Run(f"first stage ({name})", one.path / "first_stage.trec", rankings, one.first_stage), one.costs
+    )
 
 
-def _free(run: Run, costs: Iterable[str]) -> Run:
-    """Return a run that asked no model with costs of 0."""
+def _without_cost(run: Run, costs: Iterable[str]) -> Run:
+    """Return a run with costs of 0 a query: it asked no model."""
     return dataclasses.replace(run, costs={name: dict.fromkeys(run.rankings, 0.0) for name in costs})
 
 
@@ -150,7 +151,7 @@ def _model(run: Run) -> str:
 def _results(compared: Comparison, command: str) -> Section:
     header, rows = tables.means(compared)
     caption = f"{tables.caption(compared)}; >ab: significantly above runs a and b; brackets: 95% intervals."
-    listed = [Table("results", header, rows, caption, tables.latex(compared))]
+    summaries = [Table("results", header, rows, caption, tables.latex(compared))]
     reference = compared.runs[0].name
     for table in compared.measures:
         if not table.pairs:
@@ -161,28 +162,28 @@ def _results(compared: Comparison, command: str) -> Section:
             rows = [row for row, pair in zip(rows, table.pairs, strict=True) if pair.a == reference]
             left_out = f"{len(rows)} of {len(table.pairs)} pairs, those with {reference}; the command above prints all."
         caption = marked(left_out, compared.simulated)
-        listed.append(Table(f"pairs-{charts.file_name(table.name)}", header, rows, caption))
+        summaries.append(Table(f"pairs-{charts.file_name(table.name)}", header, rows, caption))
     header, rows = tables.likeness(compared)
     if len(rows) <= PAIRS:
         caption = "How alike the rankings of two runs are, in the mean over queries."
-        listed.append(Table("likeness", header, rows, marked(caption, compared.simulated)))
-    drawn = [charts.means(compared, table) for table in compared.measures if table.tested]
-    return Section("Results", command, compared.notes, drawn, listed)
+        summaries.append(Table("likeness", header, rows, marked(caption, compared.simulated)))
+    plots = [charts.means(compared, table) for table in compared.measures if table.tested]
+    return Section("Results", command, compared.notes, plots, summaries)
 
 
 def _costs(compared: Comparison, command: str) -> Section:
     costs = [table for table in compared.costs if table.name in COSTS and any(table.means.values())]
     measure = compared.measures[0]
-    drawn = [charts.tradeoff(compared, measure, cost) for cost in costs]
-    drawn += [charts.means(compared, cost, log=True) for cost in costs if cost.name in ("asks", "seconds")]
+    plots = [charts.tradeoff(compared, measure, cost) for cost in costs]
+    plots += [charts.means(compared, cost, log=True) for cost in costs if cost.name in ("asks", "seconds")]
     missing = [tables.label(name) for name in COSTS if name not in {cost.name for cost in costs}]
     notes = [f"not drawn, since not all runs have them: {', '.join(missing)}"] if missing else []
-    return Section("Effectiveness against cost", command, notes, drawn)
+    return Section("Effectiveness against cost", command, notes, plots)
 
 
 def _differences(compared: Comparison, reference: Run, command: str) -> Section:
-    drawn = [charts.differences(compared, table, reference) for table in compared.measures if table.tested]
-    listed = []
+    plots = [charts.differences(compared, table, reference) for table in compared.measures if table.tested]
+    summaries = []
     for table in compared.measures if len(compared.runs) == 2 else ():
         if table.tested:
             columns = [run.measures[table.name] for run in compared.runs]
@@ -194,8 +195,8 @@ def _differences(compared: Comparison, reference: Run, command: str) -> Section:
             rows.sort(key=lambda row: float(row[-1]))
             header = ["query", *(run.name for run in compared.runs), "difference"]
             name = f"queries-{charts.file_name(table.name)}"
-            listed.append(Table(name, header, rows, marked(f"{table.name} of each query.", compared.simulated)))
-    return Section("Query by query", f"{command} --per-query", (), drawn, listed)
+            summaries.append(Table(name, header, rows, marked(f"{table.name} of each query.", compared.simulated)))
+    return Section("Query by query", f"{command} --per-query", (), plots, summaries)
 
 
 def _published(loaded: Sequence[Run]) -> Section | None:
@@ -256,7 +257,7 @@ def _prompts(compared: Comparison, command: str) -> Section | None:
         return None
     caption = f"A tick is the {table.name} of one prompt; the diamond is the mean over a method's prompts."
     title = f"Prompt variations: {table.name}"
-    drawn = charts.spread("prompts", title, points, table.name, caption, simulated=bool(compared.simulated))
+    plot = charts.spread("prompts", title, points, table.name, caption, simulated=bool(compared.simulated))
     rows = []
     for method in prompts:
         values = [point["value"] for point in points if point["run"] == method]
@@ -268,8 +269,8 @@ def _prompts(compared: Comparison, command: str) -> Section | None:
             figures = (f"{value:.4f}" for value in (fmean(values), min(values), max(values), max(values) - min(values)))
             rows.append([method, str(len(prompts[method])), *figures, best, worst])
     header = ["method", "prompts", "mean", "min", "max", "range", "best prompt", "worst prompt"]
-    listed = Table("prompts", header, rows, marked(f"{table.name} over prompts.", compared.simulated))
-    return Section("Prompt variations", command, charts=[drawn], tables=[listed])
+    summary = Table("prompts", header, rows, marked(f"{table.name} over prompts.", compared.simulated))
+    return Section("Prompt variations", command, charts=[plot], tables=[summary])
 
 
 def _properties(loaded: Sequence[Run]) -> Section | None:
@@ -292,26 +293,26 @@ def _properties(loaded: Sequence[Run]) -> Section | None:
     caption = "Means of a query. A round's asks do not depend on each other, so they can be one batch."
     simulated = [run.name for run in loaded if run.simulated]
     command = "r2llm show RUN; r2llm list methods METHOD"
-    listed = Table("properties", header, rows, marked(caption, simulated))
-    return Section("Properties of the methods", command, tables=[listed]) if rows else None
+    summary = Table("properties", header, rows, marked(caption, simulated))
+    return Section("Properties of the methods", command, tables=[summary]) if rows else None
 
 
 def _orders(loaded: Sequence[Run], command: str) -> Section:
     rows, notes = sensitivity.sensitivity(loaded)
     measures = dict.fromkeys(row.measure for row in rows)
-    drawn = [charts.orders([row for row in rows if row.measure == measure]) for measure in measures]
+    plots = [charts.orders([row for row in rows if row.measure == measure]) for measure in measures]
     caption = "drop: from the given order to the mean of the shuffles; τ and overlap@10: between shuffles' outputs."
     simulated = [row.name for row in rows if row.simulated]
-    listed = Table("orders", *sensitivity.table(rows), marked(caption, simulated))
-    return Section("Sensitivity to the initial order", f"{command} --sensitivity", notes, drawn, [listed])
+    summary = Table("orders", *sensitivity.table(rows), marked(caption, simulated))
+    return Section("Sensitivity to the initial order", f"{command} --sensitivity", notes, plots, [summary])
 
 
 def _positions(loaded: Sequence[Run], command: str) -> Section:
     rows, notes = positions.positions(loaded)
-    drawn = [charts.slots(row, number) for number, row in enumerate(rows, 1)]
+    plots = [charts.slots(row, number) for number, row in enumerate(rows, 1)]
     simulated = list(dict.fromkeys(row.name for row in rows if row.simulated))
-    listed = Table("positions", *positions.table(rows), marked("p holds for independent asks.", simulated))
-    return Section("Position bias", f"{command} --positions", notes, drawn, [listed])
+    summary = Table("positions", *positions.table(rows), marked("p holds for independent asks.", simulated))
+    return Section("Position bias", f"{command} --positions", notes, plots, [summary])
 
 
 def _story(compared: Comparison, loaded: Sequence[Run], query: str | None, listener: Listener) -> Iterator[Section]:
@@ -328,21 +329,21 @@ def _story(compared: Comparison, loaded: Sequence[Run], query: str | None, liste
             return max(values) - min(values)
 
         query = max(compared.queries, key=spread)
-    told, drawn = [], []
+    stories, plots = [], []
     for number, run in enumerate(best, 1):
         try:
             story = inspect.story(run.path, query, prompts=True)
         except InputError as error:
             listener.note(f"no story of {run.name}: {error}")
             continue
-        drawn.append(charts.moves(f"moves-{number}", run.name, story, simulated=run.simulated))
+        plots.append(charts.moves(f"moves-{number}", run.name, story, simulated=run.simulated))
         cut = [ask | {"prompt": _cut(ask.get("prompt") or "")} for ask in story["asks"][:ASKS]]
-        told.append(story | {"name": run.name, "simulated": run.simulated, "shown": cut})
+        stories.append(story | {"name": run.name, "simulated": run.simulated, "shown": cut})
     commands = "\n".join(
         f"r2llm inspect {shlex.quote(str(run.path))} --query {shlex.quote(query)} --prompts" for run in best
     )
-    if told:
-        yield Section(f"A query's story: {query}", commands, charts=drawn, stories=told)
+    if stories:
+        yield Section(f"A query's story: {query}", commands, charts=plots, stories=stories)
 
 
 def _cut(prompt: str) -> str:

@@ -68,8 +68,8 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
             f"the judge lifts rankers over first stages by {number(bias['difference'])} {measure}, 95 % {span}"
         )
     caption = f"{measure} by the documents that both judged."
-    drawn = charts.marks("judge", f"{measure} by people and by {judge}", points, measure, caption, bool(simulated))
-    return notes, [drawn] if points else [], tables
+    plot = charts.marks("judge", f"{measure} by people and by {judge}", points, measure, caption, bool(simulated))
+    return notes, [plot] if points else [], tables
 
 
 def _filled(run: Json) -> str:
@@ -100,12 +100,10 @@ def _probed(content: Json, simulated: Sequence[str]) -> Parts:
     caption = (
         f"Share of {content['sets']} sets of four in which the attacked document is chosen, with Wilson's interval."
     )
-    drawn = charts.dots(
-        "probes", "Success of probes", points, "success", caption, ["probes"], simulated=bool(simulated)
-    )
+    plot = charts.dots("probes", "Success of probes", points, "success", caption, ["probes"], simulated=bool(simulated))
     unread = content["unread_sets"]
     notes = [f"{unread} sets are not counted: the clean answer could not be read"] if unread else []
-    return notes, [drawn] if points else [], [Table("probes", header, rows, marked("", simulated))]
+    return notes, [plot] if points else [], [Table("probes", header, rows, marked("", simulated))]
 
 
 def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
@@ -122,9 +120,9 @@ def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
     ]
     caption = f"{content['measure']} of the queries kept; {content['queries']} queries."
     axes = ("share of queries left out", content["measure"])
-    drawn = charts.curves("abstention", "Abstention", points, axes, caption, bool(simulated))
+    plot = charts.curves("abstention", "Abstention", points, axes, caption, bool(simulated))
     notes = ["these are few queries: the curves are uncertain"] if content["few"] else []
-    return notes, [drawn], [Table("abstention", header, rows, marked("", simulated))]
+    return notes, [plot], [Table("abstention", header, rows, marked("", simulated))]
 
 
 def _values(found: Json | None, *names: str) -> list[str]:
