@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...prompts.template import Message, folded
 from ..base import Request
 from .client import usage
-from .forms import FEWER_LOGPROBS, Group, LabelTrial, LanguageModel, Listing, Rows, at_most_tokens, by_text, shifted
+from .forms import FEWER_LOGPROBS, LabelTrial, LanguageModel, Listing, Rows, at_most_tokens, by_text, shifted
 from .limits import spending
 from .refusals import FailedError, MalformedError, RefusedError
 
@@ -37,7 +37,6 @@ class Chat(LanguageModel):
     path = "/chat/completions"
     prompt_field = "messages"
     short_prompt = SHORT
-    _takes_system: bool | None = None  # None: not known yet
 
     def _alike(self, request: Request) -> tuple[str, int]:
         alone = id(request)  # a conversation is a request
@@ -48,9 +47,6 @@ class Chat(LanguageModel):
             remedy = "set model.tokenizer to the model's own and model.api: completions"
             raise InputError(f"prompt '{request.prompt.name}' {problem}; {remedy}")
         return "labels", alone
-
-    def _prepared(self, request: Request, way: str) -> tuple[Message, ...]:  # noqa: ARG002
-        return self._rendered(request)
 
     def _label_trials(self) -> Iterator[LabelTrial]:
         for count in dict.fromkeys((self.spec.options.top_logprobs, FEWER_LOGPROBS)):
@@ -82,28 +78,28 @@ class Chat(LanguageModel):
         """Find out whether a conversation is answered only without a system turn, and say so."""
         system = {"role": "system", "content": "Answer in one word."}
         answered, _ = await self._try([system, *SHORT], lambda _: True)
-        plain, _ = (None, "") if answered else await self._try(SHORT, lambda _: True)
+        plain, _ = (None, None) if answered else await self._try(SHORT, lambda _: True)
         if plain:
             self.found["system_turn"] = "refused: its text goes before the first user turn"
             words = "%s takes no system turn: its text goes before the first user turn"
             logging.getLogger(__name__).warning(words, self.spec.options.name)
-        self._takes_system = not plain
         return bool(plain)
 
-    async def answer(self, group: Group) -> list[Reply]:
-        [request], [messages] = group.requests, group.prepared
-        if group.way == "labels":
+    async def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        [request] = requests
+        messages, (way, _) = self._rendered(request), self._alike(request)
+        if way == "labels":
             await self._once("labels", self._find_labels_way)
-        if self._takes_system is not False and any(message.role == "system" for message in messages):
+        known = self.found.get("system_turn")
+        if known in (None, "sent") and any(message.role == "system" for message in messages):
             try:
-                replies = await self._replies(request, messages, group.way)
-            except (RefusedError, FailedError):
-                if self._takes_system or not await self._once("system", self._refuses_system):
-                    raise
-            else:
-                self._takes_system, self.found["system_turn"] = True, "sent"
+                replies = await self._replies(request, messages, way)
+                self.found["system_turn"] = "sent"
                 return replies
-        return await self._replies(request, folded(messages), group.way)
+            except (RefusedError, FailedError):
+                if known or not await self._once("system", self._refuses_system):
+                    raise
+        return await self._replies(request, folded(messages), way)
 
     async def _replies(self, request: Request, messages: Sequence[Message], way: str) -> list[Reply]:
         turns = [{"role": message.role, "content": message.content} for message in messages]

@@ -2,8 +2,8 @@
 
 What fails with 408, 409, 425, 5xx, a timeout, a broken connection or a malformed or repeated reply is repeated: after
 half a second, then twice as long each time up to 8 s, or after as long as the server says. A server that is asked too
-much (429) is waited for, which is no failed attempt. A replica that fails again and again rests, and then gets one
-request at a time until it answers.
+much (429) is waited for, which is no failed attempt. One of several replicas that fails again and again rests, and then
+gets one request at a time until it answers.
 
 Each connection is a client of its own, which carries another request only after its reply was found sound. A server
 that once repeats a reply would else answer each later request on that connection with the reply to the one before.
@@ -11,7 +11,6 @@ that once repeats a reply would else answer each later request on that connectio
 
 import asyncio
 import json
-import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -60,29 +59,30 @@ class Replica:
         self.idle: list[aiohttp.ClientSession] = []
         self.asks = 0  # open there
         self.used = 0  # the number of its last attempt
-        self.resumes = 0.0  # until then it asked not to be asked
+        self.resumes = 0.0  # until then it is not asked: it said so, or it rests
         self.failures = 0
-        self._rests_until = 0.0
         self._proxy = proxy_of(url)
+        # Reading this system's certificates takes a while.
+        self._context = httpx2.create_ssl_context() if url.startswith("https:") else True
         self._replies: dict[int, aiohttp.ClientSession] = {}
         self._repeats_honestly = False
 
     def usable(self, now: float) -> bool:
         """Return whether it is to be asked: one that failed often is, once it has rested, by one request at a time."""
-        rested = self.failures < MAX_FAILURES or (self._rests_until <= now and not self.asks)
-        return rested and self.resumes <= now
+        return self.resumes <= now and (self.failures < MAX_FAILURES or not self.asks)
 
     def failed(self, *, sent: bool) -> None:
         """Count a failure, unless the request went out before the replica began to rest."""
         now = time.monotonic()
-        if now >= self._rests_until:
+        if now >= self.resumes:
             self.failures = self.failures + 1 if sent else max(self.failures + 1, MAX_FAILURES)
             if self.failures >= MAX_FAILURES:
-                self._rests_until = now + backoff(self.failures - MAX_FAILURES, FIRST_REST, MAX_REST)
+                self.resumes = now + backoff(self.failures - MAX_FAILURES, FIRST_REST, MAX_REST)
 
-    def connect(self, context: ssl.SSLContext | bool) -> aiohttp.ClientSession:
-        """Return a new connection."""
-        one = aiohttp.TCPConnector(limit=1, keepalive_timeout=IDLE_SECONDS, ssl=context)
+    def connection(self, *, new: bool) -> aiohttp.ClientSession:
+        if self.idle and not new:
+            return self.idle.pop()
+        one = aiohttp.TCPConnector(limit=1, keepalive_timeout=IDLE_SECONDS, ssl=self._context)
         return aiohttp.ClientSession(connector=one, cookie_jar=aiohttp.DummyCookieJar(), proxy=self._proxy)
 
     def repeats(self, connection: aiohttp.ClientSession, text: str) -> bool:
@@ -101,16 +101,14 @@ class Replica:
 class Client:
     """Requests to one server or its replicas; used in one event loop."""
 
-    def __init__(self, spec: ServerSpec, budget: Budget) -> None:
-        self.spec, self.budget = spec, budget
+    def __init__(self, spec: ServerSpec) -> None:
+        self.spec, self.budget = spec, Budget(spec.options.budget, spec.price)
         self.replicas = [Replica(url.rstrip("/")) for url in spec.urls]
         self.pace = Pace(self.replicas, spec.options.requests_per_minute, spec.options.tokens_per_minute)
-        self.stopped = False  # whether nothing is repeated any more
+        self.stopped = False  # whether nothing is sent any more
         self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks that a reply is on its way to
         self.seen: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}  # of the replies
         self._attempts = self._answers = 0
-        # Reading this system's certificates takes a while.
-        self._context = httpx2.create_ssl_context() if any(url[:6] == "https:" for url in spec.urls) else True
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
         self._headers |= {"Authorization": f"Bearer {spec.key}"} if spec.key else {}
 
@@ -125,16 +123,16 @@ class Client:
         """
         content = b"" if body is None else json.dumps(body).encode()
         retries = self.spec.options.retries if content else min(self.spec.options.retries, MAX_FIRST_RETRIES)
-        tokens, answers_before = len(content) / 4, self._answers
+        tokens, answers_before, pause = len(content) / 4, self._answers, 0.0
         last: AttemptError | None = None
         attempts = failures = 0
-        while True:
+        while not self.stopped:
+            if pause:
+                await asyncio.sleep(pause)
             await self.pace.enter(tokens)
-            attempts, used = attempts + 1, 0
+            attempts, pause, used = attempts + 1, 0.0, None
             try:
-                answer, cost = await self._attempt(path, content, read, most, last)
-                used = cost["prompt_tokens"] + cost["completion_tokens"]
-                self.pace.answered()
+                answer, used = await self._attempt(path, content, read, most, last)
                 self._answers += 1
                 if isinstance(answer, DeclinedError):
                     raise answer
@@ -142,46 +140,53 @@ class Client:
             except AttemptError as failure:
                 last = failure
             finally:
-                self.pace.leave(used - tokens if used else 0.0)
-            if self.stopped:
-                raise asyncio.CancelledError
+                self.pace.leave(0.0 if used is None else used - tokens, answered=used is not None)
             if last.kind == "too many" and self.pace.limited(last.replica, last.wait, last.reason):
                 continue
-            if last.kind == "unsent" and any(replica.usable(time.monotonic()) for replica in self.replicas):
+            others = (replica for replica in self.replicas if replica is not last.replica)
+            if last.kind == "unsent" and any(replica.usable(time.monotonic()) for replica in others):
                 continue
             failures += 1
             if last.kind not in REPEATED or failures > retries:
                 raise final(last, self.spec, attempts, others_answered=self._answers > answers_before)
             if last.wait is not None:
                 log_wait(self.spec.where, last.wait, f"status {last.status}")
-            await asyncio.sleep(backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE) if last.wait is None else last.wait)
+            pause = backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE) if last.wait is None else last.wait
+        raise asyncio.CancelledError
 
     async def _attempt(
         self, path: str, content: bytes, read: Callable[[Any], T], most: Spending, last: AttemptError | None
-    ) -> tuple[T | DeclinedError, Spending]:
-        """Return the answer of one request to a replica and its cost. Raises `AttemptError` if there is no answer."""
-        if self.stopped:
-            raise asyncio.CancelledError
+    ) -> tuple[T | DeclinedError, int]:
+        """Return the answer of one request to a replica and its tokens. Raises `AttemptError` if there is no answer."""
         await self.budget.reserve(most)
         replica = self._choose(last.replica if last else None)
         # After a malformed reply, a new connection: another reply may be waiting on a kept one.
-        keeps = replica.idle and not (last and last.kind == "malformed")
-        connection = replica.idle.pop() if keeps else replica.connect(self._context)
+        connection = replica.connection(new=last is not None and last.kind == "malformed")
         replica.asks += most["calls"]
         self._attempts = replica.used = self._attempts + 1
         task, cost, sound = asyncio.current_task(), NOTHING, False
         self.under_way.add(task)
         try:
             body = await self._body(connection, replica, path, content)
-            answer, cost = self._read(body, read), _cost(body, most)
-            replica.failures, sound = 0, True
-            return answer, cost
+            for name, values in self.seen.items() if isinstance(body, Mapping) else ():
+                if isinstance(value := body.get(name), str) and len(values) < MAX_VALUES:
+                    values.add(value)
+            if reason := reason_declined(body):
+                counts = usage(body, "prompt_tokens"), usage(body, "completion_tokens")
+                answer: T | DeclinedError = DeclinedError(self.spec.shown(reason), *counts)
+            else:
+                answer = read(body)
+            cost, replica.failures, sound = _cost(body, most), 0, True
+            return answer, cost["prompt_tokens"] + cost["completion_tokens"]
         except (AttemptError, *UNREADABLE) as error:
-            failure = error if isinstance(error, AttemptError) else _malformed(error)
+            failure = error
+            if not isinstance(failure, AttemptError):
+                problem = error if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
+                failure = AttemptError("malformed", f"malformed reply ({problem})")
             failure.replica, failure.reason = replica, self.spec.shown(failure.reason)
             if failure.kind in ("silent", "malformed"):
                 cost = most  # it may have been answered, and paid for, all the same
-            if not failure.status or failure.status >= 500:
+            if len(self.replicas) > 1 and (not failure.status or failure.status >= 500):
                 replica.failed(sent=failure.kind != "unsent")
             raise failure from None
         finally:
@@ -223,7 +228,9 @@ class Client:
         status = 0 if 200 <= response.status < 300 else response.status
         text = self.spec.without_secret(received.decode("utf-8", "replace" if status else "strict"))
         try:
-            body = _json(text)
+            body = json.loads(text)
+            if "\\ud" in text or "\\uD" in text:  # lone surrogates are replaced
+                body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
         except UNREADABLE:
             if not status:
                 raise
@@ -236,31 +243,9 @@ class Client:
             raise MalformedError("a reply that came before")
         return body
 
-    def _read(self, body: Any, read: Callable[[Any], T]) -> T | DeclinedError:
-        """Return what a reply answers, and note which model it names."""
-        for name, values in self.seen.items() if isinstance(body, Mapping) else ():
-            if isinstance(value := body.get(name), str) and len(values) < MAX_VALUES:
-                values.add(value)
-        if (reason := reason_declined(body)) is None:
-            return read(body)
-        return DeclinedError(self.spec.shown(reason), usage(body, "prompt_tokens"), usage(body, "completion_tokens"))
-
     async def close(self) -> None:
         for connection in [connection for replica in self.replicas for connection in replica.idle]:
             await connection.close()
-
-
-def _malformed(error: Exception) -> AttemptError:
-    reason = str(error) if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
-    return AttemptError("malformed", f"malformed reply ({reason})")
-
-
-def _json(text: str) -> Any:
-    """Return a reply's JSON, its lone surrogates replaced."""
-    body = json.loads(text)
-    if "\\ud" in text.lower():
-        body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
-    return body
 
 
 def usage(body: Any, name: str) -> int | None:
@@ -282,9 +267,9 @@ def _cost(body: Any, most: Spending) -> Spending:
 
 
 def proxy_of(url: str) -> str | None:
-    """Return the proxy that the environment names for a URL, or None; this machine needs none.
+    """Return the HTTP proxy that the environment names for a URL, or None; this machine needs none.
 
-    Raises `InputError` where it is of a kind that cannot be used.
+    Raises `InputError` where it is of another kind.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -292,8 +277,6 @@ def proxy_of(url: str) -> str | None:
         return None
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and urlsplit(proxy).scheme not in ("http", "https"):
-        raise InputError(
-            f"the proxy for {parts.scheme} in the environment is no HTTP proxy; set {parts.scheme}_proxy to one, or "
-            f"no_proxy to {host}"
-        )
+        name = f"{parts.scheme}_proxy"
+        raise InputError(f"{name} in the environment is no HTTP proxy; set it to one, or no_proxy to {host}")
     return proxy

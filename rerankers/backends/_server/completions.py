@@ -16,9 +16,18 @@ from ...answers.reading import NO_PROBABILITY, Reply, no_answer
 from ...errors import InputError
 from .._tokens.tokens import Prepared
 from ..base import Request
-from . import forms
 from .client import usage
-from .forms import Group, LabelTrial, LanguageModel, Listed, Listing, Rows, at_most_tokens
+from .forms import (
+    FEWER_LOGPROBS,
+    LabelTrial,
+    LanguageModel,
+    Listed,
+    Listing,
+    Rows,
+    at_most_tokens,
+    by_text,
+    log_probability,
+)
 from .limits import Spending, spending
 from .refusals import MalformedError
 
@@ -78,7 +87,7 @@ class Completions(LanguageModel):
             ids = sorted(set(self.short_prompt))[:3]
             fields = {"logprobs": 1, "logprob_token_ids": ids, "allowed_token_ids": ids[:1], **AS_IDS}
             yield "logprob_token_ids", fields, None, [f"token_id:{token}" for token in ids]
-        for count in dict.fromkeys((self.spec.options.top_logprobs, forms.FEWER_LOGPROBS)):
+        for count in dict.fromkeys((self.spec.options.top_logprobs, FEWER_LOGPROBS)):
             for more in [AS_IDS, {}] if self.tokens else [{}]:
                 yield "logprobs", {"logprobs": count, **more}, count, ()
 
@@ -91,29 +100,28 @@ class Completions(LanguageModel):
                 return way
         return None
 
-    async def answer(self, group: Group) -> list[Reply]:
-        """Return the replies to a group, in order. Raises `InputError` where the server cannot answer such asks."""
-        self.found["log_probabilities"] = "whole vocabulary"
-        if group.way == "text":
-            return [await self._text(group.prepared[0][0])]
+    async def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        way, *_ = self._alike(requests[0])
+        if way == "text":
+            return [await self._text(self._prepared(requests[0], way)[0])]
         await self._once("several", self._takes_several)
-        if group.way == "labels":
+        if len(requests) > 1 and not self._several:
+            return [reply for request in requests for reply in await self.answer([request])]
+        prepared = [self._prepared(request, way) for request in requests]
+        if way == "labels":
             await self._once("labels", self._find_labels_way)
-        elif not await self._once("continuation", self._find_continuation_way):
+            return await self._label_scores(prepared)
+        if not await self._once("continuation", self._find_continuation_way):
             lack = f"no log-probabilities of prompts for {self.spec.options.name} (neither prompt_logprobs nor echo)"
             need = "which likelihood asks and labels of several tokens need; use vLLM, or scoring: generation"
             raise InputError(f"the server gives {lack}, {need}")
-        if not self._several and len(group.requests) > 1:
-            return [reply for one in group.split() for reply in await self.answer(one)]
-        if group.way == "labels":
-            return await self._label_scores(group.prepared)
-        pairs = [(prompt, target) for prompt, targets in group.prepared for target in targets]
-        scores = iter(await self._continuations(pairs, len(group.requests)))
+        pairs = [(prompt, target) for prompt, targets in prepared for target in targets]
+        scores = iter(await self._continuations(pairs, len(requests)))
         replies = []
-        for prompt, targets in group.prepared:
+        for prompt, targets in prepared:
             known = tuple(score for score in islice(scores, len(targets)) if score is not None)
             # As `transformers` counts tokens: a target's are the prompt's, labels' are not.
-            length = len(prompt.ids) + (len(targets[0]) if group.way == "continuation" else 0)
+            length = len(prompt.ids) + (len(targets[0]) if way == "continuation" else 0)
             said = None if len(known) == len(targets) else no_answer(NO_PROBABILITY, "a token has no log-probability")
             replies.append(Reply(said, None if said else known, length, 0))
         return replies
@@ -144,7 +152,7 @@ class Completions(LanguageModel):
             prepared, tokens = prompt
             if tokens and all(token.startswith("token_id:") for token, _ in listed):
                 return [dict(listed).get(f"token_id:{token}") for token in tokens]
-            return forms.by_text(listed, prepared.request.labels)
+            return by_text(listed, prepared.request.labels)
 
         def read(reply: Any) -> list[Listing]:
             # Without a tokenizer there is no count: the server's is of all the prompts that share a request.
@@ -208,7 +216,7 @@ def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float | 
         values = rows[len(ids) - last : len(ids)]
     if length != len(ids):
         raise MalformedError(f"log-probabilities of {length} tokens for a prompt of {len(ids)}")
-    known = [p for value in values if (p := forms.log_probability(value)) is not None]
+    known = [p for value in values if (p := log_probability(value)) is not None]
     return math.fsum(known) if len(known) == last else None
 
 

@@ -6,7 +6,7 @@ import asyncio
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, ClassVar, TypeVar
@@ -22,6 +22,7 @@ from .refusals import DeclinedError, FailedError, MalformedError, RefusedError
 from .spec import ServerSpec
 
 T = TypeVar("T")
+Read = Callable[[Any], T]  # makes of a reply's JSON what it is asked for
 
 FEWER_LOGPROBS = 5  # are tried where a server does not list as many as are asked for
 NEWER = "max_completion_tokens"  # OpenAI's reasoning models take the length of an answer under this name alone
@@ -47,18 +48,6 @@ CONTROL = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Asks that share a request, each with what was prepared for it; `way` is how they are put."""
-
-    way: str
-    requests: tuple[Request, ...]
-    prepared: tuple[Any, ...]
-
-    def split(self) -> list[Group]:
-        return [Group(self.way, (ask,), (ready,)) for ask, ready in zip(self.requests, self.prepared, strict=True)]
-
-
 class Form(ABC):
     """A way of putting asks to a server; `neutral` are fields of generation that the server would else not set."""
 
@@ -69,25 +58,20 @@ class Form(ABC):
         self.found: dict[str, Any] = {}  # capabilities of the server, for the manifest
         self._tasks: dict[str, asyncio.Future[Any]] = {}
 
-    def prepare(self, requests: Sequence[Request]) -> list[Group]:
-        groups = []
-        for (way, *_), run in groupby(requests, self._alike):
+    def groups(self, requests: Sequence[Request]) -> Iterator[tuple[Request, ...]]:
+        """Yield the asks that share a request, in order."""
+        for _, run in groupby(requests, self._alike):
             alike = tuple(run)
-            size = len(alike) if way == "relevance" and self.spec.options.group_scores else self.spec.share(len(alike))
-            for part in (alike[start : start + size] for start in range(0, len(alike), size)):
-                groups.append(Group(way, part, tuple(self._prepared(request, way) for request in part)))
-        return groups
+            size = self.spec.share(len(alike))
+            yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
     @abstractmethod
-    async def answer(self, group: Group) -> list[Reply]:
+    async def answer(self, requests: Sequence[Request]) -> list[Reply]:
         """Return the replies to a group, in order. Raises `InputError` where the server cannot answer such asks."""
 
     @abstractmethod
     def _alike(self, request: Request) -> tuple[Any, ...]:
         """Return the way in which an ask is put, and whatever else asks have in common that may share a request."""
-
-    @abstractmethod
-    def _prepared(self, request: Request, way: str) -> Any: ...
 
     async def _once(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
         """Return the result of work that is done once however many wait for it."""
@@ -95,13 +79,13 @@ class Form(ABC):
         return await task
 
     async def _trial(
-        self, path: str, body: Mapping[str, Any], shows: Callable[[Any], T], most: Spending, *, needed: bool = False
-    ) -> tuple[T | None, str]:
-        """Return what a trial's reply shows, or None and the server's words if it cannot do what the trial asks for.
+        self, send: Callable[[Read[T | None]], Awaitable[T | None]], fields: Iterable[str], shows: Read[T]
+    ) -> tuple[T | None, Exception | None]:
+        """Return what the reply to a trial shows, or None and the error if the server cannot do what it asks for.
 
-        It cannot where it refuses and names one of the body's fields, or twice refuses or shows nothing true, or where
-        it fails after all attempts. A reply that is no completion at all is repeated as any ask's is. Raises
-        `RefusedError` where there is no such path or model, and `FailedError` where it fails in what is `needed`.
+        It cannot where it refuses and names one of the fields, or twice refuses or shows nothing true, or where it
+        fails after all attempts. A reply that is no completion at all is repeated as any ask's is. Raises
+        `RefusedError` where there is no such path or model.
         """
 
         def read(reply: Any) -> T | None:
@@ -114,25 +98,22 @@ class Form(ABC):
                     return None
                 raise
 
-        reason, fields = "", body.keys() - {"model", "prompt", "messages"}
+        problem: Exception | None = None
         for _ in range(2):
             try:
-                if value := await self.client.send(path, body, read, most):
-                    return value, ""
+                if value := await send(read):
+                    return value, None
+            except FailedError as error:
+                return None, error
+            except DeclinedError as error:
+                problem = error
             except RefusedError as error:
-                reason = error.message
                 if error.status == 404:
                     raise
-                if error.blamed in body or any(name in reason for name in fields):
+                problem = error
+                if any(name in f"{error.blamed} {error}" for name in fields):
                     break
-            except DeclinedError as error:
-                reason = error.reason
-            except FailedError as error:
-                if not needed:
-                    return None, str(error)
-                remedy = "where it gives no log-probabilities, set ranker.scoring: generation"
-                raise FailedError(f"{error}; {remedy}") from None
-        return None, reason
+        return None, problem
 
     def _rendered(self, request: Request) -> tuple[Message, ...]:
         """Return the conversation that puts an ask to a server that tokenises it, whole unless there is a tokenizer.
@@ -178,31 +159,20 @@ class LanguageModel(Form):
     @abstractmethod
     async def _score_missing(self, listing: Listing, prompt: Any) -> None: ...
 
-    async def _ask(self, prompt: Any, length: int, read: Callable[[Any], T], most: Spending, **fields: Any) -> T:
+    async def _ask(self, prompt: Any, length: int, read: Read[T], most: Spending, **fields: Any) -> T:
         """Return what `read` makes of the reply to a prompt, of so many tokens at most."""
         while True:
             name = self._length_field
+            body = self.spec.body(**{self.prompt_field: prompt, name: length, "temperature": 0.0} | fields)
             try:
-                return await self.client.send(self.path, self._body(prompt, length, fields), read, most)
+                return await self.client.send(self.path, body, read, most)
             except RefusedError as error:
-                if NEWER not in error.message or name == NEWER:
+                if NEWER not in str(error) or name == NEWER:
                     raise
                 self._length_field = NEWER
 
-    async def _try(
-        self, prompt: Any, shows: Callable[[Any], T], *, needed: bool = False, **fields: Any
-    ) -> tuple[T | None, str]:
-        for name in dict.fromkeys((self._length_field, NEWER)):
-            self._length_field = name
-            body = self._body(prompt, 1, fields)
-            value, reason = await self._trial(self.path, body, shows, TRIAL_COST, needed=needed)
-            if NEWER not in reason:
-                break
-        return value, reason
-
-    def _body(self, prompt: Any, length: int, fields: Mapping[str, Any]) -> dict[str, Any]:
-        common = {self.prompt_field: prompt, self._length_field: length, "temperature": 0.0}
-        return self.spec.body(**{**common, **fields})
+    async def _try(self, prompt: Any, shows: Read[T], **fields: Any) -> tuple[T | None, Exception | None]:
+        return await self._trial(lambda read: self._ask(prompt, 1, read, TRIAL_COST, **fields), fields, shows)
 
     def _answer_tokens(self, request: Request) -> int:
         if self.tokens:
@@ -212,29 +182,31 @@ class LanguageModel(Form):
 
     async def _find_labels_way(self) -> None:
         """Find out how the server lists tokens. Raises `InputError` where it lists none or no log-probabilities."""
-        trials, reason = list(self._label_trials()), ""
-        for name, fields, count, wanted in trials:
+        sound, problem = True, None
+        for name, fields, count, wanted in self._label_trials():
 
             def rows_of(reply: Any, wanted: Sequence[str] = wanted) -> dict[str, Any] | None:
+                nonlocal sound
                 rows = dict(self._rows(reply["choices"][0]))
-                return rows if all(token in rows for token in wanted) else None
+                if not all(token in rows for token in wanted):
+                    return None
+                forced = log_probability(rows[wanted[0]]) if wanted else None
+                sound = are_log_probabilities(rows) and (forced is None or forced <= -1e-9)
+                return rows if sound else None
 
-            for _ in range(2):  # one odd reply shows nothing
-                rows, reason = await self._try(self.short_prompt, rows_of, needed=fields is trials[-1][1], **fields)
-                forced = log_probability(rows[wanted[0]]) if rows and wanted else None
-                sound = rows and are_log_probabilities(rows) and (forced is None or forced <= -1e-9)
-                if not rows or sound:
-                    break
-            if rows and not sound:
+            rows, problem = await self._try(self.short_prompt, rows_of, **fields)
+            if not sound:
                 remedy = "start vLLM with --logprobs-mode raw_logprobs (its default)"
                 raise InputError(f"the server's log-probabilities are not those of the whole vocabulary; {remedy}")
             if rows:
                 self._list_fields = fields
                 self._least = min(count, len(rows)) / 2 if count else math.inf
-                self.found |= {"label_scores": name, "log_probabilities": "whole vocabulary"}
-                self.found |= {"top_logprobs": count} if count else {}
+                self.found |= {"label_scores": name} | ({"top_logprobs": count} if count else {})
                 return
-        lack = f"no log-probabilities for {self.spec.options.name} ({reason or 'it lists none with its answers'})"
+        if isinstance(problem, FailedError):
+            remedy = "where it gives no log-probabilities, set ranker.scoring: generation"
+            raise FailedError(f"{problem}; {remedy}")
+        lack = f"no log-probabilities for {self.spec.options.name} ({problem or 'it lists none with its answers'})"
         raise InputError(f"the server gives {lack}; set ranker.scoring: generation")
 
     async def _label_scores(self, prompts: Sequence[Any]) -> list[Reply]:

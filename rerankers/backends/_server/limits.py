@@ -12,16 +12,16 @@ import email.utils
 import logging
 import math
 import random
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import BackendError
+from ...prices import Price
 from ...visible import visible
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 PATIENCE = 75.0  # seconds after which a server that says only 429 is given up, or twice the wait it names if longer
 FIRST_WAIT, MAX_WAIT = 0.5, 30.0  # seconds to wait where the server names none, doubled each time
 LONG_WAIT = 5.0  # seconds: waits from here on are logged
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Spending = Counter[str]  # see `spending`
 
@@ -57,10 +56,10 @@ def spending(calls: int = 0, prompt: int = 0, completion: int = 0, cached: int =
 class Budget:
     """Costs spent and reserved, and the limits of both together."""
 
-    def __init__(self, limits: Limits, usd: Callable[[int, int, int], float] | None) -> None:
+    def __init__(self, limits: Limits, price: Price | None) -> None:
         self.spent = spending()
         self._caps = {name: cap for name, cap in limits if cap is not None}
-        self._usd = usd
+        self._price = price
         self._reserved = spending()
         self._under_way = 0
         self._settled = asyncio.Event()
@@ -91,7 +90,7 @@ class Budget:
     def usd(self, cost: Spending) -> float | None:
         """Return the price of a cost in US dollars, or None if prices are not known."""
         names = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens")
-        return self._usd(*(cost[name] for name in names)) if self._usd else None
+        return self._price.usd(*(cost[name] for name in names)) if self._price else None
 
     def _used(self, cost: Spending) -> dict[str, float]:
         tokens = cost["prompt_tokens"] + cost["completion_tokens"]
@@ -108,8 +107,6 @@ class Pace:
 
     def __init__(self, replicas: Sequence[Replica], requests: float | None, tokens: float | None) -> None:
         self.replicas = replicas
-        self.refusals = 0
-        self.paused = 0.0  # seconds for which nothing was sent because the server asked for it
         self._request_seconds = 60.0 / requests if requests else 0.0
         self._token_seconds = 60.0 / tokens if tokens else 0.0
         self._next = 0.0
@@ -120,7 +117,7 @@ class Pace:
         self._left = asyncio.Event()
 
     async def enter(self, tokens: float) -> None:
-        """Wait until a request of about so many tokens may go out; call `leave` when its reply is there."""
+        """Wait until a request of about so many tokens may go out; call `leave` when it is done."""
         while True:
             now = time.monotonic()
             start = max(self._next, min(replica.resumes for replica in self.replicas))
@@ -134,20 +131,18 @@ class Pace:
         self._open += 1
         self._next = max(now, self._next) + max(self._request_seconds, tokens * self._token_seconds)
 
-    def leave(self, more_tokens: float) -> None:
+    def leave(self, more_tokens: float, *, answered: bool) -> None:
         """Count a request as done, which took so many tokens more than `enter` was told."""
         self._open -= 1
         self._next += more_tokens * self._token_seconds
+        if answered:
+            self._streak, self._refused_since = 0, None
+            self._max_open += 1 / self._max_open
         self._left.set()
-
-    def answered(self) -> None:
-        self._streak, self._refused_since = 0, None
-        self._max_open += 1 / self._max_open
 
     def limited(self, replica: Replica, named: float | None, message: str) -> bool:
         """Slow down after a 429 that names so many seconds to wait, or None; False if it is time to give up."""
         now = time.monotonic()
-        self.refusals += 1
         self._refused_since = now if self._refused_since is None else self._refused_since
         if now >= replica.resumes:  # else the request went out before the pause began
             self._streak += 1
@@ -156,7 +151,6 @@ class Pace:
             return False
         wait = backoff(self._streak - 1, FIRST_WAIT, MAX_WAIT) if named is None else named
         if now + wait > replica.resumes:
-            self.paused += now + wait - max(now, replica.resumes)
             replica.resumes = now + wait
             log_wait(replica.url, wait, message)
         return True
@@ -176,32 +170,21 @@ def log_wait(url: str, wait: float, message: str) -> None:
 def named_wait(headers: Mapping[str, str]) -> float | None:
     """Return the seconds to wait that a reply's headers name, or None.
 
-    `retry-after-ms`; `Retry-After` in seconds or as a date; else when the limit that is used up is renewed
-    (`x-ratelimit-reset…`): in seconds, as "1m30s", or as a time since 1970 in seconds or milliseconds.
+    `retry-after-ms`, `Retry-After` or `x-ratelimit-reset`: a number, a date, or a time since 1970 in seconds or
+    milliseconds.
     """
-    waits = [_seconds(headers.get("retry-after-ms", ""), 0.001), _seconds(headers.get("retry-after", ""))]
-    for name in headers:
-        if name.lower().startswith(("x-ratelimit-reset", "ratelimit-reset")):
-            left = headers.get(name.lower().replace("reset", "remaining"), "0")
-            waits.append(_seconds(headers[name]) if left.strip() in ("0", "0.0") else None)
-    return next((wait for wait in waits[:2] if wait is not None), max(filter(None, waits), default=None))
-
-
-def _seconds(text: str, unit: float = 1.0) -> float | None:
-    text = text.strip()
-    try:
-        number = float(text) * unit
-    except ValueError:
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
-        if parts and "".join(map("".join, parts)) == text:
-            return sum(float(count) * UNITS[name] for count, name in parts)
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0), ("x-ratelimit-reset", 1.0)):
+        text = headers.get(name, "")
         try:
-            date = email.utils.parsedate_to_datetime(text)
-        except (ValueError, TypeError):
-            return None
-        number = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    if not math.isfinite(number):
-        return None
-    if number > 1e9:  # a time, and no length of time
-        number = number / (1000 if number > 1e11 else 1) - datetime.now(UTC).timestamp()
-    return max(number, 0.0)
+            seconds = float(text) * unit
+        except ValueError:
+            try:
+                date = email.utils.parsedate_to_datetime(text)
+            except (ValueError, TypeError):
+                continue
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        if seconds > 1e9:  # a time, and no length of time
+            seconds = seconds / (1000 if seconds > 1e11 else 1) - time.time()
+        if math.isfinite(seconds):
+            return max(seconds, 0.0)
+    return None

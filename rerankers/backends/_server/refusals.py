@@ -1,7 +1,7 @@
 """Errors as servers word them: what a reply without an answer says, and which kind of trouble that is."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -36,22 +36,20 @@ LENGTH = re.compile(  # of a prompt
 )
 
 
-@dataclass(eq=False)
 class RefusedError(Exception):
     """The server finds a request wrong (4xx): its status, its message in one line, and the field it blames."""
 
-    status: int
-    message: str
-    blamed: str | None
+    def __init__(self, status: int, message: str, blamed: str | None) -> None:
+        super().__init__(message)
+        self.status, self.blamed = status, blamed
 
 
-@dataclass(eq=False)
 class DeclinedError(Exception):
     """The provider declines a prompt's content, which is the outcome of one ask: the reason, and its tokens."""
 
-    reason: str
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
+    def __init__(self, reason: str, prompt_tokens: int | None = 0, completion_tokens: int | None = 0) -> None:
+        super().__init__(reason)
+        self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
 
 
 class FailedError(BackendError):
@@ -66,21 +64,6 @@ Kind = Literal[
     "unsent", "silent", "malformed", "declined", "no credit", "no entry", "too many", "passing", "wrong", "odd"
 ]
 REPEATED = ("unsent", "silent", "malformed", "passing")  # the same request may be answered later
-
-KEPT = "and run again: all answers are kept"
-NO_ANSWER = (
-    "model.base_url: no {usable}answer from {where} {after} ({reason}); see that the server runs and keeps up "
-    f"(model.timeout is {{timeout:g}} s) {KEPT}"
-)
-STATUS = f"model.base_url: {{where}} answered with status {{status}} {{after}} ({{reason}}); {{pause}} {KEPT}"
-# What the user is told, if not that of a status.
-WORDS: dict[Kind, str] = {
-    **dict.fromkeys(("unsent", "silent", "malformed"), NO_ANSWER),
-    "no credit": "model.base_url: the account at {where} has no credit or quota left (status {status}: {reason}); "
-    f"top it up or name another key with model.api_key_env, {KEPT}",
-    "no entry": "{where} lets nobody in without a valid key (status {status}{why}), and the one in the environment "
-    "variable {variable} {state}; set it, or name another one with model.api_key_env",
-}
 
 
 @dataclass(eq=False)
@@ -104,32 +87,37 @@ def refusal(
         [body] = body
     error = body.get("error") if isinstance(body, Mapping) else None
     field = error.get("param") if isinstance(error, Mapping) else None
-    message = shown(": ".join(dict.fromkeys(_words(body)))) or f"status {status}"
-    kind = _kind(status, " ".join(_codes(body)), message)
+    message = shown(": ".join(dict.fromkeys(_texts(body, MESSAGES)))) or f"status {status}"
+    kind = _kind(status, _codes(body), message)
     return AttemptError(kind, message, status, field if isinstance(field, str) else None, wait, hidden)
 
 
 def final(failure: AttemptError, spec: ServerSpec, attempts: int, *, others_answered: bool) -> Exception:
     """Return the error that a request ends with if this was its last attempt."""
-    kind, status, reason = failure.kind, failure.status, failure.reason
+    kind, status, reason, where = failure.kind, failure.status, failure.reason, spec.where
     if kind == "wrong":
         return RefusedError(status, reason, failure.field)
     # A provider that reports a failure as success, while others are answered, fails at this prompt.
     if kind == "declined" or (failure.hidden and status >= 500 and others_answered):
         return DeclinedError(reason)
-    words = WORDS.get(kind, STATUS).format(
-        where=spec.where,
-        status=status,
-        reason=reason,
-        after="after 1 attempt" if attempts == 1 else f"after {attempts} attempts",
-        usable="usable " if kind == "malformed" else "",
-        timeout=spec.options.timeout,
-        pause="wait, or lower model.requests_per_minute," if status == 429 else "wait",
-        why=f": {reason}" if status == 403 else "",  # 401's may hold a part of the key
-        state="was refused" if spec.key else "is not set",
-        variable=spec.options.api_key_env,
-    )
-    return (FailedError if kind == "malformed" or status >= 500 else BackendError)(words)
+    variable = spec.options.api_key_env
+    if kind == "no entry":
+        why = f": {reason}" if status == 403 else ""  # 401's may hold a part of the key
+        state = f"the one in the environment variable {variable} {'was refused' if spec.key else 'is not set'}"
+        remedy = "set it, or name another one with model.api_key_env"
+        return BackendError(f"{where} lets nobody in without a valid key (status {status}{why}), and {state}; {remedy}")
+    after = "after 1 attempt" if attempts == 1 else f"after {attempts} attempts"
+    if kind == "no credit":
+        problem = f"the account at {where} has no credit or quota left (status {status}: {reason})"
+        remedy = "top it up or name another key with model.api_key_env,"
+    elif status:
+        problem = f"{where} answered with status {status} {after} ({reason})"
+        remedy = "wait, or lower model.requests_per_minute," if status == 429 else "wait"
+    else:
+        problem = f"no answer from {where} {after} ({reason})"
+        remedy = f"see that the server runs and keeps up (model.timeout is {spec.options.timeout:g} s)"
+    error = FailedError if kind == "malformed" or status >= 500 else BackendError
+    return error(f"model.base_url: {problem}; {remedy} and run again: all answers are kept")
 
 
 def _kind(status: int, codes: str, message: str) -> Kind:
@@ -162,7 +150,7 @@ def hidden_status(body: Any) -> int | None:
     code = str(error.get("code") if isinstance(error, Mapping) else "")
     if re.fullmatch("[45][0-9][0-9]", code):
         return int(code)
-    codes = " ".join(_codes({"error": error}))
+    codes = _codes(error)
     if re.search("rate.?limit", codes, re.IGNORECASE) or QUOTA.search(codes):
         return 429
     return 400 if DECLINED.search(codes) else 500
@@ -182,19 +170,15 @@ def reason_declined(body: Any) -> str | None:
     return None
 
 
-def _words(body: Any) -> Iterator[str]:
-    if isinstance(body, str):
-        yield body
-    parts = body[:3] if isinstance(body, list) else map(body.get, MESSAGES) if isinstance(body, Mapping) else ()
+def _texts(body: Any, names: Sequence[str]) -> Iterator[str]:
+    """Yield the texts and numbers under these names, at any depth."""
+    if isinstance(body, (str, int)):
+        yield str(body)
+    parts = body[:3] if isinstance(body, list) else map(body.get, names) if isinstance(body, Mapping) else ()
     for part in parts:
-        yield from _words(part)
+        yield from _texts(part, names)
 
 
-def _codes(body: Any) -> Iterator[str]:
-    for name in CODES if isinstance(body, Mapping) else ():
-        value = body.get(name)
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, Mapping):
-                yield from _codes(item)
-            elif item is not None and (name != "error" or not isinstance(item, str)):
-                yield str(item)
+def _codes(body: Any) -> str:
+    """Return an error's codes, which are words without blanks, unlike messages under the same names."""
+    return " ".join(text for text in _texts(body, CODES) if " " not in text)

@@ -8,12 +8,13 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ...answers.reading import Reply
 from ...errors import InputError
 from ..base import Request
-from .forms import Form, Group, at_most_tokens
+from .forms import Form, at_most_tokens
 from .limits import spending
 from .refusals import MalformedError, RefusedError
 
@@ -36,7 +37,7 @@ class Rerank(Form):
     def _alike(self, request: Request) -> tuple[Any, ...]:
         return "relevance", request.terms, request.query
 
-    def _prepared(self, request: Request, way: str = "relevance") -> Pair:  # noqa: ARG002
+    def _pair(self, request: Request) -> Pair:
         turns = self._rendered(request)
         if len(turns) != 2:
             raise InputError(
@@ -47,28 +48,31 @@ class Rerank(Form):
         return query, passage, len(self.tokens.tokenizer(query, passage)["input_ids"]) if self.tokens else None
 
     async def _find_dialect(self) -> str:
-        reasons, api = [], self.spec.options.api
+        problems, api = [], self.spec.options.api
         for name, (path, _) in DIALECTS.items():
             if api in ("auto", path[1:]):
                 try:
-                    scores, reason = await self._try(name, ["one passage", "another"])
+                    scores, problem = await self._try(name, ["one passage", "another"])
                 except RefusedError as error:
-                    scores, reason = None, error.message
+                    scores, problem = None, error
                 if scores:
                     self.found["relevance"] = name
                     if not self.spec.options.group_scores:
                         await self._check_independent(name)
                     return name
-                reasons.append(f"{name}: {reason}")
+                problems.append(f"{name}: {problem}")
         raise InputError(
-            f"the server has no rerank endpoint for {self.spec.options.name} ({'; '.join(reasons)}); serve a "
+            f"the server has no rerank endpoint for {self.spec.options.name} ({'; '.join(problems)}); serve a "
             "cross-encoder, or use a method that asks a language model, such as pointwise.yes_no"
         )
 
-    async def _try(self, dialect: str, passages: list[str]) -> tuple[list[float] | None, str]:
-        path, fields = DIALECTS[dialect]
-        body = self.spec.body(**fields("why are there tides", passages))
-        return await self._trial(path, body, lambda reply: _scores(reply, len(passages)), spending(0, 64, 0))
+    async def _try(self, dialect: str, passages: list[str]) -> tuple[list[float] | None, Exception | None]:
+        path, body_of = DIALECTS[dialect]
+        fields, shows = body_of("why are there tides", passages), partial(_scores, count=len(passages))
+        most = spending(0, 64, 0)
+        return await self._trial(
+            lambda read: self.client.send(path, self.spec.body(**fields), read, most), fields, shows
+        )
 
     async def _check_independent(self, dialect: str) -> None:
         """Raise `InputError` where a passage's score depends on those beside it."""
@@ -80,28 +84,29 @@ class Rerank(Form):
         remedy = "set model.group_scores: true, by which all of a query's candidates are in one request"
         raise InputError(f"the scores of {name} depend on which passages are asked about together; {remedy}")
 
-    async def answer(self, group: Group) -> list[Reply]:
-        scores = await (self._group_scores if self.spec.options.group_scores else self._post)(group)
-        return [Reply(None, (score,), count, 0) for score, (_, _, count) in zip(scores, group.prepared, strict=True)]
-
-    async def _group_scores(self, group: Group) -> list[float]:
-        first = group.requests[0]
-
-        async def all_scores() -> dict[str, float]:
-            pairs = tuple(self._prepared(replace(first, ask=replace(first.ask, docs=(doc,)))) for doc in first.texts)
-            return dict(zip(first.texts, await self._post(replace(group, prepared=pairs)), strict=True))
-
-        # By its key, which holds all the candidates: asks that come later take the same reply.
-        by_doc = await self._once(f"{first.query.id} {first.terms.attempt} {id(first.texts)}", all_scores)
-        return [by_doc[request.ask.docs[0]] for request in group.requests]
-
-    async def _post(self, group: Group) -> list[float]:
+    async def answer(self, requests: Sequence[Request]) -> list[Reply]:
         path, fields = DIALECTS[await self._once("dialect", self._find_dialect)]
-        pairs: Sequence[Pair] = group.prepared
-        body = self.spec.body(**fields(pairs[0][0], [passage for _, passage, _ in pairs]))
-        tokens = sum(count or at_most_tokens(query + passage) for query, passage, count in pairs)
-        most = spending(len(group.requests), tokens, 0)
-        return await self.client.send(path, body, lambda reply: _scores(reply, len(pairs)), most)
+
+        async def scored(requests: Sequence[Request], calls: int) -> dict[str, tuple[float, int | None]]:
+            """Return each document's score and tokens."""
+            pairs = [self._pair(request) for request in requests]
+            body = self.spec.body(**fields(pairs[0][0], [passage for _, passage, _ in pairs]))
+            tokens = sum(count or at_most_tokens(query + passage) for query, passage, count in pairs)
+            read = partial(_scores, count=len(pairs))
+            scores = await self.client.send(path, body, read, spending(calls, tokens, 0))
+            rows = zip(requests, scores, pairs, strict=True)
+            return {request.ask.docs[0]: (score, count) for request, score, (_, _, count) in rows}
+
+        if self.spec.options.group_scores:
+            first = requests[0]
+            every = [replace(first, ask=replace(first.ask, docs=(doc,))) for doc in first.texts]
+            # By its key, which holds all the candidates: asks that come later take the same reply.
+            key = f"{first.query.id} {first.terms.attempt} {id(first.texts)}"
+            by_doc = await self._once(key, partial(scored, every, len(requests)))
+        else:
+            by_doc = await scored(requests, len(requests))
+        replies = (by_doc[request.ask.docs[0]] for request in requests)
+        return [Reply(None, (score,), count, 0) for score, count in replies]
 
 
 def _scores(reply: Any, count: int) -> list[float]:

@@ -1,7 +1,7 @@
 """The account of a server from which everything else here works: the user's options, and what follows from them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ...marks import PathMark, Speed
+from ...prices import Price
 from .._tokens.chat_templates import TemplateOptions
 from ..base import Request
 from .limits import Limits
@@ -68,15 +69,24 @@ class ServerSpec:
     """One server, the model asked there, and how requests to it are made."""
 
     options: Options
-    urls: Sequence[str] = ()
-    api: str = "chat"  # how language models are asked: `options.api`, decided
     key: str | None = field(default=None, repr=False)
-    usd: Callable[[int, int, int], float] | None = None  # of prompt, completion and cached prompt tokens; None: unknown
+    price: Price | None = None
     seed: int = 0
+
+    @property
+    def urls(self) -> list[str]:
+        """Return the addresses of all replicas."""
+        return [self.options.base_url] if isinstance(self.options.base_url, str) else self.options.base_url
 
     @property
     def where(self) -> str:
         return ", ".join(self.urls)
+
+    @property
+    def api(self) -> str:
+        """Return how language models are asked."""
+        default = "completions" if self.options.tokenizer else "chat"
+        return default if self.options.api == "auto" else self.options.api
 
     @cached_property
     def _key(self) -> re.Pattern[str]:
@@ -97,7 +107,7 @@ class ServerSpec:
     def share(self, waiting: int) -> int:
         """Return how many of the waiting asks may share a request without leaving a replica idle."""
         largest = self.options.prompts_per_request or max(1, self.options.max_concurrency // OPEN_REQUESTS)
-        return min(largest, -(-waiting // max(1, len(self.urls))))
+        return min(largest, -(-waiting // len(self.urls)))
 
     @property
     def extra_body(self) -> Mapping[str, Any]:

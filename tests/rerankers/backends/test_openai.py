@@ -15,7 +15,6 @@ from r2llm.rerankers.backends import openai, replay
 from r2llm.rerankers.backends import transformers as transformers_backend
 from r2llm.rerankers.backends._server.chat import Chat, _read_text
 from r2llm.rerankers.backends._server.completions import Completions
-from r2llm.rerankers.backends._server.conversation import NEUTRAL, Conversation
 from r2llm.rerankers.backends._server.forms import bounded, by_text, disarmed, log_probability, shifted
 from r2llm.rerankers.backends._server.limits import Limits
 from r2llm.rerankers.backends._server.refusals import MalformedError, RefusedError
@@ -74,8 +73,8 @@ def answers(form: Any, requests: list[Request]) -> list[Reply]:
     """The replies to requests, in order."""
 
     async def run() -> list[Reply]:
-        groups, replies = form.prepare(requests), []
-        for group in groups:
+        replies = []
+        for group in form.groups(requests):
             replies += await form.answer(group)
         return replies
 
@@ -166,7 +165,7 @@ def test_written_text_goes_alone_greedily_or_by_the_ask_s_own_seed(
 ) -> None:
     greedy = ask_of({"method": "setwise.heapsort", "scoring": "generation"}, [choose(["d00", "d01"])] * 2)
     server = StubInProcess(stub_module, set())
-    answers(Completions(server, spec(), tokens, NEUTRAL), greedy)
+    answers(Completions(server, spec(), tokens, openai.NEUTRAL), greedy)
     assert [body["prompt"] for body in server.bodies] == [tokens.prompt(request)[1] for request in greedy]
     sampling = {"temperature": 0.0, "repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
     assert server.bodies[0] == {"model": "stub", "prompt": server.bodies[0]["prompt"], "max_tokens": 1, **sampling}
@@ -384,7 +383,6 @@ def test_a_ranking_through_a_server(
     assert details["api"] == "completions"
     assert details["server"] == "stub"
     assert details["capabilities"] == {
-        "log_probabilities": "whole vocabulary",
         "several_prompts_a_request": True,
         "label_scores": "logprob_token_ids",
     }
@@ -544,7 +542,4 @@ def test_what_does_not_fit_the_server_is_the_user_s_error(
 )
 def test_a_refusal_names_its_remedy(ask_of: Callable[..., list[Request]], error: RefusedError, remedy: str) -> None:
     [request] = ask_of({"method": "pointwise.yes_no"}, [score("d00")])
-    access = openai.OpenAI(options("http://localhost:1/v1"), 0).spec
-    conversation = Conversation(access, lambda: None)
-    assert remedy in str(conversation._refused(error, request))
-    conversation.close()
+    assert remedy in str(openai.OpenAI(options("http://localhost:1/v1"), 0)._refused(error, request))

@@ -9,7 +9,6 @@ import pytest
 from r2llm.rerankers.backends import openai
 from r2llm.rerankers.backends._server import client
 from r2llm.rerankers.backends._server.client import Client, proxy_of
-from r2llm.rerankers.backends._server.limits import Budget, Limits
 from r2llm.rerankers.backends._server.spec import ServerSpec
 from r2llm.rerankers.errors import BackendError, InputError
 
@@ -20,7 +19,7 @@ KEY = 'sk-0123456789"/abcdef'
 
 
 def spec(url: str, retries: int = 0) -> ServerSpec:
-    return ServerSpec(openai.Options(name="stub", retries=retries, timeout=5.0), [url], key=KEY)
+    return ServerSpec(openai.Options(name="stub", base_url=url, retries=retries, timeout=5.0), key=KEY)
 
 
 async def with_server(raws: list[bytes], calls: int = 1, retries: int = 0) -> tuple[list[Any], list[bytes]]:
@@ -41,7 +40,7 @@ async def with_server(raws: list[bytes], calls: int = 1, retries: int = 0) -> tu
 
     async with await asyncio.start_server(serve, "127.0.0.1") as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        asking = Client(spec(url, retries), Budget(Limits(), None))
+        asking = Client(spec(url, retries))
         try:
             return [await asking.send("/completions", {}, lambda reply: reply) for _ in range(calls)], heard
         finally:
@@ -104,7 +103,7 @@ def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
 
 def test_nothing_was_sent_where_nobody_listens() -> None:
     async def ask() -> None:
-        asking = Client(spec("http://127.0.0.1:1/v1"), Budget(Limits(), None))
+        asking = Client(spec("http://127.0.0.1:1/v1"))
         with pytest.raises(BackendError, match=r"no answer from http://127\.0\.0\.1:1/v1 after 1 attempt"):
             await asking.send("/completions", {}, lambda reply: reply)
         await asking.close()
@@ -156,6 +155,6 @@ def test_the_proxy_is_the_environments_but_not_for_this_machine(monkeypatch: pyt
     assert proxy_of("https://api.example.org/v1") is None
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("https_proxy", "socks5://user:secret@proxy.example.org:1080")
-    with pytest.raises(InputError, match="no HTTP proxy; set https_proxy to one") as raised:
+    with pytest.raises(InputError, match="https_proxy in the environment is no HTTP proxy; set it to one") as raised:
         proxy_of("https://api.example.org/v1")
     assert "secret" not in str(raised.value)
