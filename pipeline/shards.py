@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
@@ -28,10 +27,13 @@ from .run.manifest import NAME as MANIFEST
 from .run.manifest import Manifest, Merged
 from .run.plan import Plan, stages
 from .run.read import Run, read
-from .run.shards import Shard, folders
+from .run.shards import FOLDERS, Shard, folders
 from .verify import compared, verify
 
 AGAIN = "with the same config and settings"
+
+KEPT = ("executions", "wall_seconds", "ledger", "shared_ledger", "files", "environment")
+"""What the manifest of a merged run says of each shard, beside its number and hashes."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,20 @@ class Part:
     @property
     def summary(self) -> dict[str, Any]:
         """The shard in the manifest of the merged run."""
-        kept = ("executions", "wall_seconds", "ledger", "shared_ledger", "files", "environment")
         about = self.manifest.content
-        digests = {"manifest": about[manifest.SEAL], "candidates": self.manifest.data.get("candidates")}
-        content = {"number": self.shard.number, "of": self.shard.of, **digests}
-        return content | {name: about[name] for name in kept if name in about}
+        content = about["shard"] | {"manifest": about[manifest.SEAL], "candidates": about["data"].get("candidates")}
+        return content | {name: about[name] for name in KEPT if name in about}
 
 
 def find(loaded: Loaded) -> Path:
     """Return the folder in `runs/` that holds shards of a config. Raises `InputError` unless there is just one."""
     name, config = loaded.config.name, manifest.description(loaded.config, ())["config"]
     sharded = [run_dir for run_dir in sorted(Path("runs").glob(f"{name}-????????")) if folders(run_dir)]
-    fitting = [each for each in sharded if any(_glance(path).get("config") == config for path in folders(each))]
+    fitting = [
+        run_dir
+        for run_dir in sharded
+        if any(manifest.read(path).content["config"] == config for path in run_dir.glob(f"{FOLDERS}/{MANIFEST}"))
+    ]
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(map(str, fitting or sharded))
@@ -131,11 +135,9 @@ class Shards:
     """
 
     def __init__(self, run_dirs: Sequence[Path], listener: Listener, loaded: Loaded | None) -> None:
-        paths = list(dict.fromkeys(path for run_dir in run_dirs for path in _shard_folders(run_dir)))
-        self.parts = sorted((_read(path) for path in paths), key=lambda part: part.shard.number)
-        for key in ("fingerprint", "shard", "name", "schedule"):
-            self._check_equal(key)
-        self._check_each_once()
+        paths = dict.fromkeys(path for run_dir in run_dirs for path in folders(run_dir) or [run_dir])
+        self.parts = sorted(map(_part, paths), key=lambda part: part.shard.number)
+        self._check_all_there()
         with listener.task("verifying shards", len(self.parts)) as advance:
             for done, part in enumerate(self.parts, 1):
                 for check in verify(part.path, Listener(), alone=True):
@@ -157,29 +159,22 @@ class Shards:
                 f"differ in {_differing([configs[0], config])}: merge with their config, or without --config"
             )
 
-    def _check_equal(self, key: str) -> None:
-        values = [part.shard.of if key == "shard" else part.manifest.content[key] for part in self.parts]
-        [(most, _)] = Counter(values).most_common(1)
-        for part, value in zip(self.parts, values, strict=True):
-            if value != most:
-                words = {"fingerprint": "experiment", "shard": "division"}.get(key, key)
-                raise InputError(
-                    f"{part.path}: is of another {words} ({str(value)[:8]}) than most shards ({str(most)[:8]}); remove "
-                    "it, or merge the shards of each by themselves"
-                )
-
-    def _check_each_once(self) -> None:
-        of = self.parts[0].shard.of
-        for one, other in zip(self.parts, self.parts[1:], strict=False):
-            if one.shard == other.shard:
-                raise InputError(f"shard {one.shard} is there twice: {one.path} and {other.path}; remove one of them")
-        there = {part.shard.number for part in self.parts}
-        missing = [str(Shard(number, of)) for number in range(1, of + 1) if number not in there]
-        if missing:
-            more = f" (and {len(missing) - 5} more)" if len(missing) > 5 else ""
+    def _check_all_there(self) -> None:
+        first, of = self.parts[0], self.parts[0].shard.of
+        numbers = {part.shard.number: part for part in self.parts}
+        for key, what in (("fingerprint", "experiment"), ("of", "division"), ("name", "name"), ("schedule",) * 2):
+            for part in self.parts:
+                one, other = (getattr(each.shard if key == "of" else each.manifest, key) for each in (part, first))
+                if one != other:
+                    problem = f"is of another {what} ({str(one)[:8]}) than {first.path} ({str(other)[:8]})"
+                    raise InputError(f"{part.path}: {problem}; remove it, or merge the shards of each by themselves")
+        for part in self.parts:
+            if (same := numbers[part.shard.number]) is not part:
+                raise InputError(f"shard {part.shard} is there twice: {part.path} and {same.path}; remove one of them")
+        if missing := [str(Shard(number, of)) for number in range(1, of + 1) if number not in numbers]:
             raise InputError(
-                f"{self.parts[0].path.parent}: {len(self.parts)} of {of} shards are there; missing: "
-                f"{', '.join(missing[:5])}{more}; run r2llm rerank --shard {missing[0]} {AGAIN}"
+                f"{first.path.parent}: {len(self.parts)} of {of} shards are there; missing: {', '.join(missing)}; run "
+                f"r2llm rerank --shard {missing[0]} {AGAIN}"
             )
 
     @property
@@ -247,11 +242,6 @@ class Shards:
             "calls": reduce(plus, calls),
             "answers_before": 0,
         }
-        # The environment of the first shard stands for all; the others are told only if they have another.
-        summaries = [part.summary for part in self.parts]
-        for summary in summaries:
-            if summary["environment"] == about[0]["environment"]:
-                del summary["environment"]
         content = {
             **{key: about[0][key] for key in ("config", "environment")},
             "started": started,
@@ -259,7 +249,7 @@ class Shards:
             "notes": list(dict.fromkeys(note for each in about for note in each.get("notes", ()))),
             # Shards may have run side by side, or one after the other: their times say nothing together.
             "wall_seconds": None,
-            "merged": {"shards": summaries, "differing_answers": differing},
+            "merged": {"shards": [part.summary for part in self.parts], "differing_answers": differing},
         }
         if shared := [each["shared_ledger"] for each in about if "shared_ledger" in each]:
             content["shared_ledger"] = {name: sum(each[name] for each in shared) for name in sorted(shared[0])}
@@ -277,34 +267,14 @@ def _differing(configs: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(sorted({line.partition(":")[0].replace(" ", ".") for line in lines}))
 
 
-def _shard_folders(run_dir: Path) -> list[Path]:
-    if "shard" in _glance(run_dir):
-        return [run_dir]
-    if not (paths := folders(run_dir)):
-        raise InputError(f"{run_dir}: there are no shards in it; r2llm rerank --shard 1/16 makes one")
-    return paths
-
-
-def _read(path: Path) -> Part:
-    content = _glance(path)
-    if content.get("status", "running") != "finished":
-        named = f" --shard {Shard(**content['shard'])}" if "shard" in content else ""
+def _part(path: Path) -> Part:
+    about = manifest.read(path / MANIFEST) if (path / MANIFEST).is_file() else None
+    if about.shard is None if about else not path.match(FOLDERS):
+        raise InputError(f"{path}: there are no shards in it; r2llm rerank --shard 1/16 makes one")
+    if about is None or about.shard is None or about.status != "finished":
+        named = f" --shard {about.shard}" if about else ""
         raise InputError(f"{path}: is not finished; run r2llm rerank{named} {AGAIN} again, and it goes on")
     try:
-        about = manifest.intact(path / MANIFEST)
+        return Part(about.shard, path, manifest.intact(path / MANIFEST))
     except InputError as error:
         raise InputError(f"{path / MANIFEST}: {error}; remove {path} and run that shard again") from error
-    if about.shard is None:
-        raise InputError(f"{path}: holds a whole run and no shard; remove it, or name the folders of shards one by one")
-    return Part(about.shard, path, about)
-
-
-def _glance(path: Path) -> Mapping[str, Any]:
-    """Return a manifest, unchecked; empty if there is none, and one to be looked at closely if it cannot be read."""
-    try:
-        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError):
-        content = None
-    return content if isinstance(content, dict) else {"status": "finished"}
