@@ -1,7 +1,5 @@
 """Evaluating a run that is already there: any TREC file, a run's folder, or the run of a config."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An experiment from config to metrics: the only file that knows every room."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -4,8 +4,6 @@ A preview is a run's first request, not sent. A story drives the method once mor
 no model is needed, and there is no second account of what a method does. All is JSON, as `--json` prints it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress

@@ -1,7 +1,5 @@
 """Merging the shards of an experiment: all there, whole, and of one experiment, they are ranked once more as one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress

@@ -1,7 +1,5 @@
 """Content hashes of files. A large file's is remembered by path, size and time of change."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Zip files of packed runs, unpacked in the cache folder."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import zipfile

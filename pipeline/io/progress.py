@@ -1,7 +1,5 @@
 """Progress of long jobs, told without knowing who listens."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol

@@ -5,8 +5,6 @@ each. Queues, places and retries are its engine's. A task's process writes its a
 that whoever launched it only needs the disk.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import subprocess

@@ -1,7 +1,5 @@
 """Content hashes of an experiment's queries, candidates and judgements, wherever they lie."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """Costs over queries: mean, median, 95th percentile and total of each count."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import statistics

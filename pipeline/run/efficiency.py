@@ -1,7 +1,5 @@
 """Effectiveness and throughput per PetaFLOP: RPP for each measure, and QPP (see `rerankers.flops`)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What an experiment runs on: packages, machine, this toolkit's checkout. It may change speed, not rankings."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -1,7 +1,5 @@
 """A run's folder: `runs/<name>-<fingerprint8>/`, held by one process at a time."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """The fusion of a reranked order with the first stage, or with a given run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

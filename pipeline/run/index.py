@@ -1,7 +1,5 @@
 """The run folders below a folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path

@@ -4,8 +4,6 @@ Source: Breuer, Keller, Schaer, "ir_metadata: An Extensible Metadata Schema for 
 https://www.ir-metadata.org. Only what is known is filled in: nothing is said of an actor or of a publication.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 from typing import Any

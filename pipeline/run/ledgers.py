@@ -1,7 +1,5 @@
 """Ledgers by themselves: copied compactly, described, checked."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping
 from contextlib import closing

@@ -1,7 +1,5 @@
 """The manifest: the experiment, the environment, the results, and a hash of every file."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Measures of rankings through ir-measures: any of its measures, of each query and in the mean."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import subprocess

@@ -5,8 +5,6 @@ own. Where the texts may be passed on, queries, judgements and candidates' texts
 needed either. The crate follows RO-Crate 1.1 (https://w3id.org/ro/crate/1.1); `ir-metadata.yml` says what a run is.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

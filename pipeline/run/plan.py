@@ -1,7 +1,5 @@
 """An experiment that is ready to be ranked: its fingerprint, its judgements, and the measures of its first stage."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -5,8 +5,6 @@ score, up to 9.0.4 in single precision, and puts the greater document identifier
 So a run is read in that order, and written with scores that decrease strictly even in single precision.
 """
 
-from __future__ import annotations
-
 import gc
 import math
 import operator

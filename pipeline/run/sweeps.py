@@ -1,7 +1,5 @@
 """What a sweep came to, as its `sweep.json` and `table.csv` hold it."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path
