@@ -15,7 +15,7 @@ def test_a_healthy_machine_is_told_so(r2llm) -> None:
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert all(LINE.fullmatch(line) for line in lines)
-    for name in ("python", "packages", "java", "lucene", "cpu", "runs", "cache of r2llm", "hub"):
+    for name in ("python", "packages", "java", "lucene", "runs", "cache of r2llm", "hub"):
         assert any(line[6:].startswith(f"{name}: ") for line in lines), name
 
 

@@ -113,7 +113,7 @@ def test_a_missing_jar_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_two_documents_are_indexed_and_searched() -> None:
     [found] = doctor.probed("lucene")
     assert found.status == "ok"
-    assert found.found.startswith("2 documents indexed in ")
+    assert found.found.startswith("2 documents indexed and one found in ")
     assert java.anserini_jar().name in found.found
 
 
@@ -168,12 +168,6 @@ def test_a_torch_that_cannot_be_imported_is_a_fault(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "torch", None)
     [gpu] = doctor.probed("gpu")
     assert (gpu.status, gpu.remedy) == ("fault", "pip install --force-reinstall torch")
-
-
-def test_the_cpu_is_never_a_fault() -> None:
-    [cpu] = doctor.probed("cpu")
-    assert cpu.status == "ok"
-    assert " cores" in cpu.found
 
 
 # Folders
