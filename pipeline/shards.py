@@ -46,7 +46,10 @@ class Part:
     def summary(self) -> dict[str, Any]:
         """The shard in the manifest of the merged run."""
         about = self.manifest.content
-        content = about["shard"] | {"manifest": about[manifest.SEAL], "candidates": about["data"].get("candidates")}
+        content: dict[str, Any] = about["shard"] | {
+            "manifest": about[manifest.SEAL],
+            "candidates": about["data"].get("candidates"),
+        }
         return content | {name: about[name] for name in KEPT if name in about}
 
 
