@@ -1,9 +1,9 @@
 """Hugging Face transformers, in this process: encoder-decoder, decoder-only and cross-encoder models, on CPU or CUDA.
 
-Labels are scored in one forward pass, at the position where the answer would begin. Padding and batch size move float32
-log-probabilities by about 1e-5, enough to flip a near tie, so in float32 on a CPU, where batching gains nothing, each
-prompt is computed alone (`exact`): several at the same time, each by its share of the threads. While the model
-computes, the next batch is tokenised.
+Labels are scored in one forward pass, at the position where the answer would begin. Padding and batch size move
+float32 log-probabilities by about 1e-5, enough to flip a near tie. On a CPU batching gains nothing unless it multiplies
+tiles in half precision (AMX); so each prompt is computed alone there (`exact`), several at the same time, each by its
+share of the threads. While the model computes, the next batch is tokenised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import BackendError, InputError, R2llmError
 from ..marks import Speed
 from ._local.chains import Chain, LogitScore
 from ._local.generation import Generator
-from ._local.loading import gpu_details, one_line, out_of_memory, slow_in_software
+from ._local.loading import gpu_details, multiplies_tiles, one_line, out_of_memory, slow_in_software
 from ._local.passes import Passes, compile_error, compiled
 from ._local.scores import CrossEncoder, first_token_scores, target_scores, whole_label_scores
 from ._local.vectors import Pooling, Vectors
@@ -41,7 +41,8 @@ class Options(WeightOptions):
     batch_size: Speed[int] = Field(32, ge=1, description="the most prompts a batch")
     batch_tokens: Speed[int] = Field(16_384, ge=1, description="the most tokens of prompts a batch, padding included")
     exact: Speed[bool | None] = Field(
-        None, description="compute each prompt alone, so that nothing depends on its batch; default: float32 on CPU"
+        None,
+        description="compute each prompt alone, so that nothing depends on its batch; default: on CPUs without AMX",
     )
     workers: Speed[int | None] = Field(
         None, ge=1, description="prompts computed at the same time, by a share of the threads each; up to four if exact"
@@ -84,7 +85,7 @@ class Transformers(Backend):
         if slow_in_software(dtype, self.device):
             LOG.warning("dtype %s: this CPU computes it in software, far slower than float32", dtype)
         self.architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
-        by_default = self.device.type == "cpu" and dtype == "float32"
+        by_default = self.device.type == "cpu" and not multiplies_tiles(dtype)
         self.exact = by_default if options.exact is None else options.exact
         self.compile, self.pooling = options.compile, options.pooling
         self.batch_size, self.batch_tokens = 1 if self.exact else options.batch_size, options.batch_tokens

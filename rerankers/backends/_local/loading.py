@@ -41,6 +41,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "config.json")
 """The files of which a tokenizer has at least one."""
 
 ADAPTER_CONFIG = "adapter_config.json"
+KINDS = {"bfloat16": "bf16", "float16": "fp16"}  # as a CPU's capabilities are named
 # Held while loading: transformers replaces functions of its own meanwhile, and two threads would leave them so.
 ONE_AT_A_TIME = threading.Lock()
 
@@ -244,9 +245,16 @@ def out_of_memory(error: BaseException) -> bool:
 
 def slow_in_software(dtype: str, device: torch.device) -> bool:
     """Return whether the CPU is known to have no arithmetic for a half-precision format."""
+    has = _of_this_cpu() if device.type == "cpu" and dtype != "float32" else {}
+    return has.get("architecture") == "x86_64" and not (has.get(f"avx512_{KINDS[dtype]}") or multiplies_tiles(dtype))
+
+
+def multiplies_tiles(dtype: str) -> bool:
+    """Return whether the CPU has units for products of matrices in a half-precision format (AMX)."""
+    return dtype != "float32" and bool(_of_this_cpu().get(f"amx_{KINDS[dtype]}"))
+
+
+def _of_this_cpu() -> Mapping[str, Any]:
     import torch
 
-    if device.type != "cpu" or dtype == "float32" or not hasattr(torch.cpu, "get_capabilities"):
-        return False
-    has, kind = torch.cpu.get_capabilities(), "bf16" if dtype == "bfloat16" else "fp16"
-    return bool(has.get("architecture") == "x86_64" and not (has.get(f"avx512_{kind}") or has.get(f"amx_{kind}")))
+    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

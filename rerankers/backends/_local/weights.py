@@ -16,6 +16,7 @@ from ...marks import PathMark, Speed
 from . import loading
 from .loading import ADAPTER_CONFIG, TOKENIZER_FILES, CheckpointOptions, Source, load, locate, need, one_line
 from .passes import longest_of_config
+from .rewrites import rewritten
 
 if TYPE_CHECKING:
     import torch
@@ -190,7 +191,7 @@ class Weights:
             )
         if self.adapter is not None:
             model = _joined(model, self.adapter, merge=self.quantization is None)
-        return (model if places else model.to(self.device)).eval()
+        return model.eval() if places else rewritten(model.to(self.device).eval())
 
     def _quantizer(self) -> Any:
         import torch

@@ -394,11 +394,13 @@ def test_a_compiled_model_answers_alike_and_is_compiled_few_times(tiny_llama: Pa
     assert counters["stats"]["unique_graphs"] == 1
 
 
-def test_each_prompt_is_computed_alone_in_float32_on_a_cpu_unless_told(folder: Path) -> None:
+def test_each_prompt_is_computed_alone_on_a_cpu_unless_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert opened(folder).batch_size == 1
     assert opened(folder, exact=False).batch_size == 32
-    assert opened(folder, dtype="bfloat16", batch_size=5).batch_size == 5
-    assert opened(folder, dtype="bfloat16", exact=True, batch_size=5).batch_size == 1
+    for units, size in (({}, 1), ({"amx_bf16": True}, 5), ({"amx_fp16": True}, 1)):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda units=units: units)
+        assert opened(folder, dtype="bfloat16", batch_size=5).batch_size == size
+        assert opened(folder, dtype="bfloat16", exact=True, batch_size=5).batch_size == 1
 
 
 # Sampling
