@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import yaml
-
 from ..rerankers.accounting import Tally, total
 from ..rerankers.backends.base import Backend, Setting, closed_after
 from ..rerankers.cascade import Cascade, Ranked, first
@@ -31,16 +29,16 @@ from .run import measures as evaluation
 from .run import plan as planning
 from .run.efficiency import efficiency
 from .run.executions import Execution, last_change, now, seconds
-from .run.folder import LEDGER, RANKED_FILES, WRITTEN, RunFolder, check_is_free
+from .run.folder import LEDGER, WRITTEN, RunFolder, check_is_free
 from .run.fusion import RERANKED
-from .run.manifest import LedgerContent, Manifest, Settings
+from .run.manifest import LedgerContent, Manifest
 from .run.measures import Metrics
 from .run.plan import Plan
 from .run.read import METRICS, Run, RunMeasures, read
 from .run.shards import Shard
 
 RANKS_NOTHING = ("dataset", "evaluate", "expected", "max_unparsed")
-"""The keys of a config that cannot change the ranking of a finished run: they are taken anew."""
+"""The keys of a config that cannot change a ranking, but what is said of it."""
 
 
 def rerank(
@@ -73,7 +71,7 @@ def perform(plan: Plan, path: Path, listener: Noting, *, again: bool = False) ->
     shard = plan.first_stage.shard
     with _stopping(path, shard), RunFolder(path, plan.fingerprint) as folder:
         finished = _finished(folder)
-        executed = again or finished is None or _wants_ranking(finished, folder, plan.config)
+        executed = again or finished is None or _wants_ranking(finished, folder, plan)
         if finished is None or executed:
             about = rank(plan, folder, listener, finished)
             about.notes = [manifest.without_folders(note) for note in listener.notes]
@@ -84,8 +82,6 @@ def perform(plan: Plan, path: Path, listener: Noting, *, again: bool = False) ->
                 ledger = Ledger(folder / LEDGER, read_only=True)
                 with closing(ledger), _sharing(plan, "throughput", ledger, listener):
                     pass  # its answers are given, and none is needed
-            if renewed := _renewed(finished, folder, plan):
-                record(plan, folder, renewed)
     expected = {} if shard else comparable(plan.loaded, listener)
     return replace(read(path), expected=expected, executed=executed)
 
@@ -198,32 +194,13 @@ def _finished(folder: RunFolder) -> Manifest | None:
     return about
 
 
-def _wants_ranking(finished: Manifest, folder: RunFolder, config: Config) -> bool:
-    """Return whether something is wanted of a finished run that only ranking gives."""
-    lost = any(name in RANKED_FILES and not (folder / name).is_file() for name in finished.files)
-    untimed = config.schedule == "latency" != finished.schedule
-    return lost or untimed or finished.name != config.name
-
-
-def _renewed(finished: Manifest, folder: RunFolder, plan: Plan) -> Manifest | None:
-    """Return a finished run's manifest with what its config now says of judgements and measures; None if the same."""
-    before = finished.config.model_dump(exclude_unset=True)
-    after = _with(before, manifest.description(plan.config, [])["config"])
-    there = all((folder / name).is_file() for name in finished.files)
-    if there and before == after and finished.data["qrels"] == plan.data["qrels"]:
-        return None
-    content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    folder.write_yaml("config.yaml", _with(content, resolved(plan.config, folder.path)))
-    return finished.model_copy(update={"config": Settings.model_validate(after), "data": finished.data | plan.data})
-
-
-def _with(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the keys that rank nothing as another one has them."""
-    return {
-        key: value
-        for key in dict.fromkeys([*config, *RANKS_NOTHING])
-        if (value := (other if key in RANKS_NOTHING else config).get(key)) is not None
-    }
+def _wants_ranking(finished: Manifest, folder: RunFolder, plan: Plan) -> bool:
+    """Return whether a finished run lacks a file, a latency, or what its config says of measures now."""
+    lost = any(not (folder / name).is_file() for name in finished.files)
+    untimed = plan.config.schedule == "latency" != finished.schedule
+    then, now = finished.content["config"], manifest.description(plan.config, [])["config"]
+    changed = any(then.get(key) != now.get(key) for key in (*RANKS_NOTHING, "name"))
+    return lost or untimed or changed or finished.data["qrels"] != plan.data["qrels"]
 
 
 # Rank
@@ -241,6 +218,10 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
     if finished and len(earlier) == 1 and earlier[0].seconds is None:  # an earlier version had it beside it
         earlier[0].seconds = finished.wall_seconds
     about = _begun(plan, folder, schedule, earlier)
+    if finished:  # it was measured there and then
+        about.environment = finished.environment
+        if finished.merged:
+            about.merged = finished.merged
     if not first_stage.run:  # a shard whose queries have no candidates
         for backend in plan.backends:
             backend.close()

@@ -17,10 +17,16 @@ from .shards import folders
 
 LEDGER = "ledger.sqlite"
 
-RANKED_FILES = ("config.yaml", "first_stage.trec", "run.trec", "costs.jsonl", LEDGER, "reranked.trec")
-"""The files of a run that only ranking makes; a first stage alone has the first two."""
-
-WRITTEN = (*RANKED_FILES, "metrics.json", "ir-metadata.yml")
+WRITTEN = (
+    "config.yaml",
+    "first_stage.trec",
+    "run.trec",
+    "costs.jsonl",
+    LEDGER,
+    "reranked.trec",
+    "metrics.json",
+    "ir-metadata.yml",
+)
 """All files that a manifest lists."""
 
 FILES = {*WRITTEN, manifest.NAME}
