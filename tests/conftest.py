@@ -82,10 +82,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder for this session of tests, instead of the user's."""
+    """A cache folder for this session of tests, instead of the user's; no test waits for the disk to be forced."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("R2LLM_CACHE", str(folder))
+        patch.setattr(os, "fsync", lambda file: None)
         yield folder
 
 

@@ -329,12 +329,18 @@ def _read(name: str) -> tuple[Path, dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"prompt {path}: cannot be read: {error}") from error
     try:
-        content = yaml.load(text, _Loader)  # noqa: S506 - it is the safe loader
+        content = _parsed(text)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise InputError(f"prompt {path}: not a YAML mapping: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InputError(f"prompt {path}: not a YAML mapping: {content!r}")
     return path, content
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    # A grid or the list of systems opens the same prompts a thousand times; parsing takes far longer than all the rest.
+    return yaml.load(text, _Loader)  # noqa: S506 - it is the safe loader
 
 
 class _Loader(yaml.SafeLoader):

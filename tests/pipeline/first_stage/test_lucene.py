@@ -138,12 +138,7 @@ def test_text_of_a_stored_document(stored: str, text: str) -> None:
 
 
 def test_an_index_without_texts_says_so(tmp_path: Path) -> None:
-    docs = tmp_path / "docs"
-    docs.mkdir()
-    (docs / "1.jsonl").write_text(json.dumps({"id": "1", "contents": "some text"}), encoding="utf-8")
-    arguments = f"-collection JsonCollection -input {docs} -index {tmp_path}/index -threads 1"
-    java.run_java("io.anserini.index.IndexCollection", arguments.split())
-    index = Index(tmp_path / "index")
+    index = Index(anserini(tmp_path, [{"id": "1", "contents": "some text"}]))
     assert hits(index, "text") == [["1"]]
     with pytest.raises(InputError, match="storeRaw"):
         index.texts(["1"])
@@ -398,14 +393,16 @@ def german(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def anserini(folder: Path, documents: list[dict[str, str]], *options: str) -> Path:
-    """Index JSON documents as a user of Anserini would."""
+    """Index JSON documents as a user of Anserini would, in the Java that searches."""
     (folder / "docs").mkdir()
     (folder / "docs/d.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
     arguments = ["-collection", "JsonCollection", "-generator", "DefaultLuceneDocumentGenerator", "-threads", "1"]
-    java.run_java(
-        "io.anserini.index.IndexCollection",
-        [*arguments, "-input", str(folder / "docs"), "-index", str(folder / "index"), *options],
-    )
+    arguments += ["-input", str(folder / "docs"), "-index", str(folder / "index"), *options]
+    logs = java.java_class("org.apache.logging.log4j.LogManager")
+    quiet = logs.getFactory()
+    logs.setFactory(java.java_class("org.apache.logging.log4j.core.impl.Log4jContextFactory")())  # the indexer needs it
+    java.java_class("io.anserini.index.IndexCollection").main(arguments)
+    logs.setFactory(quiet)
     return folder / "index"
 
 
