@@ -1,5 +1,6 @@
 """An experiment from config to metrics: the only file that knows every room."""
 
+import hashlib
 import json
 import os
 import shlex
@@ -330,7 +331,7 @@ def _rank_queries(
     Answers come out of the ledger if it has them, and the costs of each query that is done are kept there. The listener
     hears of all answers; their total is what the queries done took, and `asks` for each other query.
     """
-    digest, done, known = contents.CandidatesDigest(), dict[str, Ranked](), 0
+    sha256, done, known = hashlib.sha256(), dict[str, Ranked](), 0
     methods = [stage.ranker.method.name for stage in plan.stages]
     advance: Advance | None = None
     with ExitStack() as stack:
@@ -347,14 +348,14 @@ def _rank_queries(
             advance(answered, f"{len(done):,} of {len(plan.first_stage.run):,} queries", total)
 
         cascade.tally.listener = tell
-        for ranked in cascade.rank(digest.passing(plan.first_stage)):
+        for ranked in cascade.rank(contents.hashed(plan.first_stage, sha256)):
             query = ranked.costs[0].query_id
             spent = costs.with_earlier(ranked.costs, earlier.get(query, ()))
             done[query] = replace(ranked, costs=spent)
             known += ranked.cost.asks
             if query not in earlier:
                 cascade.ledger.finish(query, json.dumps({"schedule": schedule, **costs.row(spent, methods)}))
-    return {query: done[query] for query in plan.first_stage.run}, digest.hexdigest()
+    return {query: done[query] for query in plan.first_stage.run}, sha256.hexdigest()
 
 
 def _asks_of_first_query(plan: Plan) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -42,6 +44,9 @@ NEGLIGIBLE = 1e-9
 SHOWN = 5
 """Differences of one kind that are spelt out."""
 
+KEPT = ("cached", "seconds", "flops", "usd")
+"""Costs of asking, which ranking again does not tell anew."""
+
 FIRST, LAST, COSTS = "first_stage.trec", "run.trec", "costs.jsonl"
 
 AGAIN = "ranked again from the ledger"
@@ -72,7 +77,7 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
         run = _Run(path, manifest.intact(path / MANIFEST))
     except InputError as error:
         return [Check(MANIFEST, "content", "differs", f"{error}; nothing else can be judged by it")]
-    facts, checks = [*_folder(run), *(() if alone else _world(run))], [Check(MANIFEST, "content", "agrees")]
+    facts, checks = [*_facts(run, alone=alone)], [Check(MANIFEST, "content", "agrees")]
     with listener.task("verifying", len(facts)) as advance:
         for number, fact in enumerate(facts, 1):
             checks.append(_check(path, *fact))
@@ -111,9 +116,9 @@ def compared(recorded: object, recomputed: object, where: str = "") -> Iterator[
         yield f"{where + ': ' if where else ''}{recorded} is recorded, {recomputed} was found"
 
 
-def _folder(run: _Run) -> Iterator[Fact]:
-    """Yield the facts that the folder alone can tell."""
-    about, path = run.manifest, run.path
+def _facts(run: _Run, *, alone: bool) -> Iterator[Fact]:
+    """Yield the facts that the folder alone can tell, then those that the world around it tells too."""
+    about, path, first_stage = run.manifest, run.path, run.manifest.first_stage
     for name, digest in about.files.items():
         yield name, "sha256", digest, partial(_digest, path / name)
     yield MANIFEST, "fingerprint", about.fingerprint, partial(contents.digest, about.content["experiment"])
@@ -122,11 +127,8 @@ def _folder(run: _Run) -> Iterator[Fact]:
     if LAST in about.files:
         yield LEDGER, "integrity", [], partial(ledgers.faults, path / LEDGER)
         yield LEDGER, "content", about.content["ledger"], run.ledger
-
-
-def _world(run: _Run) -> Iterator[Fact]:
-    """Yield the facts that config, dataset, models and ledger tell together."""
-    about, first_stage = run.manifest, run.manifest.first_stage
+    if alone:
+        return
     said = {"name": about.name, **about.content["experiment"]}
     yield "config.yaml", "fingerprint", said, lambda: {"name": run.loaded.config.name, **run.plan.content}
     data = {key: first_stage[key] for key in ("dataset", "queries")}
@@ -140,18 +142,18 @@ def _world(run: _Run) -> Iterator[Fact]:
     if LAST in about.files:
         for name in (LAST, RERANKED):
             if name in about.files:
-                yield name, AGAIN, partial(_lines, run.path / name), partial(run.written, name)
+                yield name, AGAIN, partial(_lines, path / name), partial(run.written, name)
         yield COSTS, AGAIN, run.costs, run.costs_again
         yield MANIFEST, "unparsed answers", about.unparsed, lambda: sum(o.cost.unparsed for o in run.again.values())
     if METRICS in about.files:
-        yield METRICS, "measures", lambda: _content(record.measures(run.path / METRICS)), run.measured
+        yield METRICS, "measures", lambda: _content(record.measures(path / METRICS)), run.measured
     for number, model in enumerate(about.stage_models):
         name = "model" if len(about.stage_models) == 1 else f"model of stage {number + 1}"
         if "files" in model:
-            yield name, "sha256 of its files", model["files"], partial(run.model_files, number)
+            yield name, "sha256 of its files", model["files"], partial(run.model, number)
         if "answers" in model:
             answers = model.get("content") or about.stages[number].model["answers"]
-            yield name, "recorded answers", answers, partial(run.answers, number)
+            yield name, "recorded answers", answers, partial(run.model, number)
 
 
 @dataclass
@@ -195,16 +197,15 @@ class _Run:
     @cached_property
     def candidates(self) -> str:
         """The hash of the candidates, or what the dataset lacks of them."""
-        first_stage, digest = self.plan.first_stage, contents.CandidatesDigest()
+        first_stage, sha256 = self.plan.first_stage, hashlib.sha256()
         if not first_stage.docs.at_hand:
             raise InputError("the documents are not on this machine: they would have to be downloaded")
         if missing := first_stage.docs.missing(doc for hits in first_stage.run.values() for doc, _ in hits):
             return f"no text of documents {_some(missing)}"
         if strangers := first_stage.run.keys() - self.queries.keys():
             return f"no text of queries {_some(strangers)}"
-        for _ in digest.passing(first_stage):
-            pass
-        return digest.hexdigest()
+        deque(contents.hashed(first_stage, sha256), maxlen=0)
+        return sha256.hexdigest()
 
     @cached_property
     def again(self) -> dict[str, Ranked]:
@@ -250,18 +251,11 @@ class _Run:
         return {f"query {row['query_id']}": {"line": number, **row} for number, row in rows}
 
     def costs_again(self) -> dict[str, object]:
-        """The rows of ranking again, with the recorded counts of what that does not do: ask, take time, cost money."""
+        """The rows of ranking again, with the recorded costs of asking."""
         rows, methods = dict[str, object](), [stage.ranker.method.name for stage in self.plan.stages]
         for number, (query, one) in enumerate(self.again.items(), 1):
             stages = [
-                replace(
-                    new,
-                    calls=new.asks - old.cached,
-                    cached=old.cached,
-                    seconds=old.seconds,
-                    flops=old.flops,
-                    usd=old.usd,
-                )
+                replace(new, calls=new.asks - old.cached, **{name: getattr(old, name) for name in KEPT})
                 for new, old in zip(one.costs, self.spent.get(query, one.costs), strict=False)
             ]
             rows[f"query {query}"] = {"line": number, **costs.row(stages, methods)}
@@ -274,32 +268,28 @@ class _Run:
         spent = [total(stages) for stages in self.spent.values()] if LAST in self.manifest.files else []
         return _content(experiment.evaluated(self.plan, self.path, spent))
 
-    def model_files(self, stage: int) -> dict[str, str]:
-        """The hashes of a model's files."""
-        model, given, found = self.manifest.stage_models[stage], self._model(stage), {}
-        name = str(Path(given["gguf"]).parent) if given.get("gguf") else given.get("name", "")
-        for file in model["files"]:
-            path = Path(name) / file
-            if model["revision"] is not None:
-                import huggingface_hub
+    def model(self, stage: int) -> object:
+        """The hashes of a model's files, or the hash of its recorded answers: of a ledger's content, or of texts."""
+        section = (self.loaded.stages[stage].model if stage < len(self.loaded.stages) else None) or {}
+        model = self.manifest.stage_models[stage]
+        if "content" in model:
+            with closing(Ledger(_there(section.get("answers")), read_only=True)) as ledger:
+                return ledger.digest()
+        if "answers" in model:
+            return _digest(_there(section.get("answers")))
+        name = str(Path(section["gguf"]).parent) if section.get("gguf") else section.get("name", "")
+        return {file: self._model_file(name, file, model["revision"]) for file in model["files"]}
 
-                cached = huggingface_hub.try_to_load_from_cache(name, file, revision=model["revision"])
-                path = Path(cached if isinstance(cached, str) else "/nowhere/at all")
-            if not path.parent.is_dir():
-                raise InputError(f"{name} is not on this machine")
-            found[file] = _digest(path) if path.is_file() else "no such file"
-        return found
+    def _model_file(self, name: str, file: str, revision: str | None) -> str:
+        path = Path(name) / file
+        if revision is not None:
+            import huggingface_hub
 
-    def answers(self, stage: int) -> str:
-        """The hash of recorded answers: of a ledger's content, or of a file of texts."""
-        path = _there(self._model(stage).get("answers"))
-        if "content" not in self.manifest.stage_models[stage]:
-            return _digest(path)
-        with closing(Ledger(path, read_only=True)) as ledger:
-            return ledger.digest()
-
-    def _model(self, stage: int) -> Mapping[str, Any]:
-        return (self.loaded.stages[stage].model if stage < len(self.loaded.stages) else None) or {}
+            cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision)
+            path = Path(cached if isinstance(cached, str) else "/nowhere/at all")
+        if not path.parent.is_dir():
+            raise InputError(f"{name} is not on this machine")
+        return _digest(path) if path.is_file() else "no such file"
 
 
 def _content(measures: RunMeasures | None) -> Mapping[str, Any]:

@@ -26,19 +26,9 @@ def qrels(judgements: Mapping[str, Mapping[str, int]] | None) -> str | None:
     return digest(judgements) if judgements else None
 
 
-class CandidatesDigest:
-    """A hash of candidates on their way to the ranker: query, document identifiers and texts, as presented."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def passing(self, candidates: Iterable[Candidates]) -> Iterator[Candidates]:
-        """Yield the same candidates, hashed as they pass: their texts are never all in memory."""
-        for one in candidates:
-            content = [one.query.id, one.query.text, [[doc.id, doc.text] for doc in one.docs]]
-            self._digest.update(json.dumps(content).encode() + b"\n")
-            yield one
-
-    def hexdigest(self) -> str:
-        """Return the hash of all that has passed."""
-        return self._digest.hexdigest()
+def hashed(candidates: Iterable[Candidates], sha256: "hashlib._Hash") -> Iterator[Candidates]:
+    """Yield candidates, their query, identifiers and texts hashed as they pass: they are never all in memory."""
+    for one in candidates:
+        content = [one.query.id, one.query.text, [[doc.id, doc.text] for doc in one.docs]]
+        sha256.update(json.dumps(content).encode() + b"\n")
+        yield one

@@ -15,7 +15,7 @@ from ...rerankers.errors import InputError
 from ...rerankers.types import Cost
 from ..configs.load import Expected
 from ..io.files import reason
-from . import costs, manifest, runfile, unread
+from . import costs, manifest, runfile
 from .costs import Summary
 from .efficiency import Efficiency
 from .manifest import Manifest
@@ -117,7 +117,14 @@ class Run:
     @property
     def refusal(self) -> str | None:
         """Return the complaint if more answers are unread than the config's `max_unparsed` allows."""
-        return unread.refusal(self.manifest, int((self.costs["asks"]["total"] or 0) if self.costs else 0))
+        asks, unparsed = sum(cost.asks for cost in self.totals), self.manifest.unparsed
+        most = self.manifest.config.max_unparsed
+        if most is None or not asks or unparsed <= most * asks:
+            return None
+        share = f"{unparsed / asks:.1%} where max_unparsed allows {most:.1%}"
+        return (
+            f"{unparsed:,} of {asks:,} answers could not be read, {share}; all answers, ranking and measures are kept"
+        )
 
 
 def read(path: Path) -> Run:

@@ -48,14 +48,3 @@ def warnings(run: Manifest, asks: int) -> list[str]:
             "and kept their order: check prompt, labels and chat template with r2llm prompt and r2llm inspect"
         )
     return listed
-
-
-def refusal(run: Manifest, asks: int) -> str | None:
-    """Return the complaint if more answers are unread than the config's `max_unparsed` allows, else None."""
-    most = run.config.max_unparsed
-    if most is None or not asks or run.unparsed <= most * asks:
-        return None
-    return (
-        f"{run.unparsed:,} of {asks:,} answers could not be read, {run.unparsed / asks:.1%} where max_unparsed allows "
-        f"{most:.1%}; all answers, ranking and measures are kept"
-    )
