@@ -25,7 +25,9 @@ FIGURES = ("mean", "p50", "p95", "total")
 FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
 """The formats of costs that are not counts."""
 
-LABELS = {"flops": "FLOPs", "usd": "USD"}
+ENERGY = {f"{device}_joules": f"{device.upper()} energy, J" for device in ("cpu", "ram", "gpu")}
+
+LABELS = {"flops": "FLOPs", "usd": "USD", **ENERGY}
 
 HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 """A SHA-256, of which 12 digits are shown: enough to tell runs apart by eye."""
@@ -107,6 +109,10 @@ def _show_result(run: Run) -> None:
     if run.costs and schedule == "throughput" and seconds:
         rate = run.queries / seconds
         console.line(f"throughput: {rate:.3g} queries/s ({run.queries} in {seconds:.1f} s, pooled)")
+    tracked = [run.costs[name]["total"] for name in ENERGY if name in run.costs]
+    if tracked and not any(tracked):
+        lost = any(run.manifest.executions[-1].joules.values())
+        console.line("energy: " + ("not known of an earlier execution" if lost else "not measurable here"))
     if efficiency := run.metrics and run.metrics.efficiency:
         for measure, ratio in efficiency.rpp.items():
             both = f"{ratio['mean_of_ratios']:,.4g} (mean of ratios), {ratio['ratio_of_means']:,.4g} (ratio of means)"

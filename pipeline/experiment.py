@@ -25,7 +25,7 @@ from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
 from .configs.yaml_files import value_at
 from .first_stage.retrieve import retrieve
 from .io.progress import Advance, Listener, Noting
-from .run import contents, costs, environment, fusion, ir_metadata, manifest, runfile, unread
+from .run import contents, costs, energy, environment, fusion, ir_metadata, manifest, runfile, unread
 from .run import measures as evaluation
 from .run import plan as planning
 from .run.efficiency import efficiency
@@ -241,9 +241,12 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         ledger.shared = shared if pooled else None
         cascade = Cascade(plan.stages, ledger, pooled, finished=spent.keys(), tally=tally)
         with closed_after(plan.backends):
-            asks, begun = _asks_of_first_query(plan), time.perf_counter()
-            ranked, candidates = _rank_queries(plan, cascade, spent, schedule, asks, listener)
-            execution.finish(tally.calls, time.perf_counter() - begun)
+            asks = _asks_of_first_query(plan)
+            with energy.tracking() as joules:
+                begun = time.perf_counter()
+                ranked, candidates = _rank_queries(plan, cascade, spent, schedule, asks, listener)
+                took = time.perf_counter() - begun
+            execution.finish(tally.calls, took, joules)
             details = [
                 manifest.portable({"backend": (section.model or {})["backend"], **stage.backend.details})
                 for section, stage in zip(plan.loaded.stages, plan.stages, strict=True)

@@ -157,6 +157,7 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
     for kind, of in (("measures", [run.measures for run in runs]), ("costs", spent)):
         if partly := [name for name in dict.fromkeys(n for table in of for n in table) if name not in _shared(of)]:
             notes.append(f"{kind} left out, since not all runs have them: {', '.join(partly)}")
+    notes += _energy_notes(runs)
     simulated = [run.name for run in runs if run.simulated]
     if simulated:
         notes.append(f"simulated answers, no model's result: {', '.join(simulated)}")
@@ -164,6 +165,18 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
         listener.note(note)
     alike = likeness(runs, pairs, queries)
     return Comparison(tuple(runs), tuple(queries), tuple(measures), tuple(costs), alike, options, tuple(notes))
+
+
+def _energy_notes(runs: Sequence[Run]) -> list[str]:
+    """Return a note with each run's energy by device, if it was tracked of any."""
+    tracked = {
+        run.name: {name: total for name, total in run.totals.items() if name.endswith("_joules")} for run in runs
+    }
+    words = [
+        f"{run} {', '.join(f'{name[:3].upper()} {total:,.0f}' for name, total in joules.items() if total) or 'unknown'}"
+        for run, joules in tracked.items()
+    ]
+    return [f"energy of ranking in joules: {'; '.join(words)}"] if any(tracked.values()) else []
 
 
 def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:

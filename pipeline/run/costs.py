@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,17 @@ def summary(costs: Iterable[Cost]) -> Summary:
     """Summarise the costs of one or more queries."""
     costs = list(costs)
     return {name: _figures([getattr(cost, name) for cost in costs], partly=name == "seconds") for name in FIELDS}
+
+
+def energy(joules: Mapping[str, float | None], queries: int) -> Summary:
+    """Summarise the energy by device, which is known of all queries together alone."""
+    unknown = dict.fromkeys(("mean", "p50", "p95", "total"))
+    return {
+        f"{device}_joules": {**unknown, "queries": 0}
+        if total is None
+        else {**unknown, "mean": total / queries, "total": total, "queries": queries}
+        for device, total in joules.items()
+    }
 
 
 def _figures(values: list[float | None], *, partly: bool) -> dict[str, float | None]:

@@ -34,15 +34,20 @@ class Execution(BaseModel):
     seconds: float | None = None
     """The seconds of ranking."""
 
+    joules: dict[str, float | None] = {}
+    """The energy of ranking by device, None if not measurable; empty if nothing tracked it."""
+
     @classmethod
     def begin(cls, answers: int = 0, *, shared: bool = False) -> Execution:
         """Return the execution that begins now."""
         sharing = {"shared_ledger": True} if shared else {}
         return cls(status="running", started=now(), ended=None, calls=None, answers_before=answers, **sharing)
 
-    def finish(self, calls: int, seconds: float | None = None) -> None:
-        """Note that it is done, the model's answers in it, and the seconds of ranking."""
+    def finish(self, calls: int, seconds: float | None = None, joules: dict[str, float | None] | None = None) -> None:
+        """Note that it is done, the model's answers in it, and the seconds and joules of ranking."""
         self.status, self.ended, self.calls, self.seconds = "finished", now(), calls, seconds
+        if joules:
+            self.joules = joules
 
     def closed(self, answers: int, last_answer: str | None) -> Execution:
         """Return what is known of an earlier execution: one still `running` was cut off, for the lock is ours."""
@@ -59,9 +64,19 @@ class Execution(BaseModel):
 
 def seconds(executions: Iterable[Execution]) -> float | None:
     """Return the seconds of ranking in all executions that asked anything, else in the last; None if unknown."""
+    return reduce(plus, [execution.seconds for execution in _asking(executions)])
+
+
+def joules(executions: Iterable[Execution]) -> dict[str, float | None]:
+    """Return the energy of the same executions by device, None if unknown of one; {} if it was tracked in none."""
+    asking = _asking(executions)
+    devices = dict.fromkeys(device for execution in asking for device in execution.joules)
+    return {device: reduce(plus, [execution.joules.get(device) for execution in asking]) for device in devices}
+
+
+def _asking(executions: Iterable[Execution]) -> list[Execution]:
     *earlier, last = executions
-    asking = [execution for execution in (*earlier, last) if execution.calls != 0] or [last]
-    return reduce(plus, [execution.seconds for execution in asking])
+    return [execution for execution in (*earlier, last) if execution.calls != 0] or [last]
 
 
 def now() -> str:

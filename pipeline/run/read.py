@@ -18,6 +18,7 @@ from ..io.files import reason
 from . import costs, manifest, runfile
 from .costs import Summary
 from .efficiency import Efficiency
+from .executions import joules
 from .manifest import Manifest
 from .measures import Metrics
 
@@ -77,7 +78,8 @@ class Run:
     @cached_property
     def costs(self) -> Summary:
         """Return the summary of costs; empty if nothing was reranked yet."""
-        return costs.summary(self.totals) if self.spent else {}
+        spent = costs.energy(joules(self.manifest.executions), len(self.spent)) if self.spent else {}
+        return costs.summary(self.totals) | spent if self.spent else {}
 
     @cached_property
     def stages(self) -> list[Summary]:
