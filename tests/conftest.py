@@ -3,6 +3,7 @@
 import os
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest
+from r2llm.pipeline.run import environment
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends.base import Backend, Request
 from r2llm.rerankers.ledger import Ledger
@@ -82,11 +84,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder for this session of tests, instead of the user's; no test waits for the disk to be forced."""
+    """A cache folder for this session of tests, instead of the user's; the disk is not forced, git is asked once."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("R2LLM_CACHE", str(folder))
         patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(environment, "_output", cache(environment._output))
         yield folder
 
 

@@ -20,20 +20,17 @@ Complete = Callable[..., list[str]]
 
 
 @pytest.fixture
-def complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Complete:
+def complete(r2llm, monkeypatch: pytest.MonkeyPatch) -> Complete:
     """What bash would offer for the last of the words. The working folder is a temporary one."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("_R2LLM_COMPLETE", "complete_bash")
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None)  # else pytest's is taken for the command's name
 
     def completed(*words: str) -> list[str]:
-        typed = {"COMP_WORDS": " ".join(["r2llm", *words]), "COMP_CWORD": str(len(words))}
-        done = subprocess.run(
-            [sys.executable, "-c", COMMAND],
-            env={**os.environ, **typed, "_R2LLM_COMPLETE": "complete_bash"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.stderr == ""
-        return done.stdout.split()
+        monkeypatch.setenv("COMP_WORDS", " ".join(["r2llm", *words]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words)))
+        done = r2llm()
+        assert done.err == ""
+        return done.out.split()
 
     return completed
 

@@ -136,29 +136,29 @@ def test_verifying_changes_nothing(toy: Path, heard) -> None:
 # A flipped byte
 
 
-def positions(size: int) -> list[int]:
+def positions(size: int, steps: int) -> list[int]:
     """Bytes to flip in a file of that size: the first, the last, and some all over."""
-    return sorted({*range(0, size, max(1, size // 40)), 1, size // 3, size // 2, size - 2, size - 1})
+    return sorted({*range(0, size, max(1, size // steps)), 1, size - 2, size - 1})
 
 
 @pytest.mark.parametrize(
-    "mask", [0x20, pytest.param(0x01, marks=pytest.mark.slow), pytest.param(0x80, marks=pytest.mark.slow)]
+    ("mask", "steps"), [(0x20, 6), *(pytest.param(mask, 40, marks=pytest.mark.slow) for mask in (0x20, 0x01, 0x80))]
 )
-def test_a_flipped_byte_in_any_file_is_found_and_the_file_named(toy: Path, heard, mask: int) -> None:
+def test_a_flipped_byte_in_any_file_is_found_and_the_file_named(toy: Path, heard, mask: int, steps: int) -> None:
     run_dir = rerank(heard)
     files = sorted(path for path in run_dir.iterdir() if path.name != ".lock")
     assert len(files) == 8
     flipped = 0
     for path in files:
         whole = path.read_bytes()
-        for position in positions(len(whole)):
+        for position in positions(len(whole), steps):
             damaged = bytearray(whole)
             damaged[position] ^= mask
             path.write_bytes(damaged)
             assert path.name in differing(run_dir, heard), f"byte {position} of {path.name}"
             flipped += 1
         path.write_bytes(whole)
-    assert flipped > 250
+    assert flipped > 6 * steps
     assert states(verify(run_dir, heard)) == {"agrees"}
 
 

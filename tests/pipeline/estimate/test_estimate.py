@@ -176,7 +176,7 @@ def test_without_a_probe_no_weights_are_loaded(toy: Path, tiny_t5: Path, monkeyp
 
 @pytest.mark.parametrize("ranker", ["{method: setwise.heapsort, k: 3}", "{method: pairwise.bubblesort, k: 2}"])
 def test_all_queries_tried_are_the_run(write: Callable[..., Path], tiny_t5: Path, ranker: str) -> None:
-    settings = (*QUICKSTART, "queries.limit=2", f"ranker={ranker}", t5(tiny_t5))
+    settings = (*QUICKSTART, "queries.limit=2", "first_stage.depth=8", f"ranker={ranker}", t5(tiny_t5))
     found, run = before("quickstart.yaml", *settings, tried=50), measured(after("quickstart.yaml", *settings))
     assert found["tried"] == found["queries"] == 2
     for name in (*COUNTS, "prompt_tokens", "completion_tokens", "flops"):
@@ -190,7 +190,7 @@ def test_all_queries_tried_are_the_run(write: Callable[..., Path], tiny_t5: Path
 
 
 def test_some_queries_tried_are_scaled_up(write: Callable[..., Path], tiny_t5: Path) -> None:
-    settings = (*QUICKSTART, "first_stage.depth=12", "ranker={method: setwise.heapsort, k: 4}", t5(tiny_t5))
+    settings = (*QUICKSTART, "first_stage.depth=9", "ranker={method: setwise.heapsort, k: 3}", t5(tiny_t5))
     found, run = before("quickstart.yaml", *settings, tried=3), measured(after("quickstart.yaml", *settings))
     assert found["tried"] == 3
     for name in ("asks", "prompt_tokens", "flops"):

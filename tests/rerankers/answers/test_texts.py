@@ -525,15 +525,15 @@ def seconds(read: Callable[[str, Sequence[str]], object], text: str, labels: Seq
 
 
 @pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
-def test_a_megabyte_takes_less_than_a_second(piece: str) -> None:
-    text = (piece * 1_000_000)[:1_000_000]
+def test_a_quarter_of_a_megabyte_takes_less_than_a_second(piece: str) -> None:
+    text = (piece * 250_000)[:250_000]
     for read in (read_label, read_order, read_ratings, partial(read_selection, limit=5)):
         assert seconds(read, text, ONE_TO_20) < 1
 
 
 @pytest.mark.parametrize("piece", ["A B ", "A > B > ", "A\n"])
-def test_a_megabyte_of_letters_takes_less_than_a_second(piece: str) -> None:
-    text = piece * (1_000_000 // len(piece))
+def test_a_quarter_of_a_megabyte_of_letters_takes_less_than_a_second(piece: str) -> None:
+    text = piece * (250_000 // len(piece))
     for read in (read_label, read_order):
         assert seconds(read, text, ABC) < 1
 
