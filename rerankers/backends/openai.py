@@ -32,7 +32,7 @@ from ._server.client import Client
 from ._server.completions import Completions
 from ._server.forms import Form
 from ._server.limits import BudgetSpentError
-from ._server.refusals import LENGTH, DeclinedError, FailedError, RefusedError
+from ._server.refusals import LENGTH, AttemptError, FailedError
 from ._server.rerank import Rerank
 from ._server.spec import Options, ServerSpec
 from ._tokens.tokens import Tokens
@@ -234,24 +234,23 @@ class OpenAI(Backend):
             served = [str(model["id"]) for model in models]
             self._kind = next((str(model["owned_by"]) for model in models if model["id"] == self.options.name), None)
             return served
-        except (RefusedError, FailedError, LookupError, TypeError):
+        except (AttemptError, FailedError, LookupError, TypeError):
             return []  # not every server lists its models; the first request tells whether it has this one
 
     async def _ask(self, client: Client, requests: Sequence[Request]) -> None:
         """Ask those that share a request, or one after the other where one of them is declined or all are too dear."""
         try:
             replies = await self._form(client, self._form_name(requests[0])).answer(requests)
-        except (DeclinedError, BudgetSpentError) as error:
+        except (AttemptError, BudgetSpentError) as error:
+            if isinstance(error, AttemptError) and error.kind == "wrong":
+                raise self._refused(error, requests[0]) from None
             if len(requests) > 1:
                 for request in requests:
                     await self._ask(client, [request])
                 return
             if isinstance(error, BudgetSpentError):
                 raise
-            reason = no_answer(REFUSED, str(error))
-            replies = [Reply(reason, None, error.prompt_tokens, error.completion_tokens)]
-        except RefusedError as error:
-            raise self._refused(error, requests[0]) from None
+            replies = [Reply(no_answer(REFUSED, error.reason), None, *error.tokens)]
         self._answered.extend(zip(requests, replies, strict=True))
 
     def _ended(self, asks: int, task: asyncio.Task[None]) -> None:
@@ -292,9 +291,9 @@ class OpenAI(Backend):
             self._forms[name] = FORMS[name](client, self.spec, self.tokens, neutral)
         return self._forms[name]
 
-    def _refused(self, error: RefusedError, request: Request) -> InputError:
+    def _refused(self, error: AttemptError, request: Request) -> InputError:
         """Return the user's error that a refusal is, with its remedy."""
-        name, where, message = self.options.name, self.spec.where, str(error)
+        name, where, message = self.options.name, self.spec.where, error.reason
         if error.status == 404:
             if self._served and name not in self._served:
                 served = ", ".join(self._served[:20])

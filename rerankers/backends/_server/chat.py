@@ -7,36 +7,25 @@ server goes on from there (`continue_final_message`), else left out.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...answers.reading import Reply
-from ...answers.thinking import TAG
 from ...errors import InputError
 from ...prompts.template import Message, folded
 from ..base import Request
 from .client import usage
-from .forms import FEWER_LOGPROBS, LabelTrial, LanguageModel, Listing, Rows, at_most_tokens, by_text, shifted
-from .limits import spending
-from .refusals import FailedError, MalformedError, RefusedError
+from .forms import FEWER_LOGPROBS, LabelTrial, LanguageModel, Listing, Put, Rows, at_most_tokens, shifted
+from .refusals import AttemptError, FailedError, MalformedError
 
 SHORT: list[Mapping[str, str]] = [{"role": "user", "content": "Answer with A or B."}]
 CONTINUE: Mapping[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
-
-
-class Turns(NamedTuple):
-    """A conversation as it is sent, with further fields and the most tokens that it has; a label follows the `gap`."""
-
-    request: Request
-    turns: Sequence[Mapping[str, str]]
-    fields: Mapping[str, Any]
-    gap: str
-    tokens: int
 
 
 class Chat(LanguageModel):
     path = "/chat/completions"
     prompt_field = "messages"
     short_prompt = SHORT
+    shares = False
 
     def _alike(self, request: Request) -> tuple[str, int]:
         alone = id(request)  # a conversation is a request
@@ -96,7 +85,9 @@ class Chat(LanguageModel):
                 replies = await self._replies(request, messages, way)
                 self.found["system_turn"] = "sent"
                 return replies
-            except (RefusedError, FailedError):
+            except (AttemptError, FailedError) as error:
+                if isinstance(error, AttemptError) and error.kind == "declined":
+                    raise
                 if known or not await self._once("system", self._refuses_system):
                     raise
         return await self._replies(request, folded(messages), way)
@@ -109,56 +100,29 @@ class Chat(LanguageModel):
             turns.append({"role": "assistant", "content": prefix})
             # As in the token ids of the other form: after a word, a label is written with a blank before it.
             fields, gap = dict(CONTINUE), " " if prefix[-1] not in " \n([" else ""
-        tokens = sum(at_most_tokens(turn["content"]) for turn in turns)
-        if way == "labels":
-            return await self._label_scores([Turns(request, turns, fields, gap, tokens)])
-        length, effort = self._answer_tokens(request), self.spec.options.reasoning_effort
-        fields |= {**self.neutral, **self.spec.sampling(request), **({"reasoning_effort": effort} if effort else {})}
-        return [await self._ask(turns, length, _read_text, spending(1, tokens, length), **fields)]
+        put = Put(request, turns, sum(at_most_tokens(turn["content"]) for turn in turns), fields=fields, gap=gap)
+        return await (self._label_scores([put]) if way == "labels" else self._text(put))
 
     def _rows(self, choice: Any) -> Rows:
         return [(str(row["token"]), row.get("logprob")) for row in choice["logprobs"]["content"][0]["top_logprobs"]]
 
-    async def _listings(self, prompts: Sequence[Turns], calls: int, **more: Any) -> list[Listing]:
-        [prompt] = prompts
+    def _said(self, choice: Any) -> tuple[str, str]:
+        message = choice["message"]
+        parts = list(_parts(message.get("content") or ""))
+        thoughts = message.get("reasoning") or message.get("reasoning_content")
+        if not isinstance(thoughts, str):
+            thoughts = "".join(text for text, is_thought in parts if is_thought)
+        return "".join(text for text, is_thought in parts if not is_thought), thoughts
 
-        def read(reply: Any) -> Listing:
-            choice = reply["choices"][0]
-            said, _ = _text_and_thoughts(choice["message"])
-            labels, count = prompt.request.labels, usage(reply, "prompt_tokens")
-            return Listing.of(self._rows(choice), lambda listed: by_text(listed, labels, prompt.gap), said, count)
-
-        fields = {**prompt.fields, **self._list_fields, **more}
-        return [await self._ask(prompt.turns, 1, read, spending(calls, prompt.tokens, 1), **fields)]
-
-    async def _score_missing(self, listing: Listing, prompt: Turns) -> None:
+    async def _score_missing(self, listing: Listing, put: Put) -> None:
         if await self._once("structured", self._holds_to_labels):
-            choice = [prompt.gap + label for label in prompt.request.labels]
-            [among] = await self._listings([prompt], 0, structured_outputs={"choice": choice})
+            choice = [put.gap + label for label in put.request.labels]
+            [among] = await self._listings([put], 0, structured_outputs={"choice": choice})
             known = [score for score in among.scores if score is not None]
             if len(known) == len(choice):
                 if (scores := shifted(listing.scores, known)) is None:
                     self.found["renormalised_over_labels"] = self.found.get("renormalised_over_labels", 0) + 1
                 listing.scores = [*(scores or known)]
-
-
-def _read_text(reply: Any) -> Reply:
-    choice = reply["choices"][0]
-    content, thoughts = _text_and_thoughts(choice["message"])
-    if thoughts:
-        # Its own marks of thoughts would end it too early for whoever reads the answer.
-        inside = TAG.sub(lambda tag: f"({tag[0][1:-1]})", thoughts)
-        unfinished = not content and choice.get("finish_reason") == "length"
-        content = f"<think>{inside}" if unfinished else f"<think>{inside}</think>{content}"
-    return Reply(content, None, usage(reply, "prompt_tokens"), usage(reply, "completion_tokens"))
-
-
-def _text_and_thoughts(message: Any) -> tuple[str, str]:
-    parts = list(_parts(message.get("content") or ""))
-    thoughts = message.get("reasoning") or message.get("reasoning_content")
-    if not isinstance(thoughts, str):
-        thoughts = "".join(text for text, is_thought in parts if is_thought)
-    return "".join(text for text, is_thought in parts if not is_thought), thoughts
 
 
 def _parts(content: Any, is_thought: bool = False) -> Iterator[tuple[str, bool]]:

@@ -25,7 +25,6 @@ from .limits import Budget, Pace, Spending, backoff, log_wait, named_wait, spend
 from .refusals import (
     REPEATED,
     AttemptError,
-    DeclinedError,
     MalformedError,
     final,
     hidden_status,
@@ -118,8 +117,8 @@ class Client:
         """Return what `read` makes of the reply; it raises `MalformedError` or any look-up error if that is no answer.
 
         Without a body the path is only asked for. `most` is what the request can cost, and counts the asks it carries.
-        Raises `RefusedError` where the server will not have the request, `DeclinedError` where its provider will not
-        have the content, and `BackendError` where it has not answered after all retries.
+        Raises `AttemptError` where the server will not have the request or its provider the content, and `BackendError`
+        where it has not answered after all retries.
         """
         content = b"" if body is None else json.dumps(body).encode()
         retries = self.spec.options.retries if content else min(self.spec.options.retries, MAX_FIRST_RETRIES)
@@ -134,8 +133,6 @@ class Client:
             try:
                 answer, used = await self._attempt(path, content, read, most, last)
                 self._answers += 1
-                if isinstance(answer, DeclinedError):
-                    raise answer
                 return answer
             except AttemptError as failure:
                 last = failure
@@ -156,7 +153,7 @@ class Client:
 
     async def _attempt(
         self, path: str, content: bytes, read: Callable[[Any], T], most: Spending, last: AttemptError | None
-    ) -> tuple[T | DeclinedError, int]:
+    ) -> tuple[T, int]:
         """Return the answer of one request to a replica and its tokens. Raises `AttemptError` if there is no answer."""
         await self.budget.reserve(most)
         replica = self._choose(last.replica if last else None)
@@ -168,15 +165,8 @@ class Client:
         self.under_way.add(task)
         try:
             body = await self._body(connection, replica, path, content)
-            for name, values in self.seen.items() if isinstance(body, Mapping) else ():
-                if isinstance(value := body.get(name), str) and len(values) < MAX_VALUES:
-                    values.add(value)
-            if reason := reason_declined(body):
-                counts = usage(body, "prompt_tokens"), usage(body, "completion_tokens")
-                answer: T | DeclinedError = DeclinedError(self.spec.shown(reason), *counts)
-            else:
-                answer = read(body)
-            cost, replica.failures, sound = _cost(body, most), 0, True
+            answer, cost = read(body), _cost(body, most)
+            replica.failures, sound = 0, True
             return answer, cost["prompt_tokens"] + cost["completion_tokens"]
         except (AttemptError, *UNREADABLE) as error:
             failure = error
@@ -186,7 +176,9 @@ class Client:
             failure.replica, failure.reason = replica, self.spec.shown(failure.reason)
             if failure.kind in ("silent", "malformed"):
                 cost = most  # it may have been answered, and paid for, all the same
-            if len(self.replicas) > 1 and (not failure.status or failure.status >= 500):
+            elif failure.kind == "declined":
+                cost = spending(0, *(count or 0 for count in failure.tokens))
+            if len(self.replicas) > 1 and failure.kind in REPEATED:
                 replica.failed(sent=failure.kind != "unsent")
             raise failure from None
         finally:
@@ -241,6 +233,12 @@ class Client:
             raise refusal(status, body, self.spec.shown, named_wait(response.headers), hidden=bool(hidden))
         if replica.repeats(connection, text):
             raise MalformedError("a reply that came before")
+        for name, values in self.seen.items() if isinstance(body, Mapping) else ():
+            if isinstance(value := body.get(name), str) and len(values) < MAX_VALUES:
+                values.add(value)
+        if reason := reason_declined(body):
+            counts = usage(body, "prompt_tokens"), usage(body, "completion_tokens")
+            raise AttemptError("declined", reason, tokens=counts)
         return body
 
     async def close(self) -> None:

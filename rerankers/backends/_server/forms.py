@@ -7,24 +7,26 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, ClassVar, TypeVar
 
 from ...answers.reading import NO_PROBABILITY, Reply, no_answer
+from ...answers.thinking import TAG
 from ...errors import InputError
 from ...prompts.template import Message
 from .._tokens.tokens import Tokens
 from ..base import Request
-from .client import Client
+from .client import Client, usage
 from .limits import Spending, spending
-from .refusals import DeclinedError, FailedError, MalformedError, RefusedError
+from .refusals import AttemptError, FailedError, MalformedError
 from .spec import ServerSpec
 
 T = TypeVar("T")
 Read = Callable[[Any], T]  # makes of a reply's JSON what it is asked for
 
 FEWER_LOGPROBS = 5  # are tried where a server does not list as many as are asked for
+AS_IDS = {"return_tokens_as_token_ids": True}
 NEWER = "max_completion_tokens"  # OpenAI's reasoning models take the length of an answer under this name alone
 TRIAL_COST = spending(0, 600, 8)  # the most that a trial costs
 OVERHEAD = 512  # tokens: a chat template, and what a server puts into it, are taken to be no more
@@ -85,7 +87,7 @@ class Form(ABC):
 
         It cannot where it refuses and names one of the fields, or twice refuses or shows nothing true, or where it
         fails after all attempts. A reply that is no completion at all is repeated as any ask's is. Raises
-        `RefusedError` where there is no such path or model.
+        `AttemptError` where there is no such path or model.
         """
 
         def read(reply: Any) -> T | None:
@@ -105,13 +107,11 @@ class Form(ABC):
                     return value, None
             except FailedError as error:
                 return None, error
-            except DeclinedError as error:
-                problem = error
-            except RefusedError as error:
+            except AttemptError as error:
                 if error.status == 404:
                     raise
                 problem = error
-                if any(name in f"{error.blamed} {error}" for name in fields):
+                if error.kind == "wrong" and any(name in f"{error.blamed} {error}" for name in fields):
                     break
         return None, problem
 
@@ -133,6 +133,24 @@ class Form(ABC):
         return tokens.fitted(request, shown)
 
 
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An ask as it is put: messages, token ids or a text, of so many tokens at most, and fields of its own.
+
+    `counted` is the number of its tokens, or None if only the server can count them. A label is written after the `gap`
+    and is one of the `targets`, tokens whose probability is asked for. The chat template may have begun a `thought`.
+    """
+
+    request: Request
+    content: Any
+    tokens: int
+    counted: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    gap: str = ""
+    targets: Sequence[Sequence[int]] = ()
+    thought: str = ""
+
+
 class LanguageModel(Form):
     """The part that chat and completions share: labels are found among the most probable first tokens of an answer.
 
@@ -142,6 +160,7 @@ class LanguageModel(Form):
     path: ClassVar[str]
     prompt_field: ClassVar[str]
     short_prompt: Any  # of trials
+    shares: ClassVar[bool]  # whether prompts may share a request, whose count of tokens is then of all
     _length_field = "max_tokens"
     _list_fields: Mapping[str, Any] = {}
     _least = 0.0  # fewer tokens listed are asked for once more: vLLM 0.32 lists two where others ask for token ids then
@@ -154,10 +173,11 @@ class LanguageModel(Form):
     def _rows(self, choice: Any) -> Rows: ...
 
     @abstractmethod
-    async def _listings(self, prompts: Sequence[Any], calls: int) -> list[Listing]: ...
+    def _said(self, choice: Any) -> tuple[str, str]:
+        """Return the text of a choice, and the thoughts beside it."""
 
     @abstractmethod
-    async def _score_missing(self, listing: Listing, prompt: Any) -> None: ...
+    async def _score_missing(self, listing: Listing, put: Put) -> None: ...
 
     async def _ask(self, prompt: Any, length: int, read: Read[T], most: Spending, **fields: Any) -> T:
         """Return what `read` makes of the reply to a prompt, of so many tokens at most."""
@@ -166,19 +186,50 @@ class LanguageModel(Form):
             body = self.spec.body(**{self.prompt_field: prompt, name: length, "temperature": 0.0} | fields)
             try:
                 return await self.client.send(self.path, body, read, most)
-            except RefusedError as error:
-                if NEWER not in str(error) or name == NEWER:
+            except AttemptError as error:
+                if NEWER not in error.reason or name == NEWER:
                     raise
                 self._length_field = NEWER
 
     async def _try(self, prompt: Any, shows: Read[T], **fields: Any) -> tuple[T | None, Exception | None]:
         return await self._trial(lambda read: self._ask(prompt, 1, read, TRIAL_COST, **fields), fields, shows)
 
-    def _answer_tokens(self, request: Request) -> int:
+    async def _together(
+        self, puts: Sequence[Put], length: int, read: Callable[[Any, Any, Put], T], calls: int, **fields: Any
+    ) -> list[T]:
+        """Return what `read` makes of the reply, a choice and its prompt, for prompts that share a request."""
+
+        def read_all(reply: Any) -> list[T]:
+            choices = sorted(reply["choices"], key=lambda choice: choice.get("index", 0))
+            if [choice.get("index", 0) for choice in choices] != list(range(len(puts))):
+                raise MalformedError(f"{len(choices)} choices for {len(puts)} prompts")
+            return [read(reply, choice, put) for choice, put in zip(choices, puts, strict=True)]
+
+        contents = [put.content for put in puts]
+        most = spending(calls, sum(put.tokens for put in puts), length * len(puts))
+        return await self._ask(contents if len(puts) > 1 else contents[0], length, read_all, most, **fields)
+
+    async def _text(self, put: Put) -> list[Reply]:
+        """Return the reply to an ask that is answered by a text."""
+        most, effort = put.request.terms.decoding.max_new_tokens, self.spec.options.reasoning_effort
         if self.tokens:
-            return self.tokens.answer_tokens(request)
-        most = request.terms.decoding.max_new_tokens
-        return len(request.ideal.encode()) + 1 if most is None else most  # a token is a byte at least
+            length = self.tokens.answer_tokens(put.request)
+        else:
+            length = len(put.request.ideal.encode()) + 1 if most is None else most  # a token is a byte at least
+
+        def read(reply: Any, choice: Any, put: Put) -> Reply:
+            said, thoughts = self._said(choice)
+            if thoughts:
+                # Its own marks of thoughts would end it too early for whoever reads the answer.
+                inside = TAG.sub(lambda tag: f"({tag[0][1:-1]})", thoughts)
+                unfinished = not said and choice.get("finish_reason") == "length"
+                said = f"<think>{inside}" if unfinished else f"<think>{inside}</think>{said}"
+            counted = put.counted or usage(reply, "prompt_tokens")
+            return Reply(put.thought + said, None, counted, usage(reply, "completion_tokens"))
+
+        fields = {**put.fields, **self.neutral, **self.spec.sampling(put.request)}
+        fields |= {"reasoning_effort": effort} if effort else {}
+        return await self._together([put], length, read, 1, **fields)
 
     async def _find_labels_way(self) -> None:
         """Find out how the server lists tokens. Raises `InputError` where it lists none or no log-probabilities."""
@@ -209,17 +260,47 @@ class LanguageModel(Form):
         lack = f"no log-probabilities for {self.spec.options.name} ({problem or 'it lists none with its answers'})"
         raise InputError(f"the server gives {lack}; set ranker.scoring: generation")
 
-    async def _label_scores(self, prompts: Sequence[Any]) -> list[Reply]:
-        listings = await self._listings(prompts, len(prompts))
+    async def _listings(self, puts: Sequence[Put], calls: int, **more: Any) -> list[Listing]:
+        fields = {**puts[0].fields, **self._list_fields, **more}
+        if "logprob_token_ids" in fields:
+            wanted = sorted({token for put in puts for [token] in put.targets})
+            fields = {"logprobs": 1, "logprob_token_ids": wanted, **AS_IDS}
+
+        def read(reply: Any, choice: Any, put: Put) -> Listing:
+            rows, counted = self._rows(choice), put.counted
+            listed = [(token, p) for token, value in rows if (p := log_probability(value)) is not None]
+            scores, (text, _) = find_labels(listed, put), self._said(choice)
+            if scores.count(None) == len(scores) > find_labels([(token, 0.0) for token, _ in rows], put).count(None):
+                text = no_answer(NO_PROBABILITY, "the labels are listed without a log-probability")
+            return Listing(scores, listed, text, counted if self.shares else usage(reply, "prompt_tokens"))
+
+        return await self._together(puts, 1, read, calls, **fields)
+
+    async def _label_scores(self, puts: Sequence[Put]) -> list[Reply]:
+        listings = await self._listings(puts, len(puts))
         if any(None in listing.scores and len(listing.listed) < self._least for listing in listings):
-            pairs = zip(listings, await self._listings(prompts, 0), strict=True)
+            pairs = zip(listings, await self._listings(puts, 0), strict=True)
             listings = [max(pair, key=lambda listing: len(listing.listed)) for pair in pairs]
-        for listing, prompt in zip(listings, prompts, strict=True):
+        replies = []
+        for listing, put in zip(listings, puts, strict=True):
             if None in listing.scores:
-                await self._score_missing(listing, prompt)
+                await self._score_missing(listing, put)
                 if missing := listing.scores.count(None):
                     self.found["labels_not_listed"] = self.found.get("labels_not_listed", 0) + missing
-        return [listing.reply for listing in listings]
+            scores = bounded(listing.scores, [p for _, p in listing.listed])
+            text = None if scores else listing.text
+            replies.append(Reply(text, tuple(scores) if scores else None, listing.prompt_tokens, 0))
+        return replies
+
+
+@dataclass(slots=True)
+class Listing:
+    """The tokens that a reply lists for one prompt, the labels' log-probabilities in it, and the text beside it."""
+
+    scores: list[float | None]
+    listed: Listed
+    text: str
+    prompt_tokens: int | None
 
 
 def disarmed(text: str) -> str:
@@ -232,29 +313,11 @@ def at_most_tokens(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass")) + OVERHEAD
 
 
-@dataclass(slots=True)
-class Listing:
-    """The tokens that a reply lists for one prompt, and the labels' log-probabilities in it."""
-
-    scores: list[float | None]
-    listed: Listed
-    text: str
-    prompt_tokens: int | None
-
-    @classmethod
-    def of(cls, rows: Rows, find: Callable[[Listed], list[float | None]], text: str, tokens: int | None) -> Listing:
-        """Return the listing of the rows, in which `find` finds the labels."""
-        listed = [(token, p) for token, value in rows if (p := log_probability(value)) is not None]
-        scores = find(listed)
-        if scores.count(None) == len(scores) > find([(token, 0.0) for token, _ in rows]).count(None):
-            text = no_answer(NO_PROBABILITY, "the labels are listed without a log-probability")
-        return cls(scores, listed, text, tokens)
-
-    @property
-    def reply(self) -> Reply:
-        """The labels' scores, or if none is known the text that the model would have said instead."""
-        scores = bounded(self.scores, [p for _, p in self.listed])
-        return Reply(None if scores else self.text, tuple(scores) if scores else None, self.prompt_tokens, 0)
+def find_labels(listed: Listed, put: Put) -> list[float | None]:
+    """Return each label's log-probability, or None if it is not listed."""
+    if put.targets and all(token.startswith("token_id:") for token, _ in listed):
+        return [dict(listed).get(f"token_id:{token}") for [token] in put.targets]
+    return by_text(listed, put.request.labels, put.gap)
 
 
 def log_probability(value: object) -> float | None:

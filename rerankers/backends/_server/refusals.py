@@ -36,22 +36,6 @@ LENGTH = re.compile(  # of a prompt
 )
 
 
-class RefusedError(Exception):
-    """The server finds a request wrong (4xx): its status, its message in one line, and the field it blames."""
-
-    def __init__(self, status: int, message: str, blamed: str | None) -> None:
-        super().__init__(message)
-        self.status, self.blamed = status, blamed
-
-
-class DeclinedError(Exception):
-    """The provider declines a prompt's content, which is the outcome of one ask: the reason, and its tokens."""
-
-    def __init__(self, reason: str, prompt_tokens: int | None = 0, completion_tokens: int | None = 0) -> None:
-        super().__init__(reason)
-        self.prompt_tokens, self.completion_tokens = prompt_tokens, completion_tokens
-
-
 class FailedError(BackendError):
     """All attempts at a request ended in errors of the server's own (5xx) or in malformed replies."""
 
@@ -68,15 +52,23 @@ REPEATED = ("unsent", "silent", "malformed", "passing")  # the same request may 
 
 @dataclass(eq=False)
 class AttemptError(Exception):
-    """An attempt without an answer: its kind and reason, and if the server sent an error, what else that says."""
+    """An attempt without an answer: its kind and reason, and if the server sent an error, what else that says.
+
+    It ends a request where the server finds that wrong (4xx), or its provider declines the content, which is the
+    outcome of one ask and has used so many tokens.
+    """
 
     kind: Kind
     reason: str
     status: int = 0
-    field: str | None = None  # which it blames
+    blamed: str | None = None  # field of the request
     wait: float | None = None  # seconds that it asks for
     hidden: bool = False  # it came with the status of success
+    tokens: tuple[int | None, int | None] = (0, 0)  # of prompt and answer
     replica: Any = None
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def refusal(
@@ -86,20 +78,20 @@ def refusal(
     if isinstance(body, list) and len(body) == 1:  # Gemini's
         [body] = body
     error = body.get("error") if isinstance(body, Mapping) else None
-    field = error.get("param") if isinstance(error, Mapping) else None
+    blamed = error.get("param") if isinstance(error, Mapping) else None
     message = shown(": ".join(dict.fromkeys(_texts(body, MESSAGES)))) or f"status {status}"
     kind = _kind(status, _codes(body), message)
-    return AttemptError(kind, message, status, field if isinstance(field, str) else None, wait, hidden)
+    return AttemptError(kind, message, status, blamed if isinstance(blamed, str) else None, wait, hidden)
 
 
 def final(failure: AttemptError, spec: ServerSpec, attempts: int, *, others_answered: bool) -> Exception:
     """Return the error that a request ends with if this was its last attempt."""
     kind, status, reason, where = failure.kind, failure.status, failure.reason, spec.where
-    if kind == "wrong":
-        return RefusedError(status, reason, failure.field)
-    # A provider that reports a failure as success, while others are answered, fails at this prompt.
-    if kind == "declined" or (failure.hidden and status >= 500 and others_answered):
-        return DeclinedError(reason)
+    if failure.hidden and status >= 500 and others_answered:
+        # A provider that reports a failure as success, while others are answered, fails at this prompt.
+        failure.kind = "declined"
+    if failure.kind in ("wrong", "declined"):
+        return failure
     variable = spec.options.api_key_env
     if kind == "no entry":
         why = f": {reason}" if status == 403 else ""  # 401's may hold a part of the key

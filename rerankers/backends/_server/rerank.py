@@ -16,7 +16,7 @@ from ...errors import InputError
 from ..base import Request
 from .forms import Form, at_most_tokens
 from .limits import spending
-from .refusals import MalformedError, RefusedError
+from .refusals import AttemptError, MalformedError
 
 # Ways in which servers are asked: the path, and the body's fields for a query and its passages.
 DIALECTS: Mapping[str, tuple[str, Callable[[str, list[str]], dict[str, Any]]]] = {
@@ -53,7 +53,7 @@ class Rerank(Form):
             if api in ("auto", path[1:]):
                 try:
                     scores, problem = await self._try(name, ["one passage", "another"])
-                except RefusedError as error:
+                except AttemptError as error:
                     scores, problem = None, error
                 if scores:
                     self.found["relevance"] = name

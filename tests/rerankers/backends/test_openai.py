@@ -13,11 +13,11 @@ import pytest
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import openai, replay
 from r2llm.rerankers.backends import transformers as transformers_backend
-from r2llm.rerankers.backends._server.chat import Chat, _read_text
+from r2llm.rerankers.backends._server.chat import Chat
 from r2llm.rerankers.backends._server.completions import Completions
 from r2llm.rerankers.backends._server.forms import bounded, by_text, disarmed, log_probability, shifted
 from r2llm.rerankers.backends._server.limits import Limits
-from r2llm.rerankers.backends._server.refusals import MalformedError, RefusedError
+from r2llm.rerankers.backends._server.refusals import AttemptError, MalformedError
 from r2llm.rerankers.backends._server.rerank import Rerank, _scores
 from r2llm.rerankers.backends._server.spec import ServerSpec
 from r2llm.rerankers.backends._tokens.tokens import Tokens
@@ -46,7 +46,7 @@ class StubInProcess:
         self.bodies.append(body)
         status, reply = self.stub.answer("/v1" + path, body)
         if status != 200:
-            raise RefusedError(status, reply["error"]["message"], reply["error"]["param"])
+            raise AttemptError("wrong", reply["error"]["message"], status, reply["error"]["param"])
         return read(reply)
 
 
@@ -229,9 +229,19 @@ def test_the_length_of_an_answer_goes_under_the_name_that_the_server_takes(
     assert server.bodies[-1]["reasoning_effort"] == "low"
 
 
-def test_thoughts_are_kept_apart_from_the_answer() -> None:
+def test_thoughts_are_kept_apart_from_the_answer(ask_of: Callable[..., list[Request]]) -> None:
+    requests = ask_of({"method": "setwise.heapsort", "scoring": "generation"}, [choose(["d00", "d01"])])
+
+    class Server:
+        async def send(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], *_: Any) -> Any:
+            return read({"choices": [said]})
+
     def reply(message: Mapping[str, Any], reason: str = "stop") -> Reply:
-        return _read_text({"choices": [{"message": message, "finish_reason": reason}]})
+        said.update(message=message, finish_reason=reason)
+        [answer] = answers(Chat(Server(), spec(), None), requests)
+        return answer
+
+    said: dict[str, Any] = {}
 
     told = {"content": "[2] > [1]", "reasoning": "First </think> [1] > [2]."}
     assert reply(told).text == "<think>First (/think) [1] > [2].</think>[2] > [1]"
@@ -349,7 +359,7 @@ def test_tei_is_asked_in_its_own_words(ask_of: Callable[..., list[Request]]) -> 
     class Tei:
         async def send(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], *_: Any) -> Any:
             if "texts" not in body:
-                raise RefusedError(422, "missing field `texts`", None)
+                raise AttemptError("wrong", "missing field `texts`", 422)
             return read([{"index": i, "score": float(i)} for i in reversed(range(len(body["texts"])))])
 
     form = Rerank(Tei(), spec(), None)
@@ -534,12 +544,12 @@ def test_what_does_not_fit_the_server_is_the_user_s_error(
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (RefusedError(400, "Unsupported value", "temperature"), "set model.omit: [temperature]"),
-        (RefusedError(400, "unknown field 'seed'", None), "set model.omit: [seed]"),
-        (RefusedError(400, "maximum context length is 2048", "input_tokens"), "lower ranker.passage_tokens"),
-        (RefusedError(404, "Not Found", None), "has no /chat/completions"),
+        (AttemptError("wrong", "Unsupported value", 400, "temperature"), "set model.omit: [temperature]"),
+        (AttemptError("wrong", "unknown field 'seed'", 400), "set model.omit: [seed]"),
+        (AttemptError("wrong", "maximum context length is 2048", 400, "input_tokens"), "lower ranker.passage_tokens"),
+        (AttemptError("wrong", "Not Found", 404), "has no /chat/completions"),
     ],
 )
-def test_a_refusal_names_its_remedy(ask_of: Callable[..., list[Request]], error: RefusedError, remedy: str) -> None:
+def test_a_refusal_names_its_remedy(ask_of: Callable[..., list[Request]], error: AttemptError, remedy: str) -> None:
     [request] = ask_of({"method": "pointwise.yes_no"}, [score("d00")])
     assert remedy in str(openai.OpenAI(options("http://localhost:1/v1"), 0)._refused(error, request))
