@@ -6,8 +6,6 @@ A file of prices is YAML, by model name, per million tokens:
     my-org/some-model: {prompt: 1.1, completion: 4.4, cached_prompt: 0.275}
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,10 +49,19 @@ def price_of(model: str, prices: Mapping[str, object] | str | None) -> Price | N
     if isinstance(prices, Mapping):
         return _price(prices, "model.prices")
     path = user_file() if prices is None else Path(prices).expanduser()
-    entries = _entries(path) if prices is not None or path.is_file() else {}
+    if prices is None and not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"model.prices: {path} cannot be read: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}; {FORM}") from error
+    if not isinstance(content or {}, dict):
+        raise InputError(f"{path}: expected models by name; {FORM}")
+    entries = {str(name): price for name, price in (content or {}).items()}
     if model in entries:
-        line, price = entries[model]
-        return _price(price, f"{path}, line {line}: {model}")
+        return _price(entries[model], f"{path}: {model}")
     if prices is None:
         return None
     others = nearest(model, entries) if entries else ""
@@ -66,26 +73,3 @@ def _price(value: object, where: str) -> Price:
         return Price.model_validate(value)
     except ValidationError as error:
         raise InputError(f"{where}: {reason(error)}; {FORM}") from error
-
-
-def _entries(path: Path) -> dict[str, tuple[int, object]]:
-    """Return each model's line and price."""
-    entries: dict[str, tuple[int, object]] = {}
-    try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        root = loader.get_single_node()
-        if root is not None and not isinstance(root, yaml.MappingNode):
-            raise InputError(f"{path}, line {root.start_mark.line + 1}: expected models by name; {FORM}")
-        for key, value in root.value if root else ():
-            name, line = str(key.value), key.start_mark.line + 1
-            if name in entries:
-                raise InputError(f"{path}, line {line}: {name} is given twice, first on line {entries[name][0]}")
-            entries[name] = line, loader.construct_object(value, deep=True)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"model.prices: {path} cannot be read: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise InputError(f"{where}: not valid YAML: {problem}; {FORM}") from error
-    return entries

@@ -42,7 +42,6 @@ __all__ = ["OpenAI", "Options", "open"]
 
 T = TypeVar("T")
 
-EXAMPLE = "such as http://localhost:8000/v1"
 WINDOW = 64  # requests that are grouped at once, at most
 FORMS: dict[str, type[Form]] = {"chat": Chat, "completions": Completions, "relevance": Rerank}
 NEUTRAL_SERVERS = {"vllm", "sglang"}  # as /models names them
@@ -310,16 +309,16 @@ class OpenAI(Backend):
 
 
 def _check_url(url: str) -> None:
-    shown = re.sub("//[^/]*@", "//…@", url)
     try:
         parts = yarl.URL(url)
-    except ValueError as error:
-        raise InputError(f"model.base_url: {shown} is no address of a server ({error}); give one, {EXAMPLE}") from None
+    except ValueError:
+        parts = yarl.URL()
     if parts.user is not None or parts.password is not None:
         remedy = "secrets come from the environment: set the variable that model.api_key_env names"
         raise InputError(f"model.base_url: the address of {parts.host} holds a name or password; {remedy}")
     if parts.scheme not in ("http", "https") or not parts.host or not parts.port or re.search(r"[\s?#]", url):
-        raise InputError(f"model.base_url: {shown} is no address of a server, {EXAMPLE}")
+        shown = re.sub("//[^/]*@", "//…@", url)
+        raise InputError(f"model.base_url: {shown} is no address of a server, such as http://localhost:8000/v1")
 
 
 def _key(variable: str) -> str | None:
