@@ -47,11 +47,13 @@ class RankerOptions(BaseModel):
     query_tokens: int | None = Field(128, ge=1, description="queries are cut to so many of the model's tokens")
     passage_tokens: int | None = Field(128, ge=1, description="passages are cut to so many of the model's tokens")
     prompt_tokens: int | None = Field(
-        None, ge=1, description="the most tokens of a prompt: where it would have more, its passages are cut further"
+        None,
+        ge=1,
+        description="the most tokens of a prompt, which cuts its passages further, or of each text that is read apart",
     )
     on_unparsed: Literal["keep_order", "retry", "fail"] = Field("keep_order", description="an answer that is unread")
-    parse: Literal["strict", "digits", "ties", "full"] | None = Field(
-        None, description="digits: read answers as the older toolkits; ties, full: read orders by that rule"
+    parse: Literal["strict", "digits", "ascending", "ties", "full"] | None = Field(
+        None, description="digits: read answers as the older toolkits; ascending, ties, full: orders by that rule"
     )
     compat: Toolkit | None = Field(None, description=compat.DESCRIPTION)
     library_lengths: bool | None = Field(None, description="orders by number: 20 new tokens; T5 prompts of 512 tokens")
@@ -126,7 +128,7 @@ class Ranker:
                 f"{name} shows up to {params.most_docs} documents, but prompt '{prompt.name}' has labels for "
                 f"{prompt.most_docs}; show fewer at a time or name another prompt"
             )
-        by_label = self.scoring == "likelihood" and not prompt.answer.marked
+        by_label = self.scoring == "likelihood" and not prompt.of_states
         by_label = by_label and any(KINDS[kind].several for kind in params.asks)
         if by_label and prompt.labels == "numbers" and params.most_docs > DIGITS:
             raise InputError(
@@ -203,6 +205,7 @@ class Ranker:
                 # After an unread answer the text is sampled: the most probable one would only come again.
                 temperature=temperature or (1.0 if attempt else 0.0),
                 top_p=form.top_p if options.top_p is None else options.top_p,
+                top_k=form.top_k,
                 stop=form.stop if options.stop is None else options.stop,
                 context_tokens=options.context_tokens,
             ),
@@ -219,8 +222,9 @@ class Ranker:
     def reading(self, ask: Ask, backend: Backend) -> Reading:
         """Return the rules by which the text of an answer is read."""
         order, prompt = self._completed.parse or "strict", self.prompt_of(ask)
-        # Simulated answers are nothing but the answer.
+        # Simulated answers are nothing but the answer, best first.
         pattern = None if backend.simulated else prompt.answer.pattern
+        order = "digits" if backend.simulated and order == "ascending" else order
         rule: LabelRule = "whole" if pattern else "strict"
         if order == "digits" and not pattern and all(len(label) == 1 for label in prompt.labels):
             rule = "whole"
@@ -256,6 +260,13 @@ class Requests:
                     f"prompt '{prompt.name}' scores by raw logits or states, which this backend does not give; use "
                     "model.backend: transformers"
                 )
+        decoder_only = self.backend.architecture == "decoder_only" and not (by_id or self.backend.recorded)
+        for prompt in self.ranker.prompts if decoder_only else ():
+            if prompt.fused:
+                raise InputError(
+                    f"prompt '{prompt.name}' is read by an encoder, passage by passage, and its decoder; name such a "
+                    "model, a T5 or its like, with model.backend: transformers"
+                )
         docs = self.ranker.shown(self.candidates).docs
         self._texts = {doc.id: doc.text for doc in docs}
         self._digests = {doc.id: _digest(doc.id if by_id else "", doc.text) for doc in docs}
@@ -284,7 +295,7 @@ class Requests:
     def _beginning(self, ask: Ask, settings: RequestSettings) -> bytes:
         query = self.candidates.query
         content = asdict(settings.decoding) | compat.key(settings)
-        for later in ("stop", "context_tokens"):  # so that keys made before there was one hold
+        for later in ("stop", "context_tokens", "top_k"):  # so that keys made before there was one hold
             if not content[later]:
                 del content[later]
         for name in ("scoring", "query_tokens", "passage_tokens", "attempt"):

@@ -164,10 +164,6 @@ SYSTEMS_LEFT_OUT = """
 | webis/monoelectra-base, -large | lightning-ir's names of weights and its own model type |
 | jina-reranker-m0, Querit, Nemotron-3.5-Rerank | readouts of their own inside remote code |
 | Qwen3-VL-Reranker | a class for images and text |
-| LiT5-Distill, ListT5, MVP | fusion in decoder (passages encoded apart, states joined): no reader yet |
-| KaLM-Reranker | encoder states pooled in fours before the decoder: no reader yet |
-| E2Rank | its documents can be read by `pointwise.bi_encoder`, but not its query, which lists the first 20 of them |
-| jina-reranker-v3.5 | as jina-reranker-v3 with other limits; sliding attention layers not checked |
 | StandardRR, ReasonRR, LimRank, Q-PEFT, Rank-without-GPT | no published weights, or no published prompt, to build on |
 """
 

@@ -15,11 +15,12 @@ from .labels import AFTER, LEAD_IN, MARKS, NOUN, Found, indices_of, key, like
 from .ratings import end_of
 from .thinking import SPACES, plain_answer
 
-OrderRule = Literal["strict", "digits", "ties", "full"]
+OrderRule = Literal["strict", "digits", "ascending", "ties", "full"]
 RULES: Mapping[str, str] = {
     "strict": "the longest chain of labels, [2] > [1], wherever it stands, or list of them on lines of their own, "
     "numbered or not, or bare labels that are all there is; labels in prose do not count",
     "digits": "every number anywhere, in the order written",
+    "ascending": "every number anywhere, the last one best",
     "ties": "labels, in brackets or bare, with > or = between them, up to the first that is repeated",
     "full": "the first chain of as many labels as there are documents, [2] > [1], which must name each one once",
 }
@@ -68,18 +69,20 @@ def read_order(text: str, labels: Sequence[str], rule: OrderRule = "strict") -> 
     since an example quoted from the prompt is short; of equally long ones the last.
 
     The other rules are those of older code, and read the raw text. `digits`: every number anywhere, as RankGPT reads
-    it, digits of any script and form too (castorini/rank_llm at 1b3cabb); a text without any keeps the order. `ties`
+    it, digits of any script and form too (castorini/rank_llm at 1b3cabb); a text without any keeps the order;
+    `ascending`: the same from the end (soyoung97/ListT5 at 6838938). `ties`
     (hltcoe/rank-k at ecdf232): between > and = what is no label is passed over. `full` (mteb at a905523, LightOn).
 
     Repeated and out-of-range labels are dropped, missing ones appended in the order presented.
     """
-    if rule == "digits":
+    if rule in ("digits", "ascending"):
         plain = text if text.isascii() else "".join(str(digit(c)) if c.isdigit() else c for c in text)
         positions = {str(i + 1): i for i in range(len(labels))}
         numbers = (number.lstrip("0") for number in re.findall("[0-9]+", plain))
-        return Found(_completed([positions[number] for number in numbers if number in positions], len(labels)), rule)
+        named = [positions[number] for number in numbers if number in positions]
+        return Found(_completed(named if rule == "digits" else named[::-1], len(labels)), rule)
     if rule == "ties":
-        indices, named = indices_of(labels), list[int]()
+        indices, named = indices_of(labels), []
         for item in re.split("[>=]", text):
             index = indices.get(key(item.strip().replace("[", "").replace("]", "").strip()))
             if index in named:

@@ -64,6 +64,7 @@ class Decoding:
     prompt_tokens: int | None = None  # longer prompts are truncated at their end
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int | None = None
     stop: tuple[str, ...] = ()  # stop sequences: left out of the text, but their tokens count as generated
     context_tokens: int | None = None  # of a longer prompt with its answer the passages are shown with fewer words
 

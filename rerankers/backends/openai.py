@@ -47,7 +47,15 @@ FORMS: dict[str, type[Form]] = {"chat": Chat, "completions": Completions, "relev
 NEUTRAL_SERVERS = {"vllm", "sglang"}  # as /models names them
 # They take these from the model's generation config by default, and then text is no longer greedy.
 NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
-OPTIONAL = ("temperature", "top_p", "seed", "logprobs", "top_logprobs", "reasoning_effort")  # a server may refuse them
+OPTIONAL = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "logprobs",
+    "top_logprobs",
+    "reasoning_effort",
+)  # a server may refuse them
 # Capabilities on which answers do not depend; the others must be the same for all answers of one ledger.
 SPEED_OR_COUNT = {"several_prompts_a_request", "labels_not_listed", "renormalised_over_labels"}
 

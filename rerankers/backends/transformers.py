@@ -24,7 +24,7 @@ from ._local.chains import Chain, LogitScore
 from ._local.generation import Generator
 from ._local.loading import gpu_details, multiplies_tiles, one_line, out_of_memory, slow_in_software
 from ._local.passes import Passes, compile_error, compiled
-from ._local.scores import CrossEncoder, first_token_scores, target_scores, whole_label_scores
+from ._local.scores import CrossEncoder, first_token_scores, target_scores, view_scores, whole_label_scores
 from ._local.vectors import Pooling, Vectors
 from ._local.weights import WeightOptions, Weights
 from ._tokens.tokens import Batch, Prepared, Tokens, planned
@@ -243,6 +243,8 @@ class Transformers(Backend):
             return target_scores(self.passes, batch)
         if batch[0].request.generates:
             return self._generator.generate(batch)
+        if terms.prompt.of_states:
+            return view_scores(self.passes, batch)
         whole = terms.prompt.answer.scored == "whole"
         return (whole_label_scores if whole else first_token_scores)(self.passes, batch)
 

@@ -207,6 +207,7 @@ class Vllm(Backend):
                 # Chance must not depend on the prompts beside it.
                 seed = (int.from_bytes(request.key[:8]) ^ self.seed) % 2**63
                 params |= {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed}
+                params |= {"top_k": decoding.top_k} if decoding.top_k else {}
             if decoding.stop:
                 params |= {"stop": list(decoding.stop), "detokenize": True}
             if request.terms.model_settings:

@@ -50,7 +50,8 @@ class Message(_Part):
 
     `content` may use {query}, {num} (of passages), {limit} (of passages to select), {names} (of all passages, as an
     answer gives them), {passages}, the prompt's notes, and {|}, where the text is tokenised in parts. Neighbouring
-    turns with `each` are repeated for every passage, and use {label}, {index} (from 0), {text} and {signal} instead.
+    turns with `each` are repeated for every passage, and use {query}, {label}, {index} (from 0), {text} and {signal}
+    instead.
     """
 
     role: Annotated[str, Field(pattern=r"^\w[\w-]*$")]
@@ -95,12 +96,29 @@ def _capturing(pattern: str) -> str:
 class Marked(_Part):
     """Tokens whose states are the vectors of the query and of each passage, and the weights that project them.
 
-    Each weight is a tensor of the model's files by name, without bias; ReLU stands between two.
+    Each weight is a tensor of the model's files by name, without bias; ReLU stands between two. A prompt shows `block`
+    passages, fewer where those of `context` tokens that are left beside the query, twice, would not hold a further one
+    of full length; more passages make several prompts.
     """
 
     query: str
     passage: str
     projector: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    block: int | None = Field(None, ge=1)
+    context: int | None = Field(None, ge=1)
+
+
+class Fused(_Part):
+    """How an encoder-decoder reads passages: the encoder each `each` turn by itself, the decoder all states, joined.
+
+    The other turns, if there are any, are the whole input of the decoder. It sees the means of `pooled` neighbouring
+    states each. `special_tokens` stand around the texts. With `views` it sees the first so many states of each text,
+    every view by itself, and a passage's score is the mean product of its state and the decoder's first.
+    """
+
+    pooled: int = Field(1, ge=1)
+    special_tokens: Flag = True
+    views: int | None = Field(None, ge=1)
 
 
 class AnswerForm(_Part):
@@ -114,14 +132,15 @@ class AnswerForm(_Part):
     generated first, and labels have the log-probability at its last token or, where they are not among the likeliest
     there, after `closing`, which goes behind the prompt with the text as {thought}, cut to its last sentence. With
     `written` a generated label's value is multiplied by the probability with which it was written.
-    With `cosine` it is that of two vectors: each turn is a text that is read by itself or, with `marked`, the whole is
-    read once.
+    With `cosine` it is that of two vectors: each turn is a text that is read by itself or, where some have `each`, each
+    of those, and the others as one prompt, which is the query; or, with `marked`, the whole is read once.
     """
 
     prefix: Prefixes = Prefixes()
     max_new_tokens: Lengths = Lengths()
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int | None = Field(None, ge=1)
     stop: Stops = ()
     item: str = "[{label}]"
     joiner: str = " > "
@@ -146,7 +165,7 @@ class Prompt(_Part):
     passage or whole. The log-probability of `target` is the answer. Of a passage the first `words` are shown, with
     single blanks between them, and thereof the first `characters`. `fix_text` first mends what was decoded wrongly
     and makes quotation marks straight (ftfy). `bracketed_numbers: round` makes [3] in a query or passage (3), which
-    is no passage's identifier. `strip` takes the white space around each turn.
+    is no passage's identifier. `strip` takes the white space around each turn. {passages} shows the first `listed`.
     """
 
     name: str
@@ -163,6 +182,8 @@ class Prompt(_Part):
     strip: Flag = False
     passage: str = "{text}"
     separator: str = "\n\n"
+    listed: int | None = Field(None, ge=1)
+    fused: Fused | None = None
     labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
     tokens: dict[str, int | str] = {}
     answer: AnswerForm = AnswerForm()
@@ -171,12 +192,16 @@ class Prompt(_Part):
     def _fields_and_labels_fit(self) -> Prompt:
         fields = FIELDS | set(self.notes)
         for message in self.messages:
-            _check_fields(message.content, PASSAGE_FIELDS if message.each else fields)
+            _check_fields(message.content, PASSAGE_FIELDS | {"query"} if message.each else fields)
         _check_fields(self.text or "", fields)
         _check_fields(self.answer.item, {"label"})
         _check_fields(self.answer.closing, {"thought"})
         _check_fields(self.target or "", {"query"})
         _check_fields(self.passage, PASSAGE_FIELDS)
+        if self.fused and self.answer.scored not in ("first_token", "logit"):
+            raise ValueError(
+                "fused: a passage is scored by its views, or by labels' first tokens, or text is generated"
+            )
         if self.answer.scored == "written" and not self.answer.pattern:
             raise ValueError("answer.scored: written needs answer.pattern, which says where the label stands")
         if self.answer.scored == "after_thought" and "{thought}" not in self.answer.closing:
@@ -206,9 +231,15 @@ class Prompt(_Part):
             )
 
     @property
+    def of_states(self) -> bool:
+        """Return whether several passages are scored by states of the model, and not by labels."""
+        listwise = self.answer.scored == "cosine" and "relevance" not in self.asks
+        return listwise or bool(self.fused and self.fused.views)
+
+    @property
     def raw_logits(self) -> bool:
         """Return whether scores by likelihood need logits or states: of a difference, log-probabilities do as well."""
-        if self.answer.marked:
+        if self.of_states:
             return True
         return self.answer.scored == "logit" and isinstance(self.labels, dict) and sum(self.labels.values()) != 0
 
@@ -263,21 +294,22 @@ class Prompt(_Part):
         labels = ("",) * len(passages) if isinstance(self.labels, dict) else self.labels_of(ask)
         rows = zip_longest(labels, passages, ask.signals, fillvalue="")
         names = ("index", "label", "text", "signal")
-        parts = [dict(zip(names, (index, *row), strict=True)) for index, row in enumerate(rows)]
-        shown = self.separator.join(self.passage.format(**part) for part in parts)
+        parts = [{"query": query, **dict(zip(names, (index, *row), strict=True))} for index, row in enumerate(rows)]
+        shown = self.separator.join(self.passage.format(**part) for part in parts[: self.listed])
         whole = {"query": query, "num": len(passages), "limit": ask.limit, "passages": shown, "|": seam, **notes}
         whole["names"] = self.answer.naming(labels)
         if form == "encoder_decoder" and self.text is not None:
-            return (self._turn("user", self.text.format(**whole)),)
+            return (self._turn(Message(role="user", content=self.text), whole),)
         turns: list[Message] = []
         for repeated, group in groupby(self.messages, key=lambda message: message.each):
             block = list(group)
             for fields in parts if repeated else [whole]:
-                turns += [self._turn(turn.role, turn.content.format(**fields)) for turn in block]
+                turns += [self._turn(turn, fields) for turn in block]
         return tuple(turns)
 
-    def _turn(self, role: str, content: str) -> Message:
-        return Message(role=role, content=content.strip() if self.strip else content)
+    def _turn(self, turn: Message, fields: Mapping[str, Any]) -> Message:
+        content = turn.content.format(**fields)
+        return turn.model_copy(update={"content": content.strip() if self.strip else content})
 
 
 @lru_cache(maxsize=10_000)

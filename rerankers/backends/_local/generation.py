@@ -149,7 +149,7 @@ class _Run:
         if not decoding.temperature:
             return scores
         chances = [text.dice.random() for text in self.texts]
-        chosen = drawn(scores / decoding.temperature, decoding.top_p, chances)
+        chosen = drawn(scores / decoding.temperature, decoding.top_p, chances, decoding.top_k)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen.unsqueeze(1), 0.0)
 
     def ended(self, ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
@@ -181,10 +181,15 @@ def written_label(
     return (sum(log_probabilities[first:last]),)
 
 
-def drawn(scores: torch.Tensor, top_p: float, chances: Sequence[float]) -> torch.Tensor:
-    """Return the token that chance (0 to 1) draws in each row from the likeliest with `top_p` of the probability."""
+def drawn(scores: torch.Tensor, top_p: float, chances: Sequence[float], top_k: int | None = None) -> torch.Tensor:
+    """Return the token that chance (0 to 1) draws in each row from the likeliest.
+
+    Those are the `top_k` first and, of them, as many as have `top_p` of their probability.
+    """
     import torch
 
+    if top_k is not None and top_k < scores.shape[-1]:
+        scores = scores.masked_fill(scores < scores.topk(top_k).values[:, -1:], -torch.inf)
     probabilities = torch.softmax(scores.double(), dim=-1)
     order = None
     if top_p < 1:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import BackendError, InputError
 from .._tokens.tokens import Batch, Prepared, Tokens, padded
+from .fusion import fused_inputs
 from .loading import one_line
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Passes:
         """Return the input; a decoder-only model reads targets behind prompts. Raises `InputError` for a long one."""
         import torch
 
+        if batch[0].request.prompt.fused:
+            return fused_inputs(self, batch)
         for prompt in batch:
             self._check_length(prompt)
         behind = targets if targets and not self.encoder_decoder else [()] * len(batch)

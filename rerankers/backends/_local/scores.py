@@ -11,6 +11,7 @@ from ...answers.reading import Reply
 from ...errors import BackendError, InputError
 from .._tokens.tokens import Batch, Prepared, Tokens, padded
 from ..base import Answered, Request
+from .fusion import view_products
 from .passes import Passes
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ def target_scores(passes: Passes, batch: Batch) -> Answered:
         scored(prompt, [_total(rows, target)], passes.model.dtype, len(target))
         for prompt, rows, target in zip(batch, passes.target_logits(batch, targets), targets, strict=True)
     ]
+
+
+def view_scores(passes: Passes, batch: Batch) -> Answered:
+    """Return the scores of each prompt's passages by the states of their views."""
+    return [scored(prompt, view_products(passes, prompt), passes.model.dtype) for prompt in batch]
 
 
 def _total(logits: torch.Tensor, tokens: Sequence[int]) -> float:

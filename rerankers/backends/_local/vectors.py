@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 LOG = logging.getLogger(__name__)
+TEXTS = 32  # texts of an ask that are read at once
 
 Pooling = Literal["mean", "cls", "lasttoken"]
 POOLINGS = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}
@@ -60,8 +61,9 @@ class Vectors:
         """Return the similarity of each passage's vector to its query's, or the number that layers make of a pair's."""
         import torch
 
-        if batch[0].request.prompt.answer.marked:
-            return [scored(prompt, self._marked(prompt), self.model.dtype) for prompt in batch]
+        if batch[0].request.prompt.of_states:
+            form = self._marked if batch[0].request.prompt.answer.marked else self._listed
+            return [scored(prompt, form(prompt), self.model.dtype) for prompt in batch]
         if batch[0].request.prompt.answer.scored != "cosine":
             rows = [prompt.ids for prompt in batch]
             kinds = [types for row in rows if (types := self.tokens.pairs.token_types(row)) is not None]
@@ -75,28 +77,45 @@ class Vectors:
             scored(prompt, [score], self.model.dtype) for prompt, score in zip(batch, product.tolist(), strict=True)
         ]
 
-    def _marked(self, prompt: Prepared) -> list[float]:
-        """Return the cosine of each passage's marked state with the query's, in one reading of all.
+    def _listed(self, prompt: Prepared) -> list[float]:
+        """Return the cosine of each passage's vector with that of the query, which lists some of them."""
+        import torch
 
-        Raises `InputError` if the model has no such tokens, or the prompt not one a passage.
+        _, parts, around = self.tokens.apart(prompt.request)
+        passages = torch.cat([self._vectors(parts[start : start + TEXTS]) for start in range(0, len(parts), TEXTS)])
+        return cast("list[float]", torch.cosine_similarity(self._vectors([around]), passages).tolist())
+
+    def _marked(self, prompt: Prepared) -> list[float]:
+        """Return the cosine of each passage's marked state with the query's, in one reading of all, or of each block.
+
+        The query's vector is the mean over blocks, weighted by their best similarity. Raises `InputError` if the model
+        has no such tokens, or the prompts not one a passage.
         """
         import torch
 
         request, marked = prompt.request, cast(Marked, prompt.request.prompt.answer.marked)
-        ids = torch.tensor([prompt.ids], device=self.model.device)
         wanted = [self.tokens.tokenizer.convert_tokens_to_ids(token) for token in (marked.query, marked.passage)]
-        places = [[place for place, one in enumerate(prompt.ids) if one == token] for token in wanted]
-        if list(map(len, places)) != [1, len(request.ask.docs)]:
-            found = f"{len(places[0])} {marked.query} and {len(places[1])} {marked.passage}"
+        blocks = [ids for _, ids in self.tokens.blocks(request)]
+        places = [[[place for place, one in enumerate(ids) if one == token] for token in wanted] for ids in blocks]
+        queries, passages = (sum(len(found[part]) for found in places) for part in (0, 1))
+        if [queries, passages] != [len(blocks), len(request.ask.docs)]:
             raise InputError(
-                f"query {request.query.id}: the prompt has {found}, not one and {len(request.ask.docs)}; name the "
-                f"model that prompt '{request.prompt.name}' was made for"
+                f"query {request.query.id}: the prompt has {queries} {marked.query} and {passages} {marked.passage}, "
+                f"not {len(blocks)} and {len(request.ask.docs)}; name the model that prompt '{request.prompt.name}' "
+                "was made for"
             )
-        vectors = self.model(input_ids=ids).last_hidden_state[0][places[0] + places[1]].float()
-        for number, name in enumerate(marked.projector):
-            vectors = torch.nn.functional.linear(vectors.relu() if number else vectors, self._tensor(name))
-        cosines: list[float] = torch.cosine_similarity(vectors[:1].double(), vectors[1:].double()).tolist()
-        return cosines
+        vectors = []
+        for ids, (query, docs) in zip(blocks, places, strict=True):
+            states = self.model(input_ids=torch.tensor([ids], device=self.model.device)).last_hidden_state[0]
+            rows = states[query + docs].float()
+            for number, name in enumerate(marked.projector):
+                rows = torch.nn.functional.linear(rows.relu() if number else rows, self._tensor(name))
+            vectors.append(rows.double())
+        best = torch.stack([torch.cosine_similarity(rows[:1], rows[1:]).max() for rows in vectors])
+        weights = (1 + best) / 2
+        query_vector = (torch.stack([rows[0] for rows in vectors]) * weights.unsqueeze(1)).sum(0) / weights.sum()
+        passage_vectors = torch.cat([rows[1:] for rows in vectors])
+        return cast("list[float]", torch.cosine_similarity(query_vector.unsqueeze(0), passage_vectors).tolist())
 
     def _read_tensor(self, name: str) -> torch.Tensor:
         """Return a tensor of the model's files by its name. Raises `InputError` if there is none."""

@@ -47,6 +47,9 @@ class WeightOptions(CheckpointOptions):
     quantization: Literal["bitsandbytes-4bit", "bitsandbytes-8bit"] | None = Field(
         None, description="quantise the weights while they are loaded; those of a quantised model say it themselves"
     )
+    rename: dict[str, str] | None = Field(
+        None, description="names of weights: regular expressions, and what transformers calls what they match"
+    )
     device: Speed[str] = Field("auto", description="auto, cpu, cuda or cuda:N")
     device_map: Speed[Layout | dict[str, int | str] | None] = Field(
         None,
@@ -114,9 +117,14 @@ class Weights:
     @property
     def identity(self) -> dict[str, object]:
         """Return what decides the model's answers: its content by hash or commit, and how it was changed."""
-        parts = {"model": self.base.identity, "dtype": self.dtype, "adapter": self.adapter and self.adapter.identity}
+        parts: dict[str, object] = {
+            "model": self.base.identity,
+            "dtype": self.dtype,
+            "adapter": self.adapter and self.adapter.identity,
+        }
         parts |= {"tokenizer": self.words.identity} if self.words is not self.base else {}
-        return {key: part for key, part in (parts | {"quantization": self.options.quantization}).items() if part}
+        parts |= {"quantization": self.options.quantization, "rename": self.options.rename}
+        return {key: part for key, part in parts.items() if part}
 
     @property
     def details(self) -> dict[str, object]:
@@ -170,6 +178,7 @@ class Weights:
         labels = [adapted[name][0] for name in HEADS if head and name in adapted]
         more: dict[str, Any] = {"num_labels": labels[0]} if labels else {}
         more |= {"config": self.config} if self.options.gguf else {}  # read from the file once, which takes seconds
+        more |= {"key_mapping": self.options.rename} if self.options.rename else {}
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else it reports rounding at each product
         # Quantised weights stay where they are loaded.
         at_once = {"": str(self.device)} if self.quantization and self.device.type != "cpu" else None

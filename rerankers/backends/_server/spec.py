@@ -126,4 +126,5 @@ class ServerSpec:
         if not decoding.temperature:
             return {"temperature": 0.0, **stop}
         seed = (int.from_bytes(request.key[:8]) ^ self.seed) & 0x7FFFFFFF  # 31 bits, which every server's seeds have
-        return {"temperature": decoding.temperature, "top_p": decoding.top_p, "seed": seed, **stop}
+        likeliest = {"top_k": decoding.top_k} if decoding.top_k else {}
+        return {"temperature": decoding.temperature, "top_p": decoding.top_p, **likeliest, "seed": seed, **stop}

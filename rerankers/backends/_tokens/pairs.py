@@ -47,10 +47,13 @@ class Pairs:
         return "\n\n".join(message.content for message in messages), ids
 
     def apart(self, request: Request) -> tuple[str, list[Ids]]:
-        """Return the texts of an ask, and the ids of each by itself, cut to the model's longest input."""
+        """Return an ask's texts that are read apart, those with `each` or all, and their ids, cut to a text's limit."""
         messages = request.rendered(lambda text, length: self._shield(self._truncate(text, length)), seam=SEAM)
-        before, after = self.special("a")
-        room = int(min(self.tokenizer.model_max_length, 10**9)) - len(before) - len(after)
+        fused = request.prompt.fused
+        before, after = self.special("a") if not fused or fused.special_tokens else ([], [])
+        limit = min(self.tokenizer.model_max_length, request.terms.prompt_tokens or 10**9)
+        room = int(limit) - len(before) - len(after)
+        messages = tuple(message for message in messages if message.each) or messages
         parts = [[*before, *self._tokenize(message.content)[:room], *after] for message in messages]
         return "\n\n".join(message.content for message in messages), parts
 

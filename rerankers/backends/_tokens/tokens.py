@@ -85,9 +85,12 @@ class Tokens:
 
         Raises `InputError` where the limit leaves no room for a passage.
         """
-        if request.prompt.answer.scored == "cosine" and not request.prompt.answer.marked:
-            text, parts = self.pairs.apart(request)
-            return text, list(chain(*parts))
+        if request.prompt.answer.marked:
+            texts, blocks = zip(*self.blocks(request), strict=True)
+            return "\n\n".join(texts), list(chain(*blocks))
+        if request.prompt.answer.scored == "cosine" or request.prompt.fused:
+            text, parts, around = self.apart(request)
+            return text, list(chain(*parts, around))
         terms, limits = request.terms, [request.terms.prompt_tokens]
         if request.ask.kind == "relevance":
             limits += [self.tokenizer.model_max_length, self._pair_form.longest]
@@ -107,6 +110,31 @@ class Tokens:
             # A text cut at the end of a token has the tokens before it, so nothing but the passages changes.
             text, ids = self._whole_prompt(replace(request, terms=replace(terms, passage_tokens=length)))
         return text, ids
+
+    def apart(self, request: Request) -> tuple[str, list[list[int]], list[int]]:
+        """Return an ask's texts, the ids of each that is read by itself, and those of the turns without `each`."""
+        text, parts = self.pairs.apart(request)
+        if len({message.each for message in request.prompt.messages}) == 1:
+            return text, parts, []
+        around, ids = self._language_prompt(request, None)
+        return "\n\n".join([text, around]), parts, ids
+
+    def blocks(self, request: Request) -> Iterator[tuple[str, list[int]]]:
+        """Yield the prompts, as text and ids, of as many passages each as the prompt's `marked` allows.
+
+        The rule is that of jinaai/jina-reranker-v3, modeling.py.
+        """
+        marked, docs, rest = request.prompt.answer.marked, list[str](), 0
+        assert marked is not None
+        longest = request.terms.passage_tokens or 0
+        query = len(self.tokenizer.tokenize(self.cut(request.query.text, request.terms.query_tokens)))
+        for doc, text in zip(request.ask.docs, request.passages, strict=True):
+            rest = rest if docs else (marked.context or 10**9) - 2 * query
+            docs.append(doc)
+            rest -= len(self.tokenizer.tokenize(self.cut(text, request.terms.passage_tokens)))
+            if len(docs) == marked.block or rest <= longest or doc == request.ask.docs[-1]:
+                yield self._whole_prompt(replace(request, ask=replace(request.ask, docs=tuple(docs))))
+                docs = []
 
     def fitted(self, request: Request, shown: Callable[[int | None], tuple[T, int]]) -> T:
         """Return what shows a request with so many words a passage, fewer until prompt and answer fit the context.
@@ -166,9 +194,11 @@ class Tokens:
         terms = request.terms
         form: Architecture = "encoder_decoder" if self._as_text else self.architecture
         messages = request.rendered(lambda text, length: self._shield(self.cut(text, length)), form, SEAM, words)
+        if terms.prompt.fused or terms.prompt.answer.scored == "cosine":  # which are read apart
+            messages = tuple(message for message in messages if not message.each)
         prefix = terms.prompt.answer.prefix.decoder_only
         if self.template is None:
-            text, special = "\n\n".join(message.content for message in messages), True
+            text, special = "\n\n".join(message.content for message in messages), not terms.prompt.fused
         else:  # which writes the special tokens
             text, special = self.template.render(messages), terms.special_tokens_twice and bool(prefix)
         text += prefix if self.architecture == "decoder_only" else ""

@@ -95,7 +95,7 @@ def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> N
     turns = prompt.render(asked(1), "the query's words", ["the passage's words"], notes=notes)
     shown = " ".join(message.content for message in turns)
     fields = ("{passages}", "{text}")
-    assert shown.count("the passage's words") == any(field in str(prompt.messages) for field in fields)
+    assert shown.count("the passage's words") == sum(field in str(prompt.messages) for field in fields)
     assert shown.count("the note's words") >= len(notes)
     assert "the query's words" in shown or prompt.target
     assert "{" not in shown.replace('{"[1]"', "")

@@ -193,12 +193,14 @@ def test_tokens_are_drawn_by_their_probabilities() -> None:
     chances = [dice.random() for _ in range(20_000)]
     rows = probabilities.log().expand(len(chances), -1)
 
-    def shares(top_p: float) -> list[float]:
-        return (drawn(rows, top_p, chances).bincount(minlength=5) / len(chances)).tolist()
+    def shares(top_p: float, top_k: int | None = None) -> list[float]:
+        return (drawn(rows, top_p, chances, top_k).bincount(minlength=5) / len(chances)).tolist()
 
     assert shares(1.0) == pytest.approx(probabilities.tolist(), abs=0.02)
     assert shares(0.5) == pytest.approx([0, 0, 0.4 / 0.7, 0, 0.3 / 0.7], abs=0.02)
     assert shares(0.3) == [0, 0, 1, 0, 0]
+    assert shares(1.0, 2) == pytest.approx([0, 0, 0.4 / 0.7, 0, 0.3 / 0.7], abs=0.02)
+    assert shares(1.0, 9) == shares(1.0)
     for top_p in (1.0, 0.5):
         ends = drawn(rows[:2], top_p, [0.0, 1.0]).tolist()
         assert all(probabilities[token] > 0 for token in ends)

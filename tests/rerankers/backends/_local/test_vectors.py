@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from r2llm.rerankers.backends import transformers as backend_module
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.prompts.template import load
 from r2llm.rerankers.ranker import Ranker, Requests
 from r2llm.rerankers.types import permute, relevance
 
@@ -155,20 +158,38 @@ def marked_folder(tiny_llama: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def marked_asks(folder: Path, make_candidates, passages: list[str], **options):
+def marked_asks(folder: Path, make_candidates, passages: list[str], prompt=None, longest=None, **options):
     """The backend, and the request that shows all passages at once."""
     backend = backend_module.open(backend_module.Options(name=str(folder), device="cpu", **options), Setting())
     candidates = make_candidates(passages, query=QUERY)
-    settings = {"method": "listwise.full", "scoring": "likelihood", "prompt": "jina_v3", "passage_tokens": None}
-    requests = Requests(Ranker.create(settings), backend, candidates)
+    settings = {"method": "listwise.full", "scoring": "likelihood", "prompt": "jina_v3", "passage_tokens": longest}
+    ranker = Ranker.create(settings)
+    requests = Requests(replace(ranker, prompt=prompt or ranker.prompt), backend, candidates)
     backend.submit([requests.request(permute(candidates.ids))])
     return backend
 
 
-def test_marked_tokens_give_the_cosines_of_the_formula(marked_folder: Path, make_candidates) -> None:
+def projected(folder: Path, ids: list[int]) -> tuple[Any, Any]:
+    """The projected states of the query's marker and of the passages', a row each."""
     import safetensors.torch
     import torch
     import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    with torch.inference_mode():
+        states = transformers.AutoModel.from_pretrained(folder)(torch.tensor([ids])).last_hidden_state[0]
+
+    def rows(marker: str) -> Any:
+        token = tokenizer.convert_tokens_to_ids(marker)
+        marked = states[[place for place, one in enumerate(ids) if one == token]]
+        return torch.relu(marked @ weights["projector.0.weight"].T) @ weights["projector.2.weight"].T
+
+    return rows("<|rerank_token|>"), rows("<|embed_token|>")
+
+
+def test_marked_tokens_give_the_cosines_of_the_formula(marked_folder: Path, make_candidates) -> None:
+    import torch
 
     passages = [*PASSAGES, "it says <|embed_token|> and no more", *(f"moon {number}" for number in range(20))]
     backend = marked_asks(marked_folder, make_candidates, passages)
@@ -178,21 +199,49 @@ def test_marked_tokens_give_the_cosines_of_the_formula(marked_folder: Path, make
     assert shown.count("<|embed_token|>\n</passage>") == len(passages)
     assert f'<passage id="0">\n{passages[0]}<|embed_token|>\n</passage>\n<passage id="1">' in shown
     assert shown.count(f"<query>\n{QUERY}<|rerank_token|>\n</query>") == 1
-    tokenizer = transformers.AutoTokenizer.from_pretrained(marked_folder)
-    weights = safetensors.torch.load_file(marked_folder / "model.safetensors")
-    with torch.inference_mode():
-        states = transformers.AutoModel.from_pretrained(marked_folder)(torch.tensor([ids])).last_hidden_state[0]
-    passage, query = (tokenizer.convert_tokens_to_ids(token) for token in ("<|embed_token|>", "<|rerank_token|>"))
-
-    def projected(token: int) -> torch.Tensor:
-        rows = states[[place for place, one in enumerate(ids) if one == token]]
-        return torch.relu(rows @ weights["projector.0.weight"].T) @ weights["projector.2.weight"].T
-
-    wanted = torch.cosine_similarity(projected(query), projected(passage)).tolist()
+    wanted = torch.cosine_similarity(*projected(marked_folder, ids)).tolist()
     assert len(wanted) == len(passages)
     assert reply.scores == pytest.approx(wanted, abs=1e-5)
 
 
+def test_more_passages_than_a_prompt_shows_make_blocks_with_one_query(marked_folder: Path, make_candidates) -> None:
+    import torch
+
+    passages = [f"moon {number} {'red ' * (number % 5)}" for number in range(30)]
+    prompt = load("jina_v3")
+    assert (prompt.answer.marked.block, prompt.answer.marked.context) == (125, 131072)
+    marked = prompt.answer.marked.model_copy(update={"block": 8})
+    blocks_of_8 = prompt.model_copy(update={"answer": prompt.answer.model_copy(update={"marked": marked})})
+    [(request, reply)] = marked_asks(marked_folder, make_candidates, passages, prompt=blocks_of_8).collect()
+    vectors = []
+    for start in range(0, 30, 8):
+        [(_, alone)] = marked_asks(marked_folder, make_candidates, passages[start : start + 8]).collect()
+        vectors.append(alone)
+    # Of each block: its cosines weigh its query vector, and all passages meet the mean of the query vectors.
+    backend = marked_asks(marked_folder, make_candidates, passages, prompt=blocks_of_8)
+    blocks = [ids for _, ids in backend.tokens.blocks(request)]
+    assert [len(alone.scores) for alone in vectors] == [8, 8, 8, 6]
+    assert reply.prompt_tokens == sum(map(len, blocks)) == sum(alone.prompt_tokens for alone in vectors)
+    queries, documents = zip(*(projected(marked_folder, ids) for ids in blocks), strict=True)
+    weights = [(1 + max(alone.scores)) / 2 for alone in vectors]
+    query = sum(weight * vector for weight, vector in zip(weights, queries, strict=True)) / sum(weights)
+    wanted = torch.cosine_similarity(query, torch.cat(documents)).tolist()
+    assert reply.scores == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_block_ends_where_the_context_would_not_hold_a_further_passage(marked_folder: Path, make_candidates) -> None:
+    prompt, passages = load("jina_v3"), ["red moon " * 30] * 6
+    tokenizer = marked_asks(marked_folder, make_candidates, passages).tokens.tokenizer
+    query, longest = len(tokenizer.tokenize(QUERY)), len(tokenizer.tokenize(passages[0]))
+    room = 2 * query + 3 * longest  # behind two passages a third would just fit
+    for context, sizes in ((None, [6]), (room, [2, 2, 2]), (room + 1, [3, 3]), (40, [1] * 6)):
+        marked = prompt.answer.marked.model_copy(update={"block": None, "context": context})
+        changed = prompt.model_copy(update={"answer": prompt.answer.model_copy(update={"marked": marked})})
+        backend = marked_asks(marked_folder, make_candidates, passages, prompt=changed, longest=longest)
+        token = tokenizer.convert_tokens_to_ids("<|embed_token|>")
+        assert [ids.count(token) for _, ids in backend.tokens.blocks(backend.waiting[0])] == sizes
+
+
 def test_a_model_without_the_marker_tokens_is_refused(tiny_llama: Path, make_candidates) -> None:
-    with pytest.raises(InputError, match=r"the prompt has 0 <\|rerank_token\|> and 0 <\|embed_token\|>, not one and 5"):
+    with pytest.raises(InputError, match=r"the prompt has 0 <\|rerank_token\|> and 0 <\|embed_token\|>, not 1 and 5"):
         marked_asks(tiny_llama, make_candidates, PASSAGES).collect()
