@@ -15,13 +15,15 @@ from functools import reduce
 from itertools import islice
 from typing import Any
 
-from ...rerankers import api, flops
+from ...rerankers import flops
 from ...rerankers.backends._tokens.tokens import Tokens
-from ...rerankers.backends.base import Backend, Request, closed_after
+from ...rerankers.backends.base import Backend, Request, Setting, closed_after
 from ...rerankers.errors import InputError
 from ...rerankers.flops import Shape
+from ...rerankers.models import KeptModels
 from ...rerankers.types import plus
 from ..configs.load import Loaded
+from ..experiment import open_models
 from ..first_stage.retrieve import FirstStage, retrieve
 from ..io.progress import Listener
 from .simulation import RULES, Costs, Simulation, Stratum, ranked, simulate
@@ -71,9 +73,9 @@ def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Content:
         raise InputError(f"--probe-queries {probe_queries}: the number of queries must be 0 or more")
     if probe_queries and any(options.recorded for options in loaded.models):
         raise InputError("--probe-queries: recorded answers serve one whole run; leave it out to count a replay's asks")
-    first_stage, seed = retrieve(loaded, listener), loaded.config.seed
+    first_stage = retrieve(loaded, listener)
     run, grades = first_stage.run, first_stage.dataset.qrels() or None
-    models = [api.open_model(s.model or {}, grades=grades, seed=seed, weights=False) for s in loaded.stages]
+    models = open_models(loaded, Setting(loaded.config.seed, grades, weights=False), KeptModels())
     try:
         simulated = all(options.simulated for options in loaded.models)
         others: Iterable[Simulation] = ()
@@ -85,7 +87,7 @@ def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Content:
         trial = _trial(loaded, first_stage, simulation, probe_queries, listener) if probe_queries else None
         stages = [_stage(loaded, n, simulation, others, model, trial) for n, model in enumerate(models)]
     finally:
-        for model in models:
+        for model in dict.fromkeys(models):
             with suppress(InputError):  # recorded answers are left unused
                 model.close()
     costs = [[stage["costs"][name] for stage in stages] for name in FIGURES]
@@ -241,19 +243,16 @@ def scaled(measured: Sequence[float], expected: Sequence[float], expected_total:
 
 def _trial(loaded: Loaded, first_stage: FirstStage, simulation: Simulation, count: int, listener: Listener) -> _Trial:
     """Rank so many queries, drawn at random, with the real models; nothing is written."""
-    queries, grades, seed = list(first_stage.run), first_stage.dataset.qrels() or None, loaded.config.seed
+    queries, seed = list(first_stage.run), loaded.config.seed
+    models = open_models(loaded, Setting(seed, first_stage.dataset.qrels() or None), KeptModels())
     chosen = set(random.Random(seed).sample(queries, min(count, len(queries))))  # noqa: S311
-    sections: list[Mapping[str, Any]] = [stage.model or {} for stage in loaded.stages]
-    firsts = [sections.index(section) for section in sections]  # a model that several stages name is opened once
-    models = {first: api.open_model(sections[first], grades=grades, seed=seed) for first in dict.fromkeys(firsts)}
-    with closed_after(models.values()), listener.task("ranking, asks", None) as advance:
+    with closed_after(dict.fromkeys(models)), listener.task("ranking, asks", None) as advance:
         begun = time.perf_counter()
         # The first request of a stage, asked beforehand, loads its model.
-        for first, strata in zip(firsts, simulation.strata, strict=True):
+        for model, strata in zip(models, simulation.strata, strict=True):
             if sample := next((stratum.sample[:1] for stratum in strata), []):
-                models[first].submit(sample)
-                models[first].collect()
+                model.submit(sample)
+                model.collect()
         loading = time.perf_counter() - begun
-        part = _part(first_stage, (query for query in queries if query in chosen))
-        costs = ranked(loaded, [models[first] for first in firsts], part, advance)
+        costs = ranked(loaded, models, _part(first_stage, (query for query in queries if query in chosen)), advance)
         return _Trial(costs, time.perf_counter() - begun - loading, loading)
