@@ -45,7 +45,9 @@ def metrics_of(source: Source, run: Path | None, measures: Sequence[str], listen
     if source.settings and not source.config:
         raise InputError("--set changes a config: give --config too")
     if folder:
-        run = _ranking(folder)
+        if not (about := _finished(folder)):
+            raise InputError(f"{folder}: holds no finished run; r2llm rerank makes one")
+        run = folder / about.run_file
     config = source.config or (str((folder / "config.yaml").resolve()) if folder and not sources else None)
     loaded = configs.load_noting(config, source.settings, source.queries, listener) if config else None
     if run is None:
@@ -115,12 +117,6 @@ def _run_of(loaded: Loaded, output: Path | None) -> Path:
         f"no finished run of {name} with the config's fingerprint {wanted[:8]} in {output or Path.cwd() / 'runs'}; "
         f"r2llm rerank makes one (there {'are' if others else 'is'} of that name: {', '.join(others) or 'none'})"
     )
-
-
-def _ranking(folder: Path) -> Path:
-    if not (run := _finished(folder)):
-        raise InputError(f"{folder}: holds no finished run; r2llm rerank makes one")
-    return folder / run.run_file
 
 
 def _finished(folder: Path) -> Manifest | None:

@@ -29,10 +29,9 @@ from .run import contents, costs, energy, environment, fusion, ir_metadata, mani
 from .run import measures as evaluation
 from .run import plan as planning
 from .run.efficiency import efficiency
-from .run.executions import Execution, last_change, now, seconds
 from .run.folder import LEDGER, WRITTEN, RunFolder, check_is_free
 from .run.fusion import RERANKED
-from .run.manifest import LedgerContent, Manifest
+from .run.manifest import Execution, LedgerContent, Manifest, last_change, now, seconds
 from .run.measures import Metrics
 from .run.plan import Plan
 from .run.read import METRICS, Run, RunMeasures, read

@@ -51,7 +51,11 @@ def partner(config: Config, first_stage: FirstStage, listener: Listener) -> Part
         return None
     if config.fuse.other == FIRST_STAGE:
         return Partner(config.fuse, runfile.strict(first_stage.run))
-    run = read(config.fuse, listener)
+    if not Path(config.fuse.other).is_file():
+        raise InputError(f"fuse.with: no file {config.fuse.other}; name a TREC run, or first_stage")
+    run, warnings = runfile.read(Path(config.fuse.other))
+    for warning in warnings:
+        listener.note(warning)
     candidates = {query: set(docs) for query, docs in first_stage.documents.items()}
     ranked = first_stage.queries if first_stage.shard else candidates
     if not ranked.keys() & run.keys():
@@ -67,16 +71,6 @@ def partner(config: Config, first_stage: FirstStage, listener: Listener) -> Part
             "in it and get nothing from it"
         )
     return Partner(config.fuse, run)
-
-
-def read(fuse: Fuse, listener: Listener) -> Run:
-    """Return the given run. Raise InputError where it is missing or no run."""
-    if not Path(fuse.other).is_file():
-        raise InputError(f"fuse.with: no file {fuse.other}; name a TREC run, or first_stage")
-    run, warnings = runfile.read(Path(fuse.other))
-    for warning in warnings:
-        listener.note(warning)
-    return run
 
 
 def scored(rankings: Mapping[str, Ranking]) -> Run:

@@ -18,8 +18,7 @@ from ..io.files import reason
 from . import costs, manifest, runfile
 from .costs import Summary
 from .efficiency import Efficiency
-from .executions import joules
-from .manifest import Manifest
+from .manifest import Manifest, joules
 from .measures import Metrics
 
 if TYPE_CHECKING:

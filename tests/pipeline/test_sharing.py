@@ -11,7 +11,7 @@ from r2llm.pipeline import experiment
 from r2llm.pipeline import shards as merging
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.run import executions
+from r2llm.pipeline.run import manifest as manifests
 from r2llm.pipeline.run.read import Run
 from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers import shared_ledger
@@ -118,7 +118,7 @@ def test_it_lies_beside_the_config_that_names_it(toy: Path, write, heard, monkey
 def test_calls_of_an_interrupted_execution_are_not_known(toy: Path) -> None:
     """What its ledger holds more than before may have been taken or asked."""
     for shared, calls in ((False, 5), (True, None)):
-        closed = executions.Execution.begin(3, shared=shared).closed(8, "2026-01-01T00:00:00+00:00")
+        closed = manifests.Execution.begin(3, shared=shared).closed(8, "2026-01-01T00:00:00+00:00")
         assert (closed.status, closed.calls, closed.ended) == ("interrupted", calls, "2026-01-01T00:00:00+00:00")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.pipeline.run import costs, energy
-from r2llm.pipeline.run.executions import Execution, joules
+from r2llm.pipeline.run.manifest import Execution, joules
 
 TRACKER = """
 import contextlib, enum, types

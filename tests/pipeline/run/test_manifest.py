@@ -16,7 +16,7 @@ import r2llm
 import yaml
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.run import environment, executions, manifest
+from r2llm.pipeline.run import environment, manifest
 from r2llm.pipeline.run.read import Run
 from r2llm.rerankers.backends import replay, simulated
 from r2llm.rerankers.backends.replay import LedgerReplay
@@ -227,7 +227,7 @@ def test_ranking_again_is_another_execution_without_calls(toy: Path, heard) -> N
 
 
 def test_an_execution_that_left_no_answer_has_no_known_end() -> None:
-    earlier = executions.Execution(status="running", started="2026-01-01T00:00:00+00:00", answers_before=5)
+    earlier = manifest.Execution(status="running", started="2026-01-01T00:00:00+00:00", answers_before=5)
     closed = earlier.closed(5, "2026-01-02T00:00:00+00:00")
     assert (closed.status, closed.calls, closed.ended) == ("interrupted", 0, None)
 
