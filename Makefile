@@ -4,6 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11 python3.13 pytho
 VENV ?= .venv
 BIN = $(VENV)/bin
 CHECKED = cli pipeline rerankers
+QUICK = not slow
 
 .PHONY: demo demo-real test lint types check bench docs clean
 
@@ -18,7 +19,7 @@ demo-real: $(VENV)/.installed
 
 # On all processors; models and JVMs of several tests at once need some 4 GB.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n logical --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "$(QUICK)"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

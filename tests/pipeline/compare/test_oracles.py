@@ -7,6 +7,7 @@ import pytest
 from r2llm.pipeline.compare import similarity, statistics
 from scipy import stats
 
+pytestmark = pytest.mark.slow
 RNG = np.random.default_rng(7)
 QUERIES = 43
 EASE = RNG.beta(3, 2, QUERIES)
