@@ -1,6 +1,7 @@
 """A model as judge: grades for the first documents of runs, how they agree with people's, and whom they favour.
 
-The prompt is UMBRELA's (Upadhyay et al., 2024, arXiv:2406.06519) unless the config names another. Every document in the
+The prompt is UMBRELA's (Upadhyay et al., 2024, arXiv:2406.06519) unless the config names another; the grade is what the
+answer states or, with `scoring: likelihood`, the most probable one where the answer would begin. Every document in the
 top `depth` of a run, or of the first stage it reranked, is judged. People's grades always come first: the qrels file
 has only documents that they did not judge, as `query judge:MODEL document grade`. Judges over-rate
 (arXiv:2602.17170), agree less on the best runs (arXiv:2412.17156), favour rankers that are models too
@@ -119,14 +120,16 @@ def judge(loaded: Loaded, plan: Plan, listener: Listener) -> dict[str, Any]:
     with answers(plan.beside(".sqlite")) as ledger, closed_after([backend]):
         judged = graded(ranker, backend, ledger, candidates, listener)
         identity = dict(backend.identity)
+    values = [round(value) for value in dict(ranker.prompt.labels or ()).values()]
     made = {
-        query: {doc: round(answer.scores[0]) for doc, answer in row.items() if answer.parsed}
+        query: {doc: values[answer.choice] for doc, answer in row.items() if answer.parsed}
         for query, row in judged.items()
     }
     holes = {q: {d: g for d, g in row.items() if d not in human.get(q, {})} for q, row in made.items()}
     unread = sum(not answer.parsed for row in judged.values() for answer in row.values())
     if unread:
-        listener.note(f"{unread} answers cannot be read: their documents stay unjudged")
+        remedy = "`ranker: {method: pointwise.graded, scoring: likelihood}` takes the most probable grade instead"
+        listener.note(f"{unread} answers cannot be read: their documents stay unjudged; {remedy}")
     _write(plan, judged, made, human, holes, name)
     content = {
         "judge": name,
@@ -172,10 +175,10 @@ def _ranker(loaded: Loaded) -> Ranker:
     if catalog.method(section["method"]).params.asks == ("score",):
         ranker = Ranker.create(section, loaded.config.seed)
         labels = ranker.prompt.labels
-        if isinstance(labels, dict) and {*labels.values()} == {*map(float, GRADES)} and ranker.scoring == "generation":
+        if isinstance(labels, dict) and {*labels.values()} == {*map(float, GRADES)}:
             return ranker
-        fault = f"prompt '{ranker.prompt.name}' by {ranker.scoring} gives no grades from 0 to 3"
-    remedy = "leave out `ranker` for UMBRELA's prompt, read from text"
+        fault = f"prompt '{ranker.prompt.name}' gives no grades from 0 to 3"
+    remedy = "leave out `ranker` for UMBRELA's prompt"
     raise InputError(f"config {loaded.config.name}: {fault}; {remedy}")
 
 

@@ -12,8 +12,9 @@ it goes into one candidate a query, judged 0, in the middle of the clean ranking
 
 `probe.json`, which --json prints: `name`, `simulated`, `measure`, `sets` (of four), `unread_sets` (not counted: the
 clean answer was unread), `victims` (`query_id`, `docid`, `rank`) and `attacked_sets` (`query_id`, `docs`, `chosen`,
-`victim`), and `probes` by name: `source`, `success` (`rate`, `interval` by Wilson, `less_placebo`, `unread`), `damage`
-(`documents`, `clean`, `attacked`, `drop`, `interval`) and `victim` (`queries`, `climb` in ranks, `in_top_10`, `first`).
+`victim`), and `probes` by name: `source`, `placebo` (that stands where it does), `success` (`rate`, `interval` by
+Wilson, `less_placebo`, `unread`), `damage` (`documents`, `clean`, `attacked`, `drop`, `interval`) and `victim`
+(`queries`, `climb` in ranks, `in_top_10`, `first`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ from . import answers, ends, write
 
 FOLDER = Path(__file__).parent / "probes"
 
-PLACEBO = "placebo"
+PLACEBOS = ("placebo", "placebo_front")
+"""Probes of no meaning, after and before the passage."""
 
 SET = 4
 """Documents of a set."""
@@ -67,14 +69,19 @@ class Probe(BaseModel):
     listwise: str | None = None
     cut: bool = False
 
+    @property
+    def placebo(self) -> str:
+        """Return the placebo that stands where this text does; one that replaces the passage has that after it."""
+        return PLACEBOS[self.text.endswith("{text}")]
+
 
 def probes(names: Sequence[str] = ()) -> dict[str, Probe]:
-    """Return the probes of these names, of names that begin so and go on with `_`, or all; the placebo among them.
+    """Return the probes of these names, of names that begin so and go on with `_`, or all; the placebos among them.
 
     Raises `InputError` for a name that there is not, with the nearest ones, and for a file that is no probe.
     """
     there = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    chosen = {PLACEBO}
+    chosen = {*PLACEBOS}
     for name in names:
         fitting = {each for each in there if each == name or each.startswith(f"{name}_")}
         if not fitting:
@@ -177,7 +184,7 @@ def probe(
         "name": loaded.config.name,
         "simulated": any(stage.backend.simulated for stage in plan.stages),
         "measure": loaded.config.evaluate.measures[0],
-        "probes": {name: {"source": one.source} for name, one in chosen.items()},
+        "probes": {name: {"source": one.source, "placebo": one.placebo} for name, one in chosen.items()},
     }
     if any(stage.backend.tokens is None for stage in plan.stages):
         listener.note("the model's tokenizer is not at hand: passages are shown whole")
@@ -243,7 +250,7 @@ def _success(
             unread[name] += sum(first is None for first in now.values())
     for name, successes in hits.items() if attacked else ():
         interval = statistics.wilson(sum(successes), len(successes))
-        rates = [sum(of) / len(of) for of in (successes, hits[PLACEBO])]
+        rates = [sum(of) / len(of) for of in (successes, hits[chosen[name].placebo])]
         found[name]["success"] = {
             "rate": rates[0],
             "interval": ends(interval),

@@ -90,9 +90,9 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
             form=missing[1] if missing else found.form,
         )
     choice, order, peak = 0, tuple[int, ...](), 0.0
-    if kind.scores == "choice":
+    if kind.scores in ("choice", "mean"):
         choice = scores.index(max(scores))
-    elif kind.scores == "order":
+    if kind.scores == "order":
         order = tuple(sorted(range(len(scores)), key=scores.__getitem__, reverse=True))[: ask.limit or None]
     elif kind.scores == "mean" and isinstance(prompt.labels, dict):
         values = tuple(prompt.labels.values())

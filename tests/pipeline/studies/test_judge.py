@@ -48,6 +48,13 @@ def test_a_judge_that_knows_peoples_grades_agrees_with_them(run) -> None:
     assert json.loads(Path("out/judged.json").read_text()) == found
 
 
+def test_by_likelihood_the_most_probable_label_is_the_grade(run) -> None:
+    """The oracle gives the top label .38 for a document graded 0, and more than half for others: grades 0 and 3."""
+    found = judged([run], "ranker={method: pointwise.graded, scoring: likelihood}")
+    people = [sum(row) for row in judged([run])["agreement"]["confusion"]]
+    assert found["agreement"]["confusion"] == [[people[0], 0, 0, 0], *([0, 0, 0, count] for count in people[1:])]
+
+
 def test_qrels_hold_only_what_people_did_not_judge_and_are_never_taken_for_theirs(run) -> None:
     found = judged([run], "model.answers=noisy", "model.noise=1.0")
     lines = Path("out/judged.qrels").read_text().splitlines()
@@ -127,8 +134,7 @@ def test_a_killed_judge_goes_on_where_it_stopped(run, monkeypatch: pytest.Monkey
     ("settings", "fault"),
     [
         (["ranker={method: setwise.heapsort}"], "setwise.heapsort does not grade single documents"),
-        (["ranker={method: pointwise.yes_no, prompt: yes_no}"], "prompt 'yes_no' by generation gives no grades"),
-        (["ranker={method: pointwise.graded, scoring: likelihood}"], "by likelihood"),
+        (["ranker={method: pointwise.yes_no, prompt: yes_no}"], "prompt 'yes_no' gives no grades"),
     ],
 )
 def test_what_is_no_judge_is_refused(run, settings: list[str], fault: str) -> None:

@@ -66,16 +66,30 @@ def probed(*settings: str, names: tuple[str, ...] = ("doh_back",), sets: int = 1
 
 def test_the_published_probes_are_published_to_the_byte() -> None:
     found = probe.probes(["doh", "dch"])
-    assert set(found) == {"doh_back", "doh_front", "dch_back", "dch_front", "placebo"}
+    assert set(found) == {"doh_back", "doh_front", "dch_back", "dch_front", "placebo", "placebo_front"}
     for name, one in found.items():
-        if name != "placebo":
+        if not name.startswith("placebo"):
             kind, place = name.split("_")
             assert (one.text.startswith if place == "back" else one.text.endswith)("{text}")
             assert hashlib.sha256(one.text.replace("{text}", "").encode()).hexdigest() == PUBLISHED[kind]
     listwise = found["doh_back"].listwise.removeprefix("{text}")
     assert hashlib.sha256(listwise.encode()).hexdigest() == LISTWISE
-    assert len(found["placebo"].text) == len(found["doh_back"].text)
-    assert len(probe.probes()) == 12
+    assert len(found["placebo"].text) == len(found["doh_back"].text) == len(found["placebo_front"].text)
+    assert len(probe.probes()) == 13
+
+
+def test_each_probe_is_held_against_the_placebo_at_its_own_place(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ranker that chooses whatever begins with the placebo: in front it always succeeds, behind it never does."""
+    choice = simulated.Simulated._choice
+
+    def choose(model, request: Request) -> int:
+        fooled = [i for i, text in enumerate(request.passages) if text.startswith("The notes below")]
+        return [*fooled, choice(model, request)][0]
+
+    monkeypatch.setattr(simulated.Simulated, "_choice", choose)
+    found = probed(names=("doh",), sets=20)["probes"]
+    rates = {name: (one["success"]["rate"], one["success"]["less_placebo"]) for name, one in found.items()}
+    assert rates == {"doh_back": (0, 0), "doh_front": (0, -1), "placebo": (0, 0), "placebo_front": (1, 0)}
 
 
 @pytest.mark.parametrize("method", ["setwise.heapsort", "listwise.full", "pairwise.heapsort"])
