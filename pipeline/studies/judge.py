@@ -99,7 +99,7 @@ def judge(loaded: Loaded, plan: Plan, listener: Listener) -> dict[str, Any]:
     """
     if plan.output.exists() and not plan.beside(".json").exists():
         raise InputError(f"{plan.output}: is there already and not r2llm judge's; name another file")
-    ranker, name = _ranker(loaded), model_name(loaded.config.model or {})
+    (ranker, grades), name = _ranker(loaded), model_name(loaded.config.model or {})
     runs, kinds = _runs(plan, listener)
     warnings = _circular(ranker, name, [run for run in runs if kinds[run.name] == "ranker"], plan)
     dataset = dataset_with_index(loaded, listener)
@@ -120,9 +120,8 @@ def judge(loaded: Loaded, plan: Plan, listener: Listener) -> dict[str, Any]:
     with answers(plan.beside(".sqlite")) as ledger, closed_after([backend]):
         judged = graded(ranker, backend, ledger, candidates, listener)
         identity = dict(backend.identity)
-    values = [round(value) for value in dict(ranker.prompt.labels or ()).values()]
     made = {
-        query: {doc: values[answer.choice] for doc, answer in row.items() if answer.parsed}
+        query: {doc: grades[answer.choice] for doc, answer in row.items() if answer.parsed}
         for query, row in judged.items()
     }
     holes = {q: {d: g for d, g in row.items() if d not in human.get(q, {})} for q, row in made.items()}
@@ -167,7 +166,8 @@ def _runs(plan: Plan, listener: Listener) -> tuple[list[Run], dict[str, str]]:
     return runs, kinds
 
 
-def _ranker(loaded: Loaded) -> Ranker:
+def _ranker(loaded: Loaded) -> tuple[Ranker, list[int]]:
+    """Return the judge and the grade of each of its labels."""
     if loaded.config.model is None or loaded.config.stages:
         raise InputError(f"config {loaded.config.name}: a judge has a `model` and no `stages`")
     section = {**RANKER, **(loaded.config.ranker or {})}
@@ -176,7 +176,7 @@ def _ranker(loaded: Loaded) -> Ranker:
         ranker = Ranker.create(section, loaded.config.seed)
         labels = ranker.prompt.labels
         if isinstance(labels, dict) and {*labels.values()} == {*map(float, GRADES)}:
-            return ranker
+            return ranker, list(map(round, labels.values()))
         fault = f"prompt '{ranker.prompt.name}' gives no grades from 0 to 3"
     remedy = "leave out `ranker` for UMBRELA's prompt"
     raise InputError(f"config {loaded.config.name}: {fault}; {remedy}")
