@@ -90,7 +90,7 @@ def _judgements(
         run = _finished(folder) if folder else None
         queries = list(run.shard.part(chosen) if run and run.shard else chosen)
     else:
-        dataset = datasets.load(source.dataset or "", base=Path.cwd())
+        dataset = datasets.load(source.dataset or "")
         queries = list(dataset.queries())[: source.queries]
     for note in dataset.notes(queries):
         listener.note(note)

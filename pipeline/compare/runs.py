@@ -72,7 +72,7 @@ class Judgements:
                 raise InputError(f"--qrels: no file {self.qrels}")
             return datasets.read_qrels(self.qrels)
         if self.dataset:
-            found = datasets.load(self.dataset, base=Path.cwd()).qrels()
+            found = datasets.load(self.dataset).qrels()
             if not found:
                 raise InputError(f"dataset {self.dataset} has no relevance judgements")
             return found

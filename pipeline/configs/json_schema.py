@@ -77,7 +77,7 @@ class _Generator(GenerateJsonSchema):
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
         """Return a text alone or a list of them, if the validator takes both."""
         found = super().function_before_schema(schema)
-        alone = schema["function"]["function"] is typing.get_args(sections.Texts)[1].func
+        alone = schema["function"]["function"] is typing.get_args(sections.Texts)[-1].func
         return {"anyOf": [found["items"], found]} if alone else found
 
 

@@ -31,7 +31,6 @@ class Loaded:
     config: Config
     notes: tuple[str, ...]
     changes_ranking: bool  # by `--set` or `--queries`: more than speed, name and measures
-    folder: Path  # in which relative paths of the dataset and the first stage are looked up first
 
     @property
     def stages(self) -> list[Stage]:
@@ -108,9 +107,8 @@ def checked(
             with placed(document, path, entry.key):
                 _ = Ranker.create(entry.value, config.seed) if entry.key[-1] == "ranker" else model_options(entry.value)
     changed = [*changed, *(tuple(text.partition("=")[0].strip().split(".")) for text in changes)]
-    dataset = document.place(("dataset",))
     changes_ranking = not all(harmless.get(key, True) for key in changed)  # a key that is not there is not used
-    return Loaded(config, tuple(notes), changes_ranking, dataset.folder if dataset else path.parent)
+    return Loaded(config, tuple(notes), changes_ranking)
 
 
 def paths(values: Mapping[str, Any]) -> dict[Key, PathMark]:

@@ -65,11 +65,9 @@ class _Section(BaseModel):
         return value
 
 
-def _texts(value: object) -> object:
-    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-
-
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Texts = Annotated[
+    tuple[str, ...], Field(strict=False), BeforeValidator(lambda one: (one,) if isinstance(one, str) else one)
+]
 """Texts, or one of them."""
 
 

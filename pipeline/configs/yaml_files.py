@@ -205,24 +205,24 @@ class _Loader(yaml.SafeLoader):
         number = math.inf if whole and len(node.value) > 99 else self.construct_object(node)
         return math.inf if whole and abs(number) >= 2**63 else number
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace `<<` by the keys that it stands for, without those that others win over."""
+        super().flatten_mapping(node)
+        node.value = [*{name.value: (name, value) for name, value in node.value}.values()]
+
     def _mapping(self, node: yaml.MappingNode, key: Key, depth: int) -> dict[str, Any]:
-        own: set[str] = set()
-        inherited: list[yaml.Node] = []
-        for name, value in node.value:
+        names: set[str] = set()
+        for name, _ in node.value:
+            problem = ""
             if not isinstance(name, yaml.ScalarNode) or name.tag not in WORD_TAGS or not name.value.isprintable():
-                raise _UnfitError(problem="a key must be a word, in quotes if need be", problem_mark=name.start_mark)
-            if name.tag == WORD_TAGS[1]:
-                inherited += value.value if isinstance(value, yaml.SequenceNode) else [value]
-            elif name.value in own:
-                raise _UnfitError(problem=f"{name.value} is given twice", problem_mark=name.start_mark)
-            own.add(name.value)
-        values: dict[str, Any] = {}
-        for merged in reversed(inherited):
-            if not isinstance(merged, yaml.MappingNode):
-                raise yaml.MarkedYAMLError(problem="expected a mapping to merge", problem_mark=merged.start_mark)
-            values |= self.value(merged, key, self.written[key][0], depth + 1)
-        named = [(name, value) for name, value in node.value if name.tag != WORD_TAGS[1]]
-        return values | {name.value: self.value(value, (*key, name.value), name, depth + 1) for name, value in named}
+                problem = "a key must be a word, in quotes if need be"
+            elif name.value in names:
+                problem = f"{name.value} is given twice"
+            if problem:
+                raise _UnfitError(problem=problem, problem_mark=name.start_mark)
+            names.add(name.value)
+        self.flatten_mapping(node)
+        return {name.value: self.value(value, (*key, name.value), name, depth + 1) for name, value in node.value}
 
 
 def _text(node: yaml.Node) -> str | None:

@@ -12,21 +12,23 @@ from .records import Qrels, read_qrels
 
 __all__ = ["Dataset", "Docs", "Qrels", "load", "read_qrels"]
 
+LOOKED = "looked for beside the config and in the current folder"
 
-def load(spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable[[], Docs] | None = None) -> Dataset:
+
+def load(spec: str | Mapping[str, str], docs_from_index: Callable[[], Docs] | None = None) -> Dataset:
     """Return the dataset that a config's `dataset` names; nothing large is read before it is needed.
 
     `spec` is an ir_datasets identifier, a BEIR folder, or one of {beir, split}, {candidates, qrels, queries} and
-    {docs, queries, qrels, field}. Relative paths are looked up in `base`, the config's folder, then in the current
-    folder. `docs_from_index` opens the documents where `docs` is `index`. Raise InputError for what is not there.
+    {docs, queries, qrels, field}. `docs_from_index` opens the documents where `docs` is `index`. Raise InputError for
+    what is not there.
     """
     if isinstance(spec, str):
-        return _named(spec, base)
+        return _named(spec)
     name, indexed = ", ".join(f"{key}: {value}" for key, value in spec.items()), spec.get("docs") == "index"
     if not spec.keys() & {"beir", "candidates", "queries"}:
         raise InputError(f"dataset {name}: `queries` is missing; {{docs, queries, qrels}} are expected")
     kinds = ("beir", "candidates", "qrels", "queries", *(() if indexed else ("docs",)))
-    files = {kind: _existing(spec[kind], base) for kind in kinds if kind in spec}
+    files = {kind: _existing(spec[kind]) for kind in kinds if kind in spec}
     if "beir" in files:
         return BeirFolder(name, files["beir"], spec.get("split"))
     if "candidates" in files:
@@ -36,23 +38,18 @@ def load(spec: str | Mapping[str, str], *, base: Path, docs_from_index: Callable
     return Files(name, files, docs_from_index if indexed else None, spec.get("field"))
 
 
-def _named(name: str, base: Path) -> Dataset:
-    if beir := next(filter(is_beir_folder, _places(name, base)), None):
-        return BeirFolder(name, beir, None)
+def _named(name: str) -> Dataset:
+    path = Path(name).expanduser()
+    if is_beir_folder(path):
+        return BeirFolder(name, path, None)
     if not name.startswith((".", "/", "~")) and not name.endswith("/"):
         return IrDataset(name)
-    if folder := next(filter(Path.is_dir, _places(name, base)), None):
-        raise InputError(f"dataset {name}: {folder} is no BEIR folder: it has no corpus.jsonl or corpus.jsonl.gz")
-    raise InputError(f"dataset {name}: no such folder; looked for {' and '.join(map(str, _places(name, base)))}")
+    if path.is_dir():
+        raise InputError(f"dataset {name}: it is no BEIR folder: it has no corpus.jsonl or corpus.jsonl.gz")
+    raise InputError(f"dataset {name}: no such folder; {LOOKED}")
 
 
-def _existing(name: str, base: Path) -> Path:
-    places = _places(name, base)
-    if path := next(filter(Path.exists, places), None):
+def _existing(name: str) -> Path:
+    if (path := Path(name).expanduser()).exists():
         return path
-    raise InputError(f"dataset: no {name}; looked for {' and '.join(map(str, places))}")
-
-
-def _places(name: str, base: Path) -> list[Path]:
-    path = Path(name).expanduser()
-    return list(dict.fromkeys([(base / path).absolute(), path.absolute()]))
+    raise InputError(f"dataset: no {name}; {LOOKED}")

@@ -116,28 +116,26 @@ def _index_shards(shards: Path, index: Path, count: int, language: str) -> None:
         raise InputError(f"nothing to index: every document of the corpus ({count}) is empty")
 
 
-def find_index(name: str, *, base: Path) -> Path:
-    """Return the folder of an index that is named by path (relative to `base` or the working folder) or by Pyserini.
+def find_index(name: str) -> Path:
+    """Return the folder of an index that is named by its path or by Pyserini.
 
     A prebuilt index is downloaded into Pyserini's cache unless it is there. Raise InputError for an unknown name, a
     folder without an index, and a download that fails.
     """
     path = Path(name).expanduser()
-    folders = [base / path, Path.cwd() / path]
-    if index := next(filter(_is_index, folders), None):
-        return index
-    existing = next(filter(Path.exists, folders), None)
+    if _is_index(path):
+        return path.absolute()
     if len(path.parts) == 1:
         java_class("java.lang.System")  # Java must run before Pyserini starts it its own way
         from pyserini.prebuilt_index_info import TF_INDEX_INFO  # 0.3 s
 
         if name in TF_INDEX_INFO:
             return _prebuilt_folder(name, TF_INDEX_INFO[name])
-        if not existing:
+        if not path.exists():
             raise InputError(f"unknown index {name!r}{catalog.nearest(name, TF_INDEX_INFO)}; {REMEDY}")
-    if existing:
-        raise InputError(f"{existing} is not a Lucene index (no segments file in it): {REMEDY}")
-    raise InputError(f"no index at {folders[0]}: {REMEDY}")
+    if path.exists():
+        raise InputError(f"{path.absolute()} is not a Lucene index (no segments file in it): {REMEDY}")
+    raise InputError(f"no index at {path.absolute()}: {REMEDY}")
 
 
 def _is_index(folder: Path) -> bool:
@@ -190,8 +188,6 @@ class Index(Docs):
     """A Lucene index, open for searching and reading."""
 
     def __init__(self, folder: Path) -> None:
-        if not _is_index(folder):
-            raise InputError(f"{folder} is not a Lucene index (no segments file in it)")
         self.folder = folder.absolute()
         self.source = str(self.folder)
         searcher = java_class("io.anserini.search.SimpleSearcher")

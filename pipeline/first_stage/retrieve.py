@@ -88,7 +88,7 @@ def open_dataset(loaded: Loaded, docs_from_index: Callable[[], Docs] | None = No
     """Return the dataset that a config names."""
     spec = loaded.config.dataset
     plain = spec if isinstance(spec, str) else spec.model_dump(exclude_none=True)
-    return datasets.load(plain, base=loaded.folder, docs_from_index=docs_from_index)
+    return datasets.load(plain, docs_from_index)
 
 
 class _Retrieval:
@@ -145,7 +145,7 @@ class _Retrieval:
         if bm25 is None:
             raise InputError("dataset: `docs: index` takes text out of first_stage.bm25.index, which is not given")
         if bm25.index != "build":
-            return lucene.Index(lucene.find_index(bm25.index, base=self.loaded.folder))
+            return lucene.Index(lucene.find_index(bm25.index))
         language = bm25.language or "en"
         corpus = self._corpus_identity | ({} if language == "en" else {"language": language})
         folder = cache_folder() / "indexes" / contents.digest(corpus)[:32]
@@ -170,7 +170,7 @@ class _Retrieval:
             path = Path(self.stage.run)
             origin = str(path)
             if not path.is_file():
-                raise InputError(f"first_stage.run: no file {origin} in {self.loaded.folder} or {Path.cwd()}")
+                raise InputError(f"first_stage.run: no file {origin}; {datasets.LOOKED}")
             run, warnings = runfile.read(path, own.keys() if self.shard else None)
             if not run:  # it may be of other queries altogether, which is refused
                 run, _ = runfile.read(path)

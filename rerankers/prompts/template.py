@@ -34,15 +34,7 @@ BRACKETED_NUMBER = re.compile(r"\[(\d+)\]")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Flag = Annotated[bool, Field(strict=False)]
-"""A truth value, which may also be written as the text yes, no, on or off."""
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Message(_Part):
@@ -56,7 +48,7 @@ class Message(_Part):
 
     role: Annotated[str, Field(pattern=r"^\w[\w-]*$")]
     content: str
-    each: Flag = False
+    each: bool = False
 
 
 class Prefixes(_Part):
@@ -71,7 +63,8 @@ Length = Annotated[int, Field(ge=1)] | Literal["ideal"]
 
 Stops = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else _as_tuple(value)),
+    Field(strict=False),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
 ]
 """Texts that end an answer, or one of them."""
 
@@ -103,7 +96,7 @@ class Marked(_Part):
 
     query: str
     passage: str
-    projector: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    projector: tuple[str, ...] = ()
     block: int | None = Field(None, ge=1)
     context: int | None = Field(None, ge=1)
 
@@ -117,7 +110,7 @@ class Fused(_Part):
     """
 
     pooled: int = Field(1, ge=1)
-    special_tokens: Flag = True
+    special_tokens: bool = True
     views: int | None = Field(None, ge=1)
 
 
@@ -170,21 +163,21 @@ class Prompt(_Part):
 
     name: str
     source: str
-    asks: Annotated[tuple[AskKind, ...], BeforeValidator(_as_tuple)]
-    messages: Annotated[tuple[Message, ...], BeforeValidator(_as_tuple)]
+    asks: tuple[AskKind, ...]
+    messages: tuple[Message, ...]
     text: str | None = None
     notes: dict[str, Literal["cut", "whole"]] = {}
     target: str | None = None
     words: int | None = Field(None, ge=1)
     characters: int | None = Field(None, ge=1)
-    fix_text: Flag = False
+    fix_text: bool = False
     bracketed_numbers: Literal["keep", "round"] = "keep"
-    strip: Flag = False
+    strip: bool = False
     passage: str = "{text}"
     separator: str = "\n\n"
     listed: int | None = Field(None, ge=1)
     fused: Fused | None = None
-    labels: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] | dict[str, float] | Literal["numbers"] = ()
+    labels: tuple[str, ...] | dict[str, float] | Literal["numbers"] = ()
     tokens: dict[str, int | str] = {}
     answer: AnswerForm = AnswerForm()
 

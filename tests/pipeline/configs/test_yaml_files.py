@@ -202,12 +202,16 @@ def bomb(first: str, of: str) -> str:
     [
         bomb("[x, x]", f"[{', '.join('*' * 10)}]"),
         bomb("{v: 1}", f"{{{', '.join(f'k{n}: *' for n in range(10))}}}"),
-        bomb("{v: 1}", f"{{<<: [{', '.join('*' * 10)}]}}"),
     ],
 )
 def test_aliases_of_aliases_are_refused_at_once(write: Write, text: str) -> None:
     with pytest.raises(InputError, match=r"a\.yaml, line \d+: aliases of aliases make more than 100,000 values of it"):
         values(write("a.yaml", text))
+
+
+def test_merged_aliases_of_aliases_are_one_mapping(write: Write) -> None:
+    path = write("a.yaml", bomb("{v: 1}", f"{{<<: [{', '.join('*' * 10)}]}}"))
+    assert values(path) == {f"a{n}": {"v": 1} for n in range(10)}
 
 
 def test_a_value_may_be_repeated_as_often_as_a_config_can_mean(write: Write) -> None:

@@ -60,7 +60,7 @@ def put(path: Path, items: Sequence[Mapping[str, object]]) -> str:
 @pytest.mark.parametrize("form", [HITS, REQUESTS, LINES], ids=["hits", "requests", "lines"])
 @pytest.mark.parametrize("name", ["c.json", "c.jsonl", "c.json.gz", "c.jsonl.gz"])
 def test_all_forms_say_the_same(tmp_path: Path, form: Sequence[Mapping[str, object]], name: str) -> None:
-    dataset = load({"candidates": put(tmp_path / name, form)}, base=tmp_path)
+    dataset = load({"candidates": put(tmp_path / name, form)})
     assert list(dataset.queries().values()) == [Query("7", "what is a reef"), Query("3", "dry")]
     assert dataset.first_stage() == {"7": [("d2", 2.5), ("d1", 2.0)], "3": [("d2", 9.0)]}
     assert dataset.docs().missing(["d1", "x", "d2", "x"]) == ["x"]
@@ -75,7 +75,7 @@ def test_qrels_and_queries_may_stand_beside(tmp_path: Path) -> None:
     (tmp_path / "qrels").write_text("7 0 d1 1\n")
     (tmp_path / "queries.tsv").write_text("3\tdry places\n7\treefs\n8\tnot here\n")
     spec = {"candidates": put(tmp_path / "c.json", HITS), "qrels": "qrels", "queries": "queries.tsv"}
-    dataset = load(spec, base=tmp_path)
+    dataset = load(spec)
     assert list(dataset.queries().values()) == [Query("7", "reefs"), Query("3", "dry places")]
     assert dataset.qrels() == {"7": {"d1": 1}}
     assert set(dataset.identity()) == {"candidates", "qrels", "queries"}
@@ -84,7 +84,7 @@ def test_qrels_and_queries_may_stand_beside(tmp_path: Path) -> None:
 def test_title_and_text_are_joined_and_plain_strings_taken(tmp_path: Path) -> None:
     candidates = [{"docid": 1, "doc": {"title": "A", "passage": "b"}}, {"docid": 2, "doc": "c"}]
     name = put(tmp_path / "c.jsonl", [{"query": {"text": "q", "qid": 1}, "candidates": candidates}])
-    dataset = load({"candidates": name}, base=tmp_path)
+    dataset = load({"candidates": name})
     assert dict(dataset.docs()) == {"1": "A b", "2": "c"}
     assert dataset.first_stage() == {"1": [("1", 2.0), ("2", 1.0)]}
 
@@ -92,7 +92,7 @@ def test_title_and_text_are_joined_and_plain_strings_taken(tmp_path: Path) -> No
 def test_the_order_of_the_list_is_kept(tmp_path: Path) -> None:
     docs = [{"docid": "a", "text": "", "score": 1}, {"docid": "b", "text": "", "score": 2}]
     name = put(tmp_path / "c.jsonl", [{"qid": "q", "query": "x", "docs": docs}])
-    assert load({"candidates": name}, base=tmp_path).first_stage() == {"q": [("a", 1.0), ("b", 2.0)]}
+    assert load({"candidates": name}).first_stage() == {"q": [("a", 1.0), ("b", 2.0)]}
 
 
 def hits(*docs: object) -> list[dict[str, object]]:
@@ -130,9 +130,9 @@ def hits(*docs: object) -> list[dict[str, object]]:
 )
 def test_a_faulty_item_is_named(tmp_path: Path, items: Sequence[Mapping[str, object]], what: str) -> None:
     with pytest.raises(InputError) as caught:
-        load({"candidates": put(tmp_path / "c.jsonl", items)}, base=tmp_path).queries()
+        load({"candidates": put(tmp_path / "c.jsonl", items)}).queries()
     assert what in str(caught.value)
-    listed = load({"candidates": put(tmp_path / "c.json", items)}, base=tmp_path)
+    listed = load({"candidates": put(tmp_path / "c.json", items)})
     with pytest.raises(InputError, match=rf"c\.json: item {len(items)}: "):
         listed.queries()
 
@@ -144,19 +144,19 @@ def test_a_faulty_item_is_named(tmp_path: Path, items: Sequence[Mapping[str, obj
 def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: str, what: str) -> None:
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(InputError, match=what):
-        load({"candidates": "c.json"}, base=tmp_path).queries()
+        load({"candidates": "c.json"}).queries()
 
 
 def test_a_query_that_the_queries_lack_is_named(tmp_path: Path) -> None:
     (tmp_path / "queries.tsv").write_text("7\treefs\n")
     spec = {"candidates": put(tmp_path / "c.jsonl", LINES), "queries": "queries.tsv"}
     with pytest.raises(InputError, match=":2: query 3 is not in the queries file"):
-        load(spec, base=tmp_path).queries()
+        load(spec).queries()
 
 
 @pytest.mark.shared
 def test_real_candidates_are_their_run_file() -> None:
-    dataset = load({"candidates": "candidates.json", "qrels": "qrels.dl19-passage.txt"}, base=SHARED / "dl19")
+    dataset = load({"candidates": f"{SHARED}/dl19/candidates.json", "qrels": f"{SHARED}/dl19/qrels.dl19-passage.txt"})
     run, _ = runfile.read(SHARED / "dl19" / "bm25.trec")
     assert dataset.first_stage() == run
     assert dataset.docs().missing(document for ranking in run.values() for document, _ in ranking) == []
@@ -168,11 +168,11 @@ def test_what_has_no_candidates_or_no_text_is_left_out_and_counted(tmp_path: Pat
     blank = {"qid": "9", "query": " ", "docs": [{"docid": "d1", "text": "Corals.", "score": "1.5"}]}
     (tmp_path / "qrels").write_text("7 0 d1 1\n8 0 d1 1\n")
     spec = {"candidates": put(tmp_path / "c.json", [nothing, *HITS, blank]), "qrels": "qrels"}
-    dataset = load(spec, base=tmp_path)
+    dataset = load(spec)
     assert list(dataset.queries()) == ["7", "3"]
     assert (dataset.first_stage() or {})["9"] == [("d1", 1.5)]
     assert dataset.notes(dataset.queries()) == [
-        f"{tmp_path / 'c.json'}: left out 1 of 4 queries: no text (the first is 9)",
-        f"{tmp_path / 'c.json'}: left out 1 of 4 queries: neither candidates nor an identifier (the first is item 1)",
-        f"{tmp_path / 'c.json'}: left out 1 of 2 judged queries: not in it (the first is 8)",
+        "c.json: left out 1 of 4 queries: no text (the first is 9)",
+        "c.json: left out 1 of 4 queries: neither candidates nor an identifier (the first is item 1)",
+        "c.json: left out 1 of 2 judged queries: not in it (the first is 8)",
     ]

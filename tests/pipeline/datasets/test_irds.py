@@ -18,7 +18,7 @@ from pathlib import Path
 from r2llm.pipeline.datasets import load
 from r2llm.rerankers.errors import InputError
 try:
-    dataset = load(sys.argv[1], base=Path())
+    dataset = load(sys.argv[1])
     answer = {
         "queries": [[q.id, q.text] for q in dataset.queries().values()],
         "qrels": dataset.qrels(),

@@ -47,9 +47,10 @@ def beir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "reefs"
 
 
-def test_a_beir_folder_runs_the_queries_of_its_test_split(beir: Path) -> None:
-    dataset = load("reefs", base=beir.parent)
-    assert dataset.name == "reefs"
+@pytest.mark.usefixtures("beir")
+def test_a_beir_folder_runs_the_queries_of_its_test_split() -> None:
+    dataset = load("./reefs")
+    assert dataset.name == "./reefs"
     assert list(dataset.queries().values()) == [Query("q1", "what is a reef"), Query("q2", "dry places")]
     assert dataset.qrels() == {"q2": {"d2": 2}, "q1": {"d1": 1}, "q9": {"d1": 1}}
     assert (dataset.exclusions(), dataset.queries_are_documents) == ({}, None)
@@ -57,7 +58,7 @@ def test_a_beir_folder_runs_the_queries_of_its_test_split(beir: Path) -> None:
 
 
 def test_title_and_text_are_joined_with_one_space(beir: Path) -> None:
-    docs = load(str(beir), base=Path()).docs()
+    docs = load(str(beir)).docs()
     texts = {
         "d1": "Reefs Corals live in reefs.",
         "d2": "Deserts are dry.",
@@ -69,39 +70,36 @@ def test_title_and_text_are_joined_with_one_space(beir: Path) -> None:
 
 
 def test_another_split_may_be_named(beir: Path) -> None:
-    dataset = load({"beir": "reefs", "split": "dev"}, base=beir.parent)
+    dataset = load({"beir": str(beir), "split": "dev"})
     assert list(dataset.queries()) == ["q3"]
     with pytest.raises(InputError, match=r"no split 'train' \(train\.tsv\); there is: dev, test"):
-        load({"beir": "reefs", "split": "train"}, base=beir.parent)
+        load({"beir": str(beir), "split": "train"})
 
 
 def test_a_beir_folder_without_qrels_runs_all_queries(tmp_path: Path) -> None:
     put(tmp_path / "corpus.jsonl", jsonl(*CORPUS))
     put(tmp_path / "queries.jsonl", jsonl(*QUERIES))
-    dataset = load(str(tmp_path), base=Path())
+    dataset = load(str(tmp_path))
     assert dataset.qrels() is None
     assert list(dataset.queries()) == ["q1", "q2", "q3"]
 
 
-def test_a_folder_that_is_no_beir_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_no_beir_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(InputError, match=r"is no BEIR folder: it has no corpus\.jsonl"):
-        load("./empty", base=tmp_path)
-    with pytest.raises(InputError) as caught:
-        load("./none", base=tmp_path)
-    assert f"looked for {tmp_path}/none and {tmp_path}/here/none" in str(caught.value)
+        load("./empty")
+    with pytest.raises(InputError, match=r"dataset \./none: no such folder; looked for beside the config and in"):
+        load("./none")
     put(tmp_path / "empty/corpus.jsonl", jsonl(*CORPUS))
     with pytest.raises(InputError, match=r"queries\.jsonl: not found, nor queries\.jsonl\.gz"):
-        load("./empty", base=tmp_path)
+        load("./empty")
 
 
 def test_qrels_of_other_queries_are_refused(beir: Path) -> None:
     for path in (beir / "qrels").iterdir():
         put(path, "query-id\tcorpus-id\tscore\nx\td2\t1\n")
     with pytest.raises(InputError, match="none of its queries is in"):
-        load(str(beir), base=Path()).queries()
+        load(str(beir)).queries()
 
 
 @pytest.mark.parametrize(
@@ -135,25 +133,16 @@ def test_the_file_formats(
     spec = {"docs": docs[0], "queries": queries[0], "qrels": qrels[0]}
     for name, content in (docs, queries, qrels):
         put(tmp_path / name, content)
-    dataset = load(spec, base=tmp_path)
+    dataset = load(spec)
     assert dataset.queries() == {"7": Query("7", "what")}
     assert dataset.qrels() == {"7": {"1": -1}}
     assert list(dataset.docs()) == [("1", "one")]
     assert dataset.exclusions() == {}
 
 
-def test_paths_are_looked_up_beside_the_config_then_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path / "config/queries.tsv", "q\tbeside\n")
-    put(tmp_path / "here/queries.tsv", "q\there\n")
-    put(tmp_path / "here/docs.tsv", "d\ttext\n")
-    monkeypatch.chdir(tmp_path / "here")
-    dataset = load({"docs": "docs.tsv", "queries": "queries.tsv"}, base=tmp_path / "config")
-    assert dataset.queries()["q"].text == "beside"
-    assert dataset.qrels() is None
-    assert dataset.docs().missing(["d"]) == []
-    with pytest.raises(InputError) as caught:
-        load({"queries": "none.tsv"}, base=tmp_path / "config")
-    assert f"no none.tsv; looked for {tmp_path}/config/none.tsv and {tmp_path}/here/none.tsv" in str(caught.value)
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match=r"no none\.tsv; looked for beside the config and in the current folder"):
+        load({"queries": "none.tsv"})
 
 
 def test_documents_may_come_from_the_index(tmp_path: Path) -> None:
@@ -170,25 +159,25 @@ def test_documents_may_come_from_the_index(tmp_path: Path) -> None:
     put(tmp_path / "queries.tsv", "q\ttext\n")
     spec = {"docs": "index", "queries": "queries.tsv"}
     opened = FromIndex()
-    dataset = load(spec, base=tmp_path, docs_from_index=lambda: opened)
+    dataset = load(spec, docs_from_index=lambda: opened)
     assert dataset.docs() is opened
     assert dataset.identity()["docs"] == "index"
     with pytest.raises(InputError, match="needs a first stage with an index"):
-        load(spec, base=tmp_path)
+        load(spec)
 
 
 def test_a_dataset_without_documents_or_queries_says_so(tmp_path: Path) -> None:
     put(tmp_path / "queries.tsv", "q\ttext\n")
     with pytest.raises(InputError, match="no documents; give `docs`"):
-        load({"queries": "queries.tsv"}, base=tmp_path).docs()
+        load({"queries": "queries.tsv"}).docs()
     with pytest.raises(InputError, match="`queries` is missing"):
-        load({"docs": "queries.tsv"}, base=tmp_path)
+        load({"docs": "queries.tsv"})
 
 
 def test_the_identity_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
     for folder, text in (("a", "one"), ("b", "one"), ("c", "two")):
         put(tmp_path / folder / "queries.tsv", f"q\t{text}\n")
-    a, b, c = (load({"queries": "queries.tsv"}, base=tmp_path / folder).identity() for folder in "abc")
+    a, b, c = (load({"queries": str(tmp_path / folder / "queries.tsv")}).identity() for folder in "abc")
     assert a == b != c
     assert json.loads(json.dumps(a)) == a
 
@@ -196,8 +185,8 @@ def test_the_identity_follows_the_content_and_not_the_place(tmp_path: Path) -> N
 def test_a_beir_folder_is_not_its_files_for_it_excludes_documents(tmp_path: Path) -> None:
     put(tmp_path / "corpus.jsonl", jsonl(*CORPUS))
     put(tmp_path / "queries.jsonl", jsonl(*QUERIES))
-    files = load({"docs": "corpus.jsonl", "queries": "queries.jsonl"}, base=tmp_path)
-    assert load(str(tmp_path), base=Path()).identity() == {"beir": files.identity()}
+    files = load({"docs": "corpus.jsonl", "queries": "queries.jsonl"})
+    assert load(str(tmp_path)).identity() == {"beir": files.identity()}
 
 
 def test_missing_documents_cost_one_pass_and_texts_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +276,7 @@ def test_text_that_is_not_utf8_and_damaged_gzip_are_named(tmp_path: Path) -> Non
 )
 def test_a_faulty_query_is_named(tmp_path: Path, content: str, what: str) -> None:
     put(tmp_path / "queries.tsv", content)
-    dataset = load({"queries": "queries.tsv"}, base=tmp_path)
+    dataset = load({"queries": "queries.tsv"})
     with pytest.raises(InputError) as caught:
         dataset.notes(dataset.queries())
     assert what in str(caught.value)
@@ -387,18 +376,18 @@ def test_folders_and_compressed_files_are_read(tmp_path: Path, suffix: str) -> N
     put(tmp_path / "docs/README", "what this is")
     put(tmp_path / "docs/.part.jsonl", "a backup")
     put(tmp_path / "queries.tsv", "q\ttext\n")
-    dataset = load({"docs": "docs", "queries": "queries.tsv"}, base=tmp_path)
+    dataset = load({"docs": "docs", "queries": "queries.tsv"})
     assert list(dataset.docs()) == [("1", "text 1"), ("2", "text 2")]
     assert dataset.docs().texts(["2"]) == {"2": "text 2"}
     before = dataset.identity()
     put(tmp_path / "docs/README", "something else")
     assert dataset.identity() == before
     path.write_bytes(path.read_bytes() * 2)
-    assert load({"docs": "docs", "queries": "queries.tsv"}, base=tmp_path).identity() != before
+    assert load({"docs": "docs", "queries": "queries.tsv"}).identity() != before
     if module:
         unnamed = tmp_path / "unnamed"
         unnamed.write_bytes(module.compress(b"q\ttext\n"))
-        assert list(load({"queries": "unnamed"}, base=tmp_path).queries()) == ["q"]
+        assert list(load({"queries": "unnamed"}).queries()) == ["q"]
 
 
 @pytest.mark.parametrize(
@@ -414,7 +403,7 @@ def test_folders_and_compressed_files_are_read(tmp_path: Path, suffix: str) -> N
 def test_formats_that_are_not_read_are_named(tmp_path: Path, start: bytes, kind: str) -> None:
     (tmp_path / "queries").write_bytes(start)
     with pytest.raises(InputError, match=f"queries: this is {kind}: unpack or convert it to JSON lines"):
-        load({"queries": "queries"}, base=tmp_path).queries()
+        load({"queries": "queries"}).queries()
 
 
 def test_a_line_and_what_is_decompressed_have_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,7 +472,7 @@ def test_topics_of_trec(tmp_path: Path, content: str) -> None:
     for field, texts in ((None, titles), ("title", titles), ("description", descriptions), ("desc", descriptions)):
         if field == "desc" and "<topic " in content:
             continue
-        dataset = load({"queries": "topics", **({"field": field} if field else {})}, base=tmp_path)
+        dataset = load({"queries": "topics", **({"field": field} if field else {})})
         assert {query.id: query.text for query in dataset.queries().values()} == texts
         assert ("field" in dataset.identity()) == bool(field)
 
@@ -493,7 +482,7 @@ def test_topics_in_the_form_of_documents(tmp_path: Path) -> None:
         tmp_path / "topics",
         "<DOC>\n<DOCNO> 1 </DOCNO>\n\n What\narticles?\n</DOC>\n<DOC>\n<DOCNO>2</DOCNO>\nx < y\n</DOC>\n",
     )
-    queries = load({"queries": "topics"}, base=tmp_path).queries()
+    queries = load({"queries": "topics"}).queries()
     assert list(queries.values()) == [Query("1", "What articles?"), Query("2", "x < y")]
 
 
@@ -508,7 +497,7 @@ def test_topics_in_the_form_of_documents(tmp_path: Path) -> None:
 def test_topics_that_do_not_serve_are_named(tmp_path: Path, content: str, what: str) -> None:
     put(tmp_path / "topics", content)
     with pytest.raises(InputError) as caught:
-        load({"queries": "topics", "field": "summary"}, base=tmp_path).queries()
+        load({"queries": "topics", "field": "summary"}).queries()
     assert what in str(caught.value)
 
 
@@ -521,7 +510,7 @@ def test_topics_that_do_not_serve_are_named(tmp_path: Path, content: str, what: 
     ],
 )
 def test_queries_in_columns(tmp_path: Path, content: str) -> None:
-    queries = load({"queries": str(put(tmp_path / "q.tsv", content))}, base=tmp_path).queries()
+    queries = load({"queries": str(put(tmp_path / "q.tsv", content))}).queries()
     assert {id_: " ".join(query.text.split()) for id_, query in queries.items()} == {
         "1": "how do tides work",
         "2": "bees",
@@ -533,7 +522,7 @@ def test_what_is_left_out_of_a_beir_folder_is_counted(tmp_path: Path) -> None:
     others = [{"_id": "t1", "text": ""}, {"docno": "t2"}, *[{"_id": "t3", "text": text} for text in "aab"]]
     put(tmp_path / "queries.jsonl", jsonl(*QUERIES, *others))
     put(tmp_path / "qrels/test.tsv", QRELS)
-    dataset = load(str(tmp_path), base=Path())
+    dataset = load(str(tmp_path))
     assert list(dataset.queries()) == ["q1", "q2"]
     assert dataset.notes(dataset.queries()) == [
         f"{tmp_path / 'queries.jsonl'}: left out 2 of 6 queries: no text (the first is t1)",
@@ -551,7 +540,7 @@ def test_half_of_a_surrogate_pair_is_no_identifier(tmp_path: Path) -> None:
         InputError,
         match=r"q\.jsonl:1: the identifier .* is not one word, without white space or half of a surrogate pair",
     ):
-        load({"queries": "q.jsonl"}, base=tmp_path).notes(["\ud800"])
+        load({"queries": "q.jsonl"}).notes(["\ud800"])
 
 
 def test_a_folder_without_documents_is_named(tmp_path: Path) -> None:
@@ -560,4 +549,4 @@ def test_a_folder_without_documents_is_named(tmp_path: Path) -> None:
     put(tmp_path / "queries.tsv", "q\ttext\n")
     for folder, what in (("empty", "empty: a folder without JSON lines"), ("beir", "beir: a BEIR folder; give it as")):
         with pytest.raises(InputError, match=what):
-            load({"docs": folder, "queries": "queries.tsv"}, base=tmp_path).docs().missing(["d"])
+            load({"docs": folder, "queries": "queries.tsv"}).docs().missing(["d"])

@@ -62,7 +62,7 @@ def test_a_run_of_other_queries_is_refused(toy: Path, write: Write, heard) -> No
 
 
 def test_a_run_that_is_not_there_is_refused(toy: Path, heard) -> None:
-    with pytest.raises(InputError, match=r"first_stage\.run: no file nowhere\.trec in "):
+    with pytest.raises(InputError, match=r"first_stage\.run: no file nowhere\.trec; looked for"):
         stage(heard, "first_stage.run=nowhere.trec")
 
 
