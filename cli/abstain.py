@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from . import console, options
+from . import console, options, results
 
 
 def abstain(
@@ -36,22 +36,4 @@ def abstain(
     found = study.abstain(run, reference, Judgements(qrels, dataset), measure, depth, console.listener(quiet))
     if output:
         studies.write(output / "abstain.json", found)
-    if as_json:
-        console.as_json(found)
-        return
-    simulated = " (SIMULATED answers)" if found["simulated"] else ""
-    title = f"{found['measure']} of the queries kept, by the share left out{simulated}"
-    header = ["confidence", *(f"{rate:.1f}" for rate in found["rates"]), "nAUC", "95 %"]
-    rows = [
-        [
-            name,
-            *(f"{value:.4f}" for value in curve["quality"]),
-            "undefined" if curve["nauc"] is None else f"{curve['nauc']:.4f}",
-            "{:.4f} to {:.4f}".format(*curve["interval"]) if curve["interval"] else "-",
-        ]
-        for name, curve in found["curves"].items()
-    ]
-    console.table(title, header, rows)
-    console.line(
-        f"{found['queries']} queries, {found['reference_queries']} of the reference, {found['depth']} scores each"
-    )
+    results.show_study(found, as_json=as_json)

@@ -1,15 +1,13 @@
 """`r2llm compare`: runs side by side, with intervals, tests, effect sizes, costs, and what their configs differ in."""
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..rerankers.errors import InputError
-from . import options
-
-if TYPE_CHECKING:
-    from ..pipeline.compare.comparison import Comparison
+from . import console, options
 
 
 def compare(
@@ -51,9 +49,10 @@ def compare(
 ) -> None:
     """Compare runs query by query: means with intervals, differences with tests, costs, similarity of rankings."""
     from ..pipeline.compare import comparison as comparisons
+    from ..pipeline.compare import positions as slots
     from ..pipeline.compare import runs as loading
+    from ..pipeline.compare import sensitivity as orders
     from ..pipeline.compare import tables
-    from . import console
 
     if sum((latex, markdown, as_csv, as_json)) > 1:
         raise InputError("give one of --latex, --markdown, --csv and --json")
@@ -64,50 +63,31 @@ def compare(
         raise InputError(f"--original {original}: name the original's baseline and its run, with a comma between them")
     loaded = loading.load([*runs, *originals], judgements, measure or (), listener)
     if sensitivity or positions:
-        if (sensitivity and positions) or latex or original or group:
-            raise InputError("give --sensitivity or --positions alone, or with --json, --csv or --markdown")
-        from . import compare_orders
-
-        form = "json" if as_json else "csv" if as_csv else "markdown" if markdown else "text"
-        compare_orders.show(loaded, listener, form, of_positions=positions)
-        return
-    before, loaded = loaded[len(loaded) - len(originals) :], loaded[: len(loaded) - len(originals)]
-    if group:
-        loaded = loading.grouped(loaded, group)
-    chosen = comparisons.Options(test, correction, baseline, equivalent_within, common)
-    found = comparisons.compare(loaded if len(loaded) > 1 or not before else [*before[1:], *loaded], chosen, listener)
-    reproductions = comparisons.reproductions(found, *before) if before else []
-    if as_json:
-        content = tables.as_json(found, per_query=per_query)
-        console.as_json(content | ({"reproduction": [vars(each) for each in reproductions]} if before else {}))
-    elif as_csv:
-        console.block(tables.as_csv(found, per_query=per_query).rstrip())
-    elif latex or markdown:
-        console.block(tables.latex(found) if latex else tables.markdown(found))
+        if (sensitivity and positions) or original or group:
+            raise InputError("give --sensitivity or --positions alone, without --original and --group")
+        rows: Any
+        rows, notes = slots.positions(loaded) if positions else orders.sensitivity(loaded)
+        for note in notes:
+            listener.note(note)
+        shown = [slots.table(rows) if positions else orders.table(rows)]
+        name = "positions" if positions else "sensitivity"
+        content: dict[str, Any] = {name: list(map(dataclasses.asdict, rows)), "notes": notes}
+        values = shown[0].csv
     else:
-        _show(found, per_query=per_query)
-        if reproductions:
-            console.table("reproduction of the original effect", *tables.reproductions(found, reproductions))
-
-
-def _show(found: "Comparison", *, per_query: bool) -> None:
-    from ..pipeline.compare import comparison as comparisons
-    from ..pipeline.compare import tables
-    from . import console
-
-    console.table("means over queries", *tables.means(found))
-    console.line(f"{tables.caption(found)}; >ab: significantly above runs a and b")
-    for table in (*found.measures, *found.costs):
-        if table.pairs:
-            console.table(tables.label(table.name), *tables.pairs(found, table))
-    console.table("how alike the rankings are", *tables.likeness(found))
-    names = [run.name for run in found.runs]
-    if per_query:
-        for table in found.measures:
-            columns = [run.measures[table.name] for run in found.runs]
-            rows = [[query, *(f"{values.get(query, 0.0):.4f}" for values in columns)] for query in found.queries]
-            console.table(table.name, ["query", *names], rows)
-    if len(found.runs) == 2 and all(run.config for run in found.runs):
-        differences = comparisons.config_differences(*found.runs)
-        rows = [[key, *("-" if value is None else str(value) for value in values)] for key, *values in differences]
-        console.table("what the configs differ in", ["key", *names], rows)
+        before, loaded = loaded[len(loaded) - len(originals) :], loaded[: len(loaded) - len(originals)]
+        loaded = loading.grouped(loaded, group) if group else loaded
+        chosen = comparisons.Options(test, correction, baseline, equivalent_within, common)
+        loaded = loaded if len(loaded) > 1 or not before else [*before[1:], *loaded]
+        found = comparisons.compare(loaded, chosen, listener)
+        reproductions = comparisons.reproductions(found, *before) if before else []
+        shown = list(tables.every(found, reproductions, per_query=per_query))
+        content = tables.as_json(found, per_query=per_query)
+        content |= {"reproduction": [vars(each) for each in reproductions]} if before else {}
+        values = tables.as_csv(found, per_query=per_query)
+    if as_json:
+        console.as_json(content)
+    elif as_csv or latex or markdown:
+        text = values if as_csv else shown[0].latex if latex else "\n\n".join(table.markdown for table in shown)
+        console.block(text.rstrip())
+    else:
+        console.tables(shown)

@@ -9,10 +9,11 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from ..pipeline.io.progress import Advance, Listener
+from ..pipeline.io.tables import Table
 from ..rerankers.errors import InputError
 from ..rerankers.visible import visible
 
@@ -83,6 +84,14 @@ def _minutes(what: str, total: int | None) -> Iterator[Advance]:
 def listener(quiet: bool) -> Listener:
     """Return the listener that shows progress and notes, or a silent one."""
     return Listener() if quiet else Console()
+
+
+def tables(shown: Iterable[Table]) -> None:
+    """Print tables on stdout, each with its caption below."""
+    for each in shown:
+        table(each.name, each.header, each.rows)
+        if each.caption:
+            line(each.caption)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

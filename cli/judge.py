@@ -1,11 +1,11 @@
 """`r2llm judge`: let a model judge the first documents of runs, and hold it against people."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from . import console, options
+from . import console, options, results
 
 
 def judge(
@@ -41,53 +41,9 @@ def judge(
     loaded = configs.load_noting(config, settings or (), queries, listener)
     plan = study.Plan(runs, first_stage or (), output, depth, measure, holes, allow_circular)
     found = study.judge(loaded, plan, listener)
-    for warning in found["warnings"] if as_json else ():
-        console.trouble(f"warning: {warning}")
+    results.show_study(found, as_json=as_json)
     if as_json:
-        console.as_json(found)
+        for warning in found["warnings"]:
+            console.trouble(f"warning: {warning}")
     else:
-        _show(found)
         console.line(f"qrels: {output}")
-
-
-def _show(found: dict[str, Any]) -> None:
-    name, measure = found["judge"], found["measure"]
-    console.line(f"judged by {name}" + (" (SIMULATED answers: not a model's judgements)" if found["simulated"] else ""))
-    for warning in found["warnings"]:
-        console.line(f"WARNING: {warning}")
-    counts = {key.replace("_", " "): f"{count:,}" for key, count in found["documents"].items()}
-    console.table(
-        f"documents in the top {found['depth']} of {found['queries']} queries", list(counts), [[*counts.values()]]
-    )
-    if agreement := found["agreement"]:
-        confusion, figures = (
-            agreement.pop("confusion"),
-            {key.replace("_", " "): _number(v) for key, v in agreement.items()},
-        )
-        console.table("agreement with people, where both judged", list(figures), [[*figures.values()]])
-        header = ["people's grade", *(f"{name}: {grade}" for grade in range(4))]
-        rows = [[str(grade), *map(str, row)] for grade, row in enumerate(confusion or ())]
-        console.table("people's grades (rows) and the model's", header, rows)
-    header = ["run", "kind", measure, f"{measure}, filled", f"{measure} by people*", f"{measure} by {name}*"]
-    rows = [
-        [
-            row["name"],
-            row["kind"],
-            _number(row["human"]),
-            f"{_number(row['filled'])} {row['filled_name'] or ''}",
-            *(_number(row[by]) for by in ("human_same", "model_same")),
-        ]
-        for row in found["runs"]
-    ]
-    console.table("by people's judgements; * by documents that both judged", header, rows)
-    if ranks := found["rankings"]:
-        header, row = ["Kendall's τ", "τ of the better half"], [_number(ranks["tau"]), _number(ranks["tau_top_half"])]
-        console.table("the order of runs by both", header, [row])
-    if bias := found["bias"]:
-        low, high = (_number(end) for end in bias["interval"] or (None, None))
-        favour = f"the judge favours rankers over first stages by {bias['difference']:+.4f} {measure}"
-        console.line(f"{favour}, 95 % {low} to {high}, {bias['queries']} queries")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.4f}"

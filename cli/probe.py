@@ -1,10 +1,10 @@
 """`r2llm probe`: how a ranker is fooled by what is written into passages."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from . import console, options
+from . import console, options, results
 
 
 def probe(
@@ -31,31 +31,4 @@ def probe(
     loaded = configs.load_noting(config, settings or (), queries, listener)
     names = [name.strip() for name in probes.split(",") if name.strip()]
     found = study.probe(loaded, names, sets, output, listener, rankings=rankings)
-    if as_json:
-        console.as_json(found)
-        return
-    console.line(found["name"] + (" (SIMULATED answers: not a model's weakness)" if found["simulated"] else ""))
-    if found["sets"]:
-        title = f"success: {found['sets']} sets of four, {found['unread_sets']} left out with an unread clean answer"
-        header = ["probe", "rate", "95 %", "less placebo", "unread"]
-        _table(title, header, found, "success", ("rate", "interval", "less_placebo", "unread"))
-    if found["victims"]:
-        damage = ("attacked", "drop", "interval")
-        header = ["probe", f"{found['measure']} attacked", "drop", "95 %"]
-        _table("damage: the probe in every candidate judged 0", header, found, "damage", damage)
-        header = ["probe", "ranks climbed", "in the top 10", "first"]
-        title = f"victim: the probe in one candidate judged 0, of {len(found['victims'])} queries"
-        _table(title, header, found, "victim", ("climb", "in_top_10", "first"))
-
-
-def _table(title: str, header: list[str], found: dict[str, Any], part: str, names: tuple[str, ...]) -> None:
-    rows = [[probe, *(_text(row[part][name]) for name in names)] for probe, row in found["probes"].items()]
-    console.table(title, header, rows)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return f"{value[0]:.4f} to {value[1]:.4f}"
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    results.show_study(found, as_json=as_json)

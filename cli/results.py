@@ -93,6 +93,20 @@ def show_metrics(metrics: Metrics, *, per_query: bool, as_json: bool) -> None:
     console.table(f"{count} queries", ["query", *metrics.mean, "queries"], rows if per_query else rows[:1])
 
 
+def show_study(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a study found on stdout."""
+    from ..pipeline.report import studies
+
+    if as_json:
+        console.as_json(found)
+        return
+    section = studies.section(found)
+    console.line(section.title)
+    for note in section.notes:
+        console.line(f"note: {note}")
+    console.tables(section.tables)
+
+
 def _show_result(run: Run) -> None:
     """Print which run it is, its doubts, measures and costs."""
     console.table("which", COLUMNS, list(_which(run)))

@@ -86,11 +86,6 @@ class Changes:
         return bool(beyond) and confirmed and all((change.gain or 0) > 0 for change in beyond)
 
 
-def some(names: Sequence[str]) -> str:
-    """Return the first six of some names, and how many more there are."""
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
 def differences(queries: Sequence[str], increases: ArrayLike, least: float) -> dict[str, float]:
     """Return the increases of the queries that changed by more than `least`, the largest change first."""
     changed = np.asarray(increases, dtype=np.float64)

@@ -14,6 +14,7 @@ from ..configs import load as configs
 from ..configs.load import Expected, Loaded
 from ..first_stage.retrieve import chosen_queries, open_dataset
 from ..io.progress import Listener
+from ..io.tables import some
 from ..run import contents, index
 from ..run import measures as evaluation
 from ..run.measures import EXACT
@@ -21,7 +22,7 @@ from ..run.read import Run, read
 from . import baseline as baselines
 from . import runs as compared
 from .baseline import Baseline, Tolerances
-from .changes import Changes, changes, some
+from .changes import Changes, changes
 from .runs import of_folder
 
 SIMULATED = "simulated answers cannot reproduce a published figure; name a real model in its `model` section"

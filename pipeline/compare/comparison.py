@@ -12,8 +12,9 @@ import numpy as np
 
 from ...rerankers.errors import InputError
 from ..io.progress import Listener
+from ..io.tables import some
 from . import similarity, statistics
-from .changes import differences, some
+from .changes import differences
 from .runs import Run, flat
 from .statistics import TIE, Correction, Interval, Test, Values
 
@@ -91,7 +92,7 @@ class Likeness:
 
 
 @dataclass(frozen=True)
-class Table:
+class Column:
     """One measure or cost of all runs."""
 
     name: str
@@ -108,8 +109,8 @@ class Comparison:
 
     runs: tuple[Run, ...]
     queries: tuple[str, ...]
-    measures: tuple[Table, ...]
-    costs: tuple[Table, ...]
+    measures: tuple[Column, ...]
+    costs: tuple[Column, ...]
     likeness: Mapping[tuple[str, str], Likeness]
     options: Options
     notes: tuple[str, ...]
@@ -224,13 +225,13 @@ def _table(
     options: Options,
     *,
     cost: bool,
-) -> Table:
+) -> Column:
     tables = {run.name: (run.costs if cost else run.measures)[name] for run in runs}
     values = {
         run: np.array([table.get(query, 0.0) for query in queries], dtype=np.float64) for run, table in tables.items()
     }
     tested = not name.startswith("Judged")
-    return Table(
+    return Column(
         name=name,
         means={run: float(array.mean()) for run, array in values.items()},
         intervals={run: statistics.bootstrap_interval(array) for run, array in values.items()},
@@ -273,7 +274,7 @@ def _pairs(
     return found
 
 
-def _judged_notes(table: Table) -> list[str]:
+def _judged_notes(table: Column) -> list[str]:
     low, high = min(table.means, key=table.means.__getitem__), max(table.means, key=table.means.__getitem__)
     drop = table.means[high] - table.means[low]
     if drop <= JUDGED_DROP:

@@ -18,9 +18,10 @@ from ...rerankers.asks import KINDS
 from ...rerankers.catalog import method
 from ...rerankers.errors import InputError
 from ...rerankers.types import AskKind
+from ..io.tables import Table, marked, number
 from .replays import replayed
 from .runs import Run
-from .sensitivity import by_method, number, order_of
+from .sensitivity import by_method, order_of
 
 EXPECTED = 5
 """Fewest expected choices of a slot with which chi-square is computed."""
@@ -168,11 +169,11 @@ def uniformity(outcomes: Any) -> tuple[float, float]:
     return chi_square, float(stats.chi2.sf(chi_square, docs - 1))
 
 
-def table(found: Sequence[Positions]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table that people read: a row a slot."""
+def table(found: Sequence[Positions]) -> Table:
+    """Return the table that people read: a row a slot."""
     header = ["method", "ask", "documents", "slot", "share or mean rank", "uniform", "best stood here"]
     header += ["best stood elsewhere", "asks", "undecided", "chi-square", "p"]
-    return header, [
+    rows = [
         [
             each.name + (" (simulated)" if each.simulated else ""),
             *map(str, (each.kind, each.docs, place)),
@@ -184,3 +185,5 @@ def table(found: Sequence[Positions]) -> tuple[list[str], list[list[str]]]:
         for each in found
         for place, slot in enumerate(each.slots, 1)
     ]
+    simulated = list(dict.fromkeys(each.name for each in found if each.simulated))
+    return Table("positions", header, rows, marked("p holds for independent asks.", simulated))

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from ...rerankers.errors import InputError
 from ...rerankers.passages import scores_documents
 from .. import inspect
+from ..io.tables import Table, marked, number
 from .comparison import likeness
 from .replays import replayed
 from .runs import Run, flat, without
@@ -146,11 +147,11 @@ def _tied(name: str, run: Run, notes: list[str]) -> int | None:
     return sum(each.count(score) > 1 for each in scores for score in each)
 
 
-def table(rows: Sequence[Sensitivity]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table that people read."""
+def table(rows: Sequence[Sensitivity]) -> Table:
+    """Return the table that people read."""
     header = ["method", "measure", "given", "inverse", "shuffled", "sd", "min-max", "shuffles", "drop", "sd of a query"]
     header += ["τ", "overlap@10", "asks", "tied scores"]
-    return header, [
+    lines = [
         [
             row.name + (" (simulated)" if row.simulated else ""),
             row.measure,
@@ -163,8 +164,5 @@ def table(rows: Sequence[Sensitivity]) -> tuple[list[str], list[list[str]]]:
         ]
         for row in rows
     ]
-
-
-def number(value: float | None) -> str:
-    """Return a value with four digits, or `-` for None."""
-    return "-" if value is None else f"{value:.4f}"
+    caption = "drop: from the given order to the mean of the shuffles; τ and overlap@10: between shuffles' outputs."
+    return Table("orders", header, lines, marked(caption, [row.name for row in rows if row.simulated]))

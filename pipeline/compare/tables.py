@@ -1,19 +1,19 @@
-"""A comparison as tables: rows for people and Markdown, LaTeX with letters, CSV, and JSON."""
+"""A comparison as tables, those of LaTeX with letters, as CSV and as JSON; a check in words."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..configs.load import Expected
+from ..io import tables
+from ..io.tables import Table, marked, some, tex
 from ..run.measures import EXACT
 from .baseline import COSTS as COUNTS
 from .baseline import TOP
-from .changes import Change, QueryMove, some
-from .comparison import ALPHA, Comparison, Pair, Reproduction, Table, config_differences
+from .changes import Change, QueryMove
+from .comparison import ALPHA, Column, Comparison, Pair, Reproduction, config_differences
 from .statistics import CONFIDENCE
 
 CORRECTIONS = {"holm": "Holm", "bh": "Benjamini-Hochberg", "none": "none"}
@@ -24,10 +24,6 @@ TESTS = {
     "tukey": "two-way Tukey HSD",
 }
 LABELS = {"prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens", "flops": "FLOPs", "usd": "USD"}
-LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
-LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-
-Rows = list[list[str]]
 
 
 def caption(comparison: Comparison) -> str:
@@ -44,36 +40,54 @@ def letter(number: int) -> str:
     return before + chr(ord("a") + number % 26)
 
 
-def means(comparison: Comparison) -> tuple[list[str], Rows]:
+def every(comparison: Comparison, found: Sequence[Reproduction], *, per_query: bool) -> Iterator[Table]:
+    """Yield all tables of a comparison; with `per_query`, each query's values too."""
+    yield means(comparison)
+    tested = [column for column in (*comparison.measures, *comparison.costs) if column.tested]
+    yield from (pairs(comparison, column) for column in tested)
+    yield likeness(comparison)
+    if per_query:
+        yield from (queries(comparison, column) for column in comparison.measures)
+    names = [run.name for run in comparison.runs]
+    if len(names) == 2 and all(run.config for run in comparison.runs):
+        differences = config_differences(*comparison.runs)
+        rows = [[key, *("-" if value is None else str(value) for value in values)] for key, *values in differences]
+        yield Table("what the configs differ in", ["key", *names], rows)
+    if found:
+        yield reproductions(comparison, found)
+
+
+def means(comparison: Comparison) -> Table:
     """Return a row a run: its letter, its name, each measure's mean with interval, and mean costs."""
-    header = ["", "run", *(table.name for table in comparison.measures), *(label(t.name) for t in comparison.costs)]
-    above_of = {table.name: superiors(table, comparison) for table in comparison.measures}
+    header = ["", "run", *(column.name for column in comparison.measures), *(label(c.name) for c in comparison.costs)]
+    above_of = {column.name: superiors(column, comparison) for column in comparison.measures}
     rows = []
     for number, run in enumerate(comparison.runs):
         row = [letter(number), run.name + (" (simulated)" if run.simulated else "")]
-        for table in comparison.measures:
-            span = table.intervals[run.name]
-            above = "".join(above_of[table.name][run.name])
-            row.append(f"{table.means[run.name]:.4f}{f' >{above}' if above else ''} [{span.low:.4f}, {span.high:.4f}]")
-        rows.append([*row, *(_cost(table.name, table.means[run.name]) for table in comparison.costs)])
-    return header, rows
+        for column in comparison.measures:
+            span = column.intervals[run.name]
+            above = "".join(above_of[column.name][run.name])
+            row.append(f"{column.means[run.name]:.4f}{f' >{above}' if above else ''} [{span.low:.4f}, {span.high:.4f}]")
+        rows.append([*row, *(_cost(column.name, column.means[run.name]) for column in comparison.costs)])
+    words = f"{caption(comparison)}; >ab: significantly above runs a and b; brackets: 95% intervals."
+    return Table("results", header, rows, words, latex(comparison))
 
 
-def superiors(table: Table, comparison: Comparison) -> dict[str, list[str]]:
+def superiors(column: Column, comparison: Comparison) -> dict[str, list[str]]:
     """Return for each run the letters of the runs that it is significantly above."""
     letters = {run.name: letter(number) for number, run in enumerate(comparison.runs)}
     below: dict[str, list[str]] = {name: [] for name in letters}
-    for pair in table.pairs:
+    for pair in column.pairs:
         if pair.significant:
             winner, loser = (pair.b, pair.a) if pair.diff > 0 else (pair.a, pair.b)
             below[winner].append(letters[loser])
     return {name: sorted(each, key=lambda one: (len(one), one)) for name, each in below.items()}
 
 
-def pairs(comparison: Comparison, table: Table) -> tuple[list[str], Rows]:
+def pairs(comparison: Comparison, column: Column) -> Table:
     """Return a row a pair of runs: difference, interval, p-values, effect size, wins, ties, losses, and verdict."""
     header = [
-        label(table.name),
+        label(column.name),
         "difference",
         f"{CONFIDENCE:.0%} interval",
         "p",
@@ -84,9 +98,9 @@ def pairs(comparison: Comparison, table: Table) -> tuple[list[str], Rows]:
     ]
     if comparison.options.margin is not None:
         header.append(f"equivalent within {comparison.options.margin:g}")
-    number = _number if table in comparison.measures else lambda value: f"{value:+,.4g}"
+    number = "{:+.4f}".format if column in comparison.measures else lambda value: f"{value:+,.4g}"
     rows = []
-    for pair in table.pairs:
+    for pair in column.pairs:
         row = [
             f"{pair.a} → {pair.b}",
             number(pair.diff),
@@ -102,7 +116,7 @@ def pairs(comparison: Comparison, table: Table) -> tuple[list[str], Rows]:
                 f"{'yes' if pair.equivalent_p < ALPHA else 'not shown'}, p {p_text(pair.equivalent_p, comparison)}"
             )
         rows.append(row)
-    return header, rows
+    return Table(f"pairs {column.name}", header, rows, marked("", comparison.simulated))
 
 
 def _verdict(pair: Pair, number: Any) -> str:
@@ -113,13 +127,29 @@ def _verdict(pair: Pair, number: Any) -> str:
     return f"not significant{detectable}; equivalent within {margin}"
 
 
-def likeness(comparison: Comparison) -> tuple[list[str], Rows]:
+def likeness(comparison: Comparison) -> Table:
     """Return a row a pair of runs: how alike their rankings are."""
     rows = [
         [f"{a} → {b}", "-" if like.tau is None else f"{like.tau:.3f}", f"{like.rbo:.3f}", f"{like.overlap:.3f}"]
         for (a, b), like in comparison.likeness.items()
     ]
-    return ["runs", "Kendall's τ", "RBO (p 0.9)", "overlap@10"], rows
+    header = ["runs", "Kendall's τ", "RBO (p 0.9)", "overlap@10"]
+    words = "How alike the rankings of two runs are, in the mean over queries."
+    return Table("likeness", header, rows, marked(words, comparison.simulated))
+
+
+def queries(comparison: Comparison, column: Column) -> Table:
+    """Return a row a query: each run's value and, of two runs, the difference, by which rows are sorted."""
+    columns = [run.measures[column.name] for run in comparison.runs]
+    values = {query: [each.get(query, 0.0) for each in columns] for query in comparison.queries}
+    header = ["query", *(run.name for run in comparison.runs)]
+    rows = [[query, *(f"{value:.4f}" for value in row)] for query, row in values.items()]
+    if len(columns) == 2:
+        header.append("difference")
+        rows = [[*row, f"{b - a:+.4f}"] for row, (a, b) in zip(rows, values.values(), strict=True)]
+        rows.sort(key=lambda row: float(row[-1]))
+    words = marked(f"{column.name} of each query.", comparison.simulated)
+    return Table(f"queries {column.name}", header, rows, words)
 
 
 def change(change: Change) -> str:
@@ -150,7 +180,7 @@ def published(change: Change, figure: Expected) -> str:
     return f"{verdict}: {change.name} {change.after:.4f}, published {value} ± {tolerance} ({figure.source})"
 
 
-def reproductions(comparison: Comparison, found: Sequence[Reproduction]) -> tuple[list[str], Rows]:
+def reproductions(comparison: Comparison, found: Sequence[Reproduction]) -> Table:
     """Return a row a run and measure: how far it reproduces the original effect."""
     rows = []
     for one in found:
@@ -158,7 +188,8 @@ def reproductions(comparison: Comparison, found: Sequence[Reproduction]) -> tupl
         undefined = ["undefined" if ratio is None else f"{ratio:.4f}" for ratio in ratios]
         rows.append([one.run, one.measure, f"{one.rmse:.4f}", *undefined, p_text(one.p, comparison)])
         rows[-1].append(f"{one.equivalent_within:.4f}")
-    return ["run", "measure", "RMSE", "effect ratio", "ΔRI", "p", "equivalent within"], rows
+    header = ["run", "measure", "RMSE", "effect ratio", "ΔRI", "p", "equivalent within"]
+    return Table("reproduction of the original effect", header, rows)
 
 
 def p_text(p: float, comparison: Comparison) -> str:
@@ -170,91 +201,57 @@ def p_text(p: float, comparison: Comparison) -> str:
     return f"{p:.4f}" if p >= 0.001 else f"{p:.2e}"
 
 
-def markdown(comparison: Comparison) -> str:
-    """Return the means, and each measure's pairs, as Markdown tables."""
-    parts = [markdown_table(*means(comparison)), f"{caption(comparison)}. `>ab`: significantly above runs a and b."]
-    parts += [
-        f"**{table.name}**\n\n{markdown_table(*pairs(comparison, table))}"
-        for table in comparison.measures
-        if table.pairs
-    ]
-    return "\n\n".join(parts)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [[cell.replace("|", "\\|") for cell in row] for row in (header, ["---"] * len(header), *rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
 def latex(comparison: Comparison) -> str:
     """Return a booktabs table of measures and costs.
 
     Best means are bold after rounding, ties all bold; letters are of runs significantly below.
     """
-    tables = (*comparison.measures, *comparison.costs)
-    rounded = {table.name: {run: f"{mean:.4f}" for run, mean in table.means.items()} for table in comparison.measures}
-    above_of = {table.name: superiors(table, comparison) for table in comparison.measures}
-    rows = [["", "Run", *(_tex(label(table.name)) for table in tables)]]
+    columns = (*comparison.measures, *comparison.costs)
+    rounded = {each.name: {run: f"{mean:.4f}" for run, mean in each.means.items()} for each in comparison.measures}
+    above_of = {column.name: superiors(column, comparison) for column in comparison.measures}
+    rows = [["", "Run", *(tex(label(column.name)) for column in columns)]]
     for number, run in enumerate(comparison.runs):
-        cells = [letter(number), _tex(run.name) + (" (simulated)" if run.simulated else "")]
-        for table in comparison.measures:
-            shown = rounded[table.name][run.name]
-            best = table.tested and shown == max(rounded[table.name].values(), key=float)
-            above = "".join(above_of[table.name][run.name])
+        cells = [letter(number), tex(run.name) + (" (simulated)" if run.simulated else "")]
+        for column in comparison.measures:
+            shown = rounded[column.name][run.name]
+            best = column.tested and shown == max(rounded[column.name].values(), key=float)
+            above = "".join(above_of[column.name][run.name])
             cells.append((rf"\textbf{{{shown}}}" if best else shown) + (f"$^{{{above}}}$" if above else ""))
-        rows.append([*cells, *(_cost(table.name, table.means[run.name]) for table in comparison.costs)])
-    words = _tex(caption(comparison)).replace("alpha", r"$\alpha$")
-    costs = " Costs are means of a query." if comparison.costs else ""
-    return _booktabs(f"ll{'r' * len(tables)}", rows, f"{words}. Superscripts: significantly above these runs.{costs}")
-
-
-def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: str) -> str:
-    """Return a booktabs table of these cells."""
-    return _booktabs("l" * len(header), [list(map(_tex, cells)) for cells in (header, *rows)], _tex(words))
-
-
-def _booktabs(columns: str, rows: Sequence[Sequence[str]], words: str) -> str:
-    header, *lines = (" & ".join(cells) + r" \\" for cells in rows)
-    start = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule"]
-    end = [r"\bottomrule", r"\end{tabular}", *([rf"\caption{{{words}}}"] if words else []), r"\end{table}"]
-    return "\n".join([*start, *lines, *end])
-
-
-def _tex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+        rows.append([*cells, *(_cost(column.name, column.means[run.name]) for column in comparison.costs)])
+    words = tex(caption(comparison)).replace("alpha", r"$\alpha$")
+    words += ". Superscripts: significantly above these runs."
+    words += " Costs are means of a query." if comparison.costs else ""
+    return tables.booktabs(f"ll{'r' * len(columns)}", rows, words)
 
 
 def as_csv(comparison: Comparison, *, per_query: bool) -> str:
     """Return a line a run and measure or cost; with `per_query`, one a query too."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["run", "simulated", "query", "name", "value", "ci_low", "ci_high"])
-    for table in (*comparison.measures, *comparison.costs):
+    rows: list[Sequence[object]] = [["run", "simulated", "query", "name", "value", "ci_low", "ci_high"]]
+    for column in (*comparison.measures, *comparison.costs):
         for run in comparison.runs:
-            span = table.intervals[run.name]
-            writer.writerow([run.name, run.simulated, "all", table.name, table.means[run.name], span.low, span.high])
-            values = {**run.costs, **run.measures}[table.name]
+            start, span = (run.name, run.simulated), column.intervals[run.name]
+            rows.append([*start, "all", column.name, column.means[run.name], span.low, span.high])
+            values = {**run.costs, **run.measures}[column.name]
             for query in comparison.queries if per_query else ():
-                writer.writerow([run.name, run.simulated, query, table.name, values.get(query, 0.0), "", ""])
-    return stream.getvalue()
+                rows.append([*start, query, column.name, values.get(query, 0.0), "", ""])
+    return tables.as_csv(rows)
 
 
 def as_json(comparison: Comparison, *, per_query: bool) -> dict[str, Any]:
     """Return the comparison as JSON: a key a measure or cost, then queries, notes, and which runs were simulated."""
     content: dict[str, Any] = {}
-    for table in (*comparison.measures, *comparison.costs):
-        content[table.name] = {
+    for column in (*comparison.measures, *comparison.costs):
+        content[column.name] = {
             "runs": {
-                run.name: {"mean": table.means[run.name], "ci": _span(table.intervals[run.name])}
-                | ({"per_query": {**run.costs, **run.measures}[table.name]} if per_query else {})
+                run.name: {"mean": column.means[run.name], "ci": _span(column.intervals[run.name])}
+                | ({"per_query": {**run.costs, **run.measures}[column.name]} if per_query else {})
                 for run in comparison.runs
             },
-            "pairs": [_pair(pair, comparison, len(table.pairs)) for pair in table.pairs],
+            "pairs": [_pair(pair, comparison, len(column.pairs)) for pair in column.pairs],
         }
     if len(comparison.runs) == 2 and all(run.config for run in comparison.runs):
         content["config_differences"] = {key: values for key, *values in config_differences(*comparison.runs)}
-    judged = {table.name: dict(table.means) for table in comparison.measures if not table.tested}
+    judged = {column.name: dict(column.means) for column in comparison.measures if not column.tested}
     return content | {
         "queries": len(comparison.queries),
         "missing": _missing(comparison),
@@ -304,7 +301,3 @@ def label(name: str) -> str:
 def _cost(name: str, value: float) -> str:
     forms: Mapping[str, str] = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
     return forms.get(name, "{:,.1f}").format(value)
-
-
-def _number(value: float) -> str:
-    return f"{value:+.4f}"

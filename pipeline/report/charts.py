@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..compare.changes import some
-from ..compare.comparison import Comparison, Table
+from ..compare.comparison import Column, Comparison
 from ..compare.positions import Positions
 from ..compare.runs import Run
 from ..compare.sensitivity import Sensitivity, method_of
 from ..compare.tables import label, letter
+from ..io.tables import SIMULATED, file_name, some
 
 Json = dict[str, Any]
 
@@ -25,8 +25,6 @@ DARK |= {"c7": "#b5a8ff", "c8": "#c8c8c8"}
 """Colours by name; the eight of series are Okabe and Ito's, darker or lighter where the background asks for it."""
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-left", "triangle-right")
-
-SIMULATED = "simulated answers: not a model's result"
 
 LOG = {"type": "log", "nice": False, "padding": 18}
 
@@ -126,7 +124,7 @@ def series_of(run: Run) -> str:
     return "cascade" if run.config.get("stages") else method_of(run).partition(".")[0]
 
 
-def _points(comparison: Comparison, table: Table) -> list[Json]:
+def _points(comparison: Comparison, table: Column) -> list[Json]:
     return [
         {
             "run": run.name,
@@ -140,7 +138,7 @@ def _points(comparison: Comparison, table: Table) -> list[Json]:
     ]
 
 
-def means(comparison: Comparison, table: Table, *, log: bool = False) -> Chart:
+def means(comparison: Comparison, table: Column, *, log: bool = False) -> Chart:
     """Return the mean of each run in a measure or cost, with its interval, best or cheapest first."""
     points = sorted(_points(comparison, table), key=lambda point: point["mean"], reverse=not log)
     if log:
@@ -189,7 +187,7 @@ def curves(
     return _chart(name, title, caption, layers, simulated=simulated, height=280)
 
 
-def tradeoff(comparison: Comparison, measure: Table, cost: Table) -> Chart:
+def tradeoff(comparison: Comparison, measure: Column, cost: Column) -> Chart:
     """Return a measure against a cost, with the Pareto front: runs that no other run beats in both."""
     points = [
         point | {"cost": cost.means[point["run"]]}
@@ -230,7 +228,7 @@ def _left_out(comparison: Comparison, points: Sequence[Json]) -> str:
     return f"; not drawn, since it is 0: {some(missing)}." if missing else "."
 
 
-def differences(comparison: Comparison, table: Table, reference: Run) -> Chart:
+def differences(comparison: Comparison, table: Column, reference: Run) -> Chart:
     """Return each query's difference to a reference run, in a row a run."""
     before = reference.measures[table.name]
     points = [
@@ -372,8 +370,3 @@ def moves(name: str, run: str, story: Mapping[str, Any], *, simulated: bool) -> 
     ]
     caption = "The documents ranked highest, before and after reranking."
     return _chart(name, f"How the order moved: {run}", caption, layers, simulated=simulated, height=280)
-
-
-def file_name(name: str) -> str:
-    """Return a measure's or cost's name as part of a file's name."""
-    return "".join(character if character.isalnum() else "-" for character in name).strip("-").lower()

@@ -10,12 +10,11 @@ from typing import Any
 
 from ... import __version__
 from ...rerankers.errors import InputError
-from ..compare import tables
-from ..compare.changes import some
 from ..io.files import reason, replacing
+from ..io.tables import Table, file_name, some
 from . import charts
 from .charts import Chart
-from .parts import Group, Table
+from .parts import Group
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """The policy by which a browser lets nothing leave the page, and load nothing."""
@@ -70,11 +69,7 @@ def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:
 def write_latex(groups: Sequence[Group], folder: Path) -> list[Path]:
     """Write each table as a booktabs table, and return the files. Raises `InputError` if a folder cannot be written."""
     found = _numbered(groups, [[table for section in group.sections for table in section.tables] for group in groups])
-    return _write(folder, {f"{name}.tex": (_latex(table) + "\n").encode() for name, table in found})
-
-
-def _latex(table: Table) -> str:
-    return table.latex or tables.latex_table(table.header, table.rows, table.caption)
+    return _write(folder, {f"{name}.tex": (table.latex + "\n").encode() for name, table in found})
 
 
 def _charts(groups: Sequence[Group]) -> list[tuple[str, Chart]]:
@@ -85,7 +80,7 @@ def _numbered(groups: Sequence[Group], items: Sequence[Sequence[Any]]) -> list[t
     """Return charts or tables by the names of their files, which begin with the group's number if there are several."""
     several = len(groups) > 1
     return [
-        (f"{number}-{item.name}" if several else item.name, item)
+        ((f"{number}-" if several else "") + file_name(item.name), item)
         for number, of_group in enumerate(items, 1)
         for item in of_group
     ]

@@ -6,20 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..compare.changes import some
-from .charts import SIMULATED, Chart
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table, the name of its files, and what a reader is told about it."""
-
-    name: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-    latex: str | None = None
-    """The LaTeX table, if it is not made of the rows."""
+from ..io.tables import Table
+from .charts import Chart
 
 
 @dataclass(frozen=True)
@@ -41,8 +29,3 @@ class Group:
     title: str
     simulated: Sequence[str]
     sections: list[Section] = field(default_factory=list)
-
-
-def marked(text: str, simulated: Sequence[str]) -> str:
-    """Return a caption that names the runs whose answers were simulated."""
-    return f"{text}{' ' if text else ''}{SIMULATED.capitalize()}: {some(simulated)}." if simulated else text

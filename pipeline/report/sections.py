@@ -19,9 +19,10 @@ from ..compare.comparison import Comparison
 from ..compare.runs import Judgements, Run
 from ..configs.load import Expected
 from ..io.progress import Listener
+from ..io.tables import Table, marked
 from ..run import manifest, runfile
 from . import charts, studies
-from .parts import Group, Section, Table, marked
+from .parts import Group, Section
 
 PAIRS = 15
 """Most pairs of runs whose tests the page lists: with more runs those with the reference alone."""
@@ -149,25 +150,19 @@ def _model(run: Run) -> str:
 
 
 def _results(compared: Comparison, command: str) -> Section:
-    header, rows = tables.means(compared)
-    caption = f"{tables.caption(compared)}; >ab: significantly above runs a and b; brackets: 95% intervals."
-    summaries = [Table("results", header, rows, caption, tables.latex(compared))]
+    summaries = [tables.means(compared)]
     reference = compared.runs[0].name
-    for table in compared.measures:
-        if not table.pairs:
-            continue
-        header, rows = tables.pairs(compared, table)
-        left_out = ""
-        if len(rows) > PAIRS:
-            rows = [row for row, pair in zip(rows, table.pairs, strict=True) if pair.a == reference]
-            left_out = f"{len(rows)} of {len(table.pairs)} pairs, those with {reference}; the command above prints all."
-        caption = marked(left_out, compared.simulated)
-        summaries.append(Table(f"pairs-{charts.file_name(table.name)}", header, rows, caption))
-    header, rows = tables.likeness(compared)
-    if len(rows) <= PAIRS:
-        caption = "How alike the rankings of two runs are, in the mean over queries."
-        summaries.append(Table("likeness", header, rows, marked(caption, compared.simulated)))
-    plots = [charts.means(compared, table) for table in compared.measures if table.tested]
+    for column in compared.measures:
+        if column.pairs:
+            table = tables.pairs(compared, column)
+            if len(column.pairs) > PAIRS:
+                rows = [row for row, pair in zip(table.rows, column.pairs, strict=True) if pair.a == reference]
+                left_out = f"{len(rows)} of {len(column.pairs)} pairs, those with {reference}; the command has all."
+                table = dataclasses.replace(table, rows=rows, caption=f"{left_out} {table.caption}")
+            summaries.append(table)
+    if len(compared.likeness) <= PAIRS:
+        summaries.append(tables.likeness(compared))
+    plots = [charts.means(compared, column) for column in compared.measures if column.tested]
     return Section("Results", command, compared.notes, plots, summaries)
 
 
@@ -182,20 +177,9 @@ def _costs(compared: Comparison, command: str) -> Section:
 
 
 def _differences(compared: Comparison, reference: Run, command: str) -> Section:
-    plots = [charts.differences(compared, table, reference) for table in compared.measures if table.tested]
-    summaries = []
-    for table in compared.measures if len(compared.runs) == 2 else ():
-        if table.tested:
-            columns = [run.measures[table.name] for run in compared.runs]
-            rows = [
-                [query, *(f"{values.get(query, 0.0):.4f}" for values in columns), f"{difference:+.4f}"]
-                for query in compared.queries
-                for difference in [columns[1].get(query, 0.0) - columns[0].get(query, 0.0)]
-            ]
-            rows.sort(key=lambda row: float(row[-1]))
-            header = ["query", *(run.name for run in compared.runs), "difference"]
-            name = f"queries-{charts.file_name(table.name)}"
-            summaries.append(Table(name, header, rows, marked(f"{table.name} of each query.", compared.simulated)))
+    tested = [column for column in compared.measures if column.tested]
+    plots = [charts.differences(compared, column, reference) for column in tested]
+    summaries = [tables.queries(compared, column) for column in tested if len(compared.runs) == 2]
     return Section("Query by query", f"{command} --per-query", (), plots, summaries)
 
 
@@ -301,18 +285,14 @@ def _orders(loaded: Sequence[Run], command: str) -> Section:
     rows, notes = sensitivity.sensitivity(loaded)
     measures = dict.fromkeys(row.measure for row in rows)
     plots = [charts.orders([row for row in rows if row.measure == measure]) for measure in measures]
-    caption = "drop: from the given order to the mean of the shuffles; τ and overlap@10: between shuffles' outputs."
-    simulated = [row.name for row in rows if row.simulated]
-    summary = Table("orders", *sensitivity.table(rows), marked(caption, simulated))
-    return Section("Sensitivity to the initial order", f"{command} --sensitivity", notes, plots, [summary])
+    table = sensitivity.table(rows)
+    return Section("Sensitivity to the initial order", f"{command} --sensitivity", notes, plots, [table])
 
 
 def _positions(loaded: Sequence[Run], command: str) -> Section:
     rows, notes = positions.positions(loaded)
     plots = [charts.slots(row, number) for number, row in enumerate(rows, 1)]
-    simulated = list(dict.fromkeys(row.name for row in rows if row.simulated))
-    summary = Table("positions", *positions.table(rows), marked("p holds for independent asks.", simulated))
-    return Section("Position bias", f"{command} --positions", notes, plots, [summary])
+    return Section("Position bias", f"{command} --positions", notes, plots, [positions.table(rows)])
 
 
 def _story(compared: Comparison, loaded: Sequence[Run], query: str | None, listener: Listener) -> Iterator[Section]:

@@ -9,26 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from ...rerankers.errors import InputError
-from ..compare.sensitivity import number
 from ..io.files import reason
+from ..io.tables import Table, marked, number
 from . import charts
-from .parts import Group, Section, Table, marked
+from .parts import Group, Section
 
 Json = Mapping[str, Any]
 
 
 def group(path: Path) -> Group:
-    """Return the sections about a study. Raises `InputError` if its file cannot be read, or is of no study."""
+    """Return the section about a study. Raises `InputError` if its file cannot be read, or is of no study."""
     try:
         content = json.loads(path.read_bytes())
-        [(title, section)] = [(name, of) for key, (name, of) in STUDIES.items() if key in content]
-        simulated = [str(content.get("judge") or content.get("name") or content["run"])] if content["simulated"] else []
-        parts = section(content, simulated)
+        found = section(content, f"r2llm report {shlex.quote(str(path))}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"it is no file of judge, probe or abstain, or damaged ({type(error).__name__}: {error})"
         why = reason(error) if isinstance(error, OSError) else why
         raise InputError(f"{path}: cannot be reported: {why}") from error
-    return Group(title, simulated, [Section(title, f"r2llm report {shlex.quote(str(path))}", *parts)])
+    return Group(found.title, _simulated(content), [found])
+
+
+def section(content: Json, command: str = "") -> Section:
+    """Return what terminal and page say of a study."""
+    [(title, parts)] = [study for key, study in STUDIES.items() if key in content]
+    return Section(title, command, *parts(content, _simulated(content)))
+
+
+def _simulated(content: Json) -> list[str]:
+    return [str(content.get("judge") or content.get("name") or content["run"])] if content["simulated"] else []
 
 
 Parts = tuple[Sequence[str], Sequence[charts.Chart], Sequence[Table]]
@@ -39,22 +47,24 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
     """Return people's figures, then those in which a model's judgements count."""
     judge, measure = content["judge"], content["measure"]
     rows = [
-        [run["name"], run["kind"], *(number(run[key]) for key in ("human", "human_same", "model_same")), _filled(run)]
+        [run["name"], run["kind"], *_values(run, "human", "human_same", "model_same"), _filled(run)]
         for run in content["runs"]
     ]
     header = ["run", "kind", f"{measure} by people", "by people*", f"by {judge}*", f"people's, else {judge}'s"]
-    caption = marked("* By the documents that both judged.", simulated)
-    tables = [Table("judge-runs", header, rows, caption)]
+    tables = [Table("judge runs", header, rows, marked("* By the documents that both judged.", simulated))]
+    counts = {name.replace("_", " "): f"{count:,}" for name, count in content["documents"].items()}
+    caption = f"Documents in the top {content['depth']} of {content['queries']} queries."
+    tables.append(Table("judge documents", [*counts], [[*counts.values()]], marked(caption, simulated)))
     if agreement := content["agreement"]:
         kinds = {"kappa": "κ, four grades", "kappa_quadratic": "κ, quadratic", "kappa_binary": "κ, relevant or not"}
         kinds |= {"mean_difference": "mean difference, model's minus people's"}
         figures = [[word, number(agreement[key])] for key, word in kinds.items()]
         of = f"Agreement with people on {agreement['documents']:,} documents."
-        tables.append(Table("judge-agreement", ["agreement", "value"], figures, marked(of, simulated)))
+        tables.append(Table("judge agreement", ["agreement", "value"], figures, marked(of, simulated)))
         if confusion := agreement["confusion"]:
             rows = [[f"people: {grade}", *map(str, row)] for grade, row in enumerate(confusion)]
             header = ["grade", *(f"{judge}: {grade}" for grade in range(len(confusion)))]
-            tables.append(Table("judge-confusion", header, rows, marked("Documents by both grades.", simulated)))
+            tables.append(Table("judge confusion", header, rows, marked("Documents by both grades.", simulated)))
     points = [
         {"run": run["name"], "series": f"by {who}", "value": run[key]}
         for run in content["runs"]
@@ -62,11 +72,12 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
         if run[key] is not None
     ]
     notes = [*content["warnings"]]
+    if ranks := content["rankings"]:
+        tau, half = _values(ranks, "tau", "tau_top_half")
+        notes.append(f"the order of runs by both: Kendall's τ {tau}, of the better half {half}")
     if bias := content["bias"]:
-        span = " to ".join(map(number, bias["interval"])) if bias["interval"] else "-"
-        notes.append(
-            f"the judge lifts rankers over first stages by {number(bias['difference'])} {measure}, 95 % {span}"
-        )
+        lift, span = _values(bias, "difference", "interval")
+        notes.append(f"the judge lifts rankers over first stages by {lift} {measure}, 95 % {span}")
     caption = f"{measure} by the documents that both judged."
     plot = charts.marks("judge", f"{measure} by people and by {judge}", points, measure, caption, bool(simulated))
     return notes, [plot] if points else [], tables
@@ -88,14 +99,14 @@ def _probed(content: Json, simulated: Sequence[str]) -> Parts:
     rows = [
         [
             name,
-            *_values(found.get("success"), "rate", "interval", "less_placebo"),
+            *_values(found.get("success"), "rate", "interval", "less_placebo", "unread"),
             *_values(found.get("damage"), "attacked", "drop", "interval"),
             *_values(found.get("victim"), "climb", "in_top_10", "first"),
             found["source"],
         ]
         for name, found in probes.items()
     ]
-    header = ["probe", "success", "95 %", "less placebo", f"{content['measure']} attacked", "drop", "95 %"]
+    header = ["probe", "success", "95 %", "less placebo", "unread", f"{content['measure']} attacked", "drop", "95 %"]
     header += ["ranks climbed", "in the top 10", "first", "source"]
     caption = (
         f"Share of {content['sets']} sets of four in which the attacked document is chosen, with Wilson's interval."
@@ -118,7 +129,8 @@ def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
     rows = [
         [name, *map(number, curve["quality"]), *_values(curve, "nauc", "interval")] for name, curve in curves.items()
     ]
-    caption = f"{content['measure']} of the queries kept; {content['queries']} queries."
+    caption = f"{content['measure']} of the queries kept; {content['queries']} queries, "
+    caption += f"{content['reference_queries']} of the reference, {content['depth']} scores each."
     axes = ("share of queries left out", content["measure"])
     plot = charts.curves("abstention", "Abstention", points, axes, caption, bool(simulated))
     notes = ["these are few queries: the curves are uncertain"] if content["few"] else []
@@ -126,8 +138,13 @@ def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
 
 
 def _values(found: Json | None, *names: str) -> list[str]:
-    values = [found[name] if found else None for name in names]
-    return [" to ".join(map(number, value)) if isinstance(value, list) else number(value) for value in values]
+    return [_text(found[name] if found else None) for name in names]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " to ".join(map(number, value))
+    return str(value) if isinstance(value, int) else number(value)
 
 
 STUDIES: Mapping[str, tuple[str, Callable[[Json, Sequence[str]], Parts]]] = {

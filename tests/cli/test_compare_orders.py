@@ -27,7 +27,7 @@ def test_sensitivity_in_every_form(r2llm, runs) -> None:
 def test_positions_in_every_form(r2llm, runs) -> None:
     done = r2llm("compare", "runs", "--positions")
     assert "note: 1 runs left out: their candidates were not shuffled" in done.err
-    assert len(done.out.splitlines()) == 1 + 2
+    assert len(done.out.splitlines()) == 1 + 2 + 1  # header, slots, and what p holds for
     content = r2llm("compare", "runs", "--positions", "--json").json
     assert [len(of["slots"]) for of in content["positions"]] == [2]
     assert len(list(csv.DictReader(io.StringIO(r2llm("compare", "runs", "--positions", "--csv").out)))) == 2

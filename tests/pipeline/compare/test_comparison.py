@@ -81,7 +81,7 @@ def test_judged_is_shown_and_neither_tested_nor_lettered(trec, heard) -> None:
 
 def test_one_query_alone_is_compared_without_a_p_value(trec) -> None:
     found = compared([trec("one.trec", {"q0": ["a"]}), trec("two.trec", {"q0": ["b", "a"]})])
-    assert tables.pairs(found, found.measures[0])[1][0][3] == "-"
+    assert tables.pairs(found, found.measures[0]).rows[0][3] == "-"
     assert tables.as_json(found, per_query=True)["nDCG@10"]["runs"]["one"]["per_query"] == {"q0": 1.0}
 
 
@@ -101,10 +101,10 @@ def test_letters_go_on_after_z() -> None:
 def test_thirty_runs_have_a_letter_each(trec) -> None:
     paths = [trec(f"r{i:02}.trec", worse(i % 9)) for i in range(30)]
     found = compared(paths, baseline="r00")
-    header, rows = tables.means(found)
-    assert [row[0] for row in rows][-4:] == ["aa", "ab", "ac", "ad"]
+    table = tables.means(found)
+    assert [row[0] for row in table.rows][-4:] == ["aa", "ab", "ac", "ad"]
     assert len(found.measures[0].pairs) == 29
-    assert len(header) == 4
+    assert len(table.header) == 4
 
 
 def test_ties_after_rounding_are_all_bold(trec) -> None:

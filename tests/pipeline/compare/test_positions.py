@@ -79,6 +79,6 @@ def test_methods_without_slots_and_runs_in_one_order_are_named(ordered: Ordered)
 
 
 def test_the_table_has_a_row_a_slot(ordered: Ordered) -> None:
-    header, rows = positions.table(positions.positions(ordered("setwise.heapsort", [1]))[0])
-    assert {len(row) for row in rows} == {len(header)}
-    assert rows[0][:6] == ["setwise.heapsort (simulated)", "choose", "3", "1", "1.0000", "0.3333"]
+    table = positions.table(positions.positions(ordered("setwise.heapsort", [1]))[0])
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    assert table.rows[0][:6] == ["setwise.heapsort (simulated)", "choose", "3", "1", "1.0000", "0.3333"]

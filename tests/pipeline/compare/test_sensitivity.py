@@ -76,5 +76,5 @@ def test_a_run_alone_is_left_out_and_a_table_needs_two(ordered: Ordered) -> None
     assert notes == [f"setwise.heapsort: left out: {alone[0].name} is its only run"]
     with pytest.raises(InputError, match="no two runs differ"):
         sensitivity.sensitivity(alone)
-    header, lines = sensitivity.table(rows)
-    assert [len(line) for line in lines] == [len(header)]
+    table = sensitivity.table(rows)
+    assert [len(row) for row in table.rows] == [len(table.header)]
