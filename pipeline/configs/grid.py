@@ -57,12 +57,16 @@ class Value:
 
 @dataclass(frozen=True)
 class Cell:
-    """A config by the name that `--config` takes, and its value on each axis as the file has it."""
+    """A config by the name that `--config` takes, and its value on each axis."""
 
     name: str
-    settings: Mapping[str, Any] = field(compare=False)
     source: Source = field(repr=False, compare=False)
-    values: tuple[Value, ...] = field(repr=False, compare=False)
+    values: Sequence[Value] = field(repr=False, compare=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The value on each axis as the file has it."""
+        return {value.axis: value.shown for value in self.values}
 
     def load(self, settings: Sequence[str] = (), queries: int | None = None) -> Loaded:
         """Return the config, with `--set` and `--queries` laid over it. Raises `InputError` as `load` does."""
@@ -72,7 +76,7 @@ class Cell:
     def at(self, values: Sequence[Value], segments: Iterable[tuple[str, str]]) -> Cell:
         """Return the cell with further values; the segments are those of its name."""
         name = "/".join([self.name, *(f"{quote(axis)}={quote(text, safe=PLAIN)}" for axis, text in segments)])
-        return _cell(name, self.source, [*self.values, *values])
+        return Cell(name, self.source, [*self.values, *values])
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class Source:
     def cells(self) -> Iterator[Cell]:
         """Yield the cells that are not excluded, the last axis varying fastest."""
         short = self.axes and self.path.is_relative_to(shipped.SHIPPED)
-        start = _cell(self.name.removesuffix(".yaml") if short else self.name, self, [])
+        start = Cell(self.name.removesuffix(".yaml") if short else self.name, self, [])
         for values in itertools.product(*self.axes.values()):
             if not self.excluded(values):
                 yield start.at(values, [(value.axis, value.text) for value in values])
@@ -274,11 +278,7 @@ def cell(name: str, folder: Path | None = None) -> Cell:
     if len(chosen) < len(choices) or source.excluded(values):
         problem = "excludes this combination" if len(chosen) == len(choices) else "has an axis twice"
         raise InputError(f"config {name} {problem}")
-    return _cell(name, source, values)
-
-
-def _cell(name: str, source: Source, values: Sequence[Value]) -> Cell:
-    return Cell(name, {value.axis: value.shown for value in values}, source, tuple(values))
+    return Cell(name, source, values)
 
 
 def _grid(name: str, cells: Sequence[Cell]) -> Grid:

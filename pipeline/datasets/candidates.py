@@ -18,8 +18,7 @@ from ...rerankers.types import Query
 from ..io.files import json_kind
 from ..run.runfile import Run
 from .base import Docs
-from .corpus import TextStore
-from .local import Files
+from .local import Files, TextStore
 from .records import DOC_IDS, QUERY_IDS, QueryList, Record, numeric, records
 
 _LISTS = ("hits", "candidates", "docs")

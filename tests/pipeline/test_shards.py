@@ -15,7 +15,7 @@ from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline import shards as merging
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.datasets import corpus
+from r2llm.pipeline.datasets import local
 from r2llm.pipeline.datasets.records import records
 from r2llm.pipeline.run import manifest
 from r2llm.pipeline.run import read as record
@@ -105,7 +105,7 @@ def test_whatever_the_settings(toy: Path, heard, settings: tuple[str, ...]) -> N
 def test_a_file_of_documents_is_read_once_for_all_queries(toy: Path, heard, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = sharded(heard, 2, output=toy / "run")
     passes = []
-    monkeypatch.setattr(corpus, "records", lambda path: passes.append(path) or records(path))
+    monkeypatch.setattr(local, "records", lambda path: passes.append(path) or records(path))
     merge(heard, run_dir)
     assert len(passes) == 1
 

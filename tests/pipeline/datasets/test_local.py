@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.pipeline import datasets
-from r2llm.pipeline.datasets import corpus, load
+from r2llm.pipeline.datasets import load, local
 from r2llm.pipeline.datasets.records import Record, records
 from r2llm.pipeline.io import files
 from r2llm.rerankers.errors import InputError
@@ -196,8 +196,8 @@ def test_missing_documents_cost_one_pass_and_texts_none(tmp_path: Path, monkeypa
         passes.append(path)
         return records(path)
 
-    monkeypatch.setattr("r2llm.pipeline.datasets.corpus.records", counted)
-    docs = corpus.FileDocs(put(tmp_path / "docs.tsv.gz", "".join(f"d{i}\ttext {i}\n" for i in range(2000))))
+    monkeypatch.setattr("r2llm.pipeline.datasets.local.records", counted)
+    docs = local.FileDocs(put(tmp_path / "docs.tsv.gz", "".join(f"d{i}\ttext {i}\n" for i in range(2000))))
     wanted = [f"d{i}" for i in range(0, 2000, 2)]
     assert docs.missing(iter(["x", *wanted, "a", "x"])) == ["x", "a"]
     for start in range(0, 1000, 10):
@@ -212,7 +212,7 @@ def test_missing_documents_cost_one_pass_and_texts_none(tmp_path: Path, monkeypa
 
 
 def test_a_document_that_is_there_twice_is_named_when_it_matters(tmp_path: Path) -> None:
-    docs = corpus.FileDocs(put(tmp_path / "docs.tsv", "a\tone\nb\ttwo\na\tthree\n"))
+    docs = local.FileDocs(put(tmp_path / "docs.tsv", "a\tone\nb\ttwo\na\tthree\n"))
     assert docs.missing(["b"]) == []
     for _ in range(2):
         with pytest.raises(InputError, match=r"docs\.tsv:3: document a is there already, on line 1"):
@@ -221,9 +221,9 @@ def test_a_document_that_is_there_twice_is_named_when_it_matters(tmp_path: Path)
 
 def test_passages_may_hold_any_character(tmp_path: Path) -> None:
     text = 'a\u2028b\x85c\x0cd "e" \\ \u0000 [3] \U0001f600'
-    docs = corpus.FileDocs(put(tmp_path / "docs.jsonl", jsonl({"_id": "d", "text": text})))
+    docs = local.FileDocs(put(tmp_path / "docs.jsonl", jsonl({"_id": "d", "text": text})))
     assert docs.texts(["d"]) == {"d": text}
-    broken = corpus.FileDocs(put(tmp_path / "broken.jsonl", '{"_id": "d", "text": "half \\ud83d pair"}\n'))
+    broken = local.FileDocs(put(tmp_path / "broken.jsonl", '{"_id": "d", "text": "half \\ud83d pair"}\n'))
     assert broken.texts(["d"]) == {"d": "half \ufffd pair"}
 
 
@@ -252,17 +252,17 @@ def test_passages_may_hold_any_character(tmp_path: Path) -> None:
 )
 def test_a_faulty_document_is_named(tmp_path: Path, name: str, content: str, what: str) -> None:
     with pytest.raises(InputError) as caught:
-        list(corpus.FileDocs(put(tmp_path / name, content)))
+        list(local.FileDocs(put(tmp_path / name, content)))
     assert what in str(caught.value)
 
 
 def test_text_that_is_not_utf8_and_damaged_gzip_are_named(tmp_path: Path) -> None:
     (tmp_path / "docs.tsv").write_bytes(b"a\tx\nb\tcaf\xe9\n")
     with pytest.raises(InputError, match=r"docs\.tsv:2: not UTF-8 \(byte 6 of the line\)"):
-        corpus.FileDocs(tmp_path / "docs.tsv").missing(["a"])
+        local.FileDocs(tmp_path / "docs.tsv").missing(["a"])
     (tmp_path / "docs.tsv.gz").write_bytes(b"a\tx\n")
     with pytest.raises(InputError, match=r"docs\.tsv\.gz: cannot be read: Not a gzipped file"):
-        corpus.FileDocs(tmp_path / "docs.tsv.gz").missing(["a"])
+        local.FileDocs(tmp_path / "docs.tsv.gz").missing(["a"])
 
 
 @pytest.mark.parametrize(
@@ -347,19 +347,19 @@ def test_white_space_is_that_of_ascii(tmp_path: Path) -> None:
 )
 def test_fields_go_by_many_names(tmp_path: Path, record: dict[str, object]) -> None:
     for name, content in (("d.jsonl", jsonl(record)), ("d.json", json.dumps([record], indent=1))):
-        assert corpus.FileDocs(put(tmp_path / name, content)).texts(["d"]) == {"d": "T bees"}
+        assert local.FileDocs(put(tmp_path / name, content)).texts(["d"]) == {"d": "T bees"}
 
 
 def test_numbers_become_strings_and_nulls_are_nothing(tmp_path: Path) -> None:
     records = [{"_id": 1, "title": 1984, "text": "a novel"}, {"_id": 10**400, "text": None}, {"_id": "n", "text": 3}]
-    docs = corpus.FileDocs(put(tmp_path / "d.jsonl", jsonl(*records) + '{"_id": "nan", "text": NaN, "contents": "x"}'))
+    docs = local.FileDocs(put(tmp_path / "d.jsonl", jsonl(*records) + '{"_id": "nan", "text": NaN, "contents": "x"}'))
     texts = {"1": "1984 a novel", str(10**400): "", "n": "3", "nan": "x"}
     assert dict(docs) == docs.texts(list(texts)) == texts
 
 
 def test_only_documents_that_are_needed_must_be_right(tmp_path: Path) -> None:
     wrong = [{"_id": "a b", "text": "x"}, {"_id": "no text"}, {"_id": "list", "text": []}]
-    docs = corpus.FileDocs(put(tmp_path / "d.jsonl", jsonl(*wrong, *[{"_id": "d", "text": "good"}] * 2)))
+    docs = local.FileDocs(put(tmp_path / "d.jsonl", jsonl(*wrong, *[{"_id": "d", "text": "good"}] * 2)))
     assert docs.texts(["d"]) == {"d": "good"}
     with pytest.raises(InputError, match=r"d\.jsonl:3: the text is a list"):
         docs.texts(["list"])
