@@ -101,9 +101,9 @@ def show_study(found: Mapping[str, Any], *, as_json: bool) -> None:
         console.as_json(found)
         return
     section = studies.section(found)
-    console.line(section.title)
+    console.line(section.title + (" (SIMULATED answers: not a model's result)" if found["simulated"] else ""))
     for note in section.notes:
-        console.line(f"note: {note}")
+        console.line(note)
     console.tables(section.tables)
 
 

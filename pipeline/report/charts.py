@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from ..compare.comparison import Column, Comparison
@@ -89,19 +90,11 @@ def _x(field: str, title: str, **scale: Any) -> Json:
     return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": {"tickCount": 8}}
 
 
-def _rows(names: Sequence[str]) -> Json:
-    return {"field": "run", "type": "nominal", "title": None, "sort": list(names)}
-
-
-def _height(points: Sequence[Json]) -> int:
-    """Return the pixels of a chart with a row for each run."""
-    return 30 + 22 * len({point["run"] for point in points})
-
-
-def _tip(*fields: tuple[str, str]) -> list[Json]:
+def _tip(points: Sequence[Json]) -> list[Json]:
+    """Return what a mark tells of itself: all that is known of its point."""
     return [
-        {"field": field, "title": title, **({} if title in ("run", "query") else {"format": ".4~g"})}
-        for field, title in fields
+        {"field": key, **({} if isinstance(value, str) else {"format": ".4~g"})}
+        for key, value in (points[0] if points else {}).items()
     ]
 
 
@@ -146,9 +139,10 @@ def means(comparison: Comparison, table: Column, *, log: bool = False) -> Chart:
     title = label(table.name)
     caption = f"Mean {title} over {len(comparison.queries)} queries with 95% intervals{_left_out(comparison, points)}"
     name = f"{'cost' if log else 'means'}-{file_name(table.name)}"
-    series = list(map(series_of, comparison.runs))
+    series = tuple(map(series_of, comparison.runs))
     simulated = bool(comparison.simulated)
-    return dots(name, f"{title} of each run", points, title, caption, series, simulated=simulated, **LOG if log else {})
+    scale: Json = LOG if log else {}
+    return dots(name, f"{title} of each run", points, title, caption, simulated=simulated, series=series, **scale)
 
 
 def dots(
@@ -157,20 +151,61 @@ def dots(
     points: Sequence[Json],
     axis: str,
     caption: str,
-    series: Sequence[str],
     *,
     simulated: bool,
+    series: Sequence[str] = (),
+    ticks: Sequence[Json] = (),
     **scale: Any,
 ) -> Chart:
-    """Return a dot (`mean`) with its interval (`low` to `high`) in a row for each `run`, in the order given."""
-    y = _rows([point["run"] for point in points])
-    tip = _tip(("run", "run"), ("mean", "mean"), ("low", "from"), ("high", "to"))
-    encoding = {"y": y, "x": _x("mean", axis, **scale), "tooltip": tip} | _series(series)
+    """Return a dot (`mean`) with its interval (`low` to `high`), if known, in a row for each `run`, as they are given.
+
+    Colours are of `series`, or else of the points' own; `ticks` are single values in the same rows.
+    """
+    names = list(dict.fromkeys(point["run"] for point in points))
+    y = {"field": "run", "type": "nominal", "title": None, "sort": names}
+    x, spans = _x("mean", axis, **scale), [point for point in points if "low" in point]
+    colours = _series(series or [point["series"] for point in points])
     layers = [
-        _layer("rule", points, {"y": y, "x": _x("low", axis, **scale), "x2": {"field": "high"}}),
-        _layer("point", points, encoding, filled=True, size=70),
+        _layer("rule", spans, {"y": y, "x": _x("low", axis, **scale), "x2": {"field": "high"}}),
+        _layer("tick", ticks, {"y": y, "x": x, "tooltip": _tip(ticks)}, color="var(--c2)", thickness=2, opacity=0.7),
+        _layer("point", points, {"y": y, "x": x, "tooltip": _tip(points)} | colours, filled=True, size=70),
     ]
-    return _chart(name, title, caption, layers, simulated=simulated, height=_height(points))
+    layers = [layer for layer in layers if layer["data"]["values"]]
+    return _chart(name, title, caption, layers, simulated=simulated, height=30 + 22 * len(names))
+
+
+def spread(name: str, title: str, ticks: Sequence[Json], axis: str, caption: str, *, simulated: bool) -> Chart:
+    """Return values in rows: a tick (`mean`) for each, a line over the range of each row, and a dot for its mean."""
+    rows: dict[str, list[float]] = {}
+    for tick in ticks:
+        rows.setdefault(tick["run"], []).append(tick["mean"])
+    points: list[Json] = [
+        {"run": row, "series": "mean", "mean": fmean(values), "low": min(values), "high": max(values)}
+        for row, values in rows.items()
+    ]
+    points.sort(key=lambda point: -point["mean"])
+    return dots(name, title, points, axis, caption, simulated=simulated, ticks=ticks)
+
+
+def lines(
+    name: str,
+    title: str,
+    points: Sequence[Json],
+    x: Json,
+    y: Json,
+    caption: str,
+    *,
+    simulated: bool,
+    of: str = "series",
+) -> Chart:
+    """Return a line for each value of `of` through its points, in the colour of its `series`."""
+    both = _series(point["series"] for point in points)
+    detail = {"field": of, "type": "nominal"}
+    layers = [
+        _layer("line", points, {"x": x, "y": y, "detail": detail, "color": both["color"]}, strokeWidth=2),
+        _layer("point", points, {"x": x, "y": y, "tooltip": _tip(points)} | both, filled=True, size=55),
+    ]
+    return _chart(name, title, caption, layers, simulated=simulated, height=280)
 
 
 def curves(
@@ -178,13 +213,7 @@ def curves(
 ) -> Chart:
     """Return a line for each `series` through its points (`x`, `y`)."""
     x, y = (_x(field, axis) for field, axis in zip("xy", axes, strict=True))
-    both = _series(point["series"] for point in points)
-    tip = [{"field": "series", "title": "curve"}, *_tip(("x", axes[0]), ("y", axes[1]))]
-    layers = [
-        _layer("line", points, {"x": x, "y": y, "color": both["color"]}),
-        _layer("point", points, {"x": x, "y": y, "tooltip": tip} | both, filled=True, size=50),
-    ]
-    return _chart(name, title, caption, layers, simulated=simulated, height=280)
+    return lines(name, title, points, x, y, caption, simulated=simulated)
 
 
 def tradeoff(comparison: Comparison, measure: Column, cost: Column) -> Chart:
@@ -201,13 +230,12 @@ def tradeoff(comparison: Comparison, measure: Column, cost: Column) -> Chart:
             best = point["mean"]
     x = _x("cost", f"{label(cost.name)} a query", **LOG)
     y = _x("mean", measure.name, zero=False, padding=12)
-    tip = _tip(("run", "run"), ("mean", measure.name), ("cost", label(cost.name)))
     layers = [
         _layer("line", front, {"x": x, "y": y}, interpolate="step-after", color="var(--line)", strokeDash=[4, 3]),
         _layer(
             "point",
             points,
-            {"x": x, "y": y, "tooltip": tip} | _series(map(series_of, comparison.runs)),
+            {"x": x, "y": y, "tooltip": _tip(points)} | _series(map(series_of, comparison.runs)),
             filled=True,
             size=80,
         ),
@@ -231,121 +259,52 @@ def _left_out(comparison: Comparison, points: Sequence[Json]) -> str:
 def differences(comparison: Comparison, table: Column, reference: Run) -> Chart:
     """Return each query's difference to a reference run, in a row a run."""
     before = reference.measures[table.name]
-    points = [
-        {"run": run.name, "of": query, "value": run.measures[table.name].get(query, 0.0) - before.get(query, 0.0)}
+    ticks = [
+        {"run": run.name, "query": query, "mean": run.measures[table.name].get(query, 0.0) - before.get(query, 0.0)}
         for run in comparison.runs
         if run is not reference
         for query in comparison.queries
     ]
     title = f"Query by query against {reference.name}: {table.name}"
     name, axis = f"differences-{file_name(table.name)}", f"difference in {table.name}"
-    caption = f"A tick is one of {len(comparison.queries)} queries; the diamond is the mean."
-    zero = _layer("rule", [{"value": 0}], {"x": _x("value", axis)})
-    return spread(name, title, points, axis, caption, [zero], simulated=bool(comparison.simulated))
-
-
-def published(rows: Sequence[Json]) -> Chart:
-    """Return measured figures (`measured`) against published ones (`value` ± `tolerance`), with the diagonal."""
-    ends = [figure for row in rows for figure in (row["value"], row["measured"])]
-    low, high = min(ends), max(ends)
-    x, y = _x("value", "published", zero=False, padding=12), _x("measured", "measured", zero=False, padding=12)
-    spans = [row | {"low": row["value"] - row["tolerance"], "high": row["value"] + row["tolerance"]} for row in rows]
-    diagonal = [{"value": end, "measured": end} for end in (low, high)]
-    tip = _tip(("run", "run"), ("value", "published"), ("measured", "measured"))
-    layers = [
-        _layer("line", diagonal, {"x": x, "y": y}, color="var(--line)", strokeDash=[4, 3]),
-        _layer("rule", spans, {"x": _x("low", "published"), "x2": {"field": "high"}, "y": y}),
-        _layer(
-            "point",
-            rows,
-            {"x": x, "y": y, "tooltip": tip} | _series([row["series"] for row in rows]),
-            filled=True,
-            size=70,
-        ),
-    ]
-    caption = "Bars are tolerances; on the dashed line measured and published figures are equal."
-    return _chart("published", "Measured against published", caption, layers, simulated=False, height=300)
+    caption = f"A tick is one of {len(comparison.queries)} queries; the dot is the mean."
+    return spread(name, title, ticks, axis, caption, simulated=bool(comparison.simulated))
 
 
 def orders(rows: Sequence[Sensitivity]) -> Chart:
     """Return a method's measure in the given and the inverse order, and in each shuffle."""
     kinds = ("given", "inverse", "shuffle", "mean of shuffles")
     points = [
-        {"run": row.name, "series": kind, "value": value}
+        {"run": row.name, "series": kind, "mean": value}
         for row in rows
         for kind, values in zip(kinds, ((row.given,), (row.inverse,), row.shuffles, (row.mean,)), strict=True)
         for value in values
         if value is not None
     ]
     measure, simulated = rows[0].measure, any(row.simulated for row in rows)
-    caption = "Marks of one row far apart: the method depends on the order in which candidates are presented."
+    caption = "Dots of one row far apart: the method depends on the order in which candidates are presented."
     title = f"Sensitivity to the initial order: {measure}"
-    return marks(f"orders-{file_name(measure)}", title, points, measure, caption, simulated)
-
-
-def marks(name: str, title: str, points: Sequence[Json], axis: str, caption: str, simulated: bool) -> Chart:
-    """Return a mark for each value, by its `series`, in a row for each `run`."""
-    y, x = _rows(list(dict.fromkeys(point["run"] for point in points))), _x("value", axis)
-    tip = [*_tip(("run", "run")), {"field": "series", "title": "mark"}, *_tip(("value", axis))]
-    encoding = {"x": x, "y": y, "tooltip": tip} | _series(point["series"] for point in points)
-    layers = [_layer("point", points, encoding, size=70, strokeWidth=2)]
-    return _chart(name, title, caption, layers, simulated=simulated, height=_height(points))
+    return dots(f"orders-{file_name(measure)}", title, points, measure, caption, simulated=simulated)
 
 
 def slots(row: Positions, number: int) -> Chart:
     """Return the share of choices, or the mean rank, of each slot of a method's prompts."""
-    what = "mean rank in the answers" if row.ranks else "share of choices"
-    bars: list[Json] = [
+    points: list[Json] = [
         {"slot": slot, "series": series, "value": value}
         for slot, each in enumerate(row.slots, 1)
         for series, value in (
             ("all asks", each.value),
             ("best document here", each.best),
             ("best document elsewhere", each.other),
+            ("without any preference", row.uniform),
         )
         if value is not None
     ]
     x = {"field": "slot", "type": "ordinal", "title": "slot in the prompt", "axis": {"labelAngle": 0}}
-    y = _x("value", what, zero=True)
-    tip = [{"field": "series", "title": "asks"}, *_tip(("slot", "slot"), ("value", what))]
-    layers = [
-        _layer("point", bars, {"x": x, "y": y, "tooltip": tip} | _series([bar["series"] for bar in bars]), filled=True),
-        _layer("rule", [{"value": row.uniform}], {"y": {"field": "value", "type": "quantitative"}}, strokeDash=[4, 3]),
-    ]
-    caption = f"{row.asks:,} asks that show {row.docs} documents; dashed: without any preference."
+    y = _x("value", "mean rank in the answers" if row.ranks else "share of choices", zero=True)
+    caption = f"{row.asks:,} asks that show {row.docs} documents."
     title = f"Position bias: {row.name} ({row.kind})"
-    return _chart(f"positions-{number}", title, caption, layers, simulated=row.simulated, height=220)
-
-
-def spread(
-    name: str,
-    title: str,
-    points: Sequence[Json],
-    axis: str,
-    caption: str,
-    below: Sequence[Json] = (),
-    *,
-    simulated: bool,
-) -> Chart:
-    """Return values in rows: a tick for each, a line over the range of each row, and a diamond for its mean."""
-    rows: dict[str, list[float]] = {}
-    for point in points:
-        rows.setdefault(point["run"], []).append(point["value"])
-    centres: list[Json] = [
-        {"run": row, "value": sum(values) / len(values), "low": min(values), "high": max(values)}
-        for row, values in rows.items()
-    ]
-    y = _rows([row["run"] for row in sorted(centres, key=lambda row: -row["value"])])
-    x = _x("value", axis)
-    tip = [{"field": "of", "title": "of"}, *_tip(("value", axis))]
-    mean = {"y": y, "x": x, "tooltip": _tip(("run", "run"), ("value", "mean"))}
-    layers = [
-        *below,
-        _layer("rule", centres, {"y": y, "x": _x("low", axis), "x2": {"field": "high"}}),
-        _layer("tick", points, {"x": x, "y": y, "tooltip": tip}, color="var(--c1)", thickness=2, opacity=0.7),
-        _layer("point", centres, mean, shape="diamond", filled=True, size=90, color="var(--c2)"),
-    ]
-    return _chart(name, title, caption, layers, simulated=simulated, height=_height(points))
+    return lines(f"positions-{number}", title, points, x, y, caption, simulated=row.simulated)
 
 
 def moves(name: str, run: str, story: Mapping[str, Any], *, simulated: bool) -> Chart:
@@ -358,15 +317,8 @@ def moves(name: str, run: str, story: Mapping[str, Any], *, simulated: bool) -> 
         for stage, rank in zip(stages, (move["before"], move["rank"]), strict=True)
         if rank is not None
     ]
-    names = sorted({end["series"] for end in ends}, reverse=True)
+    ends.sort(key=lambda end: end["series"], reverse=True)
     x = {"field": "stage", "type": "nominal", "title": None, "sort": list(stages), "axis": {"labelAngle": 0}}
     y = {"field": "rank", "type": "quantitative", "title": "rank", "scale": {"reverse": True, "zero": False}}
-    detail = {"field": "doc", "type": "nominal"}
-    both = _series(names)
-    tip = [{"field": "doc", "title": "document"}, {"field": "series", "title": "judged"}, *_tip(("rank", "rank"))]
-    layers = [
-        _layer("line", ends, {"x": x, "y": y, "detail": detail, "color": both["color"]}, strokeWidth=2),
-        _layer("point", ends, {"x": x, "y": y, "tooltip": tip} | both, filled=True, size=60),
-    ]
     caption = "The documents ranked highest, before and after reranking."
-    return _chart(name, f"How the order moved: {run}", caption, layers, simulated=simulated, height=280)
+    return lines(name, f"How the order moved: {run}", ends, x, y, caption, simulated=simulated, of="doc")

@@ -185,46 +185,28 @@ def _differences(compared: Comparison, reference: Run, command: str) -> Section:
 
 def _published(loaded: Sequence[Run]) -> Section | None:
     """Return published figures beside measured ones; those of simulated runs are listed and not judged."""
-    figures = [
-        {
-            "run": run.name,
-            "series": charts.series_of(run),
-            "measure": name,
-            "measured": measured,
-            "simulated": run.simulated,
-            "verdict": "simulated: not judged" if run.simulated else figure.verdict(measured),
-            **figure.model_dump(),
-        }
-        for run in loaded
-        if not {"limit", "sample", "ids", "first"} & (run.config.get("queries") or {}).keys()
-        for name, expected in (run.config.get("expected") or {}).items()
-        if run.measures.get(name)
-        for figure, measured in [(Expected.model_validate(expected), fmean(run.measures[name].values()))]
-    ]
-    if not figures:
-        return None
-    rows = [
-        [
-            figure["run"],
-            figure["measure"],
-            f"{figure['value']:g} ± {figure['tolerance']:g}",
-            f"{figure['measured']:.4f}",
-            f"{figure['measured'] - figure['value']:+.4f}",
-            figure["verdict"],
-            figure["source"],
-        ]
-        for figure in figures
-    ]
+    rows, points = list[list[str]](), list[dict[str, Any]]()
+    for run in loaded:
+        if {"limit", "sample", "ids", "first"} & (run.config.get("queries") or {}).keys():
+            continue
+        for name, expected in (run.config.get("expected") or {}).items():
+            if not run.measures.get(name):
+                continue
+            figure, measured = Expected.model_validate(expected), fmean(run.measures[name].values())
+            verdict = "simulated: not judged" if run.simulated else figure.verdict(measured)
+            span = f"{figure.value:g} ± {figure.tolerance:g}"
+            difference = f"{measured - figure.value:+.4f}"
+            rows.append([run.name, name, span, f"{measured:.4f}", difference, verdict, figure.source])
+            if not run.simulated:
+                ends = {"low": figure.value - figure.tolerance, "high": figure.value + figure.tolerance}
+                points.append({"run": f"{run.name}, {name}", "series": "measured", "mean": measured, **ends})
     header = ["run", "measure", "published", "measured", "difference", "verdict", "source"]
-    simulated = [figure["run"] for figure in figures if figure["simulated"]]
+    simulated = [run.name for run in loaded if run.simulated]
     table = Table("published", header, rows, marked("", simulated))
-    real = [figure for figure in figures if not figure["simulated"]]
-    return Section(
-        "Published beside measured",
-        "r2llm check --expected --config CONFIG",
-        charts=[charts.published(real)] if real else [],
-        tables=[table],
-    )
+    caption = "Dots are measured; bars are the published figures with their tolerances."
+    plot = charts.dots("published", "Measured and published", points, "measure", caption, simulated=False)
+    command = "r2llm check --expected --config CONFIG"
+    return Section("Published beside measured", command, (), [plot] if points else [], [table]) if rows else None
 
 
 def _prompts(compared: Comparison, command: str) -> Section | None:
@@ -235,23 +217,21 @@ def _prompts(compared: Comparison, command: str) -> Section | None:
         if run.reranked and (ranker := run.config.get("ranker")):
             method, prompt = str(ranker["method"]), str(ranker.get("prompt"))
             prompts.setdefault(method, set()).add(prompt)
-            points.append({"run": method, "of": prompt, "value": table.means[run.name]})
+            points.append({"run": method, "prompt": prompt, "mean": table.means[run.name]})
     points = [point for point in points if len(prompts[point["run"]]) > 2]
     if not points:
         return None
-    caption = f"A tick is the {table.name} of one prompt; the diamond is the mean over a method's prompts."
+    caption = f"A tick is the {table.name} of one prompt; the dot is the mean over a method's prompts."
     title = f"Prompt variations: {table.name}"
     plot = charts.spread("prompts", title, points, table.name, caption, simulated=bool(compared.simulated))
     rows = []
-    for method in prompts:
-        values = [point["value"] for point in points if point["run"] == method]
-        if values:
-            best, worst = (
-                choose((point for point in points if point["run"] == method), key=lambda point: point["value"])["of"]
-                for choose in (max, min)
-            )
-            figures = (f"{value:.4f}" for value in (fmean(values), min(values), max(values), max(values) - min(values)))
-            rows.append([method, str(len(prompts[method])), *figures, best, worst])
+    for method in dict.fromkeys(point["run"] for point in points):
+        ranked = sorted((p for p in points if p["run"] == method), key=lambda point: point["mean"], reverse=True)
+        best, worst = ranked[0], ranked[-1]
+        mean = fmean(point["mean"] for point in ranked)
+        figures = (mean, worst["mean"], best["mean"], best["mean"] - worst["mean"])
+        count = str(len(prompts[method]))
+        rows.append([method, count, *(f"{value:.4f}" for value in figures), best["prompt"], worst["prompt"]])
     header = ["method", "prompts", "mean", "min", "max", "range", "best prompt", "worst prompt"]
     summary = Table("prompts", header, rows, marked(f"{table.name} over prompts.", compared.simulated))
     return Section("Prompt variations", command, charts=[plot], tables=[summary])

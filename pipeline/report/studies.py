@@ -66,20 +66,23 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
             header = ["grade", *(f"{judge}: {grade}" for grade in range(len(confusion)))]
             tables.append(Table("judge confusion", header, rows, marked("Documents by both grades.", simulated)))
     points = [
-        {"run": run["name"], "series": f"by {who}", "value": run[key]}
+        {"run": run["name"], "series": f"by {who}", "mean": run[key]}
         for run in content["runs"]
         for who, key in (("people", "human_same"), (judge, "model_same"))
         if run[key] is not None
     ]
-    notes = [*content["warnings"]]
+    notes = [f"WARNING: {warning}" for warning in content["warnings"]]
     if ranks := content["rankings"]:
         tau, half = _values(ranks, "tau", "tau_top_half")
         notes.append(f"the order of runs by both: Kendall's τ {tau}, of the better half {half}")
     if bias := content["bias"]:
         lift, span = _values(bias, "difference", "interval")
-        notes.append(f"the judge lifts rankers over first stages by {lift} {measure}, 95 % {span}")
+        notes.append(
+            f"the judge lifts rankers over first stages by {lift} {measure}, 95 % {span}, {bias['queries']} queries"
+        )
     caption = f"{measure} by the documents that both judged."
-    plot = charts.marks("judge", f"{measure} by people and by {judge}", points, measure, caption, bool(simulated))
+    title = f"{measure} by people and by {judge}"
+    plot = charts.dots("judge", title, points, measure, caption, simulated=bool(simulated))
     return notes, [plot] if points else [], tables
 
 
@@ -96,25 +99,31 @@ def _probed(content: Json, simulated: Sequence[str]) -> Parts:
         for name, found in sorted(probes.items(), key=lambda item: -item[1].get("success", {"rate": 0})["rate"])
         if "success" in found
     ]
-    rows = [
-        [
-            name,
-            *_values(found.get("success"), "rate", "interval", "less_placebo", "unread"),
-            *_values(found.get("damage"), "attacked", "drop", "interval"),
-            *_values(found.get("victim"), "climb", "in_top_10", "first"),
-            found["source"],
-        ]
-        for name, found in probes.items()
-    ]
-    header = ["probe", "success", "95 %", "less placebo", "unread", f"{content['measure']} attacked", "drop", "95 %"]
-    header += ["ranks climbed", "in the top 10", "first", "source"]
-    caption = (
-        f"Share of {content['sets']} sets of four in which the attacked document is chosen, with Wilson's interval."
+    counted = (
+        f"Share of {content['sets']} sets of four in which the attacked document is chosen, with Wilson's interval"
     )
-    plot = charts.dots("probes", "Success of probes", points, "success", caption, ["probes"], simulated=bool(simulated))
-    unread = content["unread_sets"]
-    notes = [f"{unread} sets are not counted: the clean answer could not be read"] if unread else []
-    return notes, [plot] if points else [], [Table("probes", header, rows, marked("", simulated))]
+    counted += f"; {content['unread_sets']} sets with an unread clean answer are not counted."
+    damage = {f"{content['measure']} attacked": "attacked", "drop": "drop", "95 %": "interval"}
+    victim = {"ranks climbed": "climb", "in the top 10": "in_top_10", "first": "first"}
+    success = {"success": "rate", "95 %": "interval", "less placebo": "less_placebo", "unread": "unread"}
+    middle = f"The probe in one candidate judged 0, of {len(content['victims'])} queries."
+    tables = [
+        Table(
+            name,
+            ["probe", *columns, "source"],
+            [[probe, *_values(found.get(part), *columns.values()), found["source"]] for probe, found in probes.items()],
+            marked(caption, simulated),
+        )
+        for name, part, columns, caption in (
+            ("probes", "success", success, counted),
+            ("probes damage", "damage", damage, "The probe in every candidate judged 0."),
+            ("probes victim", "victim", victim, middle),
+        )
+        if part == "success" or any(found.get(part) for found in probes.values())
+    ]
+    caption = "Success of each probe, with Wilson's interval."
+    plot = charts.dots("probes", "Success of probes", points, "success", caption, simulated=bool(simulated))
+    return [], [plot] if points else [], tables
 
 
 def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
