@@ -61,12 +61,10 @@ class Completions(LanguageModel):
             text += request.prompt.answer.prefix.decoder_only
             return Put(request, text, at_most_tokens(text))
         text, ids = self.tokens.prompt(request)
-        targets: Sequence[Sequence[int]] = ()
-        if way == "continuation":
-            targets = [self.tokens.target(request)]
-        elif way != "text":
-            targets = self.tokens.label_ids(request, text)
-        return Put(request, ids, len(ids), len(ids), targets=targets, thought=opened_thought(text))
+        if way == "text":
+            return Put(request, ids, len(ids), len(ids), thought=opened_thought(text))
+        targets = [self.tokens.target(request)] if way == "continuation" else self.tokens.label_ids(request, text)
+        return Put(request, ids, len(ids), len(ids), targets=targets)
 
     @property
     def short_prompt(self) -> Any:

@@ -133,7 +133,7 @@ class Form(ABC):
         return tokens.fitted(request, shown)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Put:
     """An ask as it is put: messages, token ids or a text, of so many tokens at most, and fields of its own.
 
@@ -316,7 +316,8 @@ def at_most_tokens(text: str) -> int:
 def find_labels(listed: Listed, put: Put) -> list[float | None]:
     """Return each label's log-probability, or None if it is not listed."""
     if put.targets and all(token.startswith("token_id:") for token, _ in listed):
-        return [dict(listed).get(f"token_id:{token}") for [token] in put.targets]
+        by_token = dict(listed)
+        return [by_token.get(f"token_id:{token}") for [token] in put.targets]
     return by_text(listed, put.request.labels, put.gap)
 
 
