@@ -12,7 +12,7 @@ The order of the list is the order of the first stage, as in RankLLM, whatever t
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...rerankers.types import Query
 from ..io.files import json_kind
@@ -56,21 +56,23 @@ class CandidatesFile(Files):
             if query.id in run:
                 raise record.fault(f"query {query.id} is there already")
             queries.add(query.id, query.text, record)
-            run[query.id] = _ranked(query.id, hits, record)
-            known = docs.lookup([hit.id for hit in hits])
-            if changed := next((hit.id for hit in hits if known.get(hit.id, hit.text) != hit.text), None):
+            ids = [id_ for id_, _, _ in hits]
+            if len(set(ids)) < len(ids):
+                raise record.fault(f"query {query.id} has candidate {max(ids, key=ids.count)} twice")
+            scores = [score for _, _, score in hits if score is not None]
+            if scores and len(scores) < len(hits):
+                without = next(id_ for id_, _, score in hits if score is None)
+                raise record.fault(f"query {query.id}: candidate {without} has no score, others have")
+            run[query.id] = list(zip(ids, scores or map(float, range(len(ids), 0, -1)), strict=True))
+            known = docs.lookup(ids)
+            if changed := next((id_ for id_, text, _ in hits if known.get(id_, text) != text), None):
                 raise record.fault(f"candidate {changed} has another text with an earlier query")
-            docs.add((hit.id, hit.text) for hit in hits if hit.id not in known)
+            docs.add((id_, text) for id_, text, _ in hits if id_ not in known)
         return queries, docs, run
 
 
-class _Hit(NamedTuple):
-    id: str
-    text: str
-    score: float | None
-
-
-def _hit(fields: Any, record: Record) -> _Hit:
+def _hit(fields: Any, record: Record) -> tuple[str, str, float | None]:
+    """Return a candidate's identifier, text and score."""
     if not isinstance(fields, dict):
         raise record.fault(f"a candidate is {json_kind(fields)}, not an object")
     hit = record._replace(fields=fields)
@@ -85,7 +87,7 @@ def _hit(fields: Any, record: Record) -> _Hit:
     score = fields.get("score")
     if score is not None and not math.isfinite(numeric(score)):
         raise hit.fault(f"candidate {id_}: the score {score!r:.40} is not a finite number")
-    return _Hit(id_, hit._replace(fields=document).document(), None if score is None else numeric(score))
+    return id_, hit._replace(fields=document).document(), None if score is None else numeric(score)
 
 
 def _query(record: Record, hits: list[Any], texts: Mapping[str, Query] | None) -> Query | None:
@@ -112,14 +114,3 @@ def _query(record: Record, hits: list[Any], texts: Mapping[str, Query] | None) -
     if id_ not in texts:
         raise record.fault(f"query {id_} is not in the queries file")
     return texts[id_]
-
-
-def _ranked(query: str, hits: list[_Hit], record: Record) -> list[tuple[str, float]]:
-    ids = [hit.id for hit in hits]
-    if len(set(ids)) < len(ids):
-        raise record.fault(f"query {query} has candidate {max(ids, key=ids.count)} twice")
-    scores = [hit.score for hit in hits if hit.score is not None]
-    if scores and len(scores) < len(hits):
-        without = next(hit.id for hit in hits if hit.score is None)
-        raise record.fault(f"query {query}: candidate {without} has no score, others have")
-    return list(zip(ids, scores or map(float, range(len(ids), 0, -1)), strict=True))
