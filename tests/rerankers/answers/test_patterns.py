@@ -51,6 +51,8 @@ def test_the_part_that_is_read(prompt: str, text: str, captured: str | None) -> 
         ("full", "[4] > [2] > [1] > [3] > [4]", (3, 1, 0, 2)),
         ("full", "[4] > [2] > [1]", None),  # a full permutation or none
         ("full", "[4] > [2] > [2] > [1]", None),
+        ("ascending", "3 1 4 2 1", (0, 1, 3, 2)),  # the last one best
+        ("ascending", "4", (3, 0, 1, 2)),
         ("digits", "[\u00b2] > [\u2463] > \uff13", (1, 3, 2, 0)),  # superscript, circled, fullwidth
     ],
 )

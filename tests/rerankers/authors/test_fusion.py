@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from r2llm.pipeline.configs import load as configs
 from r2llm.rerankers.api import open_model
+from r2llm.rerankers.backends._tokens.tokens import Prepared
+from r2llm.rerankers.backends.base import Request
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Requests
 from r2llm.rerankers.types import Answer, Candidates, Doc, Query
@@ -22,10 +25,10 @@ Ranked = Callable[..., list[Answer]]
 
 
 @pytest.fixture
-def answers(tmp_path: Path) -> Ranked:
-    """The answers to the first asks of a shipped system whose model is this folder, as on the command line."""
+def posed(tmp_path: Path) -> Callable[..., tuple[Any, Any, list[Request]]]:
+    """A shipped system whose model is this folder, as on the command line: ranker, backend and first requests."""
 
-    def run(system: str, folder: Path, *settings: str, passages: Sequence[str] = PASSAGES) -> list[Answer]:
+    def pose(system: str, folder: Path, *settings: str, passages: Sequence[str] = PASSAGES) -> Any:
         hits = [{"qid": "q", "docid": f"d{i}", "content": text, "score": -i} for i, text in enumerate(passages)]
         (tmp_path / "hits.json").write_text(json.dumps([{"query": QUERY, "hits": hits}]))
         file = tmp_path / "config.yaml"
@@ -36,15 +39,24 @@ def answers(tmp_path: Path) -> Ranked:
         docs = tuple(Doc(f"d{i}", text) for i, text in enumerate(passages))
         candidates = Candidates(Query("q", QUERY), docs, tuple(-float(i) for i in range(len(docs))))
         requests = Requests(ranker, backend, candidates)
-        asks = next(ranker.steps(candidates))
-        backend.submit([requests.request(ask) for ask in asks])
+        return ranker, backend, [requests.request(ask) for ask in next(ranker.steps(candidates))]
+
+    return pose
+
+
+@pytest.fixture
+def answers(posed: Callable[..., tuple[Any, Any, list[Request]]]) -> Ranked:
+    """The answers to those requests."""
+
+    def run(*arguments: Any, **more: Any) -> list[Answer]:
+        ranker, backend, requests = posed(*arguments, **more)
+        backend.submit(requests)
         found: dict[tuple[str, ...], Answer] = {}
-        while len(found) < len(asks):
-            found |= {
-                request.ask.docs: ranker.read(request.ask, reply, backend) for request, reply in backend.collect()
-            }
+        while len(found) < len(requests):
+            for request, reply in backend.collect():
+                found[request.ask.docs] = ranker.read(request.ask, reply, backend)
         backend.close()
-        return [found[ask.docs] for ask in asks]
+        return [found[request.ask.docs] for request in requests]
 
     return run
 
@@ -97,6 +109,25 @@ def under_their_names(t5: Path, tmp_path: Path) -> Path:
     assert "encoder.encoder.block.0.module.layer.0.SelfAttention.q.weight" in theirs
     safetensors.torch.save_file(theirs, folder / "model.safetensors", {"format": "pt"})
     return folder
+
+
+def test_the_decoder_sees_the_states_of_all_passages_one_after_the_other(t5: Path, posed: Any) -> None:
+    import torch
+
+    model, tokenizer = loaded(t5)
+    texts = [
+        f"Search Query: {QUERY} Passage: [{number}] {text} Relevance Ranking: "
+        for number, text in enumerate(PASSAGES, 1)
+    ]
+    _, backend, [request] = posed("lit5-distill-base", t5)
+    shorter = replace(request, ask=replace(request.ask, docs=request.ask.docs[:2]))
+    with torch.inference_mode():
+        inputs = backend.passes.inputs([Prepared(one, *backend.tokens.prompt(one)) for one in (request, shorter)])
+    states, mask = inputs["encoder_outputs"].last_hidden_state, inputs["attention_mask"]
+    for row, shown, docs in zip(states, mask, (5, 2), strict=True):
+        wanted = torch.cat(states_of(model, tokenizer, texts, 150)[:docs])
+        assert shown.tolist() == [1] * len(wanted) + [0] * (len(row) - len(wanted))
+        torch.testing.assert_close(row[: len(wanted)], wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("batched", ["model.exact=true", "model.exact=false"])
