@@ -68,6 +68,16 @@ def handler(rank_llm: Callable[[str], Any]) -> Callable[[str], Any]:
     return make
 
 
+def test_lit5s_passages_are_its_template(rank_llm, result) -> None:
+    rank_llm("rerank.prompt_templates")
+    content = yaml.safe_load((files("rank_llm.rerank.prompt_templates") / "rank_fid_template.yaml").read_text())
+    theirs = rank_llm("rerank.listwise.rankfid_inference_handler").RankFIDInferenceHandler(content)
+    texts = ["between 70 and 90, see {braces}", "moon", "short"]
+    shown = theirs.generate_prompt(result(texts, "which moon?"), rank_start=0, rank_end=3, max_tokens=150)
+    ours = prompts.load("lit5_distill").render(permute(["d0", "d1", "d2"]), "which moon?", texts, "encoder_decoder")
+    assert [turn.content for turn in ours] == [prompt["text"] for prompt in shown]
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_prompts_are_its_templates(name: str, handler, result) -> None:
     prompt = prompts.load(name)
