@@ -4,8 +4,6 @@ It holds no path, time or version, so that it is the same on every machine, and 
 read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What changed from one run to another, query by query, and whether that is within the tolerances of a baseline."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Check experiments: run them again and compare the results with a baseline, or with published figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

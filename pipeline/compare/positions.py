@@ -5,8 +5,6 @@ slots in its own way (a heap's parent comes first, a window carries its best doc
 indifferent must choose something, so the shares are also given by where the best-judged document stood.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A run's first stage of reranking, driven once more with the answers of its ledger: no model is asked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Runs to compare: run folders, folders of these, and TREC files, each with its per-query measures and costs."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Sensitivity to the initial order: runs that differ in `first_stage.order` and `first_stage.seed` alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

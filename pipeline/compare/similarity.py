@@ -1,7 +1,5 @@
 """How alike two rankings of a query are, and how far a run reproduces the effect of an original one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

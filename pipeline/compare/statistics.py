@@ -4,8 +4,6 @@ All functions take arrays of one value a query, both in the same order of querie
 `scipy.stats` is slow to import.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A comparison as tables, those of LaTeX with letters, as CSV and as JSON; a check in words."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

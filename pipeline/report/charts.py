@@ -1,7 +1,5 @@
 """Charts as Vega-Lite specifications: one view each, in colours that the page's style sheet or `for_paper` defines."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

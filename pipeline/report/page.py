@@ -1,10 +1,9 @@
 """The page: sections in HTML with charts that work without JavaScript, and the same as SVG, PDF and LaTeX files."""
 
-from __future__ import annotations
-
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from ..io.files import reason, replacing
 from ..io.tables import Table, file_name, some
 from . import charts
 from .charts import Chart
-from .parts import Group
 
 CSP = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 """The policy by which a browser lets nothing leave the page, and load nothing."""
@@ -24,6 +22,27 @@ NUMBER = re.compile(r"[-+<]?\s?[\d,.]+(e[-+]?\d+)?%?|-|")
 
 SHORT = 48
 """Characters of the longest text in a column that is not broken into lines."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: the command that prints the same figures, then notes, charts, tables and stories."""
+
+    title: str
+    command: str
+    notes: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    stories: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sections about runs of the same queries and judgements."""
+
+    title: str
+    simulated: Sequence[str]
+    sections: list[Section] = field(default_factory=list)
 
 
 def write(groups: Sequence[Group], command: str, path: Path) -> None:

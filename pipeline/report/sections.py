@@ -1,7 +1,5 @@
 """What a report says of runs: results, costs, differences, published figures, orders, positions, a query's story."""
 
-from __future__ import annotations
-
 import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +20,7 @@ from ..io.progress import Listener
 from ..io.tables import Table, marked
 from ..run import manifest, runfile
 from . import charts, studies
-from .parts import Group, Section
+from .page import Group, Section
 
 PAIRS = 15
 """Most pairs of runs whose tests the page lists: with more runs those with the reference alone."""

@@ -1,7 +1,5 @@
 """What a report says of studies, out of their JSON files: a model as judge, attacks, abstention."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +10,7 @@ from ...rerankers.errors import InputError
 from ..io.files import reason
 from ..io.tables import Table, marked, number
 from . import charts
-from .parts import Group, Section
+from .page import Group, Section
 
 Json = Mapping[str, Any]
 
