@@ -85,7 +85,7 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
 
 
 def _filled(run: Json) -> str:
-    return f"{number(run['filled'])} {run['filled_name'].partition(' ')[2]}"
+    return f"{number(run['filled'])} {(run['filled_name'] or '').partition(' ')[2]}"
 
 
 def _probed(content: Json, simulated: Sequence[str]) -> Parts:

@@ -7,8 +7,9 @@ has only documents that they did not judge, as `query judge:MODEL document grade
 (arXiv:2602.17170), agree less on the best runs (arXiv:2412.17156), favour rankers that are models too
 (arXiv:2503.19092), and must not be what they judge (arXiv:2504.19076).
 
-Beside `judged.qrels` stand `judged.jsonl` (an answer a line: `query_id`, `docid`, `grade` or null, `human` or null,
-`model`, `text`), the ledger `judged.sqlite`, and `judged.json`, which --json prints:
+Beside `judged.qrels` stand `judged.jsonl` (an answer a line: `query_id`, `docid`, `grade` or null, `expected` (the
+mean grade by likelihood), `human` or null, `model`, `text`), the ledger `judged.sqlite`, and `judged.json`, which
+--json prints:
 
 - `judge`, `model` (its identity), `prompt`, `simulated`, `depth`, `measure`, `queries`, `warnings`;
 - `documents`: `pool`, `by_people`, `by_model` (lines of the qrels), `unread`, `without_text`;
@@ -42,7 +43,7 @@ from ...rerankers.ranker import Ranker
 from ...rerankers.scheduler import Scheduler
 from ...rerankers.types import Answer, Candidates, Doc, Params, Query, Ranking, Steps, score
 from ..compare import runs as loading
-from ..compare import similarity, statistics
+from ..compare import statistics
 from ..compare.runs import Run
 from ..configs.load import Loaded
 from ..datasets.records import JUDGE
@@ -267,7 +268,11 @@ def _write(plan: Plan, judged: Judged, made: Qrels, human: Qrels, holes: Qrels, 
         for query, row in judged.items():
             for doc, answer in row.items():
                 line: dict[str, Any] = {"query_id": query, "docid": doc, "grade": made[query].get(doc)}
-                line |= {"human": human.get(query, {}).get(doc), "model": name, "text": answer.text}
+                line |= {
+                    "expected": answer.scores[0] if answer.parsed else None,
+                    "human": human.get(query, {}).get(doc),
+                }
+                line |= {"model": name, "text": answer.text}
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -333,14 +338,17 @@ def _compared(
 
 
 def _rankings(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return how alike the model's and people's judgements order the runs; equal means stay in the order given."""
-    people, model = (
-        [row["name"] for row in sorted(rows, key=lambda row: -row[by])] for by in ("human_same", "model_same")
-    )
-    better = people[: math.ceil(len(people) / 2)]
-    taus, _, _ = similarity.of_pairs([people, better, model], [(0, 2), (1, 2)])
-    whole, half = (None if math.isnan(tau) else float(tau) for tau in taus)
-    return {"tau": whole, "tau_top_half": half}
+    """Return how alike the model's and people's judgements order the runs: τ-b, None where one side has one value."""
+    from scipy.stats import kendalltau
+
+    best = sorted(rows, key=lambda row: -row["human_same"])
+
+    def tau(part: Sequence[Mapping[str, Any]]) -> float | None:
+        people, model = ([row[by] for row in part] for by in ("human_same", "model_same"))
+        several = len({*people}) > 1 and len({*model}) > 1
+        return float(kendalltau(people, model).statistic) if several else None
+
+    return {"tau": tau(rows), "tau_top_half": tau(best[: math.ceil(len(best) / 2)])}
 
 
 def _bias(lifts: Mapping[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,13 @@ def test_what_is_no_judge_is_refused(run, settings: list[str], fault: str) -> No
         judged([run], *settings)
 
 
+def test_a_judge_to_whom_all_runs_are_equal_does_not_order_them() -> None:
+    rows = [{"human_same": value, "model_same": 1.0} for value in (0.3, 0.5, 0.4)]
+    assert judge._rankings(rows) == {"tau": None, "tau_top_half": None}
+    rows = [{"human_same": value, "model_same": value + 0.1} for value in (0.3, 0.5, 0.4)]
+    assert judge._rankings(rows) == {"tau": 1.0, "tau_top_half": 1.0}
+
+
 def test_a_file_that_is_not_the_judges_is_not_written_over(run, write: Callable[[str, str], Path]) -> None:
     write("out/judged.qrels", "q1 0 d1 1\n")
     with pytest.raises(InputError, match="is there already"):
