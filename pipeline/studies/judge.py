@@ -239,7 +239,7 @@ def _asked(
     if not chosen:
         raise InputError(f"none of the runs' {len(ranked)} queries is one of the config's dataset, with judgements")
     if left_out := len(ranked) - len(chosen):
-        listener.note(f"{left_out} of {len(ranked)} queries are left out: without text or judgements in the dataset")
+        listener.note(f"{left_out} of {len(ranked)} queries are left out: not chosen, or without text or judgements")
     tops = {q: dict.fromkeys(d for run in runs for d in run.rankings.get(q, ())[: plan.depth]) for q in chosen}
     return {q: [d for d in docs if not (plan.holes and d in human.get(q, {}))] for q, docs in tops.items()}
 
