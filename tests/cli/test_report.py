@@ -32,7 +32,7 @@ def page(r2llm, toy: Path, tmp_path: Path) -> Path:
     return tmp_path / "report.html"
 
 
-def test_a_report_is_one_page_of_its_own(r2llm, page: Path) -> None:
+def test_a_report_is_one_page_of_its_own(page: Path) -> None:
     text, _, script = page.read_text().partition('<script type="application/json"')
     assert HOSTILE not in text + script
     assert not re.search(r"(src|href)=\"(?!#|data:)", text)
@@ -43,6 +43,10 @@ def test_a_report_is_one_page_of_its_own(r2llm, page: Path) -> None:
     specs = json.loads(re.search(r'id="specs">(.*?)</script>', script)[1])
     assert all(spec["title"]["subtitle"].startswith("simulated") for spec in specs)
     assert text.count("<svg") == len(specs) == len(list(Path("figures").glob("*.svg")))
+
+
+@pytest.mark.slow
+def test_a_report_of_the_same_runs_has_the_same_bytes(r2llm, page: Path) -> None:
     first = page.read_bytes()
     assert r2llm("report", "one", "two", "--figures", "figures", "--latex", "latex").code == 0
     assert page.read_bytes() == first

@@ -281,7 +281,9 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize(("users_java", "torch"), [("none", "torch first"), ("unusable", "torch last")])
+@pytest.mark.parametrize(
+    ("users_java", "torch"), [pytest.param("none", "torch first", marks=pytest.mark.slow), ("unusable", "torch last")]
+)
 def test_java_starts_quietly_whatever_the_users(folder: Path, tmp_path: Path, torch: str, users_java: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in java.USER_JAVA_VARIABLES}
     if users_java == "unusable":
