@@ -4,6 +4,7 @@
 # else MODEL (a folder or a hub id) is timed on the embedded collection, and left out where it is not at hand.
 #
 #   MODEL=google/flan-t5-small CONFIG=quickstart.yaml QUERIES=1 scripts/bench/short.sh
+#   LLM_RANKERS=../llm-rankers LLM_RANKERS_PYTHON=../llm-rankers/.venv/bin/python scripts/bench/short.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
@@ -34,5 +35,9 @@ for model in "${models[@]}"; do
   echo "== asks a second, $(basename "$model")"
   "$python" scripts/bench/engine.py --model "$model" --config "$config" --queries "$queries" --dtype float32
   "$python" scripts/bench/commands.py --model "$model" --config "$config" --queries "$queries" --method setwise.heapsort
+  if [ -n "${LLM_RANKERS:-}" ] && grep -qE '"model_type": "(t5|llama)"' "$model/config.json"; then
+    "$python" scripts/bench/llm_rankers.py --llm-rankers "$LLM_RANKERS" --python "${LLM_RANKERS_PYTHON:-python3}" \
+      --model "$model" --config "$config" --queries "$queries"
+  fi
 done
 [ "${#models[@]}" -gt 0 ] || echo "no model at hand: name one with MODEL=..."
