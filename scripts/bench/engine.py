@@ -16,6 +16,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -33,8 +34,9 @@ def answer(connection: Connection, model: str) -> None:
     """Answer lists of requests by the plain engine, for as long as the asking process lives."""
     plain = Plain(opened(model))
     connection.send((plain.identity, plain.architecture, 2 * weights(plain.model)))
-    while True:
-        connection.send([reply for _, reply in asked(plain, connection.recv())])
+    with suppress(EOFError):  # the asking process has ended
+        while True:
+            connection.send([reply for _, reply in asked(plain, connection.recv())])
 
 
 class Apart(Backend):

@@ -12,10 +12,11 @@ import email.utils
 import logging
 import math
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 PATIENCE = 75.0  # seconds after which a server that says only 429 is given up, or twice the wait it names if longer
 FIRST_WAIT, MAX_WAIT = 0.5, 30.0  # seconds to wait where the server names none, doubled each time
 LONG_WAIT = 5.0  # seconds: waits from here on are logged
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Spending = Counter[str]  # see `spending`
 
@@ -170,21 +172,32 @@ def log_wait(url: str, wait: float, message: str) -> None:
 def named_wait(headers: Mapping[str, str]) -> float | None:
     """Return the seconds to wait that a reply's headers name, or None.
 
-    `retry-after-ms`, `Retry-After` or `x-ratelimit-reset`: a number, a date, or a time since 1970 in seconds or
-    milliseconds.
+    `retry-after-ms`; `Retry-After` in seconds or as a date; else when the limit that is used up is renewed
+    (`x-ratelimit-reset…`): in seconds, as "1m30s", or as a time since 1970 in seconds or milliseconds.
     """
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0), ("x-ratelimit-reset", 1.0)):
-        text = headers.get(name, "")
+    waits = [_seconds(headers.get("retry-after-ms", ""), 0.001), _seconds(headers.get("retry-after", ""))]
+    for name in headers:
+        if name.lower().startswith(("x-ratelimit-reset", "ratelimit-reset")):
+            left = headers.get(name.lower().replace("reset", "remaining"), "0")
+            waits.append(_seconds(headers[name]) if left.strip() in ("0", "0.0") else None)
+    return next((wait for wait in waits[:2] if wait is not None), max(filter(None, waits), default=None))
+
+
+def _seconds(text: str, unit: float = 1.0) -> float | None:
+    text = text.strip()
+    try:
+        number = float(text) * unit
+    except ValueError:
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+        if parts and "".join(map("".join, parts)) == text:
+            return sum(float(count) * UNITS[name] for count, name in parts)
         try:
-            seconds = float(text) * unit
-        except ValueError:
-            try:
-                date = email.utils.parsedate_to_datetime(text)
-            except (ValueError, TypeError):
-                continue
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-        if seconds > 1e9:  # a time, and no length of time
-            seconds = seconds / (1000 if seconds > 1e11 else 1) - time.time()
-        if math.isfinite(seconds):
-            return max(seconds, 0.0)
-    return None
+            date = email.utils.parsedate_to_datetime(text)
+        except (ValueError, TypeError):
+            return None
+        number = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(number):
+        return None
+    if number > 1e9:  # a time, and no length of time
+        number = number / (1000 if number > 1e11 else 1) - datetime.now(UTC).timestamp()
+    return max(number, 0.0)

@@ -87,13 +87,13 @@ class Rerank(Form):
     async def answer(self, requests: Sequence[Request]) -> list[Reply]:
         path, fields = DIALECTS[await self._once("dialect", self._find_dialect)]
 
-        async def scored(requests: Sequence[Request], calls: int) -> dict[str, tuple[float, int | None]]:
+        async def scored(requests: Sequence[Request]) -> dict[str, tuple[float, int | None]]:
             """Return each document's score and tokens."""
             pairs = [self._pair(request) for request in requests]
             body = self.spec.body(**fields(pairs[0][0], [passage for _, passage, _ in pairs]))
             tokens = sum(count or at_most_tokens(query + passage) for query, passage, count in pairs)
             read = partial(_scores, count=len(pairs))
-            scores = await self.client.send(path, body, read, spending(calls, tokens, 0))
+            scores = await self.client.send(path, body, read, spending(len(pairs), tokens, 0))
             rows = zip(requests, scores, pairs, strict=True)
             return {request.ask.docs[0]: (score, count) for request, score, (_, _, count) in rows}
 
@@ -102,9 +102,9 @@ class Rerank(Form):
             every = [replace(first, ask=replace(first.ask, docs=(doc,))) for doc in first.texts]
             # By its key, which holds all the candidates: asks that come later take the same reply.
             key = f"{first.query.id} {first.terms.attempt} {id(first.texts)}"
-            by_doc = await self._once(key, partial(scored, every, len(requests)))
+            by_doc = await self._once(key, partial(scored, every))
         else:
-            by_doc = await scored(requests, len(requests))
+            by_doc = await scored(requests)
         replies = (by_doc[request.ask.docs[0]] for request in requests)
         return [Reply(None, (score,), count, 0) for score, count in replies]
 

@@ -328,9 +328,13 @@ class Listwise:
 
     def __init__(self) -> None:
         self.bodies: list[Mapping[str, Any]] = []
+        self.calls = 0
 
-    async def send(self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], *_: Any) -> Any:
+    async def send(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Any], Any], most: Mapping[str, int]
+    ) -> Any:
         self.bodies.append(body)
+        self.calls += most["calls"]
         count = len(body["documents"])
         return read({"results": [{"index": i, "relevance_score": i / count} for i in range(count)]})
 
@@ -347,6 +351,7 @@ def test_scores_that_depend_on_the_group_are_refused_unless_reckoned_with(
     replies = answers(Rerank(server, spec(api="rerank", group_scores=True), None), requests)
     assert [reply.scores for reply in replies] == [(3 / 5,), (1 / 5,)]
     assert [len(body["documents"]) for body in server.bodies] == [2, 5]  # the probe, and all candidates once
+    assert server.calls == 5  # of which a budget counts each
     backend = openai.open(options("http://localhost:1/v1", group_scores=True), Setting())
     assert backend.identity["group_scores"] is True
     assert replay.Recorded(backend.identity).group_scores  # or a merge would look its answers up under other keys
