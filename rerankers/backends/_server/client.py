@@ -165,7 +165,12 @@ class Client:
         self.under_way.add(task)
         try:
             body = await self._body(connection, replica, path, content)
-            answer, cost = read(body), _cost(body, most)
+            cost = _cost(body, most)
+            if reason := reason_declined(body):
+                replica.failures, sound = 0, True
+                counts = usage(body, "prompt_tokens"), usage(body, "completion_tokens")
+                raise AttemptError("declined", reason, tokens=counts)
+            answer = read(body)
             replica.failures, sound = 0, True
             return answer, cost["prompt_tokens"] + cost["completion_tokens"]
         except (AttemptError, *UNREADABLE) as error:
@@ -176,8 +181,6 @@ class Client:
             failure.replica, failure.reason = replica, self.spec.shown(failure.reason)
             if failure.kind in ("silent", "malformed"):
                 cost = most  # it may have been answered, and paid for, all the same
-            elif failure.kind == "declined":
-                cost = spending(0, *(count or 0 for count in failure.tokens))
             if len(self.replicas) > 1 and failure.kind in REPEATED:
                 replica.failed(sent=failure.kind != "unsent")
             raise failure from None
@@ -236,9 +239,6 @@ class Client:
         for name, values in self.seen.items() if isinstance(body, Mapping) else ():
             if isinstance(value := body.get(name), str) and len(values) < MAX_VALUES:
                 values.add(value)
-        if reason := reason_declined(body):
-            counts = usage(body, "prompt_tokens"), usage(body, "completion_tokens")
-            raise AttemptError("declined", reason, tokens=counts)
         return body
 
     async def close(self) -> None:

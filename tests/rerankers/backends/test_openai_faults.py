@@ -19,7 +19,10 @@ import pytest
 from r2llm.rerankers.backends import openai
 from r2llm.rerankers.backends._server import client as server_client
 from r2llm.rerankers.backends._server import limits as server_limits
-from r2llm.rerankers.backends._server.limits import Limits
+from r2llm.rerankers.backends._server.client import Client
+from r2llm.rerankers.backends._server.limits import Limits, Spending, spending
+from r2llm.rerankers.backends._server.refusals import AttemptError
+from r2llm.rerankers.backends._server.spec import ServerSpec
 from r2llm.rerankers.backends.base import Backend, Setting
 from r2llm.rerankers.errors import BackendError
 from r2llm.rerankers.ledger import Ledger
@@ -171,6 +174,26 @@ def test_a_wrong_key_is_told_nowhere(
     ledger.close()
     assert "wrong" not in told.replace("wrong key", "")
     assert "sk-" not in told
+
+
+@pytest.mark.parametrize(
+    ("usage", "spent"), [({"prompt_tokens": 30, "completion_tokens": 0}, spending(1, 30)), ({}, spending(1, 100, 10))]
+)
+def test_a_declined_prompt_counts_in_a_budget(usage: dict[str, int], spent: Spending) -> None:
+    reply = {"choices": [{"index": 0, "finish_reason": "content_filter"}], "usage": usage}
+
+    async def asked(client: Client) -> None:
+        try:
+            await client.send("/chat/completions", {}, lambda reply: reply, spending(1, 100, 10))
+        finally:
+            await client.close()
+
+    client = Client(ServerSpec(openai.Options(name="stub", base_url="http://localhost:1/v1"), price=None, seed=0))
+    client._body = lambda *_: asyncio.sleep(0, reply)  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(AttemptError) as error:
+        asyncio.run(asked(client))
+    assert error.value.kind == "declined"
+    assert client.budget.spent == spent
 
 
 @pytest.mark.parametrize(("limits", "most"), [({"calls": 57}, 57), ({"tokens": 3_000}, 3_000), ({"usd": 0.003}, 3_000)])
