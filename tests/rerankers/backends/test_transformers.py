@@ -197,6 +197,13 @@ def test_a_padded_batch_scores_what_each_prompt_alone_does(folder: Path, posed, 
             assert (other.prompt_tokens, other.completion_tokens) == (one.prompt_tokens, one.completion_tokens)
 
 
+def test_in_bfloat16_too_no_bit_depends_on_what_is_asked_beside_it(folder: Path, posed) -> None:
+    backend = opened(folder, dtype="bfloat16", workers=2)
+    requests = posed(backend, "pointwise.yes_no")
+    together = answered(backend, requests)
+    assert [answered(backend, [request])[0].scores for request in requests] == [reply.scores for reply in together]
+
+
 def test_a_padded_batch_writes_what_each_prompt_alone_does(folder: Path, posed) -> None:
     exact, padded = opened(folder), opened(folder, exact=False, batch_size=8)
     for method in ("setwise.heapsort", "pointwise.yes_no"):
