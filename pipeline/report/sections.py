@@ -48,6 +48,14 @@ class Options:
     query: str | None
     """The query whose story is told; the one in which the runs differ most, unless given."""
 
+    def command(self, places: Sequence[Path]) -> str:
+        """Return the command that compares these runs so."""
+        named = [("--qrels", self.judgements.qrels), ("--dataset", self.judgements.dataset)]
+        named += [("--baseline", self.comparison.baseline), *(("--measure", measure) for measure in self.measures)]
+        told = [str(word) for option, value in named if value is not None for word in (option, value)]
+        common = ["--common"] if self.comparison.common else []
+        return shlex.join(["r2llm", "compare", *map(str, places), *told, *common])
+
 
 def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[Group]:
     """Return the sections about the runs in these folders and files, runs of other queries or judgements apart.
@@ -81,7 +89,7 @@ def _group(places: Sequence[Path], options: Options, listener: Listener) -> Grou
         raise InputError(f"{places[0]}: its dataset has no relevance judgements: there is nothing to report")
     compared = comparisons.compare([*([reference] if reference else []), *loaded], options.comparison, listener)
     reference = compared.runs[0]
-    command = f"r2llm compare {' '.join(shlex.quote(str(place)) for place in places)}"
+    command = options.command(places)
     datasets = dict.fromkeys(_dataset(run.config["dataset"]) for run in loaded if run.config)
     group = Group(", ".join(datasets) or "TREC files", compared.simulated)
     group.sections.append(_runs(loaded))

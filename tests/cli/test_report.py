@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import html
 import http.server
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import threading
@@ -75,6 +77,21 @@ def test_a_first_stage_is_a_run_without_cost(r2llm, toy: Path) -> None:
     assert r2llm("rerank", "--config", "toy.yaml", "--output", "run").code == 0
     done = r2llm("report", "run", "first")
     assert (done.code, "left out" in done.err) == (0, False), done.err
+
+
+@pytest.mark.slow
+def test_the_command_above_a_part_prints_its_figures(r2llm, toy: Path) -> None:
+    assert r2llm("retrieve", "--config", "toy.yaml", "--output", "first").code == 0
+    shutil.copy("first/first_stage.trec", "my run.trec")
+    given = ("--qrels", "qrels.txt", "--baseline", "bm25", "--measure", "P@2", "--common")
+    assert r2llm("report", "bm25.trec", "my run.trec", *given).code == 0
+    text = html.unescape(Path("report.html").read_text())
+    commands = [shlex.split(line) for line in re.findall(r"r2llm compare [^<]*", text)]
+    assert len(commands) == 2
+    for _, *arguments in commands:  # without the program's name
+        done = r2llm(*arguments, "--json")
+        assert done.code == 0, done.err
+        assert '"P@2"' in done.out
 
 
 @pytest.mark.slow
