@@ -1,7 +1,5 @@
 """Kinds of ask: what asks of one kind have in common, a row a kind."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

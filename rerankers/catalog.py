@@ -5,8 +5,6 @@ beside it; the prompt `setwise` is `prompts/setwise.yaml`; the backend `simulate
 `spectral_summary` is the function of that name in `notes/spectral_summary.py`.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ prices: Annotated[str | None, PathMark("named file")] = Field(None, description=
 batch_size: Speed[int] = Field(32, description="the most prompts a batch")
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar

@@ -1,7 +1,5 @@
 """Data on a terminal: characters that would steer it, or that nobody would see, are shown as escapes."""
 
-from __future__ import annotations
-
 import unicodedata
 
 STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

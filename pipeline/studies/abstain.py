@@ -11,8 +11,6 @@ first score minus the second. Of the queries the least confident are left out, a
 and its `interval` (95 %, bootstrap over queries); null where oracle and random do not differ.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -21,8 +21,6 @@ mean grade by likelihood), `human` or null, `model`, `text`), the ledger `judged
 - `bias`, or null: by how much more the model's judgements lift rankers than first stages: `difference`, `interval`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -17,8 +17,6 @@ Wilson, `less_placebo`, `unread`), `damage` (`documents`, `clean`, `attacked`, `
 (`queries`, `climb` in ranks, `in_top_10`, `first`).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

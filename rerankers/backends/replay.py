@@ -5,8 +5,6 @@
 - A ledger (`.sqlite`) answers exactly the asks that are in it: a replay can never call a model.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import defaultdict, deque

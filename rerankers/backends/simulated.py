@@ -7,8 +7,6 @@
 - `hash` answers from a hash of the documents as presented: no relevance behind it, only control flow.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

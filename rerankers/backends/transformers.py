@@ -6,8 +6,6 @@ tiles in half precision (AMX); so each prompt is computed alone there (`exact`),
 share of the threads. While the model computes, the next batch is tokenised.
 """
 
-from __future__ import annotations
-
 import logging
 import traceback
 from collections import deque

@@ -6,8 +6,6 @@ the whole vocabulary. vLLM chooses which prompts are computed together: in float
 1e-5, in bfloat16 enough to change a choice now and then; `deterministic` makes it choose the same every time.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

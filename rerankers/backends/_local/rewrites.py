@@ -5,8 +5,6 @@ the encoder's states themselves: the keys' and values' matrices are applied to t
 handful of rows, and not to each token of the prompt. GELU by tanh is one kernel, and not seven.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """vLLM's engine in this process: starting it, handing it prompts, and noticing that it is gone."""
 
-from __future__ import annotations
-
 import gc
 import importlib.util
 import multiprocessing

@@ -3,8 +3,6 @@
 A template is a program that came with a model. It may write today's date, refuse a conversation, or leave turns out.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import html

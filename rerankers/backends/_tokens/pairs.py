@@ -1,7 +1,5 @@
 """The input of a cross-encoder: query and passage, in its tokenizer's form for two texts, or both in one text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
