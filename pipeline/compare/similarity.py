@@ -47,16 +47,17 @@ def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]
 def _taus(ranks: NDArray[np.int32]) -> Values:
     """Return Kendall's τ of every two rows of ranks, the number of documents being the rank of a missing one."""
     runs, docs = ranks.shape
-    columns, there = np.ascontiguousarray(ranks.T), (ranks < docs).T
+    columns, there = np.ascontiguousarray(ranks.T), np.ascontiguousarray((ranks < docs).T)
     agreeing, compared = np.zeros((runs, runs)), np.zeros((runs, runs))
     step = max(1, BLOCK // max(1, ranks.size))
     for start in range(0, docs, step):
-        one, other = start + np.array(np.triu_indices(min(step, docs - start), 1, docs - start))  # each pair once
-        signs = np.sign(columns[one] - columns[other]).astype(np.float32)
+        firsts = range(start, min(start + step, docs))  # each pair once, with those behind
+        signs = 2 * np.concatenate([columns[doc] < columns[doc + 1 :] for doc in firsts]).astype(np.float32) - 1
         if not there.all():
-            signs *= there[one] & there[other]
+            both = np.concatenate([there[doc] & there[doc + 1 :] for doc in firsts]).astype(np.float32)
+            signs *= both
         agreeing += signs.T @ signs
-        compared += len(one) if there.all() else abs(signs).T @ abs(signs)
+        compared += len(signs) if there.all() else both.T @ both
     with np.errstate(invalid="ignore"):
         return agreeing / compared
 
