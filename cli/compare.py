@@ -70,9 +70,11 @@ def compare(
         for note in notes:
             listener.note(note)
         shown = [slots.table(rows) if positions else orders.table(rows)]
-        name = "positions" if positions else "sensitivity"
-        content: dict[str, Any] = {name: list(map(dataclasses.asdict, rows)), "notes": notes}
-        values = shown[0].csv
+        if as_json:
+            name = "positions" if positions else "sensitivity"
+            console.as_json({name: list(map(dataclasses.asdict, rows)), "notes": notes})
+            return
+        values = shown[0].csv if as_csv else ""
     else:
         before, loaded = loaded[len(loaded) - len(originals) :], loaded[: len(loaded) - len(originals)]
         loaded = loading.grouped(loaded, group) if group else loaded
@@ -80,13 +82,13 @@ def compare(
         loaded = loaded if len(loaded) > 1 or not before else [*before[1:], *loaded]
         found = comparisons.compare(loaded, chosen, listener)
         reproductions = comparisons.reproductions(found, *before) if before else []
-        shown = list(tables.every(found, reproductions, per_query=per_query))
-        content = tables.as_json(found, per_query=per_query)
-        content |= {"reproduction": [vars(each) for each in reproductions]} if before else {}
-        values = tables.as_csv(found, per_query=per_query)
-    if as_json:
-        console.as_json(content)
-    elif as_csv or latex or markdown:
+        if as_json:
+            content = tables.as_json(found, per_query=per_query)
+            console.as_json(content | ({"reproduction": [vars(each) for each in reproductions]} if before else {}))
+            return
+        values = tables.as_csv(found, per_query=per_query) if as_csv else ""
+        shown = [] if as_csv else list(tables.every(found, reproductions, per_query=per_query))
+    if as_csv or latex or markdown:
         text = values if as_csv else shown[0].latex if latex else "\n\n".join(table.markdown for table in shown)
         console.block(text.rstrip())
     else:
