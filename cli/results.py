@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..pipeline.io.tables import ENERGY, FORMS, NOT_ALWAYS_KNOWN, label
 from ..rerankers.errors import BackendError
 from . import console
 
@@ -21,13 +22,6 @@ Facts = Iterator[tuple[str, str]]
 COLUMNS = ("what", "value")
 
 FIGURES = ("mean", "p50", "p95", "total")
-
-FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
-"""The formats of costs that are not counts."""
-
-ENERGY = {f"{device}_joules": f"{device.upper()} energy, J" for device in ("cpu", "ram", "gpu")}
-
-LABELS = {"flops": "FLOPs", "usd": "USD", **ENERGY}
 
 HASH = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 """A SHA-256, of which 12 digits are shown: enough to tell runs apart by eye."""
@@ -154,14 +148,14 @@ def _cost_rows(summaries: Sequence[Summary], figures: Sequence[str], schedule: s
     """Return a row a count with these figures of each summary; FLOPs and prices only if known."""
     rows = []
     for name, first in summaries[0].items():
-        if name in LABELS and all(summary[name]["mean"] is None for summary in summaries):
+        if name in NOT_ALWAYS_KNOWN and all(summary[name]["mean"] is None for summary in summaries):
             continue
-        label = LABELS.get(name, name.replace("_", " "))
+        title = label(name)
         if name == "seconds":
-            label = "latency, s" if schedule == "latency" else "seconds in the pool"
+            title = "latency, s" if schedule == "latency" else "seconds in the pool"
         known, queries = first["queries"], summaries[0]["asks"]["queries"]
         part = f" (of {known} of {queries} queries)" if len(summaries) == 1 and known and known != queries else ""
-        rows.append([label + part, *(number(name, each[name][figure]) for each in summaries for figure in figures)])
+        rows.append([title + part, *(number(name, each[name][figure]) for each in summaries for figure in figures)])
     blank = [""] * (len(figures) - 1)
     counts = [[*blank, number("queries", summary["asks"]["queries"])] for summary in summaries]
     return [*rows, ["queries", *(cell for cells in counts for cell in cells)]]

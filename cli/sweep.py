@@ -134,7 +134,8 @@ def _show_errors(errors: Iterable[tuple[str, str | None]]) -> None:
 
 
 def _show_estimates(content: dict[str, Any]) -> None:
-    from .results import LABELS, number
+    from ..pipeline.io.tables import label
+    from .results import number
 
     names = [name for name, figures in content["costs"].items() if figures["total"] is not None]
     rows = []
@@ -143,7 +144,7 @@ def _show_estimates(content: dict[str, Any]) -> None:
         costs = cell.get("costs", {})
         row += ["cannot be estimated" if "error" in cell else cell["status"]]
         rows.append([*row, *(number(name, costs[name]["total"]) if costs else "-" for name in names)])
-    header = [LABELS.get(name, name.replace("_", " ")) for name in names]
-    console.table(f"estimated cost of {content['name']}", [*content["axes"], "status", *header], rows)
+    header = [*content["axes"], "status", *map(label, names)]
+    console.table(f"estimated cost of {content['name']}", header, rows)
     console.line("equal asks of different cells count in each here, and are asked once")
     _show_errors((cell["name"], cell.get("error")) for cell in content["cells"])

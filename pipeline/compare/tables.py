@@ -1,12 +1,12 @@
 """A comparison as tables, those of LaTeX with letters, as CSV and as JSON; a check in words."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..configs.load import Expected
 from ..io import tables
-from ..io.tables import Table, marked, some, tex
+from ..io.tables import FORMS, Table, label, marked, some, tex
 from ..run.measures import EXACT
 from .baseline import COSTS as COUNTS
 from .baseline import TOP
@@ -21,7 +21,6 @@ TESTS = {
     "permutation": "two-sided permutation test (100,000 sign flips)",
     "tukey": "two-way Tukey HSD",
 }
-LABELS = {"prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens", "flops": "FLOPs", "usd": "USD"}
 
 
 def caption(comparison: Comparison) -> str:
@@ -291,11 +290,5 @@ def _span(interval: Any) -> list[float]:
     return [interval.low, interval.high]
 
 
-def label(name: str) -> str:
-    """Return a cost's name as tables show it."""
-    return LABELS.get(name, name)
-
-
 def _cost(name: str, value: float) -> str:
-    forms: Mapping[str, str] = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
-    return forms.get(name, "{:,.1f}").format(value)
+    return FORMS.get(name, "{:,.1f}").format(value)

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 
 SIMULATED = "simulated answers: not a model's result"
 
+ENERGY = {f"{device}_joules": f"{device.upper()} energy, J" for device in ("cpu", "ram", "gpu")}
+
+NOT_ALWAYS_KNOWN = {"flops": "FLOPs", "usd": "USD", **ENERGY}
+
+LABELS = {"prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens", **NOT_ALWAYS_KNOWN}
+
+FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
+"""The formats of costs that are not counts."""
+
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
 LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
 
@@ -60,6 +69,11 @@ def booktabs(columns: str, rows: Sequence[Sequence[str]], caption: str) -> str:
 def tex(text: str) -> str:
     """Return a text in LaTeX."""
     return "".join(LATEX.get(character, character) for character in text)
+
+
+def label(name: str) -> str:
+    """Return the name of a measure or cost as tables show it."""
+    return LABELS.get(name, name)
 
 
 def number(value: float | None) -> str:

@@ -10,8 +10,8 @@ from ..compare.comparison import Column, Comparison
 from ..compare.positions import Positions
 from ..compare.runs import Run
 from ..compare.sensitivity import Sensitivity, method_of
-from ..compare.tables import label, letter
-from ..io.tables import SIMULATED, file_name, some
+from ..compare.tables import letter
+from ..io.tables import SIMULATED, file_name, label, some
 
 Json = dict[str, Any]
 

@@ -17,7 +17,7 @@ from ..compare.comparison import Comparison
 from ..compare.runs import Judgements, Run
 from ..configs.load import Expected
 from ..io.progress import Listener
-from ..io.tables import Table, marked
+from ..io.tables import Table, label, marked
 from ..run import manifest, runfile
 from . import charts, studies
 from .page import Group, Section
@@ -177,7 +177,7 @@ def _costs(compared: Comparison, command: str) -> Section:
     measure = compared.measures[0]
     plots = [charts.tradeoff(compared, measure, cost) for cost in costs]
     plots += [charts.means(compared, cost, log=True) for cost in costs if cost.name in ("asks", "seconds")]
-    missing = [tables.label(name) for name in COSTS if name not in {cost.name for cost in costs}]
+    missing = [label(name) for name in COSTS if name not in {cost.name for cost in costs}]
     notes = [f"not drawn, since not all runs have them: {', '.join(missing)}"] if missing else []
     return Section("Effectiveness against cost", command, notes, plots)
 
