@@ -55,7 +55,7 @@ def _over_states(attention: Any, forward: Any, hidden: Any, mask: Any = None, **
     keys, values = (part.weight.unflatten(0, (heads, -1)) for part in (attention.k, attention.v))
     queries = attention.q(hidden).unflatten(-1, (heads, -1))
     queries = torch.einsum("bthd,hdm->bhtm", queries, keys).reshape(texts, 1, heads * tokens, -1)
-    mask = mask if mask is None else mask[:, :, :1]  # the same for each token
+    mask = None if mask is None else mask[:, :, :1]  # the same for each token
     over = states.unsqueeze(1)
     found = torch.nn.functional.scaled_dot_product_attention(queries, over, over, attn_mask=mask, scale=1.0)
     found = torch.einsum("bhtm,hdm->bthd", found.view(texts, heads, tokens, -1), values)

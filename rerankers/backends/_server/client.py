@@ -11,9 +11,11 @@ that once repeats a reply would else answer each later request on that connectio
 
 import asyncio
 import json
+import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -61,8 +63,7 @@ class Replica:
         self.resumes = 0.0  # until then it is not asked: it said so, or it rests
         self.failures = 0
         self._proxy = proxy_of(url)
-        # Reading this system's certificates takes a while.
-        self._context = httpx2.create_ssl_context() if url.startswith("https:") else True
+        self._context = certificates() if url.startswith("https:") else True
         self._replies: dict[int, aiohttp.ClientSession] = {}
         self._repeats_honestly = False
 
@@ -95,6 +96,12 @@ class Replica:
         if len(self._replies) > REMEMBERED:
             del self._replies[next(iter(self._replies))]
         return known is connection and not self._repeats_honestly
+
+
+@cache
+def certificates() -> ssl.SSLContext:
+    """Return this system's certificates, which are read once: it takes a while."""
+    return httpx2.create_ssl_context()
 
 
 class Client:
@@ -136,6 +143,8 @@ class Client:
                 return answer
             except AttemptError as failure:
                 last = failure
+                if failure.kind == "declined" and not failure.status:  # in a reply of success
+                    self._answers, used = self._answers + 1, sum(count or 0 for count in failure.tokens)
             finally:
                 self.pace.leave(0.0 if used is None else used - tokens, answered=used is not None)
             if last.kind == "too many" and self.pace.limited(last.replica, last.wait, last.reason):

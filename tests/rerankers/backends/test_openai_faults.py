@@ -194,6 +194,7 @@ def test_a_declined_prompt_counts_in_a_budget(usage: dict[str, int], spent: Spen
         asyncio.run(asked(client))
     assert error.value.kind == "declined"
     assert client.budget.spent == spent
+    assert client._answers == 1  # the provider works: it is no failure of the server
 
 
 @pytest.mark.parametrize(("limits", "most"), [({"calls": 57}, 57), ({"tokens": 3_000}, 3_000), ({"usd": 0.003}, 3_000)])
