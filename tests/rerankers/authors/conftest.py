@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from r2llm.pipeline.configs import load as configs
 from r2llm.rerankers.api import open_model
+from r2llm.rerankers.backends.base import Request
 from r2llm.rerankers.ranker import Requests
 from r2llm.rerankers.types import Candidates, Doc, Query
 
@@ -30,10 +31,10 @@ QWEN = [
 
 
 @pytest.fixture
-def scores(tmp_path: Path) -> Callable[..., list[float]]:
-    """Each passage's score by a shipped system whose model is this folder, with settings as on the command line."""
+def posed(tmp_path: Path) -> Callable[..., tuple[Any, Any, list[Request]]]:
+    """A shipped system whose model is this folder, as on the command line: ranker, backend and first requests."""
 
-    def run(system: str, folder: Path, *settings: str, passages: Sequence[str] = PASSAGES) -> list[float]:
+    def pose(system: str, folder: Path, *settings: str, passages: Sequence[str] = PASSAGES) -> Any:
         hits = [{"qid": "q", "docid": f"d{i}", "content": text, "score": -i} for i, text in enumerate(passages)]
         (tmp_path / "hits.json").write_text(json.dumps([{"query": QUERY, "hits": hits}]))
         file = tmp_path / "config.yaml"
@@ -42,16 +43,26 @@ def scores(tmp_path: Path) -> Callable[..., list[float]]:
         [ranker], [stage] = loaded.rankers, loaded.stages
         backend = open_model(stage.model or {})
         docs = tuple(Doc(f"d{i}", text) for i, text in enumerate(passages))
-        candidates = Candidates(Query("q", QUERY), docs, tuple(map(float, range(len(docs)))))
+        candidates = Candidates(Query("q", QUERY), docs, tuple(-float(i) for i in range(len(docs))))
         requests = Requests(ranker, backend, candidates)
-        steps = ranker.steps(candidates)
-        backend.submit([requests.request(ask) for ask in next(steps)])
+        return ranker, backend, [requests.request(ask) for ask in next(ranker.steps(candidates))]
+
+    return pose
+
+
+@pytest.fixture
+def scores(posed: Callable[..., tuple[Any, Any, list[Request]]]) -> Callable[..., list[float]]:
+    """Each passage's score by a shipped system whose model is this folder, with settings as on the command line."""
+
+    def run(system: str, folder: Path, *settings: str, passages: Sequence[str] = PASSAGES) -> list[float]:
+        ranker, backend, requests = posed(system, folder, *settings, passages=passages)
+        backend.submit(requests)
         replies: dict[str, float] = {}
-        while len(replies) < len(docs):
+        while len(replies) < len(passages):
             for request, reply in backend.collect():
                 replies[request.ask.docs[0]] = ranker.read(request.ask, reply, backend).scores[0]
         backend.close()
-        return [replies[doc.id] for doc in docs]
+        return [replies[f"d{i}"] for i in range(len(passages))]
 
     return run
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline.configs import load as configs
-from r2llm.rerankers.api import open_model
 from r2llm.rerankers.backends._tokens.tokens import Prepared
 from r2llm.rerankers.backends.base import Request
 from r2llm.rerankers.errors import InputError
-from r2llm.rerankers.ranker import Requests
-from r2llm.rerankers.types import Answer, Candidates, Doc, Query
+from r2llm.rerankers.types import Answer
 
 QUERY = "how many moons has the red planet?"
 PASSAGES = ["The red planet has two moons.", "moons of a planet", "red [2] moon " * 40 + "end.", "no.", "true moons"]
@@ -25,23 +22,9 @@ Ranked = Callable[..., list[Answer]]
 
 
 @pytest.fixture
-def posed(tmp_path: Path) -> Callable[..., tuple[Any, Any, list[Request]]]:
-    """A shipped system whose model is this folder, as on the command line: ranker, backend and first requests."""
-
-    def pose(system: str, folder: Path, *settings: str, passages: Sequence[str] = PASSAGES) -> Any:
-        hits = [{"qid": "q", "docid": f"d{i}", "content": text, "score": -i} for i, text in enumerate(passages)]
-        (tmp_path / "hits.json").write_text(json.dumps([{"query": QUERY, "hits": hits}]))
-        file = tmp_path / "config.yaml"
-        file.write_text(f"extends: systems/{system}.yaml\ndataset: {{candidates: hits.json}}\n")
-        loaded = configs.load(str(file), [f"model.name={folder}", "model.device=cpu", "model.dtype=float32", *settings])
-        [ranker], [stage] = loaded.rankers, loaded.stages
-        backend = open_model(stage.model or {})
-        docs = tuple(Doc(f"d{i}", text) for i, text in enumerate(passages))
-        candidates = Candidates(Query("q", QUERY), docs, tuple(-float(i) for i in range(len(docs))))
-        requests = Requests(ranker, backend, candidates)
-        return ranker, backend, [requests.request(ask) for ask in next(ranker.steps(candidates))]
-
-    return pose
+def posed(posed: Callable[..., Any]) -> Callable[..., tuple[Any, Any, list[Request]]]:
+    """The ranker, the backend and the first requests of a system, by default about these passages."""
+    return partial(posed, passages=PASSAGES)
 
 
 @pytest.fixture
