@@ -232,7 +232,7 @@ def _table(
     return Column(
         name=name,
         means={run: float(array.mean()) for run, array in values.items()},
-        intervals={run: statistics.bootstrap_interval(array) for run, array in values.items()},
+        intervals=dict(zip(values, statistics.bootstrap_intervals(np.stack(list(values.values()))), strict=True)),
         pairs=tuple(_pairs(values, queries, pairs, options)) if tested else (),
         tested=tested,
     )
@@ -288,7 +288,7 @@ def likeness(
 ) -> dict[tuple[str, str], Likeness]:
     """Return how alike the rankings of each pair are, τ over the queries for which it is defined."""
     place = {run.name: number for number, run in enumerate(runs)}
-    at = [(place[a], place[b]) for a, b in pairs]
+    at = np.array([(place[a], place[b]) for a, b in pairs])
     taus, rbos, overlaps = np.zeros((3, len(queries), len(pairs)))
     for row, query in enumerate(queries):
         rankings = [run.rankings.get(query, ()) for run in runs]

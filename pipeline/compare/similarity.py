@@ -1,9 +1,11 @@
 """How alike two rankings of a query are, and how far a run reproduces the effect of an original one."""
 
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .statistics import TIE, Values
 
@@ -16,19 +18,20 @@ TOP = 10
 """Depth of the overlap."""
 
 
-def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]) -> tuple[Values, Values, Values]:
+def of_pairs(rankings: Sequence[Sequence[str]], pairs: ArrayLike) -> tuple[Values, Values, Values]:
     """Return Kendall's τ, RBO and the overlap of pairs of rankings, which are told by their numbers.
 
     τ is over the documents that both have; NaN for fewer than two. The overlap is the share of the first `TOP` that
     they have in common. RBO is the extrapolated rank-biased overlap, to the depth k of the shorter one:
     RBO_ext = (1 - p)/p · Σ X_d/d · p^d + X_k/k · p^k (Webber et al. 2010), with X_d the overlap at depth d.
     """
-    docs = {doc: column for column, doc in enumerate(dict.fromkeys(doc for ranking in rankings for doc in ranking))}
-    lengths = np.array([len(ranking) for ranking in rankings])
-    ranks = np.full((len(rankings), len(docs)), len(docs), dtype=np.int32)
+    docs = {doc: column for column, doc in enumerate(dict.fromkeys(chain.from_iterable(rankings)))}
+    narrow = np.min_scalar_type(len(docs))  # a few times as fast as 64 bits
+    lengths = np.array([len(ranking) for ranking in rankings], dtype=narrow)
+    ranks = np.full((len(rankings), len(docs)), len(docs), dtype=narrow)
     for row, ranking in enumerate(rankings):
-        ranks[row, [docs[doc] for doc in ranking]] = np.arange(len(ranking))
-    one, other = np.array(pairs).T
+        ranks[row, list(map(docs.__getitem__, ranking))] = np.arange(len(ranking))
+    one, other = np.asarray(pairs).T
     lower, shorter = np.maximum(ranks[one], ranks[other]), np.minimum(lengths[one], lengths[other])
     longer = np.minimum(TOP, np.maximum(lengths[one], lengths[other]))
     with np.errstate(invalid="ignore"):
@@ -36,7 +39,7 @@ def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]
         depths = np.arange(1, len(docs) + 1)
         weights = np.concatenate([[0.0], np.cumsum(PERSISTENCE**depths / depths)])
         # Common from a depth on, a document adds the weights of that depth to the last; otherwise nothing.
-        below = weights.take(np.minimum(lower, shorter[:, None])).sum(axis=1)
+        below = weights[np.minimum(lower, shorter[:, None])].sum(axis=1)
         weighted = len(docs) * weights[shorter] - below
         common = (lower < shorter[:, None]).sum(axis=1)
         rest = common / shorter * PERSISTENCE**shorter
@@ -44,7 +47,7 @@ def of_pairs(rankings: Sequence[Sequence[str]], pairs: Sequence[tuple[int, int]]
     return _taus(ranks)[one, other], rbos, overlaps
 
 
-def _taus(ranks: NDArray[np.int32]) -> Values:
+def _taus(ranks: NDArray[np.unsignedinteger[Any]]) -> Values:
     """Return Kendall's τ of every two rows of ranks, the number of documents being the rank of a missing one."""
     runs, docs = ranks.shape
     columns, there = np.ascontiguousarray(ranks.T), np.ascontiguousarray((ranks < docs).T)
@@ -52,11 +55,12 @@ def _taus(ranks: NDArray[np.int32]) -> Values:
     step = max(1, BLOCK // max(1, ranks.size))
     for start in range(0, docs, step):
         firsts = range(start, min(start + step, docs))  # each pair once, with those behind
-        signs = 2 * np.concatenate([columns[doc] < columns[doc + 1 :] for doc in firsts]).astype(np.float32) - 1
+        signs = np.concatenate([columns[doc] < columns[doc + 1 :] for doc in firsts]).astype(np.float32)
+        signs -= 0.5  # half a sign: 1/2 or -1/2
         if not there.all():
             both = np.concatenate([there[doc] & there[doc + 1 :] for doc in firsts]).astype(np.float32)
             signs *= both
-        agreeing += signs.T @ signs
+        agreeing += 4 * (signs.T @ signs)
         compared += len(signs) if there.all() else both.T @ both
     with np.errstate(invalid="ignore"):
         return agreeing / compared

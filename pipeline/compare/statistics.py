@@ -92,15 +92,22 @@ def wilson(successes: int, trials: int) -> Interval:
     return Interval(float(found.low), float(found.high))
 
 
-def bootstrap_interval(values: Values) -> Interval:
-    """Return the 95 % BCa bootstrap interval of a mean (Efron 1987); the mean itself where all values are equal."""
+def bootstrap_intervals(table: Values) -> list[Interval]:
+    """Return the 95 % BCa bootstrap interval of each row's mean (Efron 1987); the mean itself of a constant row."""
+    n = table.shape[1]
+    means = np.concatenate([draws @ table.T / n for draws in (_draws(n) if n <= DRAWN_ONCE else _drawn(n))])
+    return [_bca(values, sampled) for values, sampled in zip(table, means.T, strict=True)]
+
+
+def _bca(values: Values, means: Values) -> Interval:
+    """Return the interval of a mean, from the means of its bootstrap samples."""
     from scipy import special
 
     if np.ptp(values) == 0:
         return Interval(float(values[0]), float(values[0]))
-    n, d = len(values), values - values.mean()
-    means = np.concatenate([draws @ values / n for draws in (_draws(n) if n <= DRAWN_ONCE else _drawn(n))])
-    below = special.ndtri(((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2)
+    d = values - values.mean()
+    above = means - values.mean()  # samples that equal the mean do so but for round-off
+    below = special.ndtri(((above < -TIE).mean() + (above <= TIE).mean()) / 2)
     acceleration = (d**3).sum() / (6 * (d**2).sum() ** 1.5)
     ends = below + special.ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     low, high = np.quantile(means, special.ndtr(below + ends / (1 - acceleration * ends)))

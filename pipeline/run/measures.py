@@ -105,10 +105,12 @@ def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]]
     # Some providers only take numbers for query ids.
     numbers = {query: str(number) for number, query in enumerate(judged)}
     relevance = {number: dict(qrels[query]) for query, number in numbers.items()}
+    # Measures with a cutoff look no deeper, unless they pass over unjudged documents.
+    deep = any("cutoff" not in m.params or m.params.get("judged_only") for m in measures)
+    depth = None if deep else max(m["cutoff"] for m in measures)
+    tops = {number: run[query][:depth] for query, number in numbers.items() if run.get(query)}
     scores = {
-        number: {doc: float(len(run[query]) - rank) for rank, doc in enumerate(run[query])}
-        for query, number in numbers.items()
-        if run.get(query)
+        number: dict(zip(docs, map(float, range(len(docs), 0, -1)), strict=True)) for number, docs in tops.items()
     }
     spelt = {id(m): str(m) for m in measures}  # as text only once: ir-measures takes long to spell one
     values = {query: {spelt[id(m)]: _without_ranking(m, qrels[query]) for m in measures} for query in judged}
@@ -117,12 +119,13 @@ def measure(names: Sequence[str], qrels: Qrels, run: Mapping[str, Sequence[str]]
             if metric.query_id in scores:
                 name = spelt.get(id(metric.measure)) or str(metric.measure)
                 values[judged[int(metric.query_id)]][name] = float(metric.value)
-    except (ValueError, RuntimeError, ImportError, subprocess.CalledProcessError) as error:
+    except (ValueError, RuntimeError, ImportError, ArithmeticError, subprocess.CalledProcessError) as error:
         raise InputError(f"cannot measure {', '.join(names)}: {' '.join(str(error).split())}") from error
     mean = {}
     for m in measures:
         divisor = 1 if isinstance(m.aggregator(), ir_measures.SumAgg) else len(judged)
-        mean[str(m)] = sum(values[query][str(m)] for query in judged) / divisor
+        name = spelt[id(m)]
+        mean[name] = sum(values[query][name] for query in judged) / divisor
     return Metrics(mean=mean, per_query=values)
 
 

@@ -11,6 +11,7 @@ import operator
 from array import array
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -128,22 +129,23 @@ def _ordered(columns: _Columns) -> tuple[list[tuple[str, float]], list[str]]:
         raise ValueError
     if not all(map(bytes.isdigit, columns[1])):
         odd.append(UNRANKED)
-    order: Sequence[int] = range(len(documents))
     if not _monotonic(operator.gt, single):
-        by_single = sorted(order, key=lambda i: (single[i], documents[i]), reverse=True)
-        by_double = sorted(order, key=lambda i: (scores[i], documents[i]), reverse=True)
-        order = by_single
-        if by_double != by_single and _monotonic(operator.lt, [ranks[i] for i in by_double]):
+        order = sorted(range(len(documents)), key=lambda i: (single[i], documents[i]), reverse=True)
+        by_double = sorted(range(len(documents)), key=lambda i: (scores[i], documents[i]), reverse=True)
+        if by_double != order and _monotonic(operator.lt, [ranks[i] for i in by_double]):
             order = by_double
             odd.append(DOUBLE)
         elif len(set(single)) < len(single):
             odd.append(TIED)
-    if not _monotonic(operator.lt, [ranks[i] for i in order]) and not any(map(math.isnan, ranks)):
+        documents = [documents[i] for i in order]
+        ranks = [ranks[i] for i in order]
+        scores = [scores[i] for i in order]
+    if not _monotonic(operator.lt, ranks) and not any(map(math.isnan, ranks)):
         # Ties may be ranked either way.
-        by_score = sorted(order, key=lambda i: (-single[i], ranks[i]))
-        if any(ranks[a] > ranks[b] for a, b in pairwise(by_score)):
+        by_score = sorted(zip(map(operator.neg, array("f", scores)), ranks, strict=True))
+        if any(a > b for (_, a), (_, b) in pairwise(by_score)):
             odd.append(DISAGREEING)
-    return [(documents[i], scores[i]) for i in order], odd
+    return list(zip(documents, scores, strict=True)), odd
 
 
 def _monotonic(compare: Callable[[float, float], bool], values: Sequence[float]) -> bool:
@@ -153,9 +155,12 @@ def _monotonic(compare: Callable[[float, float], bool], values: Sequence[float])
 def _ranks(texts: Sequence[bytes]) -> list[float]:
     """Return ranks, which some tools write as 1.0; NaN where one is no number."""
     try:
-        return list(map(float, texts))
+        return list(map(_rank, texts))
     except ValueError:
         return [math.nan if len(texts) == 1 else _ranks([text])[0] for text in texts]
+
+
+_rank = lru_cache(1 << 14)(float)  # the same few thousand in all queries
 
 
 def _raise_fault(path: Path, *, msmarco: bool) -> None:

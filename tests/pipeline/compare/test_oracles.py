@@ -64,5 +64,5 @@ def test_bootstrap_intervals_are_those_of_scipy() -> None:
     for values in (A, D, np.tile(A, 30)):  # the last one is drawn in blocks
         drawn = {"n_resamples": statistics.BOOTSTRAPS, "method": "BCa", "rng": np.random.default_rng(0), "batch": 1000}
         expected = stats.bootstrap((values,), np.mean, **drawn).confidence_interval
-        found = statistics.bootstrap_interval(values)
+        [found] = statistics.bootstrap_intervals(values[None])
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)

@@ -21,7 +21,7 @@ def test_identical_runs_do_not_differ() -> None:
         assert statistics.p_value(A, A, test) == 1.0
     assert statistics.tukey({"a": A, "b": A, "c": B})["a", "b"] == 1.0
     assert statistics.effect_size(A, A) is None
-    assert statistics.bootstrap_interval(A - A) == statistics.Interval(0.0, 0.0)
+    assert statistics.bootstrap_intervals((A - A)[None]) == [statistics.Interval(0.0, 0.0)]
 
 
 def test_one_query_shows_nothing() -> None:

@@ -156,3 +156,13 @@ def test_judged_goes_with_ndcg() -> None:
     assert measures.with_judged(["nDCG@10", "AP"]) == ["nDCG@10", "AP", "Judged@10"]
     assert measures.with_judged(["Judged@10", "nDCG@10", "nDCG@5"]) == ["Judged@10", "nDCG@10", "nDCG@5", "Judged@5"]
     assert measures.with_judged(["RR@10"]) == ["RR@10"]
+
+
+@pytest.mark.parametrize(
+    "name", ["nDCG@2", "nDCG(judged_only=True)@2", "P(rel=2)@2", "AP@2", "R@2", "RR@2", "Judged@2"]
+)
+def test_a_cutoff_measures_the_same_beside_a_measure_of_whole_rankings(name: str) -> None:
+    qrels = {"q": {"a": 2, "b": 1, "c": 0}}
+    run = {"q": ["x", "c", "y", "b", "a"]}
+    alone, beside = (measures.measure(names, qrels, run, ["q"]).mean[name] for names in ([name], [name, "AP"]))
+    assert alone == beside
