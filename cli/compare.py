@@ -61,7 +61,7 @@ def compare(
     originals = [Path(path) for path in original.split(",")] if original else []
     if original and len(originals) != 2:
         raise InputError(f"--original {original}: name the original's baseline and its run, with a comma between them")
-    loaded = loading.load([*runs, *originals], judgements, measure or (), listener)
+    loaded = loading.load(runs, judgements, measure or (), listener, originals)
     if sensitivity or positions:
         if (sensitivity and positions) or original or group:
             raise InputError("give --sensitivity or --positions alone, without --original and --group")

@@ -161,7 +161,7 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
     notes += _energy_notes(runs)
     simulated = [run.name for run in runs if run.simulated]
     if simulated:
-        notes.append(f"simulated answers, no model's result: {', '.join(simulated)}")
+        notes.append(f"simulated answers, no model's result: {some(simulated)}")
     for note in notes:
         listener.note(note)
     alike = likeness(runs, pairs, queries)

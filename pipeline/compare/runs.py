@@ -77,24 +77,28 @@ class Judgements:
         return None
 
 
-def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str], listener: Listener) -> list[Run]:
-    """Return the runs in these folders and files, each name once.
+def load(
+    paths: Sequence[Path],
+    judgements: Judgements,
+    measures: Sequence[str],
+    listener: Listener,
+    originals: Sequence[Path] = (),
+) -> list[Run]:
+    """Return the runs in these folders and files, each once and under a name of its own, and `originals` at the end.
 
     Measures are those named, or else those that all run folders have; a TREC file is measured by nDCG@10. Raises
     `InputError` for what is no finished run, and for run folders with different judgements.
     """
     qrels = judgements.read()
-    places: list[Path] = []
-    for path in paths:
-        inner = expanded(path, listener)
-        new = [place for place in inner if place == path or place.resolve() not in map(Path.resolve, places)]
-        if len(new) < len(inner):
-            listener.note(f"{path}: {len(inner) - len(new)} of its {len(inner)} runs were given already")
-        places += new
-    folders = [place for place in places if place.is_dir()]
+    given = [place for path in paths for place in expanded(path, listener)]
+    chosen = {place.resolve(): place for place in given}
+    if len(chosen) < len(given):
+        listener.note(f"{len(given) - len(chosen)} of {len(given)} runs are given again: each is compared once")
+    places = chosen | {place.resolve(): place for place in originals}
+    folders = [place for place in places.values() if place.is_dir()]
     if qrels is None:
         if len(folders) < len(places):
-            file = next(place for place in places if place.is_file())
+            file = next(place for place in places.values() if place.is_file())
             raise InputError(f"{file}: a TREC file has no judgements; give --qrels FILE or --dataset NAME")
         _refuse_other_judgements(folders)
     measures = measures or _common_measures(folders)
@@ -102,9 +106,10 @@ def load(paths: Sequence[Path], judgements: Judgements, measures: Sequence[str],
         of_folder(place, qrels, measures, listener)
         if place.is_dir()
         else _of_file(place, qrels or {}, measures, listener)
-        for place in places
+        for place in places.values()
     ]
-    return _named_apart(runs)
+    named = dict(zip(places, _named_apart(runs), strict=True))
+    return [named[place] for place in [*chosen, *map(Path.resolve, originals)]]
 
 
 def unmeasured(paths: Sequence[Path], listener: Listener) -> list[Run]:

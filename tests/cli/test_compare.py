@@ -53,3 +53,9 @@ def test_what_does_not_fit_together_is_refused(r2llm, two) -> None:
     assert "give one of --latex" in r2llm(*ARGUMENTS, "--latex", "--json").err
     assert "no judgements" in r2llm("compare", "one.trec", "two.trec").err
     assert r2llm("compare", "one.trec", "--qrels", "qrels.txt").code == 2
+
+
+def test_a_run_given_twice_is_compared_once(r2llm, two) -> None:
+    done = r2llm(*ARGUMENTS[:3], "./one.trec", *ARGUMENTS[3:], "--original", "one.trec,two.trec", "--json")
+    assert [each["run"] for each in done.json["reproduction"]] == ["one", "two"]
+    assert "1 of 3 runs are given again" in done.err
