@@ -29,7 +29,7 @@ def rerank(
     jobs: options.Jobs = None,
     resources: options.Resources = None,
     ray_address: options.RayAddress = None,
-    runs: Annotated[Path, typer.Option("--runs", hidden=True)] = Path("runs"),
+    runs: Annotated[Path | None, typer.Option("--runs", hidden=True)] = None,  # of a sweep, whose cell this is
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -41,6 +41,7 @@ def rerank(
     """
     from ..pipeline import experiment
     from ..pipeline import shards as merging
+    from ..pipeline import sweep as sweeping
     from ..pipeline.configs import load as configs
     from ..pipeline.io.progress import Listener
     from ..pipeline.launchers import rerank_words
@@ -53,10 +54,10 @@ def rerank(
     if (launch is None) != (shards is None) or (launch and part):
         raise InputError("--launcher goes with --shards N, and not with --shard: --launcher local --shards 4")
     if launch is None or shards is None:
-        run = experiment.rerank(loaded, output, listener, part, runs=runs)
+        run = sweeping.run_cell(loaded, runs, listener) if runs else experiment.rerank(loaded, output, listener, part)
     else:
         words = rerank_words(config, settings or (), queries, *(["--output", str(output)] if output else []))
-        place = output or runs / loaded.config.name
+        place = output or Path("runs", loaded.config.name)
         ended = merging.rank(words, place.with_name(f".{place.name}.logs"), shards, launch, listener)
         _show_shards(ended, as_json=as_json)
         run = merging.merge([each.run_dir for each in ended if not isinstance(each, str)], output, listener, loaded)

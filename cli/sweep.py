@@ -53,9 +53,9 @@ def sweep(
     """Run all cells of a grid, and print a table.
 
     A finished cell is never run again, and one that fails stops nothing: the same command goes on after any
-    interruption. Results are in sweep.json and table.csv in runs/NAME/, anew after each cell. With --jobs alone,
-    processes take one cell after the other and keep models open; with --launcher each cell is a process of its own,
-    here or on a cluster that shares this disk. Exit code 1 if a cell failed.
+    interruption. Results are in sweep.json and table.csv in runs/NAME/, anew after each cell. Models are kept open
+    from cell to cell; with --jobs, or --launcher for a cluster that shares this disk, each cell is a process of its
+    own. Exit code 1 if a cell failed.
     """
     from ..pipeline import sweep as sweeping
 
@@ -67,9 +67,9 @@ def sweep(
     choices = [word for word in words if word not in STATUSES]
     names = {cell.name for cell in (chosen.only(choices) if choices else chosen).cells}
     numbers = [number for number, cell in enumerate(chosen.cells) if cell.name in names]
-    launch = options.launch(launcher, jobs, resources, ray_address)
+    launch = options.launch(launcher or ("local" if (jobs or 1) > 1 else None), jobs, resources, ray_address)
     status = cast(Any, next(iter(statuses), None))
-    order = sweeping.Order(chosen, numbers, settings or (), queries, output, status, jobs or 1, launch)
+    order = sweeping.Order(chosen, numbers, settings or (), queries, output, status, launch)
     listener = console.listener(quiet)
     if dry_run:
         foreseen = sweeping.foresee(order, listener)

@@ -48,18 +48,17 @@ def rerank(
     shard: Shard | None = None,
     *,
     again: bool = False,
-    runs: Path = Path("runs"),
 ) -> Run:
     """Retrieve, rerank and evaluate; resume where an earlier run of the same experiment was cut off.
 
-    Its folder is `output`, or NAME-FINGERPRINT in `runs`. A finished run is only shown, unless something of it is
+    Its folder is `output`, or NAME-FINGERPRINT in `runs/`. A finished run is only shown, unless something of it is
     missing, other measures are wanted or `again` says so: then it is ranked out of its ledger. A shard is a part of the
     queries, in a folder of its own in the run's. Raises `InputError` before anything is written if the input is wrong,
     `BackendError` if the model fails, and `StoppedError` on Ctrl-C; what was answered until then is in the ledger.
     """
     listener = Noting(listener, loaded.notes)
     plan = prepare(loaded, listener, shard)
-    path = output or runs / plan.folder
+    path = output or Path("runs", plan.folder)
     if shard:
         check_is_free(path)
         path /= shard.folder

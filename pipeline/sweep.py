@@ -7,17 +7,12 @@ the sweep before. The results are written anew whenever a cell is through.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from multiprocessing import connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +59,8 @@ class Order:
     queries: int | None = None
     folder: Path | None = None
     only: Status | None = None
-    jobs: int = 1
     launch: launchers.Launch | None = None
-    """Each cell is a command of its own, run by a launcher; else cells are run here, and share models."""
+    """Each cell is a command of its own, run by a launcher; else cells are run here in turn, and share models."""
 
     @property
     def runs(self) -> Path:
@@ -134,7 +128,7 @@ def sweep(order: Order, listener: Listener) -> Sweep:
                 groups.setdefault(alike[config][0], group)
                 advance(done)
         same = {numbers[0]: numbers for numbers in alike.values()}
-        run = _launched if order.launch else _in_turn if order.jobs == 1 else _side_by_side
+        run = _launched if order.launch else _in_turn
         with listener.task(f"{order.grid.name}, cells", len(wanted)) as advance:
             jobs = Jobs(listener, advance)
             try:
@@ -196,26 +190,15 @@ def _locked(place: Path) -> Iterator[None]:
 # One cell
 
 
-def _outcome(order: Order, cell: Outcome, tell: Tell, models: KeptModels) -> Outcome:
-    """Run a cell, or find its finished run; an error is its outcome."""
-    blank = Outcome(name=cell.name, settings=cell.settings)
-    try:
-        loaded = order.load(cell)
-        listener = Noting(_Told(tell), loaded.notes)
-        plan = experiment.prepare(loaded, listener, kept=models)
-        path = _elsewhere(plan, order.runs, listener)
-        blank.fingerprint8 = plan.fingerprint[:8]
-        blank.run_dir = os.path.relpath(path or order.runs / plan.folder, order.place)
-        if path is None:
-            return _complete(blank, experiment.perform(plan, order.runs / plan.folder, listener))
-        plan.close()
-        return _complete(blank, replace(read(path), expected=experiment.comparable(loaded, listener)))
-    except (KeyboardInterrupt, StoppedError):
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with one cell, the others are run
-        models.close()  # requests may be left in them
-        message, code = explained(error)
-        return blank.model_copy(update={"status": "failed", "exit_code": code, "error": message})
+def run_cell(loaded: Loaded, runs: Path, listener: Listener, models: KeptModels | None = None) -> Run:
+    """Rank a cell in its folder in `runs`, or return its finished run, under another name too. Raises as `rerank`."""
+    listener = Noting(listener, loaded.notes)
+    plan = experiment.prepare(loaded, listener, kept=models)
+    path = _elsewhere(plan, runs, listener)
+    if path is None:
+        return experiment.perform(plan, runs / plan.folder, listener)
+    plan.close()
+    return replace(read(path), expected=experiment.comparable(loaded, listener))
 
 
 def _elsewhere(plan: Plan, runs: Path, listener: Listener) -> Path | None:
@@ -228,22 +211,28 @@ def _elsewhere(plan: Plan, runs: Path, listener: Listener) -> Path | None:
     return None
 
 
-def _complete(cell: Outcome, run: Run) -> Outcome:
+def _done(order: Order, cell: Outcome, run: Run) -> Outcome:
     about, refused = run.manifest, run.refusal
-    return cell.model_copy(
-        update={
-            "status": "failed" if refused else "done",
-            "exit_code": 3 if refused else 0,
-            "error": refused,
-            "simulated": about.simulated,
-            "queries": run.queries,
-            "metrics": run.metrics.mean if run.metrics else {},
-            "expected": dict(run.expected),
-            "costs": run.costs,
-            "shared": about.shared_ledger.get("taken", 0),
-            "wall_seconds": about.wall_seconds,
-        }
+    return Outcome(
+        name=cell.name,
+        settings=cell.settings,
+        run_dir=os.path.relpath(run.run_dir, order.place),
+        fingerprint8=about.fingerprint[:8],
+        status="failed" if refused else "done",
+        exit_code=3 if refused else 0,
+        error=refused,
+        simulated=about.simulated,
+        queries=run.queries,
+        metrics=run.metrics.mean if run.metrics else {},
+        expected=dict(run.expected),
+        costs=run.costs,
+        shared=about.shared_ledger.get("taken", 0),
+        wall_seconds=about.wall_seconds,
     )
+
+
+def _failed(cell: Outcome, error: str | None, code: int) -> Outcome:
+    return Outcome(name=cell.name, settings=cell.settings, status="failed", exit_code=code, error=error)
 
 
 # All cells
@@ -262,124 +251,49 @@ def _group(order: Order, number: int) -> tuple[Group, str]:
     return (repr(models), repr((config.dataset, config.queries)), repr(prompts)), config.model_dump_json()
 
 
-def _next(waiting: Mapping[int, Group], last: Group | None, others: Sequence[Group | None] = ()) -> int | None:
-    """Return the cell to run next, of the last one's group, else of its models; None if others are at all groups."""
-
-    def distance(number: int) -> tuple[bool, bool, int]:
-        return waiting[number] != last, waiting[number][:1] != (last or ())[:1], number
-
-    return min((number for number, group in waiting.items() if group not in others), key=distance, default=None)
+def _next(waiting: Mapping[int, Group], last: Group | None) -> int | None:
+    """Return the cell to run next, of the last one's group, else of its models; None if none waits."""
+    return min(waiting, key=lambda n: (waiting[n] != last, waiting[n][:1] != (last or ())[:1], n), default=None)
 
 
-def _in_turn(order: Order, state: Sweep, groups: Mapping[int, Group], hear: Callable[..., None]) -> Outcomes:
+def _in_turn(order: Order, state: Sweep, groups: Mapping[int, Group], hear: launchers.Hear) -> Outcomes:
     """Run cells in this process."""
     waiting, last, models = dict(groups), None, KeptModels()
     try:
         while (number := _next(waiting, last)) is not None:
             last, cell = waiting.pop(number), state.cells[number]
             hear(cell.words, "progress", "preparing")
-            yield number, _outcome(order, cell, partial(hear, cell.words), models)
+            try:
+                listener = _Told(partial(hear, cell.words))
+                yield number, _done(order, cell, run_cell(order.load(cell), order.runs, listener, models))
+            except StoppedError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one cell, the others are run
+                models.close()  # requests may be left in them
+                yield number, _failed(cell, *explained(error))
     finally:
         models.close()
 
 
-@dataclass
-class _Worker:
-    """A process that runs one cell after the other, the pipe to it, and the cell that it is at."""
-
-    process: SpawnProcess
-    pipe: connection.Connection[Any, Any]
-    number: int | None = None
-    group: Group | None = None
-
-    @classmethod
-    def start(cls, order: Order) -> _Worker:
-        """Start a process; it ends with this one, however that ends."""
-        context = multiprocessing.get_context("spawn")
-        pipe, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(replace(order, grid=Grid(order.grid.name, {}, ())), theirs))
-        process.start()
-        theirs.close()
-        return cls(process, pipe)
-
-
-def _work(order: Order, pipe: connection.Connection[Any, Any]) -> None:
-    """Run the cells that come through the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-
-    def end_with_parent() -> None:
-        if parent := multiprocessing.parent_process():
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    models = KeptModels()
-    while True:
-        outcome = _outcome(order, pipe.recv(), lambda *told: pipe.send(told), models)
-        pipe.send(("outcome", outcome))
-
-
-def _side_by_side(order: Order, state: Sweep, groups: Mapping[int, Group], hear: Callable[..., None]) -> Outcomes:
-    """Run cells in processes; one that dies costs its cell, and another takes its place."""
-    waiting, workers = dict(groups), list[_Worker]()
-    try:
-        while True:
-            workers = [worker for worker in workers if worker.number is not None or worker.process.is_alive()]
-            busy = {worker.pipe: (worker, worker.number) for worker in workers if worker.number is not None}
-            idle = next((worker for worker in workers if worker.number is None), None)
-            wanted = _next(waiting, idle.group if idle else None, [worker.group for worker, _ in busy.values()])
-            if wanted is not None and len(busy) < order.jobs:
-                if idle is None:
-                    idle = _Worker.start(order)
-                    workers.append(idle)
-                idle.number, idle.group = wanted, waiting.pop(wanted)
-                idle.pipe.send(state.cells[wanted])
-                continue
-            if not busy:
-                return
-            ready = connection.wait([*busy])[0]
-            worker, number = next(one for pipe, one in busy.items() if pipe is ready)
-            try:
-                kind, told = worker.pipe.recv()
-            except (EOFError, ConnectionError):
-                worker.process.join()
-                kind, told = "outcome", _died(state.cells[number], worker.process.exitcode or 0)
-            if kind == "outcome":
-                worker.number = None
-                yield number, told
-            else:
-                hear(state.cells[number].words, kind, told)
-    finally:
-        for worker in workers:
-            worker.process.terminate()
-            worker.process.join()
-
-
-def _launched(order: Order, state: Sweep, groups: Mapping[int, Group], hear: Callable[..., None]) -> Outcomes:
+def _launched(order: Order, state: Sweep, groups: Mapping[int, Group], hear: launchers.Hear) -> Outcomes:
     """Run each cell as `r2llm rerank`, by a launcher."""
     assert order.launch
-    tasks, numbers = list[launchers.Task](), list(groups)
-    for number in numbers:
+    tasks, loaded = list[launchers.Task](), dict[int, Loaded]()
+    for number, group in groups.items():
         cell = state.cells[number]
-        settings = [*order.settings, f"shared_ledger={json.dumps(order.load(cell).config.shared_ledger)}"]
+        try:
+            loaded[number] = order.load(cell)
+        except InputError as error:
+            yield number, _failed(cell, *explained(error))
+            continue
+        settings = [*order.settings, f"shared_ledger={json.dumps(loaded[number].config.shared_ledger)}"]
         words = launchers.rerank_words(cell.name, settings, order.queries, "--runs", str(order.runs), "--json")
-        tasks.append(launchers.Task(cell.words, words, order.place / "logs" / f"{number + 1}.log"))
+        tasks.append(launchers.Task(cell.words, words, order.place / "logs" / f"{number + 1}.log", group=group))
+    numbers = list(loaded)
     for position, ended in launchers.run(order.launch, tasks, hear):
-        yield numbers[position], _ended(order, state.cells[numbers[position]], ended)
-
-
-def _ended(order: Order, cell: Outcome, ended: launchers.Ended) -> Outcome:
-    result = {"status": "failed", "exit_code": ended.code, "error": ended.error}
-    blank = Outcome(name=cell.name, settings=cell.settings)
-    if not ended.out:
-        return blank.model_copy(update=result)
-    run = read(Path(json.loads(ended.out)["run_dir"]))
-    blank.run_dir, blank.fingerprint8 = os.path.relpath(run.run_dir, order.place), run.manifest.fingerprint[:8]
-    return _complete(blank, replace(run, expected=experiment.comparable(order.load(cell), Listener())))
-
-
-def _died(cell: Outcome, code: int) -> Outcome:
-    how = f"was killed by signal {-code}, as a machine out of memory does" if code < 0 else f"ended with {code}"
-    error = f"its process {how}; its answers so far are kept: sweep again, with fewer --jobs if memory was short"
-    code = 128 - code if code < 0 else 4
-    return Outcome(name=cell.name, settings=cell.settings, status="failed", exit_code=code, error=error)
+        number, cell = numbers[position], state.cells[numbers[position]]
+        if ended.out:
+            run = read(Path(json.loads(ended.out)["run_dir"]))
+            yield number, _done(order, cell, replace(run, expected=experiment.comparable(loaded[number], Listener())))
+        else:
+            yield number, _failed(cell, ended.error, ended.code)

@@ -10,7 +10,7 @@ import pkgutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +32,16 @@ Hear = Callable[[str, str, str], object]
 
 @dataclass(frozen=True)
 class Task:
-    """A command of r2llm: its name in tables, its words, the file of its stderr, and the folder it is run in."""
+    """A command of r2llm: its name in tables, its words, the file of its stderr, and the folder it is run in.
+
+    Here tasks of one group are run in succession: each finds the answers of those before it.
+    """
 
     name: str
     words: Sequence[str]
     log: Path
     folder: Path = field(default_factory=Path.cwd)
+    group: Hashable = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from r2llm.pipeline import experiment, sweep
 from r2llm.pipeline.compare import runs as comparing
 from r2llm.pipeline.configs import grid as grids
 from r2llm.pipeline.configs import load as config
+from r2llm.pipeline.launchers import Launch
 from r2llm.pipeline.run import sweeps
 from r2llm.rerankers import ledger as ledgers
 from r2llm.rerankers.errors import InputError, StoppedError
@@ -186,19 +187,13 @@ def test_cells_of_one_experiment_are_run_once(study, heard, write) -> None:
 @pytest.mark.slow
 def test_two_processes_leave_the_same_results(study, heard) -> None:
     alone = sweep.sweep(study, heard)
-    found = sweep.sweep(ordered(jobs=2, folder=Path("both")), heard)
+    found = sweep.sweep(ordered(launch=Launch("local", 2), folder=Path("both")), heard)
     assert statuses(found) == ["done"] * 4
     for one, other in zip(alone.cells, found.cells, strict=True):
         assert (one.fingerprint8, one.metrics) == (other.fingerprint8, other.metrics)
         assert (AT / one.run_dir / "run.trec").read_bytes() == (Path("both") / other.run_dir / "run.trec").read_bytes()
     assert sweeps.read(Path("both")) == found
     assert asked(Path("both")) == asked(AT)  # cells that may put equal asks are never run side by side
-
-
-def test_cells_with_equal_asks_wait_for_each_other() -> None:
-    waiting = {1: ("a", "x", "p"), 2: ("a", "x", "q"), 3: ("b", "x", "p")}
-    assert sweep._next(waiting, None, [("a", "x", "p")]) == 2
-    assert sweep._next(waiting, None, [*waiting.values()]) is None
 
 
 def test_the_table_has_a_row_for_each_cell(study, heard, write) -> None:
