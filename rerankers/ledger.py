@@ -25,9 +25,6 @@ from .errors import InputError, R2llmError
 if TYPE_CHECKING:
     from .shared_ledger import SharedLedger
 
-COLUMNS = "key, query_id, text, scores, prompt_tokens, completion_tokens"
-"""The columns of the content; `checksum` and `execution` are about it."""
-
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS model (identity TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, query_id TEXT NOT NULL, text TEXT, scores TEXT,
@@ -36,14 +33,8 @@ CREATE TABLE IF NOT EXISTS finished (query_id TEXT PRIMARY KEY, costs TEXT NOT N
 CREATE TABLE IF NOT EXISTS findings (model TEXT, name TEXT, value TEXT, PRIMARY KEY (model, name)) WITHOUT ROWID;
 """
 
-UPGRADE = f"""
-BEGIN;
-ALTER TABLE replies ADD COLUMN checksum INTEGER;
-ALTER TABLE replies ADD COLUMN execution INTEGER;
-UPDATE replies SET checksum = checksum({COLUMNS});
-COMMIT;
-"""  # noqa: S608
-"""Adds the columns that a ledger of an earlier version lacks."""
+KNOWN = "SELECT checksum, execution FROM replies LIMIT 1"
+"""Fails in what is no ledger, and in one of before there were these columns, which are about the content."""
 
 ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -95,20 +86,19 @@ class Ledger:
             if path and (read_only or immutable):
                 mode = "?mode=ro&immutable=1" if immutable else "?mode=ro"
                 self._db = sqlite3.connect(path.absolute().as_uri() + mode, uri=True)
-                self._db.execute("SELECT key FROM replies LIMIT 1")
+                self._db.execute(KNOWN)
                 self._db.execute(f"PRAGMA cache_size={-512 if immutable else -8192}")  # KiB: many segments are open
             else:
                 self._db = sqlite3.connect(path or ":memory:", isolation_level=None)
                 self._open_to_write()
-            self._has_checksums = "checksum" in self._columns("replies")
         except (sqlite3.Error, ValueError) as error:
             if hasattr(self, "_db"):
                 self._db.close()
             raise InputError(f"ledger {path}: cannot be opened: {error}; {_remedy(error)}") from error
 
     def _open_to_write(self) -> None:
-        if self._db.execute("SELECT 1 FROM sqlite_master").fetchone() and not self._columns("replies"):
-            raise sqlite3.DatabaseError("it is another program's database")
+        if self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+            self._db.execute(KNOWN)
         self._db.execute("PRAGMA journal_mode=WAL")
         # A batch survives the death of the process; only the death of the machine can cost the last ones.
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -116,48 +106,33 @@ class Ledger:
         self._db.execute("PRAGMA cache_size=-98304")
         self._db.execute("PRAGMA wal_autocheckpoint=2048")  # pages of 4 KiB: the log stays below 16 MB
         self._db.executescript(SCHEMA)
-        if "checksum" not in self._columns("replies"):
-            self._db.create_function("checksum", 6, _checksum, deterministic=True)
-            self._db.executescript(UPGRADE)
         self.execution = int(self._db.execute("PRAGMA user_version").fetchone()[0]) + 1
         self._db.execute(f"PRAGMA user_version={self.execution}")
 
-    def _columns(self, table: str) -> set[str]:
-        return {row[1] for row in self._db.execute(f"PRAGMA table_info({table})")}
-
     def get(self, key: bytes) -> Reply | None:
         """Return the reply under a key, or None."""
-        return self.get_many([key]).get(key)
+        reply, _ = self.recall([key]).get(key, (None, ELSEWHERE))
+        return reply
 
-    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
-        """Return the replies under those keys that have one."""
-        return {key: reply for key, (reply, _) in self.recall(keys).items()}
-
-    def recall(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Reply, int | None]]:
-        """Return the replies under those keys that have one, each with the execution that received it.
-
-        That is `ELSEWHERE` for a reply from another run, None for one that an earlier version wrote.
-        """
-        recalled: dict[bytes, tuple[Reply, int | None]] = {}
+    def recall(self, keys: Sequence[bytes]) -> dict[bytes, tuple[Reply, int]]:
+        """Return the replies under those keys that have one, and the execution that received each, or `ELSEWHERE`."""
+        recalled: dict[bytes, tuple[Reply, int]] = {}
         for start in range(0, len(keys), LOOK_UPS):
             portion = keys[start : start + LOOK_UPS]
-            with self._guard():
-                for row in self._select(f"WHERE key IN ({','.join('?' * len(portion))})", portion):
-                    recalled[row[0]] = (_reply(row), row[7])
+            for row in self._select(f"WHERE key IN ({','.join('?' * len(portion))})", portion):
+                recalled[row[0]] = (_reply(row), row[7])
         return recalled
 
     def rows(self) -> Iterator[Row]:
         """Yield every row, by ascending key. Raises `InputError` for one that cannot be read."""
-        with self._guard():
-            for row in self._select("ORDER BY key"):
-                yield row[0], row[1], _reply(row)
+        for row in self._select("ORDER BY key"):
+            yield row[0], row[1], _reply(row)
 
     def _select(self, clause: str, keys: Sequence[bytes] = (), *, checked: bool = True) -> Iterator[Any]:
         """Yield rows as stored. Raises `InputError` for one that was changed later, unless it is not `checked`."""
-        about = "checksum, execution" if self._has_checksums else "NULL, NULL"
         with self._guard():
-            for row in self._db.execute(f"SELECT {COLUMNS}, {about} FROM replies {clause}", keys):  # noqa: S608
-                if checked and self._has_checksums and row[6] != _checksum(*row[:6]):
+            for row in self._db.execute(f"SELECT * FROM replies {clause}", keys):  # noqa: S608
+                if checked and row[6] != _checksum(*row[:6]):
                     raise ValueError(f"the answer to query {row[1]}, key {row[0]!r}, was changed after it was written")
                 yield row
 
@@ -283,9 +258,9 @@ class Ledger:
                 self._db.execute("COMMIT")
 
     def _table(self, name: str) -> list[Any]:
-        """Return the rows of a small table by key; none if an earlier version wrote the ledger without it."""
+        """Return the rows of a small table by key."""
         with self._guard():
-            return [*self._db.execute(f"SELECT * FROM {name} ORDER BY 1")] if self._columns(name) else []  # noqa: S608
+            return [*self._db.execute(f"SELECT * FROM {name} ORDER BY 1")]  # noqa: S608
 
     @contextmanager
     def _guard(self, *, writing: bool = False) -> Iterator[None]:

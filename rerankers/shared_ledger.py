@@ -129,11 +129,11 @@ class SharedLedger:
         replies: dict[bytes, Reply] = {}
         for name, ledger in list(self._open.items()):
             try:
-                hits = ledger.get_many([key for key in keys if key not in replies])
+                hits = ledger.recall([key for key in keys if key not in replies])
                 for place, value in ledger.findings().items() if hits else ():
                     if (ours := self.findings.setdefault(place, value)) != value:
                         raise InputError(f"it was answered with {place[1]} {value}, and this run with {ours}")
-                replies |= hits
+                replies |= {key: reply for key, (reply, _) in hits.items()}
             except InputError as error:
                 self._leave_out(name, error)
         return replies
