@@ -9,24 +9,34 @@ share of the threads. While the model computes, the next batch is tokenised.
 import logging
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from pydantic import Field
 
 from ..errors import BackendError, InputError, R2llmError
 from ..marks import Speed
-from ._local.chains import Chain, LogitScore
+from ._local.chains import chain_of
+from ._local.fusion import view_scores
 from ._local.generation import Generator
 from ._local.loading import gpu_details, multiplies_tiles, one_line, out_of_memory, slow_in_software
-from ._local.passes import Passes, compile_error, compiled
-from ._local.scores import CrossEncoder, first_token_scores, target_scores, view_scores, whole_label_scores
+from ._local.passes import Passes
+from ._local.scores import (
+    Scores,
+    first_token_scores,
+    head_scores,
+    scored,
+    target_scores,
+    token_scores,
+    whole_label_scores,
+)
 from ._local.vectors import Pooling, Vectors
-from ._local.weights import WeightOptions, Weights
+from ._local.weights import Part, WeightOptions, Weights
+from ._tokens.pairs import PairForm
 from ._tokens.tokens import Batch, Prepared, Tokens, planned
-from .base import Answered, Backend, Request, RequestSettings, Setting
+from .base import Answered, Backend, Request, Setting
 
 LOG = logging.getLogger(__name__)
 WINDOW = 512  # waiting requests that are tokenised at once, and batched by length among themselves
@@ -129,38 +139,34 @@ class Transformers(Backend):
     @cached_property
     def tokens(self) -> Tokens:
         """Return the tokenizer, loaded when first needed."""
-        weights = self.weights
-        return Tokens(
-            weights.tokenizer, self.architecture, weights.options, lambda: self.chain.form if self.chain else None
-        )
+        return Tokens(self.weights.tokenizer, self.architecture, self.weights.options, lambda: self.chain)
 
     @cached_property
-    def chain(self) -> Chain | None:
-        """Return the chain of modules that the folder says a pair goes through, or None if it names none."""
-        return Chain.of(self.weights.base)
+    def chain(self) -> PairForm | None:
+        """Return how the folder says that pairs are read and scored, or None if it says nothing."""
+        return chain_of(self.weights.base)
+
+    def _model(self, part: Part = "language") -> Any:
+        """Return the model, compiled for prompts of any length if so told: at the first one, and for batches of one."""
+        model = self.weights.load(part)
+        if self.compile:
+            (model.get_encoder() if self.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
+        return model
 
     @cached_property
-    def model(self) -> Any:
-        """Return the model, loaded when first needed: not if all answers are in the ledger."""
-        model = self.weights.load()
-        return compiled(model) if self.compile else model
-
-    @cached_property
-    def _cross_encoder(self) -> CrossEncoder | LogitScore | Vectors:
-        if self.chain is not None:
-            return LogitScore(self.passes, self.chain.tokens) if self.chain.tokens else self._vectors
-        model = self.weights.load("head")
-        return CrossEncoder(compiled(model) if self.compile else model, self.tokens)
+    def _cross_encoder(self) -> Callable[[Batch], Scores]:
+        if self.chain is None:
+            return partial(head_scores, self._model("head"), self.tokens)
+        return partial(token_scores, self.passes, self.chain.tokens) if self.chain.tokens else self._vectors.of_pairs
 
     @cached_property
     def _vectors(self) -> Vectors:
-        model = self.weights.load("body")
-        return Vectors(compiled(model) if self.compile else model, self.tokens, self.weights.base, self.pooling)
+        return Vectors(self._model("body"), self.tokens, self.weights.base, self.pooling)
 
     @cached_property
     def passes(self) -> Passes:
         """Return the model's forward passes."""
-        return Passes(self.model, self.tokens, cache_prefixes=self.exact)
+        return Passes(self._model(), self.tokens, cache_prefixes=self.exact)
 
     @cached_property
     def _generator(self) -> Generator:
@@ -169,21 +175,37 @@ class Transformers(Backend):
     def collect(self) -> Answered:
         """Wait for the oldest batch's answers while the model goes on with those that follow."""
         while len(self._running) < 2 * self.workers and (batch := self._next_batch()):
-            self._load(batch[0].request)
-            self._running.append(self._pool.submit(self._answered, batch))
+            try:
+                answer = self._answerer(batch[0].request)  # in this thread, since loading changes settings of all torch
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                problem = f"out of memory on {self.device} while the model was loaded"
+                raise BackendError(f"{problem}; name a smaller one, or lower its precision") from error
+            self._running.append(self._pool.submit(self._answered, answer, batch))
         return self._running.popleft().result() if self._running else []
 
-    def _load(self, request: Request) -> None:
-        """Load what a request needs in this thread, since loading changes settings of all torch."""
-        part = "_cross_encoder" if request.ask.kind == "relevance" else "_generator" if request.generates else "passes"
-        part = "_vectors" if request.prompt.answer.scored == "cosine" else part
-        try:
-            getattr(self, part)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            problem = f"out of memory on {self.device} while the model was loaded"
-            raise BackendError(f"{problem}; name a smaller one, or lower its precision") from error
+    def _answerer(self, request: Request) -> Callable[[Batch], Answered]:
+        """Return what answers batches of such requests, loaded."""
+        if request.prompt.answer.scored == "cosine":
+            return partial(self._scored, self._vectors.similarities)
+        if request.ask.kind == "relevance":
+            return partial(self._scored, self._cross_encoder)
+        if request.generates:
+            return self._generator.generate
+        if request.prompt.target:
+            return partial(self._scored, partial(target_scores, self.passes))
+        if request.prompt.of_states:
+            return partial(self._scored, partial(view_scores, self.passes))
+        whole = request.prompt.answer.scored == "whole"
+        return partial(self._scored, partial(whole_label_scores if whole else first_token_scores, self.passes))
+
+    def _scored(self, scores: Callable[[Batch], Scores], batch: Batch) -> Answered:
+        dtype, target = self.weights.dtype, self.tokens.target if batch[0].request.prompt.target else lambda _: []
+        return [
+            scored(prompt, numbers, dtype, len(target(prompt.request)))
+            for prompt, numbers in zip(batch, scores(batch), strict=True)
+        ]
 
     def _next_batch(self) -> Batch:
         if not self._planned:
@@ -195,18 +217,18 @@ class Transformers(Backend):
             self._planned.appendleft(batch[self.batch_size :])
         return batch[: self.batch_size]
 
-    def _answered(self, batch: Batch) -> Answered:
+    def _answered(self, answer: Callable[[Batch], Answered], batch: Batch) -> Answered:
         """Answer a batch; if memory runs out, by halves, and so the batches after it."""
         import torch
 
         try:
             with torch.inference_mode():
-                return self._answer(batch[0].request.terms, batch)
+                return answer(batch)
         except R2llmError:
             raise
         except Exception as error:
             if not out_of_memory(error):
-                raise compile_error(error) or self._failed(error, batch) from error
+                raise self._failed(error, batch) from error
             if len(batch) == 1:
                 raise BackendError(
                     f"out of memory on {self.device} with a single prompt of {len(batch[0].ids)} tokens; lower "
@@ -220,7 +242,7 @@ class Transformers(Backend):
         answers: Answered = []
         while batch:
             part, batch = batch[: self.batch_size], batch[self.batch_size :]
-            answers += self._answered(part)
+            answers += self._answered(answer, part)
         return answers
 
     def _failed(self, error: Exception, batch: Batch) -> Exception:
@@ -231,20 +253,6 @@ class Transformers(Backend):
         model, longest = self.weights.base.words, max(len(prompt.ids) for prompt in batch)
         problem = f"query {batch[0].request.query.id}: model {model} failed on a prompt of {longest} tokens"
         return BackendError(f"{problem} ({type(error).__name__}: {one_line(error)}); all earlier answers are kept")
-
-    def _answer(self, terms: RequestSettings, batch: Batch) -> Answered:
-        if terms.prompt.answer.scored == "cosine":
-            return self._vectors.scores(batch)
-        if batch[0].request.ask.kind == "relevance":
-            return self._cross_encoder.scores(batch)
-        if terms.prompt.target:
-            return target_scores(self.passes, batch)
-        if batch[0].request.generates:
-            return self._generator.generate(batch)
-        if terms.prompt.of_states:
-            return view_scores(self.passes, batch)
-        whole = terms.prompt.answer.scored == "whole"
-        return (whole_label_scores if whole else first_token_scores)(self.passes, batch)
 
     def close(self) -> None:
         """Wait for what is being computed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from ...prompts.template import Fused
-from .._tokens.tokens import Batch, Prepared, padded
+from .._tokens.tokens import Batch, padded, padded_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -30,30 +30,31 @@ def fused_inputs(passes: Passes, batch: Batch) -> dict[str, Any]:
     mask = [torch.ones(len(row), dtype=torch.long, device=passes.device) for row in rows]
     joined, masks = (torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in (rows, mask))
     first = [passes.start, *passes.tokens.decoder_prefix(batch[0].request)]
-    starts, shown = padded([around or first for _, _, around in texts], passes.pad, left=True)
+    starts, shown = padded([around or first for _, _, around in texts], passes.tokens.pad, left=True)
     decoder = {"decoder_input_ids": starts, "decoder_attention_mask": shown}
     inputs = {name: torch.tensor(array, device=passes.device) for name, array in decoder.items()}
     return {"encoder_outputs": BaseModelOutput(joined), "attention_mask": masks, **inputs}
 
 
-def view_products(passes: Passes, prompt: Prepared) -> list[float]:
+def view_scores(passes: Passes, batch: Batch) -> list[list[float]]:
     """Return for each passage the mean over views of its state's product with the decoder's first state."""
     import torch
 
-    states = _states(passes, passes.tokens.apart(prompt.request)[1])
-    views = torch.stack([state[: cast(Fused, prompt.request.prompt.fused).views] for state in states], dim=1)
-    start = torch.full((len(views), 1), passes.start, device=passes.device)
-    anchors = passes.model.get_decoder()(input_ids=start, encoder_hidden_states=views, use_cache=False)
-    products = torch.einsum("vd,vpd->vp", anchors.last_hidden_state[:, 0].float(), views.float())
-    return cast("list[float]", products.mean(0).tolist())
+    scores = []
+    for prompt in batch:
+        states = _states(passes, passes.tokens.apart(prompt.request)[1])
+        views = torch.stack([state[: cast(Fused, prompt.request.prompt.fused).views] for state in states], dim=1)
+        start = torch.full((len(views), 1), passes.start, device=passes.device)
+        anchors = passes.model.get_decoder()(input_ids=start, encoder_hidden_states=views, use_cache=False)
+        products = torch.einsum("vd,vpd->vp", anchors.last_hidden_state[:, 0].float(), views.float())
+        scores.append(products.mean(0).tolist())
+    return scores
 
 
 def _states(passes: Passes, rows: list[list[int]]) -> list[torch.Tensor]:
     """Return the encoder's states of each text, without padding."""
-    import torch
-
-    ids, mask = (torch.tensor(array, device=passes.device) for array in padded(rows, passes.pad, left=False))
-    states = passes.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    encoder = passes.model.get_encoder()
+    states = encoder(**padded_inputs(encoder, rows, passes.tokens.pad)).last_hidden_state
     return [state[: len(row)] for state, row in zip(states, rows, strict=True)]
 
 

@@ -17,7 +17,7 @@ from ...errors import BackendError
 from .._tokens.tokens import Batch, Prepared, Tokens
 from ..base import Answered, Request
 from .passes import Passes
-from .scores import first_token_scores
+from .scores import first_token_scores, scored
 
 if TYPE_CHECKING:
     import torch
@@ -104,8 +104,8 @@ class Generator:
         scores = rows[[label for (label,) in tokens.label_ids(request, closed.text)]]
         if scores.amin() >= rows.topk(min(LISTED, len(rows))).values[-1]:
             return request, replace(reply, scores=tuple(scores.tolist()))
-        [(_, of_closed)] = first_token_scores(self.passes, [closed])
-        return request, replace(reply, scores=of_closed.scores)
+        [of_closed] = first_token_scores(self.passes, [closed])
+        return request, replace(reply, scores=scored(closed, of_closed, self.passes.model.dtype)[1].scores)
 
     def _begun(self, prompt: Prepared) -> _Text:
         tokens, request = self.passes.tokens, prompt.request
@@ -120,7 +120,7 @@ class Generator:
         config = copy.deepcopy(self._settings) if follows else transformers.GenerationConfig()
         most, start = max(text.budget - len(text.ids) for text in texts), self.passes.start
         more: dict[str, Any] = {"max_new_tokens": most, "num_beams": 1, "do_sample": False}  # `_Run.choose` samples
-        more |= {"pad_token_id": self.passes.pad, "eos_token_id": self._settings.eos_token_id}
+        more |= {"pad_token_id": self.passes.tokens.pad, "eos_token_id": self._settings.eos_token_id}
         more["decoder_start_token_id"] = start if self.passes.encoder_decoder else None
         config.update(return_dict_in_generate=True, **more)
         return config

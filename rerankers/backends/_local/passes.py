@@ -7,13 +7,12 @@ import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property, reduce
+from functools import reduce
 from typing import TYPE_CHECKING, Any, cast
 
-from ...errors import BackendError, InputError
+from ...errors import InputError
 from .._tokens.tokens import Batch, Prepared, Tokens, padded
 from .fusion import fused_inputs
-from .loading import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -35,12 +34,6 @@ class Passes:
         usable = self.keeps_rows and {"past_key_values", "logits_to_keep"} <= self._accepted
         self.prefixes = Prefixes(model) if cache_prefixes and usable else None
 
-    @cached_property
-    def pad(self) -> int:
-        """Return the padding token; the attention mask hides it, so any will do."""
-        tokenizer = self.tokens.tokenizer
-        return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if isinstance(i, int))
-
     def inputs(self, batch: Batch, targets: Sequence[Sequence[int]] = ()) -> dict[str, torch.Tensor]:
         """Return the input; a decoder-only model reads targets behind prompts. Raises `InputError` for a long one."""
         import torch
@@ -51,12 +44,12 @@ class Passes:
             self._check_length(prompt)
         behind = targets if targets and not self.encoder_decoder else [()] * len(batch)
         rows = [[*prompt.ids, *target] for prompt, target in zip(batch, behind, strict=True)]
-        rows, mask = padded(rows, self.pad, left=not self.encoder_decoder)
+        rows, mask = padded(rows, self.tokens.pad, left=not self.encoder_decoder)
         arrays = {"input_ids": rows, "attention_mask": mask}
         if self.encoder_decoder:
             first = [self.start, *self.tokens.decoder_prefix(batch[0].request)]
             starts = [[*first, *target[:-1]] for target in targets] or [first] * len(rows)
-            arrays["decoder_input_ids"], _ = padded(starts, self.pad, left=False)
+            arrays["decoder_input_ids"], _ = padded(starts, self.tokens.pad, left=False)
         inputs = {name: torch.tensor(value, device=self.device) for name, value in arrays.items()}
         if not self.encoder_decoder and "position_ids" in self._accepted:
             inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + self.start
@@ -200,19 +193,3 @@ def start(model: Any) -> int:
         if isinstance(token, int):
             return token
     raise InputError("model.name: its config names no decoder_start_token_id, with which an answer begins; add it")
-
-
-def compiled(model: Any) -> Any:
-    """Return the model, its prompt reader compiled for any length: at the first prompt, and for batches of one."""
-    (model.get_encoder() if model.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
-    return model
-
-
-def compile_error(error: BaseException) -> BackendError | None:
-    """Return what to raise if a model could not be compiled, or None for any other error."""
-    import torch
-
-    if not isinstance(error, torch._dynamo.exc.TorchDynamoException):
-        return None
-    why = one_line(error)[:200]
-    return BackendError(f"model.compile: the model cannot be compiled here ({why}); a C++ compiler is needed, or false")

@@ -6,7 +6,6 @@ Each text is read by itself and its states are pooled; a folder of sentence-tran
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ...errors import InputError
 from ...prompts.template import Marked
-from .._tokens.tokens import Batch, Prepared, Tokens, padded
-from ..base import Answered
+from .._tokens.pairs import Pairs
+from .._tokens.tokens import Batch, Prepared, Tokens, padded_inputs
 from .loading import Source, file_of, read_json
-from .scores import scored
+from .scores import Scores
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +33,8 @@ class Vectors:
     """A model without a head, and how its states become a vector: as the folder says, or by `pooling`."""
 
     def __init__(self, model: Any, tokens: Tokens, source: Source, pooling: Pooling | None) -> None:
-
         self.model = model.get_encoder() if model.config.is_encoder_decoder else model
         self.tokens, self._source = tokens, source
-        self._accepted = inspect.signature(self.model.forward).parameters
         self._layers: list[Callable[[torch.Tensor], torch.Tensor]] = []
         self._pooling = pooling or "mean"
         for module in read_json(source, "modules.json"):
@@ -57,25 +54,21 @@ class Vectors:
         self._tensor = cache(self._read_tensor)
         self._query = lru_cache(maxsize=1_000)(lambda ids: self._vectors([[*ids]])[0])
 
-    def scores(self, batch: Batch) -> Answered:
-        """Return the similarity of each passage's vector to its query's, or the number that layers make of a pair's."""
+    def of_pairs(self, batch: Batch) -> Scores:
+        """Return the number that the folder's layers make of each pair's vector."""
+        return self._vectors([prompt.ids for prompt in batch], self.tokens.pairs)[:, -1:].tolist()
+
+    def similarities(self, batch: Batch) -> Scores:
+        """Return the similarity of each passage's vector to its query's."""
         import torch
 
         if batch[0].request.prompt.of_states:
-            form = self._marked if batch[0].request.prompt.answer.marked else self._listed
-            return [scored(prompt, form(prompt), self.model.dtype) for prompt in batch]
-        if batch[0].request.prompt.answer.scored != "cosine":
-            rows = [prompt.ids for prompt in batch]
-            kinds = [types for row in rows if (types := self.tokens.pairs.token_types(row)) is not None]
-            relevance = self._vectors(rows, kinds)[:, -1].tolist()
-            return [scored(prompt, [score], self.model.dtype) for prompt, score in zip(batch, relevance, strict=True)]
+            return list(map(self._marked if batch[0].request.prompt.answer.marked else self._listed, batch))
         texts = [self.tokens.pairs.apart(prompt.request)[1] for prompt in batch]
         queries = torch.stack([self._query(tuple(query)) for query, _ in texts])
         passages = self._vectors([passage for _, passage in texts])
         product = (queries * passages).sum(-1) if self._dot else torch.cosine_similarity(queries, passages)
-        return [
-            scored(prompt, [score], self.model.dtype) for prompt, score in zip(batch, product.tolist(), strict=True)
-        ]
+        return product.unsqueeze(1).tolist()
 
     def _listed(self, prompt: Prepared) -> list[float]:
         """Return the cosine of each passage's vector with that of the query, which lists some of them."""
@@ -127,14 +120,11 @@ class Vectors:
                     return cast("torch.Tensor", tensors.get_tensor(name).to(self.model.device).float())
         raise InputError(f"model.name: {self._source.words} has no tensor {name}, by which its states are projected")
 
-    def _vectors(self, rows: Sequence[list[int]], types: Sequence[list[int]] = ()) -> torch.Tensor:
-        """Return the vector of each text, in double precision."""
+    def _vectors(self, rows: Sequence[list[int]], pairs: Pairs | None = None) -> torch.Tensor:
+        """Return the vector of each text, or pair, in double precision."""
         import torch
 
-        arrays = dict(zip(("input_ids", "attention_mask"), padded(rows, self._pad, left=False), strict=True))
-        if types and "token_type_ids" in self._accepted:
-            arrays["token_type_ids"], _ = padded(types, 0, left=False)
-        inputs = {name: torch.tensor(array, device=self.model.device) for name, array in arrays.items()}
+        inputs = padded_inputs(self.model, rows, self.tokens.pad, pairs)
         states, mask = self.model(**inputs).last_hidden_state, inputs["attention_mask"]
         last = mask.sum(-1) - 1
         if self._pooling == "mean":
@@ -144,10 +134,6 @@ class Vectors:
         for layer in self._layers:
             pooled = layer(pooled)
         return cast("torch.Tensor", pooled.double())
-
-    @property
-    def _pad(self) -> int:
-        return self.tokens.tokenizer.pad_token_id or 0
 
     def _norm(self, source: Source, path: str) -> Callable[[torch.Tensor], torch.Tensor]:
         import torch

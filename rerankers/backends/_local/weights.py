@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 QUANTIZERS = {"gptq": "gptqmodel optimum", "awq": "gptqmodel", "quanto": "optimum-quanto"}
 # The names of classification heads, whose rows are labels.
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classification_head.out_proj.weight")
+Part = Literal["language", "head", "body"]  # to generate text, with a classification head, or without either
 Layout = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 
 
@@ -164,11 +165,8 @@ class Weights:
         brings = self.adapter and (self.adapter.folder / "tokenizer_config.json").is_file()
         return self.adapter if self.adapter and brings and not self.options.tokenizer else self.words
 
-    def load(self, part: Literal["language", "head", "body"] = "language") -> Any:
-        """Return the model: to generate text, with a classification head, or without either, giving states alone.
-
-        Raises `InputError` if it is not whole.
-        """
+    def load(self, part: Part) -> Any:
+        """Return the model. Raises `InputError` if it is not whole, or its head has more labels than two."""
         import transformers
 
         language = "Seq2SeqLM" if self.config.is_encoder_decoder else "CausalLM"
@@ -198,6 +196,9 @@ class Weights:
                 f"model.name: {self.base.words} cannot be loaded: its weights lack {len(missing)} of the parts that "
                 f"its architecture needs, {missing[0]} for one; name {wanted}, or download it anew"
             )
+        if head and (number := model.config.num_labels) > 2:
+            problem = f"its classification head has {number} labels, and relevance is the logit of one or the second"
+            raise InputError(f"model.name: {problem} of two; name a cross-encoder")
         if self.adapter is not None:
             model = _joined(model, self.adapter, merge=self.quantization is None)
         return model.eval() if places else rewritten(model.to(self.device).eval())

@@ -14,15 +14,17 @@ Ids = list[int]
 
 @dataclass(frozen=True, slots=True)
 class PairForm:
-    """How a model's folder has pairs read, in at most `longest` tokens.
+    """How a model's folder has pairs read, in at most `longest` tokens, and scored.
 
     `instruction` is the system turn's, "" for none, or None if pairs are not rendered by the chat template, whose
-    `variables` are given.
+    `variables` are given. The score is the logit of the first of `tokens` less that of the second, if there is one, or
+    without them what the folder's layers give.
     """
 
     instruction: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     longest: int | None = None
+    tokens: tuple[int, int | None] | None = None
 
 
 class Pairs:
@@ -55,10 +57,13 @@ class Pairs:
         parts = [[*before, *self._tokenize(message.content)[:room], *after] for message in messages]
         return "\n\n".join(message.content for message in messages), parts
 
-    def token_types(self, ids: Sequence[int]) -> Ids | None:
-        """Return the number of the text that each token belongs to, or None if the tokenizer does not number them."""
-        if "token_type_ids" not in self.tokenizer.model_input_names:
-            return None
+    @property
+    def numbers_texts(self) -> bool:
+        """Return whether the tokenizer tells which text each token belongs to."""
+        return "token_type_ids" in self.tokenizer.model_input_names
+
+    def token_types(self, ids: Sequence[int]) -> Ids:
+        """Return the number of the text that each token belongs to."""
         types: Ids = self.tokenizer("a", "b")["token_type_ids"]
         start, between, end = map(len, self.special("a", "b"))
         second = len(types) - end - len(self._tokenize("b"))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from inspect import signature
 from itertools import chain, takewhile
 from typing import Any, TypeVar
 
@@ -53,6 +54,11 @@ class Tokens:
     def pairs(self) -> Pairs:
         """Return the same for a cross-encoder."""
         return Pairs(self.tokenizer, self._shield, lambda text: self._ids(text, special=False))
+
+    @cached_property
+    def pad(self) -> int:
+        """Return the padding token; the attention mask hides it, so any will do."""
+        return next(i for i in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0) if isinstance(i, int))
 
     @cached_property
     def template(self) -> ChatTemplate | None:
@@ -348,3 +354,14 @@ def padded(rows: Sequence[list[int]], pad: int, *, left: bool) -> tuple[list[lis
     if left:
         return [f + r for r, f in fill], [[0] * len(f) + [1] * len(r) for r, f in fill]
     return [r + f for r, f in fill], [[1] * len(r) + [0] * len(f) for r, f in fill]
+
+
+def padded_inputs(model: Any, rows: Sequence[list[int]], pad: int, pairs: Pairs | None = None) -> dict[str, Any]:
+    """Return rows of ids as a model's input, padded on the right; of pairs, with the text that each token is of."""
+    import torch
+
+    arrays = dict(zip(("input_ids", "attention_mask"), padded(rows, pad, left=False), strict=True))
+    types = [pairs.token_types(row) for row in rows] if pairs and pairs.numbers_texts else []
+    if types and "token_type_ids" in signature(model.forward).parameters:
+        arrays["token_type_ids"], _ = padded(types, 0, left=False)
+    return {name: torch.tensor(array, device=model.device) for name, array in arrays.items()}

@@ -178,7 +178,9 @@ def _generated(backend, requests: list[Request]) -> list[list[int]]:
     inputs = backend.passes.inputs([Prepared(request, *backend.tokens.prompt(request))])
     inputs.pop("position_ids", None)
     start = inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
-    output = backend.model.generate(**inputs, max_new_tokens=request.terms.decoding.max_new_tokens, do_sample=False)
+    output = backend.passes.model.generate(
+        **inputs, max_new_tokens=request.terms.decoding.max_new_tokens, do_sample=False
+    )
     return output[:, start:].tolist()
 
 
@@ -254,15 +256,15 @@ def test_a_batch_that_does_not_fit_into_the_memory_is_halved(
     backend = opened(folder, exact=False, batch_size=4)
     requests = posed(backend, "pointwise.yes_no")
     expected = answered(opened(folder, exact=False, batch_size=1), requests)
-    answer, sizes = backend._answer, []
+    answer, sizes = backend._scored, []
 
-    def limited(terms, batch):
+    def limited(scores, batch):
         sizes.append(len(batch))
         if len(batch) > limit:
             raise torch.OutOfMemoryError("too much")
-        return answer(terms, batch)
+        return answer(scores, batch)
 
-    monkeypatch.setattr(backend, "_answer", limited)
+    monkeypatch.setattr(backend, "_scored", limited)
     limit = 1
     for reply, alone in zip(answered(backend, requests), expected, strict=True):
         assert reply.scores == pytest.approx(alone.scores, abs=1e-5)
@@ -305,7 +307,7 @@ def test_a_first_passage_is_read_by_itself_where_it_is_a_third_of_the_prompt(tin
 def test_no_more_beginnings_are_kept_than_there_is_room_for(tiny_llama: Path) -> None:
     import torch
 
-    model = opened(tiny_llama).model
+    model = opened(tiny_llama).passes.model
     prefixes = Prefixes(model, room=1)
     with torch.inference_mode():
         logits = [prefixes.last_logits(list(range(5, 60 + n)), [20, 40 + n]) for n in (0, 1, 0)]
@@ -352,18 +354,18 @@ def test_what_was_under_way_is_handed_over_before_a_failure_is_raised(
 ) -> None:
     backend = opened(tiny_llama, workers=2)
     requests = posed(backend, "pointwise.yes_no", [f"passage {n}" for n in range(8)])
-    answer, slow = backend._answer, threading.Event()
+    answer, slow = backend._scored, threading.Event()
 
-    def failing(terms, batch):
+    def failing(scores, batch):
         if batch[0].request is requests[2]:
             slow.set()
             raise RuntimeError("broken")
         if batch[0].request is requests[1]:
             slow.wait(10)
             time.sleep(0.1)
-        return answer(terms, batch)
+        return answer(scores, batch)
 
-    monkeypatch.setattr(backend, "_answer", failing)
+    monkeypatch.setattr(backend, "_scored", failing)
     backend.submit(requests)
     found = []
 
@@ -482,7 +484,7 @@ def test_weights_are_loaded_with_the_first_request(copied: Path, posed) -> None:
 
 def test_opening_a_model_reads_no_weights(folder: Path) -> None:
     backend = opened(folder)
-    assert "model" not in vars(backend)
+    assert "passes" not in vars(backend)
     assert "tokens" not in vars(backend)
 
 
@@ -596,7 +598,7 @@ def test_a_model_in_the_hubs_cache_is_named_by_its_commit(
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
     backend = opened("someone/tiny")
-    assert backend.model
+    assert backend.passes.model
     assert backend.tokens
     assert backend.identity["model"] == f"someone/tiny@{commit}"
     assert capfd.readouterr().err == ""
@@ -628,7 +630,7 @@ def test_scores_that_are_no_numbers_are_the_models_failure(copied: Path, posed) 
     with pytest.raises(BackendError) as raised:
         backend.collect()
     assert str(raised.value) == (
-        "query q1: the model's scores are not numbers in torch.float32; use dtype: bfloat16 or float32"
+        "query q1: the model's scores are not numbers in float32; use dtype: bfloat16 or float32"
     )
 
 

@@ -63,13 +63,13 @@ def answered(backend, requests: list[Request]) -> list[Reply]:
 
 def calls(backend, monkeypatch) -> list[int]:
     """How many rows each call of `generate` has, from now on."""
-    rows, generate = [], backend.model.generate
+    rows, generate = [], backend.passes.model.generate
 
     def counted(**given):
         rows.append(len(given["input_ids"]))
         return generate(**given)
 
-    monkeypatch.setattr(backend.model, "generate", counted)
+    monkeypatch.setattr(backend.passes.model, "generate", counted)
     return rows
 
 

@@ -77,7 +77,7 @@ def test_an_adapter_is_merged_into_the_weights(tiny_llama: Path, lora: Path) -> 
     base = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama).eval()
     plain = logits(base)
     expected = logits(peft.PeftModel.from_pretrained(base, lora).eval())
-    model = opened(tiny_llama, adapter=str(lora)).model
+    model = opened(tiny_llama, adapter=str(lora)).passes.model
     assert logits(model) == pytest.approx(expected, abs=1e-5)
     assert logits(model) != pytest.approx(plain, abs=1e-2)
     assert type(model) is transformers.LlamaForCausalLM
@@ -87,7 +87,7 @@ def test_an_adapter_is_merged_into_the_weights(tiny_llama: Path, lora: Path) -> 
 def test_a_folder_that_is_an_adapter_names_its_base_model(tiny_llama: Path, lora: Path) -> None:
     backend, same = opened(lora), opened(tiny_llama, adapter=str(lora))
     assert backend.identity == same.identity
-    assert logits(backend.model) == logits(same.model)
+    assert logits(backend.passes.model) == logits(same.passes.model)
     assert backend.details == same.details
 
 
@@ -133,16 +133,16 @@ def test_an_adapter_that_does_not_fit_is_refused(
     from safetensors.torch import load_file, save_file
 
     with pytest.raises(InputError, match=rf"^adapter {lora} does not fit the model: Target modules .* not found"):
-        _ = opened(tiny_t5, adapter=str(lora)).model
+        _ = opened(tiny_t5, adapter=str(lora)).passes.model
     with pytest.raises(InputError, match=rf"^adapter {head} does not fit the model: 1 of its weights have no place"):
-        _ = opened(head).model
+        _ = opened(head).passes.model
     weights = load_file(copied / "adapter_model.safetensors")
     missing = sorted(weights)[0]
     save_file(
         {name: weight for name, weight in weights.items() if name != missing}, copied / "adapter_model.safetensors"
     )
     with pytest.raises(InputError, match="does not fit the model: 1 of its weights have no place there or are missing"):
-        _ = opened(tiny_llama, adapter=str(copied)).model
+        _ = opened(tiny_llama, adapter=str(copied)).passes.model
 
 
 def test_adapters_that_cannot_be_used_are_one_line(tiny_llama: Path, lora: Path, copied: Path, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_adapters_that_cannot_be_used_are_one_line(tiny_llama: Path, lora: Path,
         opened(copied)
     (copied / "adapter_model.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match=r"adapter_model\.safetensors cannot be read: "):
-        _ = opened(tiny_llama, adapter=str(copied)).model
+        _ = opened(tiny_llama, adapter=str(copied)).passes.model
 
 
 def test_prompt_tuning_is_no_adapter_of_weights(tiny_llama: Path, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_prompt_tuning_is_no_adapter_of_weights(tiny_llama: Path, tmp_path: Path
     config = peft.PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
     peft.get_peft_model(base, config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="PROMPT_TUNING adds tokens to prompts, and cannot be merged into weights"):
-        _ = opened(tiny_llama, adapter=str(tmp_path)).model
+        _ = opened(tiny_llama, adapter=str(tmp_path)).passes.model
 
 
 def test_a_package_that_is_not_installed_is_named(tiny_llama: Path, lora: Path, monkeypatch) -> None:
@@ -194,7 +194,7 @@ def test_a_package_that_is_not_installed_is_named(tiny_llama: Path, lora: Path, 
         absent = {package}
         line = "pip install bitsandbytes" if package == "bitsandbytes" else rf"pip install 'r2llm\[{package}\]'"
         with pytest.raises(InputError, match=rf"needs the package {package}: {line}$"):
-            _ = opened(tiny_llama, **options).model
+            _ = opened(tiny_llama, **options).passes.model
 
 
 def test_an_adapter_in_the_hubs_cache_is_found_with_its_base(
@@ -213,7 +213,7 @@ def test_an_adapter_in_the_hubs_cache_is_found_with_its_base(
     for backend in (opened("someone/lora"), opened("someone/tiny", adapter="someone/lora")):
         told = backend.identity
         assert [told["model"], told["adapter"]] == [f"{name}@{commit}" for name, commit in commits.items()]
-        assert backend.model.config.vocab_size == len(backend.tokens.tokenizer)
+        assert backend.passes.model.config.vocab_size == len(backend.tokens.tokenizer)
         assert backend.details["adapter"]["revision"] == commits["someone/lora"]
 
 
@@ -225,7 +225,7 @@ def test_a_device_map_changes_no_answer(tiny_llama: Path, places) -> None:
     pytest.importorskip("accelerate")
     plain = opened(tiny_llama, device="cpu")
     backend = opened(tiny_llama, device_map=places, device="auto" if isinstance(places, dict) else "cpu")
-    assert logits(backend.model) == logits(plain.model)
+    assert logits(backend.passes.model) == logits(plain.passes.model)
     assert backend.identity == plain.identity
     assert backend.details == plain.details | {"device_map": places}
     assert str(backend.device) == "cpu"
@@ -235,9 +235,9 @@ def test_modules_may_lie_in_different_places(tiny_llama: Path) -> None:
     pytest.importorskip("accelerate")
     near = ("model.embed_tokens", "model.rotary_emb", "model.layers.0", "model.norm", "lm_head")
     backend = opened(tiny_llama, device_map=dict.fromkeys(near, "cpu") | {"model.layers.1": "disk"})
-    assert backend.model.hf_device_map["model.layers.1"] == "disk"
-    assert backend.model.model.layers[1].mlp.up_proj.weight.device.type == "meta"
-    assert logits(backend.model) == logits(opened(tiny_llama, device="cpu").model)
+    assert backend.passes.model.hf_device_map["model.layers.1"] == "disk"
+    assert backend.passes.model.model.layers[1].mlp.up_proj.weight.device.type == "meta"
+    assert logits(backend.passes.model) == logits(opened(tiny_llama, device="cpu").passes.model)
 
 
 def test_the_first_device_of_a_map_is_where_prompts_go(monkeypatch) -> None:
@@ -274,7 +274,7 @@ def test_a_quantised_model_says_what_it_needs(tiny_llama: Path, tmp_path: Path) 
         backend = opened(folder, device="cpu")
         assert backend.details["quantization"] == method
         with pytest.raises(InputError, match=rf"^model\.name: .* cannot be loaded: .*pip install.*{package}"):
-            _ = backend.model
+            _ = backend.passes.model
         with pytest.raises(InputError, match=rf"^model\.quantization: .* is quantised already \({method}\); leave it"):
             opened(folder, device="cpu", quantization="bitsandbytes-8bit")
 
@@ -288,12 +288,12 @@ def test_quantisation_while_loading_is_part_of_what_the_model_is(tiny_llama: Pat
 @pytest.mark.parametrize("quantization", ["bitsandbytes-4bit", "bitsandbytes-8bit"])
 def test_weights_are_quantised_while_they_are_loaded(tiny_llama: Path, lora: Path, quantization: str) -> None:
     pytest.importorskip("bitsandbytes")
-    plain = logits(opened(tiny_llama, device="cpu").model)
-    model = opened(tiny_llama, device="cpu", quantization=quantization).model
+    plain = logits(opened(tiny_llama, device="cpu").passes.model)
+    model = opened(tiny_llama, device="cpu", quantization=quantization).passes.model
     assert model.model.layers[0].self_attn.q_proj.weight.dtype.itemsize == 1
     assert logits(model) != pytest.approx(plain, abs=1e-5)
     assert logits(model) == pytest.approx(plain, abs=2.5)
-    adapted = opened(tiny_llama, device="cpu", quantization=quantization, adapter=str(lora)).model
+    adapted = opened(tiny_llama, device="cpu", quantization=quantization, adapter=str(lora)).passes.model
     assert logits(adapted) != pytest.approx(logits(model), abs=1e-2)
 
 
@@ -363,7 +363,7 @@ def test_a_gguf_file_is_the_model_that_it_was_made_of(tiny_llama: Path, gguf_fil
     alone = backend_module.open(backend_module.Options(gguf=str(gguf_file)), Setting())
     beside = opened(tiny_llama, gguf=str(gguf_file))
     folder = opened(tiny_llama)
-    assert logits(alone.model) == pytest.approx(logits(folder.model), abs=1e-5)
+    assert logits(alone.passes.model) == pytest.approx(logits(folder.passes.model), abs=1e-5)
     text = "which moon is red? 42"
     read = [
         backend.tokens.tokenizer(text, add_special_tokens=False)["input_ids"] for backend in (alone, beside, folder)
