@@ -191,8 +191,8 @@ class Scheduler:
         job, cost = place.job, place.job.cost
         ask = job.asks[place.slot]
         answer = self.ranker.read(ask, reply, self.backend)
-        cost.prompt_tokens = plus(cost.prompt_tokens, answer.prompt_tokens)
-        cost.completion_tokens = plus(cost.completion_tokens, answer.completion_tokens)
+        cost.prompt_tokens = plus(cost.prompt_tokens, reply.prompt_tokens)
+        cost.completion_tokens = plus(cost.completion_tokens, reply.completion_tokens)
         cost.flops = plus(cost.flops, self._flops(ask, reply))
         self.tally.add(ask.kind, answer)
         if not answer.parsed:

@@ -18,7 +18,12 @@ Scoring = Literal["likelihood", "generation"]
 AskKind = Literal[
     "score", "relevance", "likelihood", "compare", "choose", "permute", "select", "rate", "write", "derive"
 ]
-"""The kinds of ask, with a constructor each below and a row each in `asks`. `derive` alone is not asked of a model."""
+"""The kinds of ask, with a row each in `asks`; those that methods share have a constructor below.
+
+`relevance` is a cross-encoder's score and `likelihood` the log-probability of the query given the document: both are
+`Answer.scores[0]`. `select` gives the `limit` most relevant documents in `Answer.order`; `rate` one score a document of
+a group, -inf for none. `derive` computes `Answer.note` by `notes/<template>.py`: no model, no cost.
+"""
 
 PromptName = Annotated[str, PathMark("named file")]
 """The name of a prompt, or its YAML file."""
@@ -80,16 +85,6 @@ def score(doc: str, template: str | None = None, notes: Sequence[tuple[str, str]
     return Ask("score", (doc,), template=template, notes=tuple(notes))
 
 
-def relevance(doc: str) -> Ask:
-    """Ask a cross-encoder for the relevance of one document: `Answer.scores[0]`, higher is better."""
-    return Ask("relevance", (doc,))
-
-
-def likelihood(doc: str) -> Ask:
-    """Ask for the log-probability of the query given the document (QLM): `Answer.scores[0]`."""
-    return Ask("likelihood", (doc,))
-
-
 def compare(first: str, second: str, template: str | None = None) -> Ask:
     """Ask for the more relevant of two documents (pairwise): `Answer.choice`, 0 or 1."""
     return Ask("compare", (first, second), template=template)
@@ -105,24 +100,9 @@ def permute(docs: Sequence[str], signals: Sequence[str] = ()) -> Ask:
     return Ask("permute", tuple(docs), signals=tuple(signals))
 
 
-def select(docs: Sequence[str], limit: int) -> Ask:
-    """Ask for the `limit` most relevant documents (tournament): `Answer.order`, `limit` indices."""
-    return Ask("select", tuple(docs), limit=limit)
-
-
-def rate(docs: Sequence[str], template: str | None = None, notes: Sequence[tuple[str, str]] = ()) -> Ask:
-    """Ask for a score of each document of a group: `Answer.scores`, -inf for a document without one."""
-    return Ask("rate", tuple(docs), template=template, notes=tuple(notes))
-
-
 def write(template: str, docs: Sequence[str] = (), notes: Sequence[tuple[str, str]] = ()) -> Ask:
     """Ask for a note that later asks can carry, such as a query analysis: `Answer.note`."""
     return Ask("write", tuple(docs), template=template, notes=tuple(notes))
-
-
-def derive(note: str, docs: Sequence[str], options: Sequence[tuple[str, float | str]] = ()) -> Ask:
-    """Ask for a note that is computed from the texts by `rerankers/notes/<note>.py`: no model, no cost."""
-    return Ask("derive", tuple(docs), template=note, options=tuple(options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +121,6 @@ class Answer:
     peak: float = 0.0
     note: str = ""
     text: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
     parsed: bool = True
     form: str = ""
     outside: int | None = None
@@ -163,7 +141,8 @@ Steps = Generator[list[Ask], list[Answer], Ranking]
 class Params(BaseModel):
     """Parameters of a ranking method: each method file has its own, beside the algorithm that uses them.
 
-    `asks` are the kinds that the prompt must serve; `prompt` and `scoring` hold unless the config names others.
+    `asks` are the kinds that the prompt must serve; `prompt` and `scoring` hold unless the config names others; `shows`
+    is the number of documents that one ask shows at most, or the parameter that says it.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -171,11 +150,12 @@ class Params(BaseModel):
     asks: ClassVar[tuple[AskKind, ...]]
     prompt: ClassVar[str]
     scoring: ClassVar[Scoring] = "likelihood"
+    shows: ClassVar[int | str] = 1
 
     @property
     def most_docs(self) -> int:
         """Return the most documents that one ask shows."""
-        return 1
+        return self.shows if isinstance(self.shows, int) else int(getattr(self, self.shows))
 
     @property
     def scorings(self) -> tuple[Scoring, ...]:

@@ -84,8 +84,6 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
         return Answer(
             **(kind.neutral(ask) | fields),
             text=reply.text,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
             parsed=found.value is not None,
             form=missing[1] if missing else found.form,
         )
@@ -99,7 +97,7 @@ def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
         summed = prompt.answer.scored == "logit"
         peak = scores[values.index(max(values))]
         scores = (sum(map(mul, scores, values)) if summed else expected_value(scores, values),)
-    return Answer(choice, order, scores, peak, "", reply.text, reply.prompt_tokens, reply.completion_tokens)
+    return Answer(choice, order, scores, peak, text=reply.text)
 
 
 def span_of(pattern: str, text: str) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from r2llm.rerankers.flops import Shape, corrections, flops, of_answer, qpp, readings, rpp
 from r2llm.rerankers.prompts import template as prompts
-from r2llm.rerankers.types import likelihood, score
+from r2llm.rerankers.types import Ask, score
 
 QWEN_7B = Shape("decoder_only", layers=28, width=3584, ffn=18944, group=7, gated=True, vocabulary=152_064)
 
@@ -83,4 +83,4 @@ def test_an_answer_that_is_read_off_labels_is_one_token_for_each_reading() -> No
 def test_a_prompt_is_read_for_each_label_that_is_scored_by_all_its_tokens() -> None:
     assert readings(prompts.load("graded_3l"), score("d1")) == 3
     assert readings(prompts.load("graded_3l_first"), score("d1")) == 1
-    assert readings(prompts.load("qlm"), likelihood("d1")) == 1
+    assert readings(prompts.load("qlm"), Ask("likelihood", ("d1",))) == 1

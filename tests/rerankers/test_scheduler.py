@@ -17,7 +17,7 @@ from r2llm.rerankers.flops import Shape, of_answer
 from r2llm.rerankers.ledger import Ledger
 from r2llm.rerankers.prices import Price
 from r2llm.rerankers.ranker import RETRIES
-from r2llm.rerankers.types import Ask, choose, compare, permute, rate, score, select, write
+from r2llm.rerankers.types import Ask, choose, compare, permute, score, write
 
 HEAPSORT = {"method": "setwise.heapsort", "k": 3, "num_child": 2, "scoring": "generation"}
 YES_NO = {"method": "pointwise.yes_no", "scoring": "generation"}
@@ -164,7 +164,7 @@ def test_what_is_in_the_ledger_is_not_asked_again(make_candidates, rank, rule_ba
         ([compare("a", "b"), compare("b", "a"), compare("a", "c")], 2),
         ([choose(["a", "b", "c"]), choose(["a", "b"])], 2),
         ([permute(["a", "b", "c"])], 1),
-        ([select(["a", "b", "c"], 2), rate(["a", "b"])], 2),
+        ([Ask("select", ("a", "b", "c"), limit=2), Ask("rate", ("a", "b"))], 2),
         ([write("analysis")], 0),
     ],
 )

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ...types import AskKind, Candidates, PromptName, Ranking, Scoring, Steps, rate, top_then_rest, write
+from ...types import Ask, AskKind, Candidates, PromptName, Ranking, Scoring, Steps, top_then_rest, write
 from ...types import Params as BaseParams
 
 
@@ -26,6 +26,7 @@ class Params(BaseParams):
     asks: ClassVar[tuple[AskKind, ...]] = ("rate",)
     prompt: ClassVar[str] = "rebel"
     scoring: ClassVar[Scoring] = "generation"
+    shows: ClassVar[int | str] = "group_size"
 
     turns: Literal["one", "two"] = Field("two", description="two: a rubric is written for every query first")
     group_size: int = Field(10, ge=1, description="documents a prompt")
@@ -33,11 +34,6 @@ class Params(BaseParams):
     rubric_prompt: PromptName = Field(
         "rebel_rubric", description="the prompt that asks for the rubric, with turns: two"
     )
-
-    @property
-    def most_docs(self) -> int:
-        """Return the most documents that one ask shows."""
-        return self.group_size
 
     @property
     def templates(self) -> Mapping[str, AskKind]:
@@ -54,12 +50,12 @@ def rebel(candidates: Candidates, params: Params) -> Steps:
     docs = candidates.ids
     if len(docs) < 2:
         return Ranking(docs)
-    notes = []
+    notes: tuple[tuple[str, str], ...] = ()
     if params.turns == "two":
         [rubric] = yield [write(params.rubric_prompt)]
-        notes = [("rubric", rubric.note)]
+        notes = (("rubric", rubric.note),)
     starts = range(0, len(docs), params.group_size)
-    answers = yield [rate(docs[start : start + params.group_size], notes=notes) for start in starts]
+    answers = yield [Ask("rate", docs[start : start + params.group_size], notes=notes) for start in starts]
     rated = dict(zip(docs, (score for answer in answers for score in answer.scores), strict=True))
     kept = [doc for doc in docs if rated[doc] >= params.drop_below]
     return top_then_rest(sorted(kept, key=lambda doc: -rated[doc]), candidates)

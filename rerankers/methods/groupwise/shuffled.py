@@ -7,13 +7,12 @@ an answer leaves out has no rating from that pass, and 0 without any. Equal mean
 """
 
 import math
-from dataclasses import replace
 from statistics import fmean
 from typing import ClassVar
 
 from pydantic import Field
 
-from ...types import AskKind, Candidates, Ranking, Scoring, Seeded, Steps, by_score, rate
+from ...types import Ask, AskKind, Candidates, Ranking, Scoring, Seeded, Steps, by_score
 
 
 class Params(Seeded):
@@ -22,14 +21,10 @@ class Params(Seeded):
     asks: ClassVar[tuple[AskKind, ...]] = ("rate",)
     prompt: ClassVar[str] = "grouprank"
     scoring: ClassVar[Scoring] = "generation"
+    shows: ClassVar[int | str] = "group_size"
 
     group_size: int = Field(20, ge=1, description="documents a prompt")
     passes: int = Field(2, ge=1, description="how often each document is rated, in a new group each time")
-
-    @property
-    def most_docs(self) -> int:
-        """Return the most documents that one ask shows."""
-        return self.group_size
 
 
 def shuffled(candidates: Candidates, params: Params) -> Steps:
@@ -40,7 +35,7 @@ def shuffled(candidates: Candidates, params: Params) -> Steps:
     for number in range(params.passes):
         dice.shuffle(docs)
         groups = [docs[start : start + params.group_size] for start in range(0, len(docs), params.group_size)]
-        asks += [replace(rate(group), sample=number) for group in groups]
+        asks += [Ask("rate", tuple(group), sample=number) for group in groups]
     ratings: dict[str, list[float]] = {doc: [] for doc in docs}
     for ask, answer in zip(asks, (yield asks), strict=True):
         for doc, rating in zip(ask.docs, answer.scores, strict=True):

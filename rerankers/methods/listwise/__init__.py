@@ -30,6 +30,8 @@ class Params(BaseParams):
 class Sliding(Params):
     """Parameters of sliding windows."""
 
+    shows: ClassVar[int | str] = "window"
+
     window: int = Field(20, ge=2, description="documents a window")
     stride: int = Field(10, ge=1, description="documents from one window to the next")
     repeats: int = Field(1, ge=1, description="passes over the whole list")
@@ -40,11 +42,6 @@ class Sliding(Params):
         if self.stride > self.window:
             raise ValueError(f"stride {self.stride} is more than window {self.window}: documents would be passed over")
         return self
-
-    @property
-    def most_docs(self) -> int:
-        """Return the most documents that one ask shows."""
-        return self.window
 
 
 def windows(n: int, size: int, stride: int, *, partial: bool) -> Iterator[tuple[int, int]]:

@@ -19,13 +19,9 @@ class Params(ListwiseParams):
 
     prompt: ClassVar[str] = "full_ranking"
     scored_prompt: ClassVar[str | None] = None
+    shows: ClassVar[int | str] = "window"
 
     window: int = Field(100, ge=2, description="the most documents that are shown and ranked")
-
-    @property
-    def most_docs(self) -> int:
-        """Return the most documents that one ask shows."""
-        return self.window
 
 
 def full(candidates: Candidates, params: Params) -> Steps:

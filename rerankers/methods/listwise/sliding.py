@@ -7,11 +7,8 @@ window that would be shorter than the others, so that the first ranks may never 
 """
 
 from ...types import Candidates, Steps
-from . import Sliding, slide
-
-
-class Params(Sliding):
-    """Parameters of sliding windows."""
+from . import Sliding as Params
+from . import slide
 
 
 def sliding(candidates: Candidates, params: Params) -> Steps:

@@ -26,6 +26,7 @@ class Params(ListwiseParams):
     """Parameters of top-down partitioning."""
 
     prompt: ClassVar[str] = "rank_zephyr"
+    shows: ClassVar[int | str] = "window"
 
     window: int = Field(20, ge=2, description="documents a window, the pivot among them")
     k: int = Field(
@@ -44,11 +45,6 @@ class Params(ListwiseParams):
     def pivot(self) -> int:
         """Return the pivot's rank in the first window: below it there is at least one document."""
         return min(self.k, self.window - 1)
-
-    @property
-    def most_docs(self) -> int:
-        """Return the most documents that one ask shows."""
-        return self.window
 
 
 def topdown(candidates: Candidates, params: Params) -> Steps:

@@ -8,6 +8,7 @@ or of the one before. m documents or fewer are ranked with one ask. Unlike that 
 """
 
 from collections.abc import Generator, Sequence
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -25,6 +26,8 @@ Known = dict[frozenset[int], list[int]]
 class Params(ListwiseParams, TopK):
     """Parameters of the tournament sort."""
 
+    shows: ClassVar[int | str] = "m"
+
     m: int = Field(5, ge=2, description="documents a group, all shown in one prompt")
     r: int = Field(2, ge=1, description="documents of a group that go on to the next level")
 
@@ -33,11 +36,6 @@ class Params(ListwiseParams, TopK):
         if 2 * self.r > self.m:
             raise ValueError(f"r {self.r} is more than half of m {self.m}: levels would not get smaller")
         return self
-
-    @property
-    def most_docs(self) -> int:
-        """Return the most documents that one ask shows."""
-        return self.m
 
 
 def tournament(candidates: Candidates, params: Params) -> Steps:

@@ -17,11 +17,7 @@ class Pairs(BaseParams):
 
     asks: ClassVar[tuple[AskKind, ...]] = ("compare",)
     prompt: ClassVar[str] = "pairwise"
-
-    @property
-    def most_docs(self) -> int:
-        """Return the most documents that one ask shows."""
-        return 2
+    shows: ClassVar[int | str] = 2
 
 
 class Params(Pairs, TopK):

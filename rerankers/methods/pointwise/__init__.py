@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ...types import Answer, Ask, AskKind, Candidates, derive, score
+from ...types import Answer, Ask, AskKind, Candidates, score
 from ...types import Params as BaseParams
 
 
@@ -25,7 +25,7 @@ class Anchored(BaseParams):
 def contrasts(candidates: Candidates, params: Anchored) -> Generator[list[Ask], list[Answer], list[Ask]]:
     """Return the asks of GCCP, one a document: is it more relevant than the anchor, which is derived first?"""
     options = (("sentences", params.z), ("threshold", params.threshold), ("choice", params.choice))
-    [anchor] = yield [derive("spectral_summary", candidates.ids[: params.m], options)]
+    [anchor] = yield [Ask("derive", candidates.ids[: params.m], template="spectral_summary", options=options)]
     return [score(doc, notes=[("anchor", anchor.note)]) for doc in candidates.ids]
 
 

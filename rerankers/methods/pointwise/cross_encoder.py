@@ -6,7 +6,7 @@ ranked; equal scores keep first-stage order.
 
 from typing import ClassVar
 
-from ...types import AskKind, Candidates, Scoring, Steps, by_score, relevance
+from ...types import Ask, AskKind, Candidates, Scoring, Steps, by_score
 from ...types import Params as BaseParams
 
 
@@ -24,5 +24,5 @@ class Params(BaseParams):
 
 def cross_encoder(candidates: Candidates, params: Params) -> Steps:  # noqa: ARG001 - the signature of every method
     """Rank all documents by the model's relevance score."""
-    answers = yield [relevance(doc) for doc in candidates.ids]
+    answers = yield [Ask("relevance", (doc,)) for doc in candidates.ids]
     return by_score(candidates, [answer.scores[0] for answer in answers])

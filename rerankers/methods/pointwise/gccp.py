@@ -10,11 +10,8 @@ The paper's full text was not at hand: the details are those that utshabkg/GCCP-
 """
 
 from ...types import Candidates, Steps, by_score
-from . import Anchored, contrasts, peak_probability
-
-
-class Params(Anchored):
-    """Parameters of GCCP: those of its anchor."""
+from . import Anchored as Params
+from . import contrasts, peak_probability
 
 
 def gccp(candidates: Candidates, params: Params) -> Steps:

@@ -13,15 +13,13 @@ Prompts: `graded_2l`, `graded_3l`, `graded_4l` (RG-2L to RG-4L) and `graded_s4` 
 ielab/zeroshot-rankers-prompt-variations; they have no other labels, so they are for `scoring: likelihood`.
 """
 
-from dataclasses import replace
 from statistics import fmean
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ...types import AskKind, Candidates, Steps, added, by_score
+from ...types import Ask, AskKind, Candidates, Steps, added, by_score
 from ...types import Params as BaseParams
-from ...types import score as ask_score
 
 
 class Params(BaseParams):
@@ -39,7 +37,7 @@ class Params(BaseParams):
 def graded(candidates: Candidates, params: Params) -> Steps:
     """Rank all documents by their expected grade, or by the probability of the highest one."""
     samples = range(params.samples)
-    answers = yield [replace(ask_score(doc), sample=sample) for doc in candidates.ids for sample in samples]
+    answers = yield [Ask("score", (doc,), sample=sample) for doc in candidates.ids for sample in samples]
     expected = params.score == "expected"
     grades = iter([answer.scores[0] if expected else answer.peak for answer in answers])
     return by_score(candidates, [fmean(next(grades) for _ in samples) for _ in candidates.ids])

@@ -7,7 +7,7 @@ their mean over tokens gives the order of this sum). All documents are ranked; e
 
 from typing import ClassVar
 
-from ...types import AskKind, Candidates, Steps, by_score, likelihood
+from ...types import Ask, AskKind, Candidates, Steps, by_score
 from ...types import Params as BaseParams
 
 
@@ -20,5 +20,5 @@ class Params(BaseParams):
 
 def qlm(candidates: Candidates, params: Params) -> Steps:  # noqa: ARG001 - the signature of every method
     """Rank all documents by log P(query | document)."""
-    answers = yield [likelihood(doc) for doc in candidates.ids]
+    answers = yield [Ask("likelihood", (doc,)) for doc in candidates.ids]
     return by_score(candidates, [answer.scores[0] for answer in answers])

@@ -12,9 +12,7 @@ def test_scores_choose_the_highest_and_of_equal_ones_the_first() -> None:
     ask = choose(["x", "y", "z"])
     prompt = prompts.load("setwise")
     reply = Reply(scores=(-2.0, -1.5, -1.5), prompt_tokens=17, completion_tokens=0)
-    assert read(ask, prompt, reply, Reading()) == Answer(
-        choice=1, scores=(-2.0, -1.5, -1.5), prompt_tokens=17, completion_tokens=0
-    )
+    assert read(ask, prompt, reply, Reading()) == Answer(choice=1, scores=(-2.0, -1.5, -1.5))
 
 
 def test_a_text_chooses_and_one_that_cannot_be_read_gives_the_first_and_says_so() -> None:

@@ -24,7 +24,7 @@ from r2llm.rerankers.backends._tokens.tokens import Tokens
 from r2llm.rerankers.backends.base import Backend, Request, Setting
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import Ask, choose, likelihood, relevance, score
+from r2llm.rerankers.types import Ask, choose, score
 
 
 def spec(**more: Any) -> ServerSpec:
@@ -119,7 +119,7 @@ def test_a_label_that_is_not_listed_is_scored_as_a_continuation(
 def test_a_likelihood_is_summed_over_the_target_s_tokens_which_count_as_the_prompt_s(
     stub_module: ModuleType, tokens: Tokens, ask_of: Callable[..., list[Request]], lacking: str
 ) -> None:
-    requests = ask_of({"method": "pointwise.qlm"}, [likelihood(f"d0{i}") for i in range(5)])
+    requests = ask_of({"method": "pointwise.qlm"}, [Ask("likelihood", (f"d0{i}",)) for i in range(5)])
     form = Completions(StubInProcess(stub_module, set(lacking.split(","))), spec(), tokens)
     for request, reply in zip(requests, answers(form, requests), strict=True):
         ids, target = tokens.prompt(request)[1], tokens.target(request)
@@ -138,7 +138,7 @@ def test_what_the_server_cannot_do_is_said_before_the_first_ask(
         answers(Completions(server, spec(), tokens), labels)
     with pytest.raises(InputError, match="no log-probabilities for stub"):
         answers(Chat(server, spec(), None), labels)
-    target = ask_of({"method": "pointwise.qlm"}, [likelihood("d00")])
+    target = ask_of({"method": "pointwise.qlm"}, [Ask("likelihood", ("d00",))])
     with pytest.raises(InputError, match="no log-probabilities of prompts for stub"):
         answers(Completions(server, spec(), tokens), target)
     with pytest.raises(InputError, match=r"model\.tokenizer"):
@@ -302,7 +302,7 @@ def test_what_is_not_listed_is_bounded_by_what_is() -> None:
 def test_cross_encoders_are_asked_about_several_passages_of_a_query_at_once(
     stub_module: ModuleType, ask_of: Callable[..., list[Request]], endpoint: Any, lacking: set[str]
 ) -> None:
-    requests = ask_of({"method": "pointwise.cross_encoder"}, [relevance(f"d0{i}") for i in range(5)])
+    requests = ask_of({"method": "pointwise.cross_encoder"}, [Ask("relevance", (f"d0{i}",)) for i in range(5)])
     server = StubInProcess(stub_module, lacking)
     form = Rerank(server, spec(api=endpoint), None)
     replies = answers(form, requests)
@@ -342,7 +342,7 @@ class Listwise:
 def test_scores_that_depend_on_the_group_are_refused_unless_reckoned_with(
     ask_of: Callable[..., list[Request]], make_candidates: Callable[..., Any]
 ) -> None:
-    asks = [relevance(f"d0{i}") for i in (3, 1)]
+    asks = [Ask("relevance", (f"d0{i}",)) for i in (3, 1)]
     requests = ask_of({"method": "pointwise.cross_encoder"}, asks)
     jina = spec(name="jina-reranker-v3", prompts_per_request=1, api="rerank")
     with pytest.raises(InputError, match=r"set model\.group_scores: true"):
@@ -368,7 +368,7 @@ def test_tei_is_asked_in_its_own_words(ask_of: Callable[..., list[Request]]) -> 
             return read([{"index": i, "score": float(i)} for i in reversed(range(len(body["texts"])))])
 
     form = Rerank(Tei(), spec(), None)
-    requests = ask_of({"method": "pointwise.cross_encoder"}, [relevance("d00"), relevance("d01")])
+    requests = ask_of({"method": "pointwise.cross_encoder"}, [Ask("relevance", ("d00",)), Ask("relevance", ("d01",))])
     assert [reply.scores for reply in answers(form, requests)] == [(0.0,), (1.0,)]
     assert form.found["relevance"] == "rerank (TEI)"
 

@@ -20,7 +20,7 @@ from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.marks import SpeedMark, marks
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import choose, likelihood, relevance, score
+from r2llm.rerankers.types import Ask, choose, score
 
 PASSAGES = ["the red moon", "a planet", "which of the moons is it? " * 9, "Yes"]
 
@@ -172,7 +172,7 @@ WRITTEN = {"method": "setwise.heapsort", "ask": choose, "scoring": "generation",
 CASES = {
     "setwise": {"method": "setwise.heapsort", "ask": choose},
     "pointwise": {"method": "pointwise.yes_no"},
-    "qlm": {"method": "pointwise.qlm", "ask": likelihood},
+    "qlm": {"method": "pointwise.qlm", "ask": lambda doc: Ask("likelihood", (doc,))},
     "whole labels": {"method": "pointwise.yes_no", "prompt": "whole"},
     "a thought, then labels": {"method": "pointwise.yes_no", "prompt": "thought"},
     "a label as it was written": {"method": "pointwise.yes_no", "prompt": "graded", "scoring": "generation"},
@@ -298,7 +298,7 @@ def test_encoder_decoders_and_cross_encoders_are_refused(tiny_llama: Path, tiny_
         opened(tiny_t5)
     backend = opened(tiny_llama)
     with pytest.raises(InputError, match="a cross-encoder is asked for; use backend: transformers"):
-        backend.submit(posed(backend, "pointwise.cross_encoder", relevance))
+        backend.submit(posed(backend, "pointwise.cross_encoder", lambda doc: Ask("relevance", (doc,))))
 
 
 def test_a_prompt_that_is_too_long_is_named(tiny_llama: Path, started, posed) -> None:

@@ -10,7 +10,7 @@ from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.prompts import template as prompts
-from r2llm.rerankers.types import rate, write
+from r2llm.rerankers.types import Ask, write
 
 REBEL = {"method": "groupwise.rebel"}
 ONE_TURN = REBEL | {"turns": "one"}
@@ -32,10 +32,10 @@ def test_a_rubric_is_written_and_shown_to_every_group_of_ten(make_candidates, ra
     candidates = make_candidates(25)
     backend = rule_backend(ratings({"d07": 9, "d24": 12.5, "d11": 10}))
     [(ranking, cost)] = rank(REBEL, backend, [candidates])
-    notes = [("rubric", "Depth (0-5).")]
+    notes = (("rubric", "Depth (0-5)."),)
     assert [request.ask for request in backend.asked] == [
         write("rebel_rubric"),
-        *(rate(candidates.ids[start : start + 10], notes=notes) for start in (0, 10, 20)),
+        *(Ask("rate", candidates.ids[start : start + 10], notes=notes) for start in (0, 10, 20)),
     ]
     assert (cost.asks, cost.rounds, cost.comparisons, cost.unparsed) == (4, 2, 3, 0)
     assert ranking.docs[:3] == ("d24", "d11", "d07")
@@ -47,11 +47,14 @@ def test_one_turn_asks_about_the_groups_alone_with_five_criteria(make_candidates
     candidates = make_candidates(12)
     backend = rule_backend(ratings({}))
     [(_, cost)] = rank(ONE_TURN, backend, [candidates])
-    assert [request.ask for request in backend.asked] == [rate(candidates.ids[:10]), rate(candidates.ids[10:])]
+    assert [request.ask for request in backend.asked] == [
+        Ask("rate", candidates.ids[:10]),
+        Ask("rate", candidates.ids[10:]),
+    ]
     assert (cost.asks, cost.rounds) == (2, 1)
     prompt = backend.asked[0].prompt
     assert prompt.name == "rebel_one_turn"
-    [turn] = prompt.render(rate(["a", "b"]), "moons", ["Two.", "Mars."])
+    [turn] = prompt.render(Ask("rate", ("a", "b")), "moons", ["Two.", "Mars."])
     criteria = (
         "Depth of Content",
         "Diversity of Perspectives",

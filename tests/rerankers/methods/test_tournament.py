@@ -13,7 +13,7 @@ from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker
-from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query, Ranking, select
+from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query, Ranking
 
 
 def run(grades: Sequence[int], **params: Any) -> tuple[Ranking, list[list[Ask]]]:
@@ -140,10 +140,15 @@ def test_the_prompt_is_the_authors_conversation_or_the_setwise_question() -> Non
 
 
 def test_the_conversation_receives_document_after_document() -> None:
-    turns = prompts.load("tourrank").render(select(["a", "b", "c"], 2), "moons", ["one", "two", "three"])
+    turns = prompts.load("tourrank").render(Ask("select", ("a", "b", "c"), limit=2), "moons", ["one", "two", "three"])
     assert [turn.role for turn in turns] == ["system", "user", "assistant", *["user", "assistant"] * 3, "user"]
     assert turns[1].content.endswith("select the 2 documents that are most relevant to the given query: moons.")
     assert [turn.content for turn in turns[5:7]] == ["Document 2: two", "Received Document 2."]
     assert turns[-1].content.endswith("\nDocument 3, ..., Document 1")
-    answer = read(select(["a", "b", "c"], 2), prompts.load("tourrank"), Reply(text="Document 3, Document 1"), Reading())
+    answer = read(
+        Ask("select", ("a", "b", "c"), limit=2),
+        prompts.load("tourrank"),
+        Reply(text="Document 3, Document 1"),
+        Reading(),
+    )
     assert answer.order == (2, 0)

@@ -9,7 +9,7 @@ from r2llm.rerankers.backends import transformers as backend_module
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import BackendError, InputError
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import relevance
+from r2llm.rerankers.types import Ask
 
 QUERY = "moons of a red planet"
 PASSAGES = ["the red moon", "", "A planet, 日本.", "which of the moons is it? " * 9, "the [SEP] moon"]
@@ -27,7 +27,7 @@ def scored(make_candidates):
         candidates = make_candidates(passages, query=query)
         ranker = Ranker.create({"method": "pointwise.cross_encoder"} | options)
         requests = Requests(ranker, backend, candidates)
-        asked = [requests.request(relevance(doc)) for doc in candidates.ids]
+        asked = [requests.request(Ask("relevance", (doc,))) for doc in candidates.ids]
         backend.submit(asked)
         replies = {}
         while len(replies) < len(asked):

@@ -9,7 +9,7 @@ from r2llm.rerankers.backends._local import passes
 from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import relevance, score
+from r2llm.rerankers.types import Ask, score
 
 SMALL = {"vocab_size": 2000, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
 SEQ2SEQ: dict[str, Any] = {
@@ -77,7 +77,7 @@ def test_a_cross_encoder_cuts_to_what_its_table_holds(saved, make_candidates) ->
     options = {**SMALL, "intermediate_size": 32, "pad_token_id": 1, "max_position_embeddings": 66, "num_labels": 1}
     folder = saved("RobertaForSequenceClassification", "RobertaConfig", **options)
     asked = make_candidates(["y" * 500, "moon"], query="moons?")
-    short, long = answered(folder, "pointwise.cross_encoder", asked, relevance)
+    short, long = answered(folder, "pointwise.cross_encoder", asked, lambda doc: Ask("relevance", (doc,)))
     assert (short < 20, long) == (True, 64)
 
 

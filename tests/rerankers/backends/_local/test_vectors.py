@@ -13,7 +13,7 @@ from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.prompts.template import load
 from r2llm.rerankers.ranker import Ranker, Requests
-from r2llm.rerankers.types import permute, relevance
+from r2llm.rerankers.types import Ask, permute
 
 QUERY = "moons of a red planet"
 PASSAGES = ["the red moon", "", "A planet, 42.", "which of the moons is it? " * 30, "the old moon"]
@@ -28,7 +28,7 @@ def scored(make_candidates):
         candidates = make_candidates(PASSAGES, query=QUERY)
         ranker = Ranker.create({"method": "pointwise.bi_encoder", "query_tokens": None, "passage_tokens": None})
         requests = Requests(ranker, backend, candidates)
-        backend.submit([requests.request(relevance(doc)) for doc in candidates.ids])
+        backend.submit([requests.request(Ask("relevance", (doc,))) for doc in candidates.ids])
         replies = {}
         while len(replies) < len(PASSAGES):
             replies |= {request.ask.docs[0]: reply.scores[0] for request, reply in backend.collect()}
