@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The short benchmarks, one after the other (`make bench`). Each prints ratios against an alternative named in its first
-# lines. Models of published shapes with random weights and BM25's candidates of DL19 come from R2LLM_SHARED where it is;
-# else MODEL (a folder or a hub id) is timed on the embedded collection, and left out where it is not at hand.
+# lines. Models of published shapes with random weights and BM25's candidates of DL19 (the first DEPTH) come from
+# R2LLM_SHARED where it is; else MODEL (a folder or a hub id) is timed on the embedded collection, and left out where it
+# is not at hand.
 #
 #   MODEL=google/flan-t5-small CONFIG=quickstart.yaml QUERIES=1 scripts/bench/short.sh
 #   LLM_RANKERS=../llm-rankers LLM_RANKERS_PYTHON=../llm-rankers/.venv/bin/python scripts/bench/short.sh
@@ -16,7 +17,7 @@ trap 'rm -rf "$folder"' EXIT
 echo "== what the toolkit costs beside the model"
 "$python" scripts/bench/overhead.py --queries 200 --ledger-rows 100000
 echo "== many queries, and shards"
-"$python" scripts/bench/scale.py --queries 200 --candidates 100
+"$python" scripts/bench/scale.py --queries 200 --candidates 100 --shards 4 --shard-queries 100
 echo "== through a server"
 "$python" scripts/bench/server.py --asks 2000
 
@@ -24,12 +25,13 @@ models=(${MODEL:-})
 config=${CONFIG:-quickstart.yaml}
 if [ -z "${MODEL:-}" ] && [ -d "$shared/tools" ]; then
   for shape in flan-t5-small qwen2-54m; do
-    "$python" "$shared/tools/make_speed_model.py" "$shape" "$folder/$shape" >/dev/null
+    "$python" "$shared/tools/make_speed_model.py" "$shape" "$folder/$shape" >/dev/null 2>&1
     models+=("$folder/$shape")
   done
   data=$(cd "$shared/data/dl19" && pwd)
   config=$folder/dl19.yaml
-  printf 'dataset: {candidates: "%s", qrels: "%s"}\n' "$data/candidates.json" "$data/qrels.dl19-passage.txt" >"$config"
+  printf 'dataset: {candidates: "%s", qrels: "%s"}\nfirst_stage: {depth: %s}\n' \
+    "$data/candidates.json" "$data/qrels.dl19-passage.txt" "${DEPTH:-20}" >"$config"
 fi
 for model in "${models[@]}"; do
   echo "== asks a second, $(basename "$model")"
