@@ -77,7 +77,10 @@ def compare(
         values = shown[0].csv if as_csv else ""
     else:
         before, loaded = loaded[len(loaded) - len(originals) :], loaded[: len(loaded) - len(originals)]
-        loaded = loading.grouped(loaded, group) if group else loaded
+        if group:
+            count, loaded = len(loaded), loading.grouped(loaded, group)
+            alike = "; rankings are compared by the first run of each" if len(loaded) < count else ""
+            listener.note(f"--group {group}: {len(loaded)} groups of {count} runs{alike}")
         chosen = comparisons.Options(test, correction, baseline, equivalent_within, common)
         loaded = loaded if len(loaded) > 1 or not before else [*before[1:], *loaded]
         found = comparisons.compare(loaded, chosen, listener)

@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...rerankers.errors import InputError
 from ..io.progress import Listener
-from ..io.tables import ENERGY, some
+from ..io.tables import ENERGY, alike, some
 from . import similarity, statistics
 from .changes import differences
 from .runs import Run, flat
@@ -164,8 +165,8 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
         notes.append(f"simulated answers, no model's result: {some(simulated)}")
     for note in notes:
         listener.note(note)
-    alike = likeness(runs, pairs, queries)
-    return Comparison(tuple(runs), tuple(queries), tuple(measures), tuple(costs), alike, options, tuple(notes))
+    like = likeness(runs, pairs, queries)
+    return Comparison(tuple(runs), tuple(queries), tuple(measures), tuple(costs), like, options, tuple(notes))
 
 
 def _energy_notes(runs: Sequence[Run]) -> list[str]:
@@ -181,9 +182,11 @@ def _energy_notes(runs: Sequence[Run]) -> list[str]:
 def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:
     if name is None:
         return None
-    fitting = [run for run in runs if name in (run.name, str(run.path), run.path.name)]
-    if not fitting:
-        raise InputError(f"--baseline {name}: none of the runs; they are {', '.join(run.name for run in runs)}")
+    by_path = [run for run in runs if run.path.resolve() == Path(name).resolve()]
+    fitting = by_path or [run for run in runs if name in (run.name, run.path.name)]
+    if len(fitting) != 1:
+        names = some([run.name for run in fitting or runs])
+        raise InputError(f"--baseline {name}: {'several' if fitting else 'none'} of the runs; they are {names}")
     return fitting[0]
 
 
@@ -191,7 +194,7 @@ def _queries(runs: Sequence[Run], common: bool) -> tuple[list[str], list[str]]:
     """Return the judged queries to pair by, and notes about those that a run lacks."""
     judged = [set(next(iter(run.measures.values()), {})) for run in runs]
     everywhere, anywhere = set.intersection(*judged), set.union(*judged)
-    if not everywhere:
+    if not (everywhere if common else all(judged[0] & has for has in judged)):
         raise InputError("the runs share no judged query: are they of one dataset?")
     order = [query for run in runs for query in next(iter(run.measures.values()))]
     if common:
@@ -208,7 +211,7 @@ def _queries(runs: Sequence[Run], common: bool) -> tuple[list[str], list[str]]:
             )
         if missing:
             notes.append(f"{run.name}: {len(missing)} queries missing, counted as 0: {some(missing)}")
-    return list(dict.fromkeys(order)), notes
+    return list(dict.fromkeys(order)), alike(notes)
 
 
 def _shared(tables: Sequence[Mapping[str, object]]) -> list[str]:
@@ -309,6 +312,7 @@ class Reproduction:
 
     run: str
     measure: str
+    queries: int
     rmse: float
     effect_ratio: float | None
     """1: reproduced; 0: no effect; below 0: reversed. None where the original effect is 0."""
@@ -339,6 +343,7 @@ def reproductions(comparison: Comparison, base: Run, advanced: Run) -> list[Repr
                 Reproduction(
                     run=run.name,
                     measure=name,
+                    queries=len(queries),
                     rmse=similarity.root_mean_square_error(a, a_again),
                     effect_ratio=similarity.effect_ratio(b, a, b_again, a_again),
                     relative_improvement_change=similarity.relative_improvement_change(b, a, b_again, a_again),

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...rerankers.errors import InputError
 from .. import datasets
-from ..io.progress import Listener
+from ..io.progress import Gathering, Listener
+from ..io.tables import alike
 from ..run import contents, costs, manifest, read, runfile, sweeps
 from ..run import measures as measuring
 
@@ -102,12 +103,13 @@ def load(
             raise InputError(f"{file}: a TREC file has no judgements; give --qrels FILE or --dataset NAME")
         _refuse_other_judgements(folders)
     measures = measures or _common_measures(folders)
+    told = Gathering(listener)
     runs = [
-        of_folder(place, qrels, measures, listener)
-        if place.is_dir()
-        else _of_file(place, qrels or {}, measures, listener)
+        of_folder(place, qrels, measures, told) if place.is_dir() else _of_file(place, qrels or {}, measures, told)
         for place in places.values()
     ]
+    for note in alike(told.notes):
+        listener.note(note)
     named = dict(zip(places, _named_apart(runs), strict=True))
     return [named[place] for place in [*chosen, *map(Path.resolve, originals)]]
 
@@ -136,7 +138,8 @@ def expanded(path: Path, listener: Listener) -> list[Path]:
     if (path / sweeps.FILE).is_file():
         inner = sweeps.run_dirs(path, listener)
     if not inner:
-        raise InputError(f"{path}: holds no run: there is no {manifest.NAME} in it or in a folder below it")
+        problem = f"holds no run: there is no {manifest.NAME} in it or in a folder below it"
+        raise InputError(f"{path}: {problem}; TREC files are named one by one")
     return inner
 
 
@@ -245,8 +248,8 @@ def transposed(table: Mapping[str, Mapping[str, float | None]], names: Iterable[
 def _named_apart(runs: Sequence[Run]) -> list[Run]:
     """Return the runs, those of one name by what their configs differ in, else by folder, else numbered."""
     names = [run.name for run in runs]
-    alike = {name: [flat(run.config) for run in runs if run.config and run.name == name] for name in names}
-    for label in (lambda run: _settings(run, alike[run.name]), lambda run: run.path.name):
+    namesakes = {name: [flat(run.config) for run in runs if run.config and run.name == name] for name in names}
+    for label in (lambda run: _settings(run, namesakes[run.name]), lambda run: run.path.name):
         names = [label(run) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
     numbered = [f"{n} {names[: i + 1].count(n)}" if names.count(n) > 1 else n for i, n in enumerate(names)]
     return [dataclasses.replace(run, name=name) for run, name in zip(runs, numbered, strict=True)]

@@ -1,7 +1,7 @@
 """A comparison as tables, those of LaTeX with letters, as CSV and as JSON; a check in words."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..configs.load import Expected
@@ -63,14 +63,20 @@ def means(comparison: Comparison) -> Table:
         row = [letter(number), run.name + (" (simulated)" if run.simulated else "")]
         for column in comparison.measures:
             span = column.intervals[run.name]
-            above = "".join(above_of[column.name][run.name])
+            above = above_of[column.name][run.name]
             row.append(f"{column.means[run.name]:.4f}{f' >{above}' if above else ''} [{span.low:.4f}, {span.high:.4f}]")
         rows.append([*row, *(_cost(column.name, column.means[run.name]) for column in comparison.costs)])
-    words = f"{caption(comparison)}; >ab: significantly above runs a and b; brackets: 95% intervals."
+    words = f"{caption(comparison)}; >{_joined(['a', 'b'], comparison)}: significantly above runs a and b"
+    words += f"; brackets: 95% bootstrap intervals{'; costs: means of a query' if comparison.costs else ''}."
     return Table("results", header, rows, words, latex(comparison))
 
 
-def superiors(column: Column, comparison: Comparison) -> dict[str, list[str]]:
+def _joined(letters: Sequence[str], comparison: Comparison) -> str:
+    """Return letters in one word, with commas where `ab` is the letter of a run itself."""
+    return ("," if len(comparison.runs) > 26 else "").join(letters)
+
+
+def superiors(column: Column, comparison: Comparison) -> dict[str, str]:
     """Return for each run the letters of the runs that it is significantly above."""
     letters = {run.name: letter(number) for number, run in enumerate(comparison.runs)}
     below: dict[str, list[str]] = {name: [] for name in letters}
@@ -78,7 +84,8 @@ def superiors(column: Column, comparison: Comparison) -> dict[str, list[str]]:
         if pair.significant:
             winner, loser = (pair.b, pair.a) if pair.diff > 0 else (pair.a, pair.b)
             below[winner].append(letters[loser])
-    return {name: sorted(each, key=lambda one: (len(one), one)) for name, each in below.items()}
+    in_order = {name: sorted(each, key=lambda one: (len(one), one)) for name, each in below.items()}
+    return {name: _joined(each, comparison) for name, each in in_order.items()}
 
 
 def pairs(comparison: Comparison, column: Column) -> Table:
@@ -95,13 +102,17 @@ def pairs(comparison: Comparison, column: Column) -> Table:
     ]
     if comparison.options.margin is not None:
         header.append(f"equivalent within {comparison.options.margin:g}")
-    number = "{:+.4f}".format if column in comparison.measures else lambda value: f"{value:+,.4g}"
+    form = "+.4f" if column in comparison.measures else "+,.4g"
+
+    def number(value: float) -> str:
+        return "-" if math.isnan(value) else format(value, form)
+
     rows = []
     for pair in column.pairs:
         row = [
             f"{pair.a} → {pair.b}",
             number(pair.diff),
-            f"[{number(pair.ci.low)}, {number(pair.ci.high)}]",
+            "-" if math.isnan(pair.ci.low) else f"[{number(pair.ci.low)}, {number(pair.ci.high)}]",
             p_text(pair.p, comparison),
             p_text(pair.p_adjusted, comparison),
             "-" if pair.effect is None else f"{pair.effect:.3f}",
@@ -113,14 +124,19 @@ def pairs(comparison: Comparison, column: Column) -> Table:
                 f"{'yes' if pair.equivalent_p < ALPHA else 'not shown'}, p {p_text(pair.equivalent_p, comparison)}"
             )
         rows.append(row)
-    return Table(f"pairs {column.name}", header, rows, marked("", comparison.simulated))
+    words = "differences: the second run's less the first's, with Student's t intervals; wins: the second is above; "
+    words += "d_z: the differences' mean over their standard deviation."
+    return Table(f"pairs {column.name}", header, rows, f"{caption(comparison)}; {words}")
 
 
-def _verdict(pair: Pair, number: Any) -> str:
+def _verdict(pair: Pair, number: Callable[[float], str]) -> str:
     if pair.significant:
         return "significant"
-    margin, least = (size and number(size).removeprefix("+") for size in (pair.equivalent_within, pair.detectable))
-    detectable = "" if pair.detectable is None else f"; these queries show differences from {least}"
+    if math.isnan(pair.p):
+        return "not tested: one query"
+    margin = number(pair.equivalent_within).removeprefix("+")
+    least = None if pair.detectable is None else number(pair.detectable).removeprefix("+")
+    detectable = f"; these queries show differences from {least}" if least else ""
     return f"not significant{detectable}; equivalent within {margin}"
 
 
@@ -131,7 +147,8 @@ def likeness(comparison: Comparison) -> Table:
         for (a, b), like in comparison.likeness.items()
     ]
     header = ["runs", "Kendall's τ", "RBO (p 0.9)", "overlap@10"]
-    words = "How alike the rankings of two runs are, in the mean over queries."
+    words = "How alike the rankings of two runs are, in the mean over queries: τ over the documents that both have, "
+    words += "RBO extrapolated from the depth of the shorter one."
     return Table("likeness", header, rows, marked(words, comparison.simulated))
 
 
@@ -183,19 +200,22 @@ def reproductions(comparison: Comparison, found: Sequence[Reproduction]) -> Tabl
     for one in found:
         ratios = (one.effect_ratio, one.relative_improvement_change)
         undefined = ["undefined" if ratio is None else f"{ratio:.4f}" for ratio in ratios]
-        rows.append([one.run, one.measure, f"{one.rmse:.4f}", *undefined, p_text(one.p, comparison)])
-        rows[-1].append(f"{one.equivalent_within:.4f}")
-    header = ["run", "measure", "RMSE", "effect ratio", "ΔRI", "p", "equivalent within"]
-    return Table("reproduction of the original effect", header, rows)
+        rows.append([one.run, one.measure, str(one.queries), f"{one.rmse:.4f}", *undefined, p_text(one.p, comparison)])
+        rows[-1].append("-" if math.isnan(one.equivalent_within) else f"{one.equivalent_within:.4f}")
+    header = ["run", "measure", "queries", "RMSE", "effect ratio", "ΔRI", "p", "equivalent within"]
+    words = "Over the queries of both original runs; a run's baseline is the first stage that it reranked, else the "
+    words += "original's. Effect ratio: 1 reproduced, 0 no effect, below 0 reversed, undefined where the original has "
+    words += "none. ΔRI: 0 reproduced. p: two-sided paired t-test against the original run."
+    return Table("reproduction of the original effect", header, rows, words)
 
 
 def p_text(p: float, comparison: Comparison) -> str:
-    """Return a p-value, `< 2e-5` where a sampled permutation test can say no more, and `-` where undefined."""
+    """Return a p-value; `< …` where a sampled permutation test or a number can say no more, `-` where undefined."""
     if math.isnan(p):
         return "-"
     if comparison.options.test == "permutation" and p <= 2e-5 and len(comparison.queries) > 16:
         return "< 2e-5"
-    return f"{p:.4f}" if p >= 0.001 else f"{p:.2e}"
+    return f"{p:.4f}" if p >= 0.001 else f"{p:.2e}" if p else "< 1e-300"
 
 
 def latex(comparison: Comparison) -> str:
@@ -212,7 +232,7 @@ def latex(comparison: Comparison) -> str:
         for column in comparison.measures:
             shown = rounded[column.name][run.name]
             best = column.tested and shown == max(rounded[column.name].values(), key=float)
-            above = "".join(above_of[column.name][run.name])
+            above = above_of[column.name][run.name]
             cells.append((rf"\textbf{{{shown}}}" if best else shown) + (f"$^{{{above}}}$" if above else ""))
         rows.append([*cells, *(_cost(column.name, column.means[run.name]) for column in comparison.costs)])
     words = tex(caption(comparison)).replace("alpha", r"$\alpha$")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ FORMS = {"seconds": "{:.3f}", "flops": "{:.3e}", "usd": "{:.6f}"}
 
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
 LATEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+LATEX |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+LATEX |= {"τ": r"$\tau$", "Δ": r"$\Delta$", "κ": r"$\kappa$", "→": r"$\to$", "≤": r"$\leq$", "≥": r"$\geq$"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ def as_csv(rows: Iterable[Sequence[object]]) -> str:
 
 def booktabs(columns: str, rows: Sequence[Sequence[str]], caption: str) -> str:
     """Return a booktabs table of a header and rows in LaTeX."""
-    header, *lines = (" & ".join(cells) + r" \\" for cells in rows)
+    # After the end of a row LaTeX takes a star or a bracket for an option of it.
+    starts = ("{}" if cells[0].startswith(("[", "*")) else "" for cells in rows)
+    header, *lines = (start + " & ".join(cells) + r" \\" for start, cells in zip(starts, rows, strict=True))
     start = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule"]
     end = [r"\bottomrule", r"\end{tabular}", *([rf"\caption{{{caption}}}"] if caption else []), r"\end{table}"]
     return "\n".join([*start, *lines, *end])
@@ -84,6 +89,16 @@ def number(value: float | None) -> str:
 def some(names: Sequence[str]) -> str:
     """Return the first six of some names, and how many more there are."""
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def alike(notes: Iterable[str]) -> list[str]:
+    """Return the notes `WHERE: WHAT`; of those that differ in place and numbers alone the first, and where the rest."""
+    kinds: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        what = note.partition(": ")[2] or note
+        kinds.setdefault(re.sub(r"(\S*\d\S*\s*)+", "0", what), []).append(note)
+    rest = {first: [note.partition(": ")[0] for note in others] for first, *others in kinds.values()}
+    return [f"{first}; likewise, {len(of)} more: {some(of)}" if of else first for first, of in rest.items()]
 
 
 def marked(text: str, simulated: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import io
 import re
 
 import pytest
+from r2llm.pipeline.io.tables import Table
 
 
 @pytest.fixture
@@ -59,3 +60,16 @@ def test_a_run_given_twice_is_compared_once(r2llm, two) -> None:
     done = r2llm(*ARGUMENTS[:3], "./one.trec", *ARGUMENTS[3:], "--original", "one.trec,two.trec", "--json")
     assert [each["run"] for each in done.json["reproduction"]] == ["one", "two"]
     assert "1 of 3 runs are given again" in done.err
+
+
+def test_latex_typesets_names_of_any_characters() -> None:
+    table = Table("x", ["", "Kendall's τ"], [["[a] → b_c", "<0|5>"], ["*x", "1 % & 2"]], ">ab").latex.splitlines()
+    assert table[4:8:2] == [r" & Kendall's $\tau$ \\", r"{}[a] $\to$ b\_c & \textless{}0\textbar{}5\textgreater{} \\"]
+    assert table[7] == r"{}*x & 1 \% \& 2 \\"
+    assert r"\caption{\textgreater{}ab}" in table
+
+
+def test_every_caption_of_a_test_names_it_and_its_correction(r2llm, two) -> None:
+    done = r2llm(*ARGUMENTS, "--correction", "bh", "--original", "one.trec,two.trec")
+    assert done.out.count("3 queries; two-sided paired t-test, correction Benjamini-Hochberg, alpha = 0.05") == 2
+    assert "Effect ratio: 1 reproduced, 0 no effect" in done.out

@@ -81,7 +81,9 @@ def test_judged_is_shown_and_neither_tested_nor_lettered(trec, heard) -> None:
 
 def test_one_query_alone_is_compared_without_a_p_value(trec) -> None:
     found = compared([trec("one.trec", {"q0": ["a"]}), trec("two.trec", {"q0": ["b", "a"]})])
-    assert tables.pairs(found, found.measures[0]).rows[0][3] == "-"
+    row = tables.pairs(found, found.measures[0]).rows[0]
+    assert row[2:6] == ["-"] * 4
+    assert row[-1] == "not tested: one query"
     assert tables.as_json(found, per_query=True)["nDCG@10"]["runs"]["one"]["per_query"] == {"q0": 1.0}
 
 
@@ -105,6 +107,45 @@ def test_thirty_runs_have_a_letter_each(trec) -> None:
     assert [row[0] for row in table.rows][-4:] == ["aa", "ab", "ac", "ad"]
     assert len(found.measures[0].pairs) == 29
     assert len(table.header) == 4
+
+
+def test_letters_of_more_than_26_runs_are_told_apart_by_commas(trec) -> None:
+    paths = [trec(f"r{i:02}.trec", BEST if i in (0, 27) else worse(8)) for i in range(28)]
+    found = compared(paths)
+    above = ",".join(map(tables.letter, range(1, 27)))
+    assert tables.means(found).rows[0][2].startswith(f"1.0000 >{above} [")
+    assert ">a,b: significantly above runs a and b" in tables.means(found).caption
+    assert f"$^{{{above}}}$" in tables.latex(found)
+
+
+def test_equal_runs_are_equivalent_within_0_and_no_p_value_is_0(trec) -> None:
+    found = compared([trec("one.trec", BEST), trec("two.trec", BEST), trec("bad.trec", worse(8))], margin=0.1)
+    equal, constant, _ = tables.pairs(found, found.measures[0]).rows
+    assert equal[-2:] == ["not significant; equivalent within 0.0000", "yes, p < 1e-300"]
+    assert constant[3] == "< 1e-300"
+
+
+def test_notes_about_many_runs_are_one_of_each_kind(trec, heard) -> None:
+    one = trec("one.trec", {**BEST, "q97": ["a"]})
+    lacking = [trec(f"r{i}.trec", {f"q{n}": BEST["q0"] for n in range(8) if n != i} | {"q98": ["a"]}) for i in range(8)]
+    compared([one, *lacking], heard)
+    assert [note.partition("; likewise, ")[::2] for note in heard.notes[:2]] == [
+        (
+            f"{one}: 1 of 9 queries have no judgements and are left out",
+            f"8 more: {', '.join(map(str, lacking[:6]))} and 2 more",
+        ),
+        ("r0: 1 queries missing, counted as 0: q0", "7 more: r1, r2, r3, r4, r5, r6 and 1 more"),
+    ]
+
+
+def test_a_baseline_is_named_by_any_form_of_its_path(trec) -> None:
+    one, two = trec("one.trec", BEST), trec("two.trec", worse(3))
+    for name in ("two", "two.trec", "./two.trec", str(two.resolve())):
+        assert compared([one, two], baseline=name).runs[0].name == "two"
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+    with pytest.raises(InputError, match=r"--baseline two\.trec: several of the runs; they are two\.trec 1, two"):
+        compared([trec("a/two.trec", BEST), trec("b/two.trec", BEST)], baseline="two.trec")
 
 
 def test_ties_after_rounding_are_all_bold(trec) -> None:
@@ -199,3 +240,4 @@ def test_a_reproduction_of_the_original_has_ratio_1(trec) -> None:
     found = comparison.compare([best, again], comparison.Options(), Listener())
     ratios = {each.run: each for each in comparison.reproductions(found, base, best)}
     assert (ratios["again"].rmse, ratios["again"].effect_ratio, ratios["again"].p) == (0.0, 1.0, 1.0)
+    assert ratios["again"].queries == len(QUERIES)
