@@ -79,13 +79,8 @@ class Transformers(Backend):
 
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
-        import huggingface_hub
         import torch
-        import transformers
 
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         self.seed = seed
         self.weights = Weights.find(options)
         self.device, self.config = self.weights.device, self.weights.config

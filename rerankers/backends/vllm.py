@@ -18,10 +18,11 @@ from pydantic import Field
 from ..answers.reading import Reply
 from ..errors import InputError
 from ..marks import PathMark, Speed
-from ._local.generation import LISTED, written_label
-from ._local.loading import CheckpointOptions, device_of, dtype_of, gpu_details, load, locate, tokenizer_digest
+from ._local.generation import LISTED, text_reply
+from ._local.loading import CheckpointOptions, gpu_details
 from ._local.scores import scored
 from ._local.vllm_engine import Engine, require, version
+from ._local.weights import WeightOptions, Weights
 from ._tokens.tokens import Prepared, Tokens
 from .base import Answered, Backend, Request, Setting
 
@@ -83,19 +84,17 @@ class Vllm(Backend):
 
     def __init__(self, options: Options, seed: int) -> None:
         super().__init__()
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
         self.options, self.seed = options, seed
-        self.source = locate(options.name, options.revision, trust_remote_code=options.trust_remote_code)
-        self.config = load(transformers.AutoConfig, self.source)
-        if self.config.is_encoder_decoder:
-            problem = f"model.name: {options.name} is an encoder-decoder model, which vLLM does not run"
-            raise InputError(f"{problem}; use backend: transformers")
-        self.device = device_of("auto")
-        self.dtype = dtype_of(options.dtype, self.device)
-        self.deterministic = self.device.type == "cpu" if options.deterministic is None else options.deterministic
+        shared = options.model_dump(include={"name", *CheckpointOptions.model_fields})
+        self.weights = Weights.find(WeightOptions(**shared))
+        self.config, self.dtype = self.weights.config, self.weights.dtype
+        if self.weights.adapter or self.config.is_encoder_decoder:
+            kind = "an adapter" if self.weights.adapter else "an encoder-decoder model"
+            raise InputError(
+                f"model.name: {options.name} is {kind}, which vLLM does not run; use backend: transformers"
+            )
+        on_cpu = self.weights.device.type == "cpu"
+        self.deterministic = on_cpu if options.deterministic is None else options.deterministic
         self._pending: dict[int, _Pending] = {}
         self._numbers = count()
 
@@ -103,33 +102,34 @@ class Vllm(Backend):
     def identity(self) -> Mapping[str, object]:
         """Return the model's content and how prompts are rendered, for which its chat template is tried out."""
         quantization = {"quantization": self.options.quantization} if self.options.quantization else {}
-        model = {"model": self.source.identity, "dtype": self.dtype, "architecture": self.architecture}
-        return {"backend": "vllm", **model, **quantization, **self.tokens.identity}
+        model = {"backend": "vllm", **self.weights.identity, "architecture": self.architecture}
+        return model | quantization | self.tokens.identity
 
     @property
     def details(self) -> Mapping[str, object]:
         """Return the files by hash, and how they are computed with."""
-        options, model = self.options, self.source.details | {"tokenizer": tokenizer_digest(self.source)}
-        model |= {**self.tokens.details, "architecture": self.architecture, "dtype": self.dtype}
+        options, model = (
+            self.options,
+            {**self.weights.details, **self.tokens.details, "architecture": self.architecture},
+        )
         engine = {"engine": f"vllm {version()}", "prefix_caching": True, "deterministic": self.deterministic}
         engine["batch_invariant"] = os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1"
         engine |= {name: getattr(options, name) for name in ("tensor_parallel_size", "pipeline_parallel_size")}
-        return {**model, "quantization": options.quantization, **engine, **gpu_details(self.device)}
+        return {**model, "quantization": options.quantization, **engine, **gpu_details(self.weights.device)}
 
     @cached_property
     def tokens(self) -> Tokens:
         """Return the tokenizer, loaded when first needed."""
-        import transformers
-
-        return Tokens(load(transformers.AutoTokenizer, self.source), self.architecture, self.options)
+        return Tokens(self.weights.tokenizer, self.architecture, self.options)
 
     @cached_property
     def engine(self) -> Engine:
         """Return vLLM, started when first needed: not if all answers are in the ledger."""
-        options, revision = self.options, self.source.arguments.get("revision")
+        options, source = self.options, self.weights.base
+        revision = source.arguments.get("revision")
         same = "trust_remote_code tensor_parallel_size pipeline_parallel_size gpu_memory_utilization enforce_eager"
         arguments = options.model_dump(include={*same.split(), "max_model_len", "max_num_seqs", "quantization"})
-        arguments |= {"model": self.source.name, "revision": revision, "tokenizer_revision": revision}
+        arguments |= {"model": source.name, "revision": revision, "tokenizer_revision": revision}
         arguments |= {"dtype": self.dtype, "seed": self.seed, "enable_prefix_caching": True}
         arguments["logprobs_mode"] = "raw_logprobs"  # the labels' own, before sampling changes any
         arguments["kv_cache_memory_bytes"] = int(options.kv_cache_gib * 2**30) if options.kv_cache_gib else None
@@ -229,15 +229,12 @@ class Vllm(Backend):
             labels = self._labels(request, prompt.text)
             of_labels = scored(prompt, [answer.logprobs[0][label].logprob for label in labels], self.dtype)
             return [(request, replace(pending.thought, scores=of_labels[1].scores)) if pending.thought else of_labels]
-        text = self.tokens.tokenizer.decode(answer.token_ids, skip_special_tokens=True)
-        text = prompt.thought + request.terms.decoding.before_stop(text)
-        reply = Reply(text, prompt_tokens=start, completion_tokens=len(answer.token_ids))
-        if request.prompt.answer.scored == "written":
-            pairs = zip(answer.logprobs, answer.token_ids, strict=True)
-            log_probabilities = [listed[token].logprob for listed, token in pairs]
-            reply = replace(reply, scores=written_label(self.tokens, answer.token_ids, log_probabilities, request))
+        written = (
+            zip(answer.logprobs, answer.token_ids, strict=True) if request.prompt.answer.scored == "written" else ()
+        )
+        reply = text_reply(self.tokens, prompt, answer.token_ids, [listed[token].logprob for listed, token in written])
         if request.prompt.answer.scored == "after_thought":
-            closed, last = self.tokens.closed(prompt, text), answer.logprobs[-1] if answer.logprobs else {}
+            closed, last = self.tokens.closed(prompt, reply.text or ""), answer.logprobs[-1] if answer.logprobs else {}
             labels = self._labels(request, closed.text)
             if not all(label in last for label in labels):
                 self._ask(closed, reply)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...answers.reading import Reply, span_of
 from ...errors import BackendError
 from .._tokens.tokens import Batch, Prepared, Tokens
-from ..base import Answered, Request
+from ..base import Answered
 from .passes import Passes
 from .scores import first_token_scores, scored
 
@@ -51,18 +51,9 @@ class _Text:
         if self.prompt.request.prompt.answer.scored == "written":
             self.log_probabilities.append(float(torch.log_softmax(scores.double(), dim=-1)[token]))
         stops = self.prompt.request.terms.decoding.stop
-        last = self._decoded(max(len(stop.encode()) for stop in stops) + SPARE) if stops else ""
-        self.done = token in self.ends or len(self.ids) >= self.budget or any(stop in last for stop in stops)
-
-    def _decoded(self, last: int = 0) -> str:
-        return str(self.tokens.tokenizer.decode(self.ids[-last:], skip_special_tokens=True))
-
-    def answered(self) -> tuple[Request, Reply]:
-        prompt, request = self.prompt, self.prompt.request
-        text = prompt.thought + request.terms.decoding.before_stop(self._decoded())
-        written = request.prompt.answer.scored == "written"
-        scores = written_label(self.tokens, self.ids, self.log_probabilities, request) if written else None
-        return request, Reply(text, scores, prompt_tokens=len(prompt.ids), completion_tokens=len(self.ids))
+        latest = self.ids[-max((len(stop.encode()) for stop in stops), default=0) - SPARE :]
+        text = self.tokens.tokenizer.decode(latest, skip_special_tokens=True) if stops else ""
+        self.done = token in self.ends or len(self.ids) >= self.budget or any(stop in text for stop in stops)
 
 
 class Generator:
@@ -90,22 +81,23 @@ class Generator:
             rest = [row for row, text in enumerate(waiting) if not text.done]
             waiting = [waiting[row] for row in rest]
             inputs = _continued(inputs, output, rest) if rest else {}
-        if batch[0].request.prompt.answer.scored == "after_thought":
-            return [self._scored(text) for text in texts]
-        return [text.answered() for text in texts]
+        return [(text.prompt.request, self._reply(text)) for text in texts]
 
-    def _scored(self, text: _Text) -> tuple[Request, Reply]:
-        """Return the labels' log-probabilities at a text's last token, or after its closing."""
+    def _reply(self, text: _Text) -> Reply:
+        """Return a text as a reply, maybe with the labels' log-probabilities at its last token or after its closing."""
         import torch
 
-        (request, reply), tokens = text.answered(), self.passes.tokens
+        request, tokens = text.prompt.request, self.passes.tokens
+        reply = text_reply(tokens, text.prompt, text.ids, text.log_probabilities)
+        if request.prompt.answer.scored != "after_thought":
+            return reply
         closed = tokens.closed(text.prompt, reply.text or "")
         rows = torch.log_softmax(text.last.double(), dim=-1) if text.last is not None else torch.empty(0)
         scores = rows[[label for (label,) in tokens.label_ids(request, closed.text)]]
         if scores.amin() >= rows.topk(min(LISTED, len(rows))).values[-1]:
-            return request, replace(reply, scores=tuple(scores.tolist()))
+            return replace(reply, scores=tuple(scores.tolist()))
         [of_closed] = first_token_scores(self.passes, [closed])
-        return request, replace(reply, scores=scored(closed, of_closed, self.passes.model.dtype)[1].scores)
+        return replace(reply, scores=scored(closed, of_closed, self.passes.model.dtype)[1].scores)
 
     def _begun(self, prompt: Prepared) -> _Text:
         tokens, request = self.passes.tokens, prompt.request
@@ -132,53 +124,54 @@ class _Run:
 
     texts: Sequence[_Text]
     may_leave: bool
-    latest: list[torch.Tensor] = field(default_factory=list)
 
     def choose(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores of all tokens, a row a text; where sampled, of the drawn token alone."""
+        """Add a token to each text; return scores, a row a text, by which `generate` takes the same."""
         import torch
 
-        self.latest[:] = [scores]
-
-        request = self.texts[0].prompt.request
+        request, decoding = self.texts[0].prompt.request, self.texts[0].prompt.request.terms.decoding
         if not self.texts[0].ids and not torch.isfinite(scores.amax(dim=-1)).all():
             raise BackendError(
                 f"query {request.query.id}: the model's scores are not numbers; use dtype: bfloat16 or float32"
             )
-        decoding = request.terms.decoding
-        if not decoding.temperature:
-            return scores
-        chances = [text.dice.random() for text in self.texts]
-        chosen = drawn(scores / decoding.temperature, decoding.top_p, chances, decoding.top_k)
+        if decoding.temperature:
+            chances = [text.dice.random() for text in self.texts]
+            chosen = drawn(scores / decoding.temperature, decoding.top_p, chances, decoding.top_k)
+        else:
+            chosen = scores.argmax(dim=-1)
+        for text, token, row in zip(self.texts, chosen.tolist(), scores, strict=True):
+            if not text.done:
+                text.add(token, row)
         return torch.full_like(scores, -torch.inf).scatter(1, chosen.unsqueeze(1), 0.0)
 
     def ended(self, ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         """Return which texts are done; all of them, to leave `generate`."""
         import torch
 
-        for text, token, scores in zip(self.texts, ids[:, -1].tolist(), self.latest[0], strict=True):
-            if not text.done:
-                text.add(token, scores)
         done = [text.done for text in self.texts]
         leave = self.may_leave and 2 * sum(done) >= len(done)
         return torch.tensor([leave or end for end in done], device=ids.device)
 
 
-def written_label(
-    tokens: Tokens, ids: Sequence[int], log_probabilities: Sequence[float], request: Request
-) -> tuple[float] | None:
-    """Return the log-probability of the tokens that wrote the part of a text that is read, or None if there is none."""
+def text_reply(tokens: Tokens, prompt: Prepared, ids: Sequence[int], log_probabilities: Sequence[float]) -> Reply:
+    """Return the reply that generated tokens are.
+
+    Where the prompt asks for it, its score is the log-probability of the tokens that wrote the part that is read.
+    """
     from bisect import bisect_right
 
-    def length(count: int) -> int:
-        return len(tokens.tokenizer.decode(ids[:count], skip_special_tokens=True))
+    def decoded(count: int | None = None) -> str:
+        return str(tokens.tokenizer.decode(ids[:count], skip_special_tokens=True))
 
-    text, pattern = tokens.tokenizer.decode(ids, skip_special_tokens=True), request.prompt.answer.pattern
-    if not pattern or (span := span_of(pattern, text)) is None:
-        return None
-    first = bisect_right(range(len(ids)), span[0], key=length) - 1
-    last = bisect_right(range(len(ids)), span[1] - 1, key=length)
-    return (sum(log_probabilities[first:last]),)
+    text, scores, answer = decoded(), None, prompt.request.prompt.answer
+    if answer.scored == "written" and answer.pattern and (span := span_of(answer.pattern, text)) is not None:
+        first, last = (
+            bisect_right(range(len(ids)), place, key=lambda count: len(decoded(count)))
+            for place in (span[0], span[1] - 1)
+        )
+        scores = (sum(log_probabilities[first - 1 : last]),)
+    text = prompt.thought + prompt.request.terms.decoding.before_stop(text)
+    return Reply(text, scores, prompt_tokens=len(prompt.ids), completion_tokens=len(ids))
 
 
 def drawn(scores: torch.Tensor, top_p: float, chances: Sequence[float], top_k: int | None = None) -> torch.Tensor:

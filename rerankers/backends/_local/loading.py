@@ -168,7 +168,10 @@ def file_of(source: Source, name: str) -> Path | None:
 def read_json(source: Source, name: str) -> Any:
     """Return the content of a JSON file of a folder or of a commit, empty if there is none."""
     path = file_of(source, name)
-    return json.loads(path.read_text(encoding="utf-8")) if path else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"model.name: {path} cannot be read: {one_line(error)}") from error
 
 
 def gguf_source(name: str) -> Source:
@@ -222,11 +225,6 @@ def device_of(name: str) -> torch.device:
     if device.type == "cuda" and not cuda:
         raise InputError(f"model.device: {name} asked for, but this machine offers no CUDA device; use auto or cpu")
     return device
-
-
-def dtype_of(name: str, device: torch.device) -> str:
-    """Return the number format of that name, `auto`: bfloat16 on a GPU, else float32."""
-    return name if name != "auto" else "bfloat16" if device.type == "cuda" else "float32"
 
 
 def gpu_details(device: torch.device) -> dict[str, object]:

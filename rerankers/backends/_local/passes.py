@@ -27,7 +27,7 @@ class Passes:
     def __init__(self, model: Any, tokens: Tokens, *, cache_prefixes: bool) -> None:
         self.model, self.tokens, self.device = model, tokens, model.device
         self.encoder_decoder = tokens.architecture == "encoder_decoder"
-        self.longest, self.start = longest_input(model), start(model)
+        self.longest, self.start = longest_input(model.config), start(model)
         self._accepted = set(inspect.signature(model.forward).parameters)
         # Each prompt has all its keys and values in a row of its own.
         self.keeps_rows = not self.encoder_decoder and set(getattr(model.config, "layer_types", None) or FULL) == FULL
@@ -146,27 +146,28 @@ class Prefixes:
         return cache, output.logits[:, -1]
 
 
-def longest_of_config(config: Any) -> int | None:
-    """Return the most tokens that a model with this config, or its encoder, reads, or None if there is no end."""
+def longest_input(config: Any) -> int | None:
+    """Return the most tokens that a model with this config, or its encoder, reads, or None if there is no end.
+
+    A config may count rows of the position table that no token has.
+    """
     import torch
     import transformers
 
-    limit = getattr(config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or getattr(config, "rope_parameters", None):  # no table
-        return limit if isinstance(limit, int) else None
+    text = config.get_text_config(encoder=True) if config.is_encoder_decoder else config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return None
     try:
         with torch.device("meta"):
-            return longest_input(transformers.AutoModel.from_config(config))
+            tables = (
+                []
+                if getattr(text, "rope_parameters", None)
+                else _position_tables(transformers.AutoModel.from_config(config))
+            )
     except Exception:  # noqa: BLE001 - code that came with the model, or a kind of model without a body of its own
         return limit
-
-
-def longest_input(model: Any) -> int | None:
-    """Return the same for a model; its config may count rows of the position table that no token has."""
-    config = model.config.get_text_config(encoder=True) if model.config.is_encoder_decoder else model.config
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    sizes = [rows - (0 if padding is None else padding + 1) for rows, padding in _position_tables(model)]
-    return min([*sizes, *([limit] if isinstance(limit, int) and limit > 0 else [])], default=None)
+    return min([limit, *(rows - (0 if padding is None else padding + 1) for rows, padding in tables)])
 
 
 def _position_tables(model: Any) -> list[tuple[int, int | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from pydantic import Field, model_validator
 from ...errors import InputError
 from ...marks import PathMark, Speed
 from . import loading
-from .loading import ADAPTER_CONFIG, TOKENIZER_FILES, CheckpointOptions, Source, load, locate, need, one_line
-from .passes import longest_of_config
+from .loading import ADAPTER_CONFIG, TOKENIZER_FILES, CheckpointOptions, Source, load, locate, need, one_line, read_json
+from .passes import longest_input
 from .rewrites import rewritten
 
 if TYPE_CHECKING:
@@ -80,6 +79,12 @@ class Weights:
     @classmethod
     def find(cls, options: WeightOptions) -> Weights:
         """Return the model and its adapter, from disk or the hub. Raises `InputError` if one is not there."""
+        import huggingface_hub
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         name, code = options.name or "", options.trust_remote_code
         words = None
         if other := options.tokenizer or (name if options.gguf else None):
@@ -87,19 +92,19 @@ class Weights:
             key = "model.tokenizer" if options.tokenizer else "model.name"
             files = loading.TOKENIZER
             words = locate(other, revision, trust_remote_code=code, key=key, files=files, identity=TOKENIZER_FILES)
-        if options.gguf is not None:
-            model = loading.gguf_source(options.gguf)
-        else:
-            model = locate(name, options.revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
-        if options.gguf is not None or (model.folder / "config.json").is_file():
-            if options.adapter is None:
-                return cls(options, model, None, words or model)
-            adapter = locate(options.adapter, options.adapter_revision, key="model.adapter", files=[ADAPTER_CONFIG])
-            return cls(options, model, _downloaded(adapter), words or model)
+        adapter = None
         if options.adapter is not None:
-            raise InputError(f"model.name: {name} is an adapter, not a model; model.adapter adds only one")
-        base = locate(*_base_of(model), trust_remote_code=code, key=f"the base model of adapter {name}")
-        return cls(options, base, _downloaded(model), words or base)
+            adapter = locate(options.adapter, options.adapter_revision, key="model.adapter", files=[ADAPTER_CONFIG])
+        if options.gguf is not None:
+            base = loading.gguf_source(options.gguf)
+        else:
+            base = locate(name, options.revision, trust_remote_code=code, files=("config.json", ADAPTER_CONFIG))
+            if not (base.folder / "config.json").is_file():
+                if adapter is not None:
+                    raise InputError(f"model.name: {name} is an adapter, not a model; model.adapter adds only one")
+                adapter = base
+                base = locate(*_base_of(adapter), trust_remote_code=code, key=f"the base model of adapter {name}")
+        return cls(options, base, adapter and _downloaded(adapter), words or base)
 
     @cached_property
     def device(self) -> torch.device:
@@ -112,8 +117,9 @@ class Weights:
 
     @cached_property
     def dtype(self) -> str:
-        """Return the number format of the computation."""
-        return loading.dtype_of(self.options.dtype, self.device)
+        """Return the number format of the computation, `auto` being bfloat16 on a GPU, else float32."""
+        automatic = "bfloat16" if self.device.type == "cuda" else "float32"
+        return automatic if self.options.dtype == "auto" else self.options.dtype
 
     @property
     def identity(self) -> dict[str, object]:
@@ -156,7 +162,7 @@ class Weights:
         import transformers
 
         tokenizer = load(transformers.AutoTokenizer, self._tokenizer_source)
-        if (longest := longest_of_config(self.config)) is not None:
+        if (longest := longest_input(self.config)) is not None:
             tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
         return tokenizer
 
@@ -233,11 +239,7 @@ def _quantizer_of(config: Any) -> str | None:
 
 def _base_of(adapter: Source) -> tuple[str, str | None]:
     """Return the name and the revision of the model that an adapter was trained on."""
-    path = adapter.folder / ADAPTER_CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"model.name: {path} cannot be read: {one_line(error)}") from error
+    config = read_json(adapter, ADAPTER_CONFIG)
     names = [config.get(key) if isinstance(config, dict) else None for key in ("base_model_name_or_path", "revision")]
     name, revision = (text if isinstance(text, str) and text else None for text in names)
     if name is None:
