@@ -35,8 +35,7 @@ def estimate(
     """Estimate the asks, tokens, FLOPs, US dollars and time of a run.
 
     Simulated answers stand in for the model's, and a sample of the prompts is tokenized; the model is asked only with
-    --probe-queries. The range of what depends on the answers is that of other simulated answers or, with
-    --probe-queries, a 95 % interval (Student's t).
+    --probe-queries. The range of what depends on the answers is that of other simulated answers.
     """
     from ..pipeline import estimate as estimates
     from ..pipeline.configs import load as configs
@@ -65,7 +64,7 @@ def _show(
         console.line(f"{which}{stage['method']}: {', '.join(exact) or 'nothing'} exact{basis}")
         _show_table(stage["costs"] if which else costs, stage["flops_left_out"], stage["bounded"])
         if varying:
-            console.line("low, high: a 95 % interval (Student's t)" if tried else RANGE)
+            console.line(RANGE)
         if stage["sampled"] and not tried:
             console.line(f"tokens and FLOPs: the means of {stage['sampled']} prompts, times the asks")
             console.line("no seconds: --probe-queries N measures them on this machine")

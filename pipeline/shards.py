@@ -62,15 +62,11 @@ def find(loaded: Loaded) -> Path:
         for run_dir in sharded
         if any(manifest.read(path).content["config"] == config for path in run_dir.glob(f"{FOLDERS}/{MANIFEST}"))
     ]
-    if len(fitting) == 1:
-        return fitting[0]
-    listed = ", ".join(map(str, fitting or sharded))
-    what = f"no shards of it in {Path.cwd() / 'runs'}; r2llm rerank --shard 1/16 makes one"
-    if fitting:
-        what = f"{len(fitting)} folders hold shards of it: {listed}; say which to merge"
-    elif sharded:
-        what = f"no shards of it with these settings; to merge those of other settings, name their folder: {listed}"
-    raise InputError(f"config {name}: {what}")
+    if len(fitting) != 1:
+        listed = ", ".join(map(str, fitting or sharded)) or f"none is in {Path.cwd() / 'runs'}"
+        remedy = f"r2llm rerank --shard 1/16 makes one; to merge those of other settings, name their folder: {listed}"
+        raise InputError(f"config {name}: {len(fitting)} folders hold shards of it with these settings; {remedy}")
+    return fitting[0]
 
 
 def rank(words: Sequence[str], logs: Path, of: int, launch: launchers.Launch, listener: Listener) -> list[Run | str]:
@@ -99,7 +95,7 @@ def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loa
     No model is asked or needed; the dataset is. `loaded` is the config that was sharded, by default the shards' own.
     Raises `InputError` if they are not all there and whole, or do not have every answer.
     """
-    shards = Shards(run_dirs, listener, loaded)
+    shards = Shards(run_dirs, listener)
     original, source = shards.first.manifest, shards.first.path
     own = loaded or configs.of_run(source)
     try:
@@ -109,7 +105,9 @@ def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loa
         raise error if loaded else InputError(f"{error}; if the shards were moved, give --config too") from error
     plan = Plan(own, first_stage, partner, stages(own, shards.models()))
     if plan.fingerprint != original.fingerprint:
-        raise InputError(f"{source}: its config is another experiment here than it was there; merge with that r2llm")
+        keys = _differing([original.content["experiment"], plan.content])
+        problem = f"is another experiment than {source}; they differ in {keys}"
+        raise InputError(f"config {own.config.name}: {problem}: merge with the config and the r2llm of the shards")
     path = output or shards.folder
     with RunFolder(path, plan.fingerprint) as folder:
         if folder.earlier and folder.earlier.merged is None:
@@ -123,7 +121,6 @@ def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loa
             listener.note(f"{differing} answers differ between shards; those of the first query that asked were kept")
         about = experiment.rank(plan, folder, listener, original)
         folder.write_yaml("config.yaml", experiment.resolved(own.config, folder.path, None if loaded else source))
-        shards.check_unchanged()
         experiment.record(plan, folder, Manifest.model_validate(about.content | shards.content(differing)))
     return replace(read(path), expected=experiment.comparable(loaded, listener) if loaded else {})
 
@@ -132,10 +129,10 @@ class Shards:
     """All shards of an experiment, in order.
 
     `run_dirs` are folders of runs that hold shards, or folders of shards. Raises `InputError` that names the culprit if
-    a shard is missing, there twice, not finished, of another experiment or config, or not what its manifest says.
+    a shard is missing, there twice, not finished, of another experiment, or not what its manifest says.
     """
 
-    def __init__(self, run_dirs: Sequence[Path], listener: Listener, loaded: Loaded | None) -> None:
+    def __init__(self, run_dirs: Sequence[Path], listener: Listener) -> None:
         paths = dict.fromkeys(path for run_dir in run_dirs for path in folders(run_dir) or [run_dir])
         self.parts = sorted(map(_part, paths), key=lambda part: part.shard.number)
         self._check_all_there()
@@ -150,15 +147,8 @@ class Shards:
         if not self.ranked:
             raise InputError("none of the queries has candidates; check that queries and first stage belong together")
         self.first = self.ranked[0]
-        configs = [part.manifest.content["config"] for part in self.parts]
-        if keys := _differing(configs):
+        if keys := _differing([part.manifest.content["config"] for part in self.parts]):
             listener.note(f"the shards' configs differ in {keys}; the merged run has that of shard {self.first.shard}")
-        config = manifest.description(loaded.config, ())["config"] if loaded else configs[0]
-        if config not in configs:
-            raise InputError(
-                f"config {config['name']}: the shards in {self.parts[0].path.parent} were not ranked with it; they "
-                f"differ in {_differing([configs[0], config])}: merge with their config, or without --config"
-            )
 
     def _check_all_there(self) -> None:
         first, of = self.parts[0], self.parts[0].shard.of
@@ -244,7 +234,7 @@ class Shards:
             "answers_before": 0,
         }
         content = {
-            **{key: about[0][key] for key in ("config", "environment")},
+            "environment": about[0]["environment"],
             "started": started,
             "executions": [merged],
             "notes": list(dict.fromkeys(note for each in about for note in each.get("notes", ()))),
@@ -256,15 +246,9 @@ class Shards:
             content["shared_ledger"] = {name: sum(each[name] for each in shared) for name in sorted(shared[0])}
         return content
 
-    def check_unchanged(self) -> None:
-        """Raise `InputError` if a shard was run again since it was gathered: its files may have been read half new."""
-        for part in self.parts:
-            if manifest.intact(part.path / MANIFEST) != part.manifest:
-                raise InputError(f"{part.path}: was changed while it was merged; merge again when it is finished")
 
-
-def _differing(configs: Sequence[Mapping[str, Any]]) -> str:
-    lines = [line for config in configs for line in compared(configs[0], config)]
+def _differing(trees: Sequence[Mapping[str, Any]]) -> str:
+    lines = [line for tree in trees for line in compared(trees[0], tree)]
     return ", ".join(sorted({line.partition(":")[0].replace(" ", ".") for line in lines}))
 
 

@@ -16,8 +16,6 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from ..rerankers.errors import InputError, StoppedError, explained
 from ..rerankers.models import KeptModels
 from ..rerankers.types import plus
@@ -28,6 +26,7 @@ from .configs.grid import Grid
 from .configs.load import Loaded
 from .io.progress import Advance, Jobs, Listener, Noting
 from .run import index, manifest, sweeps
+from .run.folder import locked
 from .run.plan import Plan
 from .run.read import Run, read
 from .run.sweeps import Outcome, Status, Sweep
@@ -117,7 +116,9 @@ def sweep(order: Order, listener: Listener) -> Sweep:
     One that fails stops nothing. Raises `InputError` if the folder holds something else or another process sweeps
     there, and `StoppedError` on Ctrl-C.
     """
-    with _locked(order.place):
+    _check_is_free(order.place)
+    lock = locked(order.place, "sweep")
+    try:
         state, wanted = order.before()
         state.write(order.place)
         groups, alike = dict[int, Group](), dict[str, list[int]]()
@@ -142,6 +143,8 @@ def sweep(order: Order, listener: Listener) -> Sweep:
                 through = f"{jobs.through} of {len(wanted)} cells are through"
                 kept = f"{through}, and the answers of the others so far are kept"
                 raise StoppedError(f"stopped; {kept}: {order.place / sweeps.FILE} has the results") from None
+    finally:
+        lock.release()
     return state.model_copy(update={"cells": [state.cells[number] for number in wanted]})
 
 
@@ -168,23 +171,12 @@ def foresee(order: Order, listener: Listener) -> dict[str, Any]:
     return {"name": order.grid.name, "axes": state.axes, "cells": rows, "costs": total}
 
 
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Hold a sweep's folder. Raises `InputError` if it is not one's, or another process holds it."""
+def _check_is_free(place: Path) -> None:
+    """Raise `InputError` for a folder that is not empty and not a sweep's."""
     strange = [path.name for path in place.iterdir() if path.name[0] != "."] if place.is_dir() else []
     if strange and not (place / sweeps.FILE).is_file():
         problem = f"is not empty, and no {sweeps.FILE} says that {strange[0]} there came from a sweep"
         raise InputError(f"{place}: {problem}; name a new folder with --output")
-    lock = filelock.FileLock(place / ".lock")
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise InputError(f"{place}: another process is at work on this sweep; wait for it, or stop it") from error
-    except OSError as error:
-        raise InputError(f"{place}: cannot be used as a sweep's folder: {error.strerror}") from error
-    with lock:
-        yield
 
 
 # One cell

@@ -35,7 +35,7 @@ from .run.folder import LEDGER
 from .run.fusion import RERANKED
 from .run.manifest import NAME as MANIFEST
 from .run.manifest import Manifest
-from .run.plan import Plan, stages
+from .run.plan import Plan, open_models, stages
 from .run.read import METRICS, RunMeasures
 
 NEGLIGIBLE = 1e-9
@@ -215,7 +215,7 @@ class _Run:
         """
         asked, loaded = self.plan.stages, self.loaded
         if not all(options.remembers for options in loaded.models):
-            models = experiment.open_models(loaded, Setting(loaded.config.seed, weights=False), KeptModels())
+            models = open_models(loaded, Setting(loaded.config.seed, weights=False), KeptModels())
             asked = stages(loaded, models)
         same_models = [dict(stage.backend.identity) for stage in asked] == [one.model for one in self.manifest.stages]
         if not same_models or self.candidates != self.manifest.data.get("candidates", self.candidates):

@@ -2,10 +2,9 @@
 
 Counts are those of ranking the real candidates with simulated answers (`simulation`). Tokens, FLOPs and US dollars
 are the means of a sample of the prompts, tokenized, times the asks. Only `probe_queries` asks the models: so many
-queries are ranked with them, and what these took is scaled up to all, seconds included.
+queries are ranked with them, and what these took, seconds included, is scaled up to all in proportion to the counts.
 """
 
-import math
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,9 +22,9 @@ from ...rerankers.flops import Shape
 from ...rerankers.models import KeptModels
 from ...rerankers.types import plus
 from ..configs.load import Loaded
-from ..experiment import open_models
 from ..first_stage.retrieve import FirstStage, retrieve
 from ..io.progress import Listener
+from ..run.plan import open_models
 from .simulation import RULES, Costs, Simulation, Stratum, ranked, simulate
 
 COMPARED = 10  # queries on which the counts under the other rules are compared with the main estimate
@@ -38,10 +37,8 @@ FIGURES = (*COUNTS, *SIZES, "usd", "seconds")
 
 GROWS_WITH = {"calls": "calls", "rounds": "rounds"}  # proportional to; all others to asks
 
-Figure = tuple[float | None, float | None, float | None]
+Figure = Sequence[float | None]
 """An estimated cost of all queries together, and the range in which it is expected: total, low, high; None: unknown."""
-
-UNKNOWN: Figure = (None, None, None)
 
 Ranges = Mapping[str, tuple[float, float]]
 """Count → (min, max) ratio to the main estimate under the other rules; a count that is exact is missing."""
@@ -90,20 +87,24 @@ def estimate(loaded: Loaded, probe_queries: int, listener: Listener) -> Content:
         for model in dict.fromkeys(models):
             with suppress(InputError):  # recorded answers are left unused
                 model.close()
-    costs = [[stage["costs"][name] for stage in stages] for name in FIGURES]
-    totals = [[reduce(plus, (cost[end] for cost in row)) for end in ("total", "low", "high")] for row in costs]
+    totals: dict[str, Figure] = {
+        name: [reduce(plus, (stage["costs"][name][end] for stage in stages)) for end in ("total", "low", "high")]
+        for name in FIGURES
+    }
+    if trial:
+        times = _times(trial, simulation, "calls", range(len(models)))
+        totals["seconds"] = trial.seconds * times + trial.loading, None, None
     return {
         "name": loaded.config.name,
         "queries": len(run),
         "tried": len(trial.costs) if trial else 0,
         "judged_by": "model" if simulated else "qrels" if grades else "first_stage",
-        "costs": {name: _cost(figure, len(run)) for name, figure in zip(FIGURES, totals, strict=True)}
-        | {"seconds": _cost(_seconds(trial, simulation) if trial else UNKNOWN, len(run))},
+        "costs": {name: _cost(figure, len(run)) for name, figure in totals.items()},
         "stages": stages,
     }
 
 
-def _cost(figure: Sequence[float | None], queries: int) -> dict[str, float | None]:
+def _cost(figure: Figure, queries: int) -> dict[str, float | None]:
     total, low, high = figure
     return {"mean": None if total is None else total / queries, "total": total, "low": low, "high": high}
 
@@ -145,11 +146,16 @@ def _stage(
     if sizes:
         usd = model.usd(round(sizes["prompt_tokens"]), round(sizes["completion_tokens"]))
         totals |= sizes | {"usd": usd}
+    share = 1.0
     if trial:
-        figures = _scaled_up(trial, number, simulation, exact)
-    else:
-        figures = {name: _ranged(totals.get(name), ranges.get(GROWS_WITH.get(name, "asks"))) for name in FIGURES}
-    share = (figures["asks"][0] or 0.0) / max(totals["asks"] or 0.0, 1.0)
+        simulated_asks = totals["asks"] or 0.0
+        for name in [name for name in FIGURES[:-1] if name not in exact]:  # seconds are told of all stages together
+            values = _values(trial.costs, number, name)
+            times = _times(trial, simulation, GROWS_WITH.get(name, "asks"), [number])
+            totals[name] = None if None in values else sum(values) * times
+        share = (totals["asks"] or 0.0) / max(simulated_asks, 1.0)
+        ranges = ranges if len(trial.costs) < queries else {}
+    figures = {name: _ranged(totals.get(name), ranges.get(GROWS_WITH.get(name, "asks"))) for name in FIGURES}
     left_out = {name: share * size for name, size in sizes.items() if name not in SIZES}
     return {
         "method": ranker.method.name,
@@ -161,9 +167,16 @@ def _stage(
     }
 
 
+def _times(trial: _Trial, simulation: Simulation, count: str, stages: Iterable[int]) -> float:
+    """Return how often the cost of the tried queries is that of all, by a simulated count in these stages."""
+    costs = simulation.costs
+    every, tried = (sum(getattr(costs[q][n], count) for q in of for n in stages) for of in (costs, trial.costs))
+    return every / tried if tried else len(costs) / len(trial.costs)
+
+
 def _ranged(total: float | None, ratios: tuple[float, float] | None) -> Figure:
     low, high = ratios or (1.0, 1.0)
-    return UNKNOWN if total is None else (total, low * total, high * total)
+    return (None, None, None) if total is None else (total, low * total, high * total)
 
 
 def _sizes(stratum: Stratum, tokens: Tokens, shape: Shape | None) -> dict[str, float]:
@@ -195,50 +208,6 @@ def _summed(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in row.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums
-
-
-def _scaled_up(trial: _Trial, number: int, simulation: Simulation, exact: Sequence[str]) -> dict[str, Figure]:
-    """Return a stage's figures by the queries that were ranked with the real models; exact counts are kept."""
-    queries, figures = len(simulation.costs), dict.fromkeys(FIGURES, UNKNOWN)
-    for name in FIGURES[:-1]:  # seconds are told of all stages together
-        count = GROWS_WITH.get(name, "asks")
-        total = float(sum(_values(simulation.costs, number, count)))
-        values = _values(trial.costs, number, name)
-        if name in exact:
-            figures[name] = (total, total, total)
-        elif None not in values:
-            figures[name] = scaled(values, _values(simulation.costs, number, count, trial.costs), total, queries)
-    return figures
-
-
-def _seconds(trial: _Trial, simulation: Simulation) -> Figure:
-    """Return the seconds of all queries and stages by those that were ranked, in proportion to the simulated calls."""
-    every, tried = (
-        sum(cost.calls for q in of for cost in simulation.costs[q]) for of in (simulation.costs, trial.costs)
-    )
-    times = every / tried if tried else len(simulation.costs) / len(trial.costs)
-    return trial.seconds * times + trial.loading, None, None
-
-
-def scaled(measured: Sequence[float], expected: Sequence[float], expected_total: float, queries: int) -> Figure:
-    """Return what all queries will cost from some that were measured, and a simulation of those and of all.
-
-    The ratio estimator of survey sampling, with a 95 % interval by Student's t; of one query among several, without.
-    """
-    from scipy.stats import t
-
-    count = len(measured)
-    if not sum(expected):
-        expected, expected_total = [1.0] * count, float(queries)
-    ratio = sum(measured) / sum(expected)
-    total = ratio * expected_total
-    if count == 1 < queries:
-        return total, None, None
-    freedom = max(count - 1, 1)
-    residuals = sum((cost - ratio * foreseen) ** 2 for cost, foreseen in zip(measured, expected, strict=True))
-    error = queries * math.sqrt(residuals / freedom / count * (1 - count / queries))
-    span = error * float(t.ppf(0.975, freedom))
-    return total, max(total - span, 0.0), total + span
 
 
 def _trial(loaded: Loaded, first_stage: FirstStage, simulation: Simulation, count: int, listener: Listener) -> _Trial:

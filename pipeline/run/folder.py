@@ -48,14 +48,7 @@ class RunFolder:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path = path
         check_is_free(path)
-        self._lock = filelock.FileLock(path / LOCK)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise InputError(f"{path}: another process is at work on this run; wait for it, or stop it") from error
-        except OSError as error:
-            raise InputError(f"{path}: cannot be used as a run's folder: {error.strerror}") from error
+        self._lock = locked(path, "run")
         try:
             self.earlier = check_is_free(path)
             """The manifest of an earlier execution, or None."""
@@ -97,6 +90,19 @@ class RunFolder:
         """Write a YAML file, its keys in the order given."""
         with replacing(self / name) as stream:
             yaml.safe_dump(dict(content), stream, sort_keys=False, allow_unicode=True)
+
+
+def locked(path: Path, what: str) -> filelock.BaseFileLock:
+    """Return the lock of a run's or a sweep's folder, held. Raises `InputError` if another process holds it."""
+    lock = filelock.FileLock(path / LOCK)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise InputError(f"{path}: another process is at work on this {what}; wait for it, or stop it") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used as a {what}'s folder: {error.strerror}") from error
+    return lock
 
 
 def check_is_free(path: Path) -> Manifest | None:

@@ -4,8 +4,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ...rerankers.backends.base import Backend
+from ...rerankers.backends.base import Backend, Setting
 from ...rerankers.cascade import Stage
+from ...rerankers.models import KeptModels
 from ...rerankers.types import Ranking
 from ..configs.load import Config, Loaded
 from ..first_stage.retrieve import FirstStage
@@ -13,6 +14,12 @@ from . import contents, fusion, manifest
 from . import measures as evaluation
 from .measures import Metrics
 from .runfile import Run
+
+
+def open_models(loaded: Loaded, setting: Setting, kept: KeptModels) -> list[Backend]:
+    """Return the model of each stage, equal ones once. Raises `InputError` if one cannot be opened."""
+    sections = zip(loaded.stages, loaded.models, strict=True)
+    return kept.open([((section.model or {})["backend"], options) for section, options in sections], setting)
 
 
 def stages(loaded: Loaded, models: Iterable[Backend]) -> list[Stage]:

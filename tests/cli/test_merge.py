@@ -64,7 +64,10 @@ def test_what_a_shard_prints(r2llm, toy: Path) -> None:
         (("merge",), "name the run's folder, or give --config"),
         (("merge", "runs", "--set", "seed=1"), "--set and --queries go with --config"),
         (("merge", "nowhere"), "nowhere: there are no shards in it"),
-        (("merge", "--config", "toy.yaml"), "config toy: no shards of it in"),
+        (
+            ("merge", "--config", "toy.yaml"),
+            "config toy: 0 folders hold shards of it with these settings; r2llm rerank --shard 1/16 makes one",
+        ),
     ],
 )
 def test_mistakes_are_one_line(r2llm, toy: Path, words: tuple[str, ...], told: str) -> None:
@@ -97,7 +100,7 @@ def test_shards_that_were_moved_are_merged_with_their_config(r2llm, sharded: Pat
     assert Path("merged/run.trec").read_bytes() == (sharded / "run.trec").read_bytes()
     other = r2llm("merge", moved, "--config", "toy.yaml", "--set", "ranker.k=2")
     assert other.code == 2
-    assert "they differ in ranker.k:" in other.err
+    assert "they differ in ranker.params.k:" in other.err
 
 
 def test_a_missing_shard_is_named_with_what_to_do(r2llm, sharded: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.estimate import COUNTS, estimate, scaled
+from r2llm.pipeline.estimate import COUNTS, estimate
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run.read import Run
 from r2llm.rerankers.backends import transformers
@@ -252,32 +251,3 @@ def test_a_replay_is_not_tried(toy: Path) -> None:
     assert totals(before("toy.yaml", "ranker={method: pointwise.yes_no}", model))["asks"] == 8
     with pytest.raises(InputError, match=r"--probe-queries: recorded answers serve one whole run"):
         before("toy.yaml", model, tried=1)
-
-
-# scaling up what some queries cost
-
-
-def test_what_the_simulation_foretells_exactly_is_scaled_exactly() -> None:
-    assert scaled([20.0, 60.0], [10.0, 30.0], 200.0, 10) == (400.0, 400.0, 400.0)
-
-
-def test_deviations_from_it_make_a_range() -> None:
-    found = scaled([9.0, 11.0, 10.0], [10.0, 10.0, 10.0], 120.0, 12)
-    error = 12 * math.sqrt((1 + 1 + 0) / 2 / 3 * (1 - 3 / 12))
-    span = 4.302653 * error  # Student's t, two degrees of freedom, 97.5 %
-    assert found == (120.0, pytest.approx(120 - span), pytest.approx(120 + span))
-
-
-def test_all_queries_leave_no_doubt_and_one_of_several_says_nothing_of_it() -> None:
-    assert scaled([9.0, 11.0], [10.0, 10.0], 20.0, 2) == (20.0, 20.0, 20.0)
-    assert scaled([9.0], [10.0], 20.0, 2) == (18.0, None, None)
-    assert scaled([9.0], [10.0], 10.0, 1) == (9.0, 9.0, 9.0)
-
-
-def test_where_nothing_was_foretold_each_query_counts_the_same() -> None:
-    assert scaled([0.0, 0.0], [0.0, 0.0], 0.0, 7) == (0.0, 0.0, 0.0)
-    assert scaled([2.0, 2.0], [0.0, 0.0], 0.0, 7) == (14.0, 14.0, 14.0)
-
-
-def test_less_than_nothing_is_never_spent() -> None:
-    assert scaled([0.0, 100.0], [1.0, 1.0], 10.0, 10)[1] == 0.0
