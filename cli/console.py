@@ -14,8 +14,7 @@ from contextlib import contextmanager, suppress
 
 from ..pipeline.io.progress import Advance, Listener
 from ..pipeline.io.tables import Table
-from ..rerankers.errors import InputError
-from ..rerankers.visible import visible
+from ..rerankers.errors import InputError, visible
 
 MINUTE = 60.0  # seconds between two lines of progress off a terminal
 LEGIBLE = 16  # characters: the least width of a column of texts on a narrow terminal

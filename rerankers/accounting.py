@@ -1,7 +1,5 @@
 """Costs: counts of one query and of all answers together."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -61,7 +59,7 @@ def total(costs: Sequence[Cost]) -> Cost:
     return Cost(costs[0].query_id, **{name: reduce(plus, (getattr(cost, name) for cost in costs)) for name in names})
 
 
-def frame(costs: Sequence[Cost]) -> pd.DataFrame:
+def frame(costs: Sequence[Cost]) -> "pd.DataFrame":
     """Return costs as a frame, a row a qid."""
     import pandas as pd
 

@@ -88,23 +88,20 @@ def rerank(
     return {query_id: ranked[query_id] for query_id in candidates}
 
 
-def rerank_frame(frame: pd.DataFrame, ranker: Mapping[str, Any], model: Mapping[str, Any] | Backend) -> pd.DataFrame:
-    """Return a frame of candidates, one a row, as PyTerrier passes them, with each query's rows in their new order.
-
-    The columns qid, query, docno and text are needed; others are kept. Rows are taken by descending `score` if there is
-    such a column, else in the order given. In the result `rank` counts from 0 and `score` falls with it. Raises
-    `InputError` if a column is missing.
-    """
-    return reranked_frame(frame, ranker, model)[0]
-
-
-def reranked_frame(
+def rerank_frame(
     frame: pd.DataFrame,
     ranker: Mapping[str, Any],
     model: Mapping[str, Any] | Backend,
+    *,
     ledger: Path | str | None = None,
-) -> tuple[pd.DataFrame, list[Cost]]:
-    """Return what `rerank_frame` does, and what each query cost."""
+    costs: list[Cost] | None = None,
+) -> pd.DataFrame:
+    """Return a frame of candidates, one a row, as PyTerrier passes them, with each query's rows in their new order.
+
+    The columns qid, query, docno and text are needed; others are kept. Rows are taken by descending `score` if there is
+    such a column, else in the order given. In the result `rank` counts from 0 and `score` falls with it. Each query's
+    cost is added to `costs`. Raises `InputError` if a column is missing.
+    """
     if missing := [column for column in ("qid", "query", "docno", "text") if column not in frame.columns]:
         raise InputError(f"the frame has no column {', '.join(missing)}; qid, query, docno and text are needed")
     frame = frame.assign(qid=frame["qid"].astype(str), docno=frame["docno"].astype(str))
@@ -118,7 +115,9 @@ def reranked_frame(
     result = frame.iloc[[place[qid, doc] for qid in frame["qid"].unique() for doc in ranked[qid].docs]]
     rank = result.groupby("qid", sort=False).cumcount()
     result = result.assign(rank=rank, score=result.groupby("qid")["docno"].transform("size") - rank.astype(float))
-    return result.reset_index(drop=True), [one.cost for one in ranked.values()]
+    if costs is not None:
+        costs += [one.cost for one in ranked.values()]
+    return result.reset_index(drop=True)
 
 
 def _candidates(queries: Mapping[str, str], candidates: Mapping[str, Texts]) -> Iterator[Candidates]:

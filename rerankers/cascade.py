@@ -1,7 +1,5 @@
 """A cascade: stages that rank one after the other, each the first documents of the order that the last one left."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
@@ -9,7 +7,6 @@ from itertools import islice
 from .accounting import Tally, total
 from .backends.base import Backend
 from .ledger import Ledger
-from .passages import PassageRanking
 from .ranker import Ranker
 from .scheduler import IN_FLIGHT, Scheduler
 from .types import Candidates, Cost, Doc, Ranking
@@ -45,15 +42,14 @@ class _Order:
     scores: tuple[float, ...] | None = None
     costs: tuple[Cost, ...] = ()
 
-    def after(self, ranking: Ranking, cost: Cost) -> _Order:
+    def after(self, ranking: Ranking, cost: Cost) -> "_Order":
         """Return the candidates in the order this stage produced, then those below its depth, with first-stage scores.
 
         Split documents keep only their best passage.
         """
         before, count = self.candidates, len(ranking.docs)
         docs = {doc.id: doc for doc in before.docs}
-        if isinstance(ranking, PassageRanking):
-            docs |= {doc: Doc(doc, text) for doc, text in zip(ranking.docs, ranking.passages, strict=True)}
+        docs |= {doc: Doc(doc, text) for doc, text in zip(ranking.docs, ranking.passages, strict=False)}
         ids = (*ranking.docs, *before.ids[count:])
         first_stage = dict(zip(before.ids, before.scores, strict=True))
         candidates = Candidates(before.query, tuple(docs[id_] for id_ in ids), tuple(first_stage[id_] for id_ in ids))

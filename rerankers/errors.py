@@ -10,9 +10,8 @@ The message of each is one line: the problem, its place, and the remedy.
 
 import errno
 import traceback
+import unicodedata
 from pathlib import Path
-
-from .visible import visible
 
 MACHINE = ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EMFILE", "ENFILE", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP", "EISDIR")
 """File errors of the machine and not of r2llm, such as a full disk."""
@@ -67,3 +66,20 @@ def explained(error: Exception) -> tuple[str, int]:
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{Path(place.filename).name}, line {place.lineno}"
     return f"this is a fault of r2llm: {type(error).__name__}: {error} ({where}); --debug shows the traceback", 4
+
+
+STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories to escape: controls, formats (bidirectional, zero width, tags), surrogates, line separators."""
+
+JOINERS = "\u200c\u200d"  # formats that Persian, Indic scripts and emoji are written with
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Return `text` with an escape character as `\x1b`; `keep` has controls to leave, such as line ends."""
+    if text.isprintable():
+        return text
+    left = JOINERS + keep
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in STEERING and char not in left else char
+        for char in text
+    )

@@ -6,8 +6,6 @@ network, no embeddings and no output head, take the heads together to be as wide
 scores by the heads per key-value head. `corrections` says what each of that amounts to; `flops` includes none of it.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +31,7 @@ class Shape:
     vocabulary: int = 0
 
     @classmethod
-    def of(cls, config: Any) -> Shape | None:
+    def of(cls, config: Any) -> "Shape | None":
         """Return the shape in a transformers config, or None if the formulas do not fit: experts, unequal stacks."""
         config = getattr(config, "text_config", config)
 

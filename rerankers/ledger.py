@@ -5,8 +5,6 @@ added, a batch in one transaction, so that a process that dies at any moment lea
 checksum, which is compared whenever the row is read.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import json
@@ -192,7 +190,7 @@ class Ledger:
         while portion := list(islice(source, PORTION)):
             self._write("replies", [(*row, _checksum(*row), execution) for row in portion])
 
-    def join(self, ledgers: Sequence[Ledger], order: Mapping[str, int] | None = None) -> int:
+    def join(self, ledgers: Sequence["Ledger"], order: Mapping[str, int] | None = None) -> int:
         """Write all that other ledgers hold; return the number of keys that they answer differently.
 
         Such a key gets the reply of the first query by `order`, or that of the first ledger. Raises `InputError` if

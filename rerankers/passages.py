@@ -5,11 +5,8 @@ arXiv:1905.09217, for MaxP, FirstP and SumP; their mean is AvgP. The split is PA
 `generate_data.py` of canjiali/PARADE): windows of 150 words of which 50 are the next window's too, at most 16.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import fsum
 from operator import itemgetter
 from statistics import fmean
@@ -30,8 +27,6 @@ AGGREGATES: dict[Aggregate, Callable[[Sequence[float]], float]] = {
 }
 """MaxP, FirstP, SumP and AvgP, of the scores in the order of the text."""
 
-TRIED = 100  # the most rounds of a method that is tried on two documents
-
 
 class Passages(BaseModel):
     """Keys of a ranker's `passages`: the split of documents, and the aggregate of their passages' scores."""
@@ -45,17 +40,10 @@ class Passages(BaseModel):
     seed: int = Field(0, description="what passages are drawn with, together with the document id; the config's `seed`")
 
     @model_validator(mode="after")
-    def _goes_forward(self) -> Passages:
+    def _goes_forward(self) -> "Passages":
         if self.overlap >= self.words:
             raise ValueError("overlap must be smaller than words")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class PassageRanking(Ranking):
-    """A ranking of documents by their passages, and the best passage's text of each, in the same order."""
-
-    passages: tuple[str, ...] = ()
 
 
 def pieces(text: str, options: Passages) -> list[str]:
@@ -112,7 +100,7 @@ def ranked_by_passages(candidates: Candidates, options: Passages, method: Callab
     aggregate = AGGREGATES[options.aggregate]
     ranking = by_score(candidates, [aggregate([score for score, _ in rows]) for rows in of_docs.values()])
     best = {doc: max(rows, key=lambda row: row[0])[1] for doc, rows in of_docs.items()}
-    return PassageRanking(ranking.docs, ranking.scores, tuple(best[doc] for doc in ranking.docs))
+    return Ranking(ranking.docs, ranking.scores, tuple(best[doc] for doc in ranking.docs))
 
 
 def scores_documents(method: Callable[[Candidates], Steps]) -> bool:
@@ -120,8 +108,7 @@ def scores_documents(method: Callable[[Candidates], Steps]) -> bool:
     steps = method(Candidates(Query("", ""), (Doc("a", ""), Doc("b", "")), (1.0, 0.0)))
     try:
         asks = next(steps)
-        for _ in range(TRIED):
+        while True:
             asks = steps.send([Answer(**KINDS[ask.kind].neutral(ask), parsed=False) for ask in asks])
     except StopIteration as stop:
         return isinstance(stop.value, Ranking) and stop.value.scores is not None
-    return False

@@ -1,7 +1,5 @@
 """Rankers: a method with its parameters, its prompts, and the options by which asks are put and answers read."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
@@ -87,7 +85,7 @@ class Ranker:
     )
 
     @classmethod
-    def create(cls, options: Mapping[str, Any], seed: int = 0) -> Ranker:
+    def create(cls, options: Mapping[str, Any], seed: int = 0) -> "Ranker":
         """Return the ranker of a config's `ranker` section; `seed` is the experiment's.
 
         Raises `InputError` for an unknown method or prompt, and pydantic's `ValidationError` for a bad parameter.

@@ -37,9 +37,6 @@ SMALL = 4 << 20
 
 FAN_IN = 16
 
-STALE = 24 * 3600.0
-"""Seconds after which a file that is being written is taken for one of a dead process."""
-
 
 class SharedLedger:
     """The answers in a folder, and this process's contributions to it.
@@ -62,7 +59,7 @@ class SharedLedger:
         self._closed: set[str] = set()
         """Segments left out, and this process's own, whose answers the run has."""
 
-        self._new, self._pending = Ledger(None), 0
+        self._new = Ledger(None)
         self._looked = self._wrote = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,20 +94,18 @@ class SharedLedger:
             self._add((row for row in portion if row[0] not in known), ledger.models())
 
     def _add(self, replies: Iterable[Row], models: Iterable[Mapping[str, object]]) -> None:
-        rows = list(replies)
-        self._new.add(rows)
-        self._pending += len(rows)
+        self._new.add(replies)
         for model in models:
             self._new.add_model(model)
-        if self._pending >= BATCH:
+        if len(self._new) >= BATCH:
             self.publish()
 
     def publish(self) -> None:
         """Publish what was added since the last time."""
         self._wrote = time.monotonic()
-        if not self._pending:
+        if not len(self._new):
             return
-        new, self._new, self._pending = self._new, Ledger(None), 0
+        new, self._new = self._new, Ledger(None)
         with self._tolerating("answers are not shared"), closing(new):
             new.adopt(self.findings)
             self._closed.add(self._put(new))
@@ -173,14 +168,11 @@ class SharedLedger:
         return name
 
     def _tidy(self) -> None:
-        """Merge the small segments once there are many, and clear away what dead processes left half done."""
+        """Merge the small segments once there are many."""
         small = []
-        for path in self.folder.iterdir():
+        for path in self.folder.glob(f"*{SUFFIX}"):
             with suppress(FileNotFoundError):
-                status = path.stat()
-                if path.suffix == ".tmp" and time.time() - status.st_mtime > STALE:
-                    path.unlink()
-                elif path.suffix == SUFFIX and status.st_size < SMALL:
+                if path.stat().st_size < SMALL:
                     small.append(path.name)
         if len(small) >= FAN_IN:
             self._merge(sorted(small))

@@ -128,27 +128,38 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Document identifiers, best first: a permutation of the candidates, with scores if the method scores all."""
+    """Document identifiers, best first: a permutation of the candidates, with scores if the method scores all.
+
+    Of documents that were split, `passages` are the texts of their best ones.
+    """
 
     docs: tuple[str, ...]
     scores: tuple[float, ...] | None = None
+    passages: tuple[str, ...] = ()
 
 
-Steps = Generator[list[Ask], list[Answer], Ranking]
-"""A method at work on one query: yields rounds of independent asks, receives their answers, returns a ranking."""
+T = TypeVar("T")
+
+Part = Generator[list[Ask], list[Answer], T]
+"""A part of a method at work on one query: yields rounds of independent asks, receives their answers, returns a T."""
+
+Steps = Part[Ranking]
+"""A method at work on one query."""
 
 
 class Params(BaseModel):
     """Parameters of a ranking method: each method file has its own, beside the algorithm that uses them.
 
-    `asks` are the kinds that the prompt must serve; `prompt` and `scoring` hold unless the config names others; `shows`
-    is the number of documents that one ask shows at most, or the parameter that says it.
+    `asks` are the kinds that the prompt must serve; `prompt`, by likelihood `scored_prompt` where there is one, and
+    `scoring` hold unless the config names others; `shows` is the number of documents that one ask shows at most, or the
+    parameter that says it.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     asks: ClassVar[tuple[AskKind, ...]]
     prompt: ClassVar[str]
+    scored_prompt: ClassVar[str | None] = None
     scoring: ClassVar[Scoring] = "likelihood"
     shows: ClassVar[int | str] = 1
 
@@ -172,9 +183,9 @@ class Params(BaseModel):
         """Return whether it makes random choices; only then is the seed part of its identity."""
         return False
 
-    def prompt_for(self, scoring: Scoring) -> str:  # noqa: ARG002
+    def prompt_for(self, scoring: Scoring) -> str:
         """Return the prompt for a scoring, unless the config names another."""
-        return self.prompt
+        return self.scored_prompt if scoring == "likelihood" and self.scored_prompt else self.prompt
 
 
 def added(default: object, description: str) -> Any:

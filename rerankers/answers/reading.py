@@ -3,8 +3,6 @@
 A text that cannot be read gives an answer with `parsed=False` and the neutral value of its kind; nothing is guessed.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence
@@ -73,7 +71,7 @@ def describe(kind: AskKind, reading: Reading) -> str:
     )
 
 
-def read(ask: Ask, prompt: Prompt, reply: Reply, reading: Reading) -> Answer:
+def read(ask: Ask, prompt: "Prompt", reply: Reply, reading: Reading) -> Answer:
     """Return the answer that a reply gives to an ask."""
     kind, scores, written = KINDS[ask.kind], reply.scores, prompt.answer.scored == "written"
     if scores is None or (written and reply.text is not None):
@@ -107,7 +105,7 @@ def span_of(pattern: str, text: str) -> tuple[int, int] | None:
     return next((span for span in spans if span != (-1, -1)), None)
 
 
-def _of_text(text: str, ask: Ask, prompt: Prompt, reading: Reading) -> tuple[Found[Any], Fields]:
+def _of_text(text: str, ask: Ask, prompt: "Prompt", reading: Reading) -> tuple[Found[Any], Fields]:
     names, sought = prompt.labels_of(ask), KINDS[ask.kind].text
     found: Found[Any] = Found(None, "text")
     if reading.pattern:

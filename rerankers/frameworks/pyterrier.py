@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 from r2llm.rerankers.accounting import frame
-from r2llm.rerankers.api import open_model, reranked_frame
+from r2llm.rerankers.api import open_model, rerank_frame
 from r2llm.rerankers.backends.base import Backend
 from r2llm.rerankers.errors import InputError
 from r2llm.rerankers.types import Cost
@@ -42,9 +42,7 @@ class Reranker(pt.Transformer):  # type: ignore[misc]
         pt.validate.result_frame(inp, extra_columns=["query", "text"], context=self)
         if isinstance(self.model, Mapping):
             self.model = open_model(self.model)
-        ranked, costs = reranked_frame(inp, self.ranker, self.model, self.ledger)
-        self._costs += costs
-        return ranked
+        return rerank_frame(inp, self.ranker, self.model, ledger=self.ledger, costs=self._costs)
 
     def close(self) -> None:
         """Close the model."""

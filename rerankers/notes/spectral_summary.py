@@ -12,16 +12,21 @@ ones, of which the authors' code takes any. Here it is the one closest to the se
 of them, which is positive in it: the larger part is then mostly all but that sentence and those linked to it.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ._sentences import gather
-
 ZERO = 1e-9  # what is smaller is rounding error
+
+END = re.compile("[.!?\u2026][\"'\u201d\u2019\xbb)\\]]* (?![a-z])")
+"""The end of a sentence by a plain rule: NLTK's splitter, which papers use, needs data that do not come with it.
+
+Closing quotes and brackets belong to the sentence; "e.g. this" is none, "Dr. Who" is two.
+"""
 
 
 def spectral_summary(
@@ -43,6 +48,32 @@ def spectral_summary(
             chosen = np.argsort(np.abs(fiedler) if smallest else -np.abs(fiedler), kind="stable")
         summary = [summary[i] for i in sorted(chosen[:sentences])]
     return " ".join(summary)
+
+
+def split(text: str) -> Iterator[str]:
+    """Yield the sentences of a text: each ends at . ! ? or … where a blank and no lower-case letter a to z follows."""
+    text, start = " ".join(text.split()), 0
+    for end in END.finditer(text):
+        yield text[start : end.end() - 1]
+        start = end.end()
+    yield text[start:]
+
+
+def gather(passages: Sequence[str], words: int = 3, most: int = 200, enough: int = 128) -> list[str]:
+    """Return the first sentences of each passage, in order, each text once.
+
+    A sentence must have so many `words`, and those taken of its passage must stay within `most` characters with it or
+    have fewer than `enough` without it. In a script without blanks between words there are none.
+    """
+    sentences: dict[str, None] = {}
+    for passage in passages:
+        length = 0
+        for sentence in split(passage):
+            fits = length + len(sentence) <= most or length < enough
+            if fits and len(sentence.split()) >= words and sentence not in sentences:
+                sentences[sentence] = None
+                length += len(sentence)
+    return list(sentences)
 
 
 def _links(sentences: Sequence[str], threshold: float) -> NDArray[np.float64]:

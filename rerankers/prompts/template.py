@@ -4,8 +4,6 @@ A passage is data. Templates are filled in one pass, so that braces in a passage
 keeps it from turning into a control token.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import string
@@ -182,7 +180,7 @@ class Prompt(_Part):
     answer: AnswerForm = AnswerForm()
 
     @model_validator(mode="after")
-    def _fields_and_labels_fit(self) -> Prompt:
+    def _fields_and_labels_fit(self) -> "Prompt":
         fields = FIELDS | set(self.notes)
         for message in self.messages:
             _check_fields(message.content, PASSAGE_FIELDS | {"query"} if message.each else fields)

@@ -1,8 +1,7 @@
 """Characters that steer a terminal, or that nobody sees, are shown as escapes; text of any language stays as it is."""
 
 import pytest
-from r2llm.rerankers.errors import BackendError, InputError
-from r2llm.rerankers.visible import visible
+from r2llm.rerankers.errors import BackendError, InputError, visible
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ...errors import BackendError
+from ...errors import BackendError, visible
 from ...prices import Price
-from ...visible import visible
 
 if TYPE_CHECKING:
     from .client import Replica

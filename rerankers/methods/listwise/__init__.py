@@ -1,15 +1,12 @@
 """Listwise reranking: the model orders a window of documents."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...types import Answer, Ask, AskKind, Ranking, Scoring, Steps, permute
+from ...types import Answer, AskKind, Part, Ranking, Scoring, Steps, permute
 from ...types import Params as BaseParams
-
-Asking = Generator[list[Ask], list[Answer], list[str]]
-"""A part of a method at work: it yields rounds of asks and returns documents in an order."""
 
 
 class Params(BaseParams):
@@ -17,14 +14,8 @@ class Params(BaseParams):
 
     asks: ClassVar[tuple[AskKind, ...]] = ("permute",)
     prompt: ClassVar[str] = "rankgpt"
+    scored_prompt: ClassVar[str | None] = "setwise"  # None for a method that is its prompt
     scoring: ClassVar[Scoring] = "generation"
-
-    scored_prompt: ClassVar[str | None] = "setwise"
-    """The prompt for scoring by likelihood; None for a method that is its prompt."""
-
-    def prompt_for(self, scoring: Scoring) -> str:
-        """Return the prompt whose answer is generated, or the one whose labels are scored."""
-        return self.scored_prompt if scoring == "likelihood" and self.scored_prompt else self.prompt
 
 
 class Sliding(Params):
@@ -65,7 +56,7 @@ def in_order(docs: Sequence[str], answer: Answer) -> list[str]:
     return [docs[i] for i in answer.order]
 
 
-def ordered(docs: Sequence[str], signals: Sequence[str] = ()) -> Asking:
+def ordered(docs: Sequence[str], signals: Sequence[str] = ()) -> Part[list[str]]:
     """Have the documents ordered by one ask; fewer than two are not asked about."""
     if len(docs) < 2:
         return list(docs)

@@ -7,12 +7,12 @@ documents that was asked about before is not asked about again. Short groups are
 or of the one before. m documents or fewer are ranked with one ask. Unlike that code, no prompt shows a document twice.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from ...types import Answer, Ask, Candidates, Steps, TopK, permute, top_then_rest
+from ...types import Candidates, Part, Steps, TopK, permute, top_then_rest
 from . import Params as ListwiseParams
 from . import ordered
 
@@ -53,9 +53,7 @@ def tournament(candidates: Candidates, params: Params) -> Steps:
     return top_then_rest([ids[i] for i in winners], candidates)
 
 
-def _winner(
-    slots: Sequence[int], ids: Sequence[str], params: Params, known: Known
-) -> Generator[list[Ask], list[Answer], int]:
+def _winner(slots: Sequence[int], ids: Sequence[str], params: Params, known: Known) -> Part[int]:
     """Return the best of the documents in the slots, level by level: the groups of a level are one round."""
     above: Sequence[int] = ()
     while True:

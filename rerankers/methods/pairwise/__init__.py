@@ -5,10 +5,10 @@ Qin et al., "Large Language Models are Effective Text Rankers with Pairwise Rank
 """
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-from ...types import Answer, Ask, AskKind, TopK, compare
+from ...types import Answer, AskKind, Part, TopK, compare
 from ...types import Params as BaseParams
 
 
@@ -29,12 +29,12 @@ def first_wins(answers: Sequence[Answer]) -> bool:
     return all(answer.parsed and answer.choice == place for place, answer in enumerate(answers))
 
 
-def beats(a: str, b: str) -> Generator[list[Ask], list[Answer], bool]:
+def beats(a: str, b: str) -> Part[bool]:
     """Compare two documents in both orders: one comparison, two prompts."""
     return first_wins((yield [compare(a, b), compare(b, a)]))
 
 
-def bubble_up(docs: list[str], start: int, rank: int) -> Generator[list[Ask], list[Answer], int | None]:
+def bubble_up(docs: list[str], start: int, rank: int) -> Part[int | None]:
     """Compare neighbours from index `start` up to `rank`, and swap where the lower one wins.
 
     Returns the index of the first that moved up, None where nothing changed.

@@ -13,7 +13,7 @@ ties it is another (0 of 72 the same), and with answers that contradict one anot
 """
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain, combinations
 from random import Random
@@ -21,7 +21,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ...types import Answer, Ask, Candidates, Seeded, Steps, added, compare, top_then_rest
+from ...types import Answer, Ask, Candidates, Part, Seeded, Steps, added, compare, top_then_rest
 from . import Params as PairwiseParams
 from . import first_wins
 
@@ -63,7 +63,7 @@ def quicksort(candidates: Candidates, params: Params) -> Steps:
 
 def _partition(
     docs: list[str], params: Params, dice: Random, known: dict[Ask, Answer], low: int, high: int
-) -> Generator[list[Ask], list[Answer], int]:
+) -> Part[int]:
     """Put those of docs[low:high] that beat a pivot before it and the others after it; return its new index."""
     span = docs[low:high]
     three = span[0], span[(len(span) - 1) // 2], span[-1]
@@ -90,9 +90,7 @@ def _partition(
     return low + len(left)
 
 
-def _wins(
-    pairs: Sequence[tuple[str, str]], params: Params, known: dict[Ask, Answer]
-) -> Generator[list[Ask], list[Answer], list[bool]]:
+def _wins(pairs: Sequence[tuple[str, str]], params: Params, known: dict[Ask, Answer]) -> Part[list[bool]]:
     """Return whether the first of each pair beats the second: one round, in which only unknown pairs are asked."""
     asks = [[compare(a, b), compare(b, a)] if params.orders == "both" else [compare(a, b)] for a, b in pairs]
     new = [ask for ask in chain(*asks) if not (params.cache and ask in known)]

@@ -1,12 +1,11 @@
 """Pointwise reranking: every document gets a score of its own, and the documents are sorted by it."""
 
 import math
-from collections.abc import Generator
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ...types import Answer, Ask, AskKind, Candidates, score
+from ...types import Answer, Ask, AskKind, Candidates, Part, score
 from ...types import Params as BaseParams
 
 
@@ -22,7 +21,7 @@ class Anchored(BaseParams):
     choice: Literal["cluster", "magnitude"] = Field("cluster", description="of sentences: the paper's or the code's")
 
 
-def contrasts(candidates: Candidates, params: Anchored) -> Generator[list[Ask], list[Answer], list[Ask]]:
+def contrasts(candidates: Candidates, params: Anchored) -> Part[list[Ask]]:
     """Return the asks of GCCP, one a document: is it more relevant than the anchor, which is derived first?"""
     options = (("sentences", params.z), ("threshold", params.threshold), ("choice", params.choice))
     [anchor] = yield [Ask("derive", candidates.ids[: params.m], template="spectral_summary", options=options)]

@@ -5,13 +5,13 @@ SIGIR 2024, arXiv:2310.09497.
 """
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import ClassVar
 
 from pydantic import Field
 
-from ...types import Answer, Ask, AskKind, Seeded, TopK, added, choose
+from ...types import Ask, AskKind, Part, Seeded, TopK, added, choose
 
 
 class Params(TopK, Seeded):
@@ -41,9 +41,7 @@ class Params(TopK, Seeded):
         return self.num_child + 1
 
 
-def best_of(
-    docs: Sequence[str], params: Params, dice: Random, *, outside: bool = False
-) -> Generator[list[Ask], list[Answer], int]:
+def best_of(docs: Sequence[str], params: Params, dice: Random, *, outside: bool = False) -> Part[int]:
     """Return the index of the most relevant document: one ask or, with `num_permutation`, a round of shuffled ones.
 
     With `outside`, the answer to one ask may be a label that no document has: its index, beyond the documents.

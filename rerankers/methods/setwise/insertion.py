@@ -11,16 +11,16 @@ With `compare: sort` the labels' probabilities order the window, and perfect ans
 oracle's answers about BM25's top 100 of DL19 take 78 asks with `max` and 80 with `sort`, where heapsort takes 107.
 """
 
-from collections.abc import Generator
+from functools import partial
 from random import Random
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ...types import Answer, Ask, AskKind, Candidates, Scoring, Steps, permute, top_then_rest
+from ...types import AskKind, Candidates, Part, Scoring, Steps, permute, top_then_rest
+from ..heaps import extract_top
 from . import Params as SetwiseParams
 from . import best_of
-from .heapsort import extract_top
 
 
 class Params(SetwiseParams):
@@ -47,7 +47,8 @@ class Params(SetwiseParams):
 def insertion(candidates: Candidates, params: Params) -> Steps:
     """Rank the top k by insertion; all others keep first-stage order."""
     dice, waiting = params.dice(candidates), list(candidates.ids[params.k :])
-    top = yield from extract_top(candidates.ids[: params.k], params, dice)
+    ask = partial(best_of, params=params, dice=dice)
+    top = yield from extract_top(candidates.ids[: params.k], params.k, params.num_child, ask)
     while waiting:
         last, shown, waiting = top[-1], waiting[: params.num_child], waiting[params.num_child :]
         ranked = yield from _ranked([last, *shown], params, dice)
@@ -59,7 +60,7 @@ def insertion(candidates: Candidates, params: Params) -> Steps:
     return top_then_rest(top, candidates)
 
 
-def _move_up(docs: list[str], params: Params, dice: Random) -> Generator[list[Ask], list[Answer], None]:
+def _move_up(docs: list[str], params: Params, dice: Random) -> Part[None]:
     """Move the last document up, window by window, as long as it is the best of each."""
     moving, end = docs[-1], len(docs)
     while end > 1 and docs[end - 1] == moving:
@@ -68,7 +69,7 @@ def _move_up(docs: list[str], params: Params, dice: Random) -> Generator[list[As
         end = start + 1
 
 
-def _ranked(docs: list[str], params: Params, dice: Random) -> Generator[list[Ask], list[Answer], list[str]]:
+def _ranked(docs: list[str], params: Params, dice: Random) -> Part[list[str]]:
     """Return the documents by their labels' probabilities, or as they are but with the best first."""
     if params.compare == "max":
         best = yield from best_of(docs, params, dice)

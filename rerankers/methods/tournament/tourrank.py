@@ -34,6 +34,7 @@ class Params(Seeded):
 
     asks: ClassVar[tuple[AskKind, ...]] = ("select",)
     prompt: ClassVar[str] = "tourrank"
+    scored_prompt: ClassVar[str | None] = "setwise"
     scoring: ClassVar[Scoring] = "generation"
 
     repeats: int = Field(1, ge=1, description="tournaments whose points are added: the r of TourRank-r")
@@ -49,10 +50,6 @@ class Params(Seeded):
         if any(later >= earlier for earlier, later in pairwise(kept)):
             raise ValueError(f"stages keep {', '.join(map(str, kept))}: each must keep fewer than the one before")
         return self
-
-    def prompt_for(self, scoring: Scoring) -> str:
-        """Return the authors' conversation, or the setwise prompt if labels are scored."""
-        return "setwise" if scoring == "likelihood" else self.prompt
 
     @property
     def most_docs(self) -> int:

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from r2llm.rerankers.notes._sentences import gather, split
+from r2llm.rerankers.notes.spectral_summary import gather, split
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from r2llm.rerankers import catalog
 from r2llm.rerankers.notes import spectral_summary as module
-from r2llm.rerankers.notes._sentences import gather
-from r2llm.rerankers.notes.spectral_summary import spectral_summary
+from r2llm.rerankers.notes.spectral_summary import gather, spectral_summary
 
 APPLES = ["Red apples taste sweet.", "Green apples taste sour.", "Baked apples taste good.", "Cold apples taste mild."]
 TRAINS = ["Fast trains leave Paris.", "Slow trains leave London.", "Night trains leave Berlin."]
