@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..errors import BackendError, InputError, R2llmError
+from ..errors import BackendError, R2llmError
 from ..marks import Speed
 from ._local.chains import chain_of
 from ._local.fusion import view_scores
@@ -53,7 +53,9 @@ class Options(WeightOptions):
         description="compute each prompt alone, so that nothing depends on its batch; default: on CPUs without AMX",
     )
     workers: Speed[int | None] = Field(
-        None, ge=1, description="prompts computed at the same time, by a share of the threads each; up to four if exact"
+        None,
+        ge=1,
+        description="prompts computed at the same time, each alone (exact) on a CPU, by a share of the threads",
     )
     pooling: Pooling | None = Field(
         None, description="vectors: how a text's states become one; default: as the folder says, or mean"
@@ -101,17 +103,16 @@ class Transformers(Backend):
         self._pool = ThreadPoolExecutor(self.workers, "model", begin)
 
     def _useful_workers(self, options: Options) -> int:
-        """Return the number of prompts computed at once; not by the asks: threads decide a product's last bits."""
+        """Return the number of prompts computed at once; not by the asks: threads decide a product's last bits.
+
+        It is one but on a CPU that computes each alone, by a model that is neither compiled nor quantised and whose
+        positions are fixed.
+        """
         settings = getattr(self.config, "rope_parameters", None) or getattr(self.config, "rope_scaling", None) or {}
         kinds = [settings, *(part for part in settings.values() if isinstance(part, Mapping))]
         # Dynamic positions grow with the longest prompt that was read.
         fixed = not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
         alone = self.exact and self.device.type == "cpu" and not self.compile and self.weights.quantization is None
-        if not (alone and fixed) and (options.workers or 1) > 1:
-            raise InputError(
-                "model.workers: several prompts are computed at the same time only on a CPU, each alone (exact: "
-                "true), by a model that is neither compiled nor quantised and whose positions are fixed"
-            )
         return options.workers or min(WORKERS, self.threads) if alone and fixed else 1
 
     @cached_property

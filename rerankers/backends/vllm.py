@@ -21,7 +21,7 @@ from ..marks import PathMark, Speed
 from ._local.generation import LISTED, text_reply
 from ._local.loading import CheckpointOptions, gpu_details
 from ._local.scores import scored
-from ._local.vllm_engine import Engine, require, version
+from ._local.vllm_engine import Engine, version
 from ._local.weights import WeightOptions, Weights
 from ._tokens.tokens import Prepared, Tokens
 from .base import Answered, Backend, Request, Setting
@@ -136,15 +136,6 @@ class Vllm(Backend):
         arguments = {name: value for name, value in arguments.items() if value is not None}
         return Engine(arguments, own_process=not self.deterministic)
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Add requests to the queue. Raises `InputError` without vLLM, and for what only a cross-encoder answers."""
-        if requests and "engine" not in self.__dict__:
-            require()
-        if any(request.ask.kind == "relevance" for request in requests):
-            problem = "model.backend: vllm runs language models, and a cross-encoder is asked for"
-            raise InputError(f"{problem}; use backend: transformers")
-        super().submit(requests)
-
     def collect(self) -> Answered:
         """Fill the engine from the queue, and wait until it has answered something."""
         replies: Answered = []
@@ -170,6 +161,10 @@ class Vllm(Backend):
         One that goes on with a thought is asked for the labels after it.
         """
         request = prompt.request
+        if request.ask.kind == "relevance":
+            problem = "model.backend: vllm runs language models, and a cross-encoder is asked for"
+            raise InputError(f"{problem}; use backend: transformers")
+        longest = self.engine.longest
         continuations: list[Sequence[int]] = [self.tokens.target(request)] if request.prompt.target else []
         if not continuations and request.scoring == "likelihood" and request.prompt.answer.scored == "whole":
             continuations = list(self.tokens.label_ids(request, prompt.text))
@@ -177,10 +172,10 @@ class Vllm(Backend):
         params, number = self._params(prompt, continued=bool(continuations), generates=generates), next(self._numbers)
         for part, continuation in enumerate(continuations or [()]):
             ids = [*prompt.ids, *continuation]
-            if len(ids) + params.max_tokens > self.engine.longest:
+            if len(ids) + params.max_tokens > longest:
                 raise InputError(
                     f"query {request.query.id}: a prompt of {len(prompt.ids)} tokens does not fit the "
-                    f"{self.engine.longest} that vLLM reads; lower ranker.passage_tokens or the documents a prompt, or "
+                    f"{longest} that vLLM reads; lower ranker.passage_tokens or the documents a prompt, or "
                     "raise model.max_model_len where the model allows it"
                 )
             self.engine.add(f"{number}.{part}", ids, params)

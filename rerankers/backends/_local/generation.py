@@ -1,14 +1,13 @@
 """Text generation, greedy or sampled, up to an end token, a stop sequence or the token budget.
 
-Each prompt of a batch has a budget and chance of its own, so that its text does not depend on those beside it. Once
-half of a batch is done, the rest goes on alone with its KV cache.
+Each prompt of a batch has a budget and chance of its own, so that its text does not depend on those beside it.
 """
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +27,9 @@ SPARE = 8  # tokens searched for a stop sequence besides one for each of its byt
 
 @dataclass
 class _Text:
-    """The text generated for a prompt; `budget` counts its tokens."""
+    """The text generated for a prompt, of at most `budget` tokens."""
 
     prompt: Prepared
-    tokens: Tokens
-    ends: frozenset[int]
     budget: int
     dice: random.Random
     ids: list[int] = field(default_factory=list)
@@ -43,18 +40,6 @@ class _Text:
     last: torch.Tensor | None = None
     """The scores of all tokens where the last one was chosen."""
 
-    def add(self, token: int, scores: torch.Tensor) -> None:
-        import torch
-
-        self.ids.append(token)
-        self.last = scores
-        if self.prompt.request.prompt.answer.scored == "written":
-            self.log_probabilities.append(float(torch.log_softmax(scores.double(), dim=-1)[token]))
-        stops = self.prompt.request.terms.decoding.stop
-        latest = self.ids[-max((len(stop.encode()) for stop in stops), default=0) - SPARE :]
-        text = self.tokens.tokenizer.decode(latest, skip_special_tokens=True) if stops else ""
-        self.done = token in self.ends or len(self.ids) >= self.budget or any(stop in text for stop in stops)
-
 
 class Generator:
     """A model that generates text; takes its own settings from it, which `generate` would use unasked."""
@@ -62,7 +47,7 @@ class Generator:
     def __init__(self, passes: Passes, seed: int) -> None:
         import transformers
 
-        self.passes, self.seed = passes, seed
+        self.passes, self.tokens, self.seed = passes, passes.tokens, seed
         self._settings: Any = passes.model.generation_config
         passes.model.generation_config = transformers.GenerationConfig()
         ends = self._settings.eos_token_id
@@ -70,39 +55,30 @@ class Generator:
 
     def generate(self, batch: Batch) -> Answered:
         """Return the texts for prompts with equal settings. Raises `BackendError` if the scores are not numbers."""
-        inputs: dict[str, Any] = dict(self.passes.inputs(batch))
-        inputs.pop("position_ids", None)  # generate() makes its own
-        waiting = texts = list(map(self._begun, batch))
-        while waiting:
-            run, config = _Run(waiting, self.passes.keeps_rows), self._configured(waiting)
-            output = self.passes.model.generate(
-                **inputs, generation_config=config, logits_processor=[run.choose], stopping_criteria=[run.ended]
-            )
-            rest = [row for row, text in enumerate(waiting) if not text.done]
-            waiting = [waiting[row] for row in rest]
-            inputs = _continued(inputs, output, rest) if rest else {}
-        return [(text.prompt.request, self._reply(text)) for text in texts]
-
-    def _reply(self, text: _Text) -> Reply:
-        """Return a text as a reply, maybe with the labels' log-probabilities at its last token or after its closing."""
         import torch
 
-        request, tokens = text.prompt.request, self.passes.tokens
-        reply = text_reply(tokens, text.prompt, text.ids, text.log_probabilities)
-        if request.prompt.answer.scored != "after_thought":
-            return reply
-        closed = tokens.closed(text.prompt, reply.text or "")
-        rows = torch.log_softmax(text.last.double(), dim=-1) if text.last is not None else torch.empty(0)
-        scores = rows[[label for (label,) in tokens.label_ids(request, closed.text)]]
-        if scores.amin() >= rows.topk(min(LISTED, len(rows))).values[-1]:
-            return replace(reply, scores=tuple(scores.tolist()))
-        [of_closed] = first_token_scores(self.passes, [closed])
-        return replace(reply, scores=scored(closed, of_closed, self.passes.model.dtype)[1].scores)
+        inputs = self.passes.inputs(batch)
+        inputs.pop("position_ids", None)  # generate() makes its own
+        texts = [_Text(prompt, self.tokens.answer_tokens(prompt.request), self._dice(prompt)) for prompt in batch]
 
-    def _begun(self, prompt: Prepared) -> _Text:
-        tokens, request = self.passes.tokens, prompt.request
-        dice = random.Random(int.from_bytes(request.key[:8]) ^ self.seed)  # noqa: S311
-        return _Text(prompt, tokens, self._ends, tokens.answer_tokens(request), dice)
+        def choose(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            """Add a token to each text; return scores, a row a text, by which `generate` takes the same."""
+            chosen = self._chosen(texts, scores)
+            for text, token, row in zip(texts, chosen.tolist(), scores, strict=True):
+                if not text.done:
+                    self._add(text, token, row)
+            return torch.full_like(scores, -torch.inf).scatter(1, chosen.unsqueeze(1), 0.0)
+
+        def ended(ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+            return torch.tensor([text.done for text in texts], device=ids.device)
+
+        self.passes.model.generate(
+            **inputs, generation_config=self._configured(texts), logits_processor=[choose], stopping_criteria=[ended]
+        )
+        return [(text.prompt.request, self._reply(text)) for text in texts]
+
+    def _dice(self, prompt: Prepared) -> random.Random:
+        return random.Random(int.from_bytes(prompt.request.key[:8]) ^ self.seed)  # noqa: S311
 
     def _configured(self, texts: Sequence[_Text]) -> Any:
         import transformers
@@ -110,47 +86,56 @@ class Generator:
         # The model's own repetition penalty would turn [1] > [10] around.
         follows = texts[0].prompt.request.terms.model_settings
         config = copy.deepcopy(self._settings) if follows else transformers.GenerationConfig()
-        most, start = max(text.budget - len(text.ids) for text in texts), self.passes.start
-        more: dict[str, Any] = {"max_new_tokens": most, "num_beams": 1, "do_sample": False}  # `_Run.choose` samples
-        more |= {"pad_token_id": self.passes.tokens.pad, "eos_token_id": self._settings.eos_token_id}
-        more["decoder_start_token_id"] = start if self.passes.encoder_decoder else None
-        config.update(return_dict_in_generate=True, **more)
+        most = max(text.budget for text in texts)
+        more: dict[str, Any] = {"max_new_tokens": most, "num_beams": 1, "do_sample": False}  # `_chosen` samples
+        more |= {"pad_token_id": self.tokens.pad, "eos_token_id": self._settings.eos_token_id}
+        more["decoder_start_token_id"] = self.passes.start if self.passes.encoder_decoder else None
+        config.update(**more)
         return config
 
-
-@dataclass(frozen=True)
-class _Run:
-    """One run of `generate` over the unfinished texts; it may leave once half of them are done."""
-
-    texts: Sequence[_Text]
-    may_leave: bool
-
-    def choose(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Add a token to each text; return scores, a row a text, by which `generate` takes the same."""
+    def _chosen(self, texts: Sequence[_Text], scores: torch.Tensor) -> torch.Tensor:
+        """Return the next token of each text, a row of scores each."""
         import torch
 
-        request, decoding = self.texts[0].prompt.request, self.texts[0].prompt.request.terms.decoding
-        if not self.texts[0].ids and not torch.isfinite(scores.amax(dim=-1)).all():
+        request = texts[0].prompt.request
+        if not texts[0].ids and not torch.isfinite(scores.amax(dim=-1)).all():
             raise BackendError(
                 f"query {request.query.id}: the model's scores are not numbers; use dtype: bfloat16 or float32"
             )
-        if decoding.temperature:
-            chances = [text.dice.random() for text in self.texts]
-            chosen = drawn(scores / decoding.temperature, decoding.top_p, chances, decoding.top_k)
-        else:
-            chosen = scores.argmax(dim=-1)
-        for text, token, row in zip(self.texts, chosen.tolist(), scores, strict=True):
-            if not text.done:
-                text.add(token, row)
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen.unsqueeze(1), 0.0)
+        decoding = request.terms.decoding
+        if not decoding.temperature:
+            return scores.argmax(dim=-1)
+        chances = [text.dice.random() for text in texts]
+        return drawn(scores / decoding.temperature, decoding.top_p, chances, decoding.top_k)
 
-    def ended(self, ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        """Return which texts are done; all of them, to leave `generate`."""
+    def _add(self, text: _Text, token: int, scores: torch.Tensor) -> None:
         import torch
 
-        done = [text.done for text in self.texts]
-        leave = self.may_leave and 2 * sum(done) >= len(done)
-        return torch.tensor([leave or end for end in done], device=ids.device)
+        request = text.prompt.request
+        text.ids.append(token)
+        text.last = scores
+        if request.prompt.answer.scored == "written":
+            text.log_probabilities.append(float(torch.log_softmax(scores.double(), dim=-1)[token]))
+        stops = request.terms.decoding.stop
+        latest = text.ids[-max((len(stop.encode()) for stop in stops), default=0) - SPARE :]
+        written = self.tokens.tokenizer.decode(latest, skip_special_tokens=True) if stops else ""
+        text.done = token in self._ends or len(text.ids) >= text.budget or any(stop in written for stop in stops)
+
+    def _reply(self, text: _Text) -> Reply:
+        """Return a text as a reply, maybe with the labels' log-probabilities at its last token or after its closing."""
+        import torch
+
+        request = text.prompt.request
+        reply = text_reply(self.tokens, text.prompt, text.ids, text.log_probabilities)
+        if request.prompt.answer.scored != "after_thought":
+            return reply
+        closed = self.tokens.closed(text.prompt, reply.text or "")
+        rows = torch.log_softmax(text.last.double(), dim=-1) if text.last is not None else torch.empty(0)
+        scores = rows[[label for (label,) in self.tokens.label_ids(request, closed.text)]]
+        if scores.amin() >= rows.topk(min(LISTED, len(rows))).values[-1]:
+            return replace(reply, scores=tuple(scores.tolist()))
+        [of_closed] = first_token_scores(self.passes, [closed])
+        return replace(reply, scores=scored(closed, of_closed, self.passes.model.dtype)[1].scores)
 
 
 def text_reply(tokens: Tokens, prompt: Prepared, ids: Sequence[int], log_probabilities: Sequence[float]) -> Reply:
@@ -195,14 +180,3 @@ def drawn(scores: torch.Tensor, top_p: float, chances: Sequence[float], top_k: i
     # Where rounding leaves the sum short, the last token with any probability is drawn.
     places = places.minimum((sums < sums[:, -1:]).sum(dim=-1, keepdim=True))
     return (places if order is None else order.gather(1, places)).squeeze(1)
-
-
-def _continued(inputs: Mapping[str, Any], output: Any, rows: Sequence[int]) -> dict[str, Any]:
-    """Return the input by which `generate` goes on with some of its rows."""
-    import torch
-
-    chosen = torch.tensor(rows, device=output.sequences.device)
-    output.past_key_values.batch_select_indices(chosen)
-    ids, mask = output.sequences[chosen], inputs["attention_mask"][chosen]
-    mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
-    return {"input_ids": ids, "attention_mask": mask, "past_key_values": output.past_key_values}

