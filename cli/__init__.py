@@ -1,1 +1,1 @@
-"""What a person types: one small file a command; parse, call the pipeline, print."""
+"""The command line: one small file for each command, which parses, calls the pipeline and prints."""

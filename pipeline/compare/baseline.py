@@ -33,7 +33,7 @@ class _Part(BaseModel, frozen=True, strict=True, extra="forbid"):
 
 
 class Tolerances(_Part):
-    """How far results may move. For people to edit: `--update` keeps them.
+    """Tolerances: how far results may move. For people to edit; `--update` keeps them.
 
     `measures` are absolute changes of a mean, by default `EXACT`; `costs` are shares of a total (of 1 if it is 0), by
     default 0; `queries` is how many queries may have another ranking or other measures.

@@ -1,4 +1,4 @@
-"""What changed from one run to another, query by query, and whether that is within the tolerances of a baseline."""
+"""Changes from a baseline to a run, query by query, and whether they are within its tolerances."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -33,7 +33,7 @@ COSTS = ("asks", "calls", "rounds", "prompt_tokens", "completion_tokens", "flops
 
 @dataclass(frozen=True)
 class Options:
-    """How runs are compared."""
+    """Settings of a comparison."""
 
     test: Test = "t"
     correction: Correction = "holm"
@@ -69,7 +69,7 @@ class Pair:
 
     @property
     def significant(self) -> bool:
-        """Whether the adjusted p-value is below .05."""
+        """Return True if the adjusted p-value is below .05."""
         return self.p_adjusted < ALPHA
 
     @property
@@ -85,7 +85,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike the rankings of two runs are, in the mean over queries."""
+    """Similarity of the rankings of two runs, as means over queries."""
 
     tau: float | None
     rbo: float
@@ -308,7 +308,7 @@ def likeness(
 
 @dataclass(frozen=True)
 class Reproduction:
-    """How far a run reproduces the effect of an original run over its baseline, in one measure."""
+    """Reproduction, by one run and in one measure, of the effect of an original run over its baseline."""
 
     run: str
     measure: str

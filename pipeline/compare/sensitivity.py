@@ -20,7 +20,7 @@ SAME = ("name", "first_stage.order", "first_stage.seed")
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """How one measure of a method depends on the order in which candidates are presented: means over queries.
+    """Sensitivity of one measure of a method to the order in which candidates are presented: means over queries.
 
     `mean` and `sd` are of the shuffles, `drop` is from the given order to that mean, `query_sd` is the mean over
     queries of the standard deviation over shuffles. `tau` and `overlap` (@10) are means over pairs of shuffles'

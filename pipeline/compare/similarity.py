@@ -1,4 +1,4 @@
-"""How alike two rankings of a query are, and how far a run reproduces the effect of an original one."""
+"""Similarity of two rankings of a query, and reproduction of the effect of an original run."""
 
 from collections.abc import Sequence
 from itertools import chain

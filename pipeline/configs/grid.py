@@ -45,7 +45,7 @@ class Value:
 
     @cached_property
     def document(self) -> Document:
-        """What it lays over a config, with all that it extends."""
+        """Return the document that this value lays over a config, with all that it extends."""
         return _extended(self.part, self.path, (self.path.resolve(),))
 
     @property
@@ -396,7 +396,7 @@ def _alternatives(own: Document, at: Key) -> Iterator[tuple[Any, dict[Key, Place
             items = [(*at, name, str(n)) for n in range(len(of))] if isinstance(of, list) else [(*at, name)]
             ways.append([(name, *way) for item in items for way in _alternatives(own, item)])
         for chosen in itertools.product(*ways):
-            places = {(name, *rest): found for name, _, of in chosen for rest, found in of.items()}
+            places = {(name, *rest): place for name, _, of in chosen for rest, place in of.items()}
             yield {name: one for name, one, _ in chosen}, {(): place} | places
     elif isinstance(value, str) and value.endswith("/*") and any(part.endswith("prompt") for part in at):
         for name in template.variations(value.removesuffix("/*")):

@@ -67,8 +67,8 @@ class _Generator(GenerateJsonSchema):
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
         """Return any of the forms: where nothing is required, a mapping can be of several."""
-        found = super().tagged_union_schema(schema)
-        return {"anyOf": found.pop("oneOf")} | found
+        union = super().tagged_union_schema(schema)
+        return {"anyOf": union.pop("oneOf")} | union
 
     def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
         """Return a scalar of any type: text is what was typed."""
@@ -76,9 +76,9 @@ class _Generator(GenerateJsonSchema):
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
         """Return a text alone or a list of them, if the validator takes both."""
-        found = super().function_before_schema(schema)
+        listed = super().function_before_schema(schema)
         alone = schema["function"]["function"] is typing.get_args(sections.Texts)[-1].func
-        return {"anyOf": [found["items"], found]} if alone else found
+        return {"anyOf": [listed["items"], listed]} if alone else listed
 
 
 def _schema_of(model: type[BaseModel], owner: str = "") -> Schema:
@@ -87,9 +87,9 @@ def _schema_of(model: type[BaseModel], owner: str = "") -> Schema:
 
 def _properties(model: type[BaseModel], owner: str, definitions: Schema) -> Schema:
     """Return the keys of a class; schemas they refer to are added to the definitions, under names with the owner's."""
-    found = _schema_of(model, f"{owner}.")
-    definitions |= {f"{owner}.{name}": each for name, each in found.get("$defs", {}).items()}
-    return dict(found.get("properties", {}))
+    content = _schema_of(model, f"{owner}.")
+    definitions |= {f"{owner}.{name}": each for name, each in content.get("$defs", {}).items()}
+    return dict(content.get("properties", {}))
 
 
 def _section(selector: str, common: Schema, own: Mapping[str, Schema]) -> Schema:

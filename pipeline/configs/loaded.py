@@ -42,12 +42,12 @@ class Loaded:
         if config.ranker is None and config.stages is None:
             raise InputError(f"config {config.name} has no `ranker`; rerank needs one")
         given = config.stages or [Stage(ranker=config.ranker or {})]
-        found = [stage.model_copy(update={"model": stage.model or config.model}) for stage in given]
-        for number, stage in enumerate(found, 1):
+        stages = [stage.model_copy(update={"model": stage.model or config.model}) for stage in given]
+        for number, stage in enumerate(stages, 1):
             if stage.model is None:
                 which = f"; neither has stage {number}" if config.stages else ""
                 raise InputError(f"config {config.name} has no `model`{which}; rerank needs one")
-        return found
+        return stages
 
     def of_query(self, query_id: str) -> Loaded:
         """Return the same experiment for one query of its dataset."""

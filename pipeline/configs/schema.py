@@ -362,10 +362,10 @@ def walk(values: Any, types: Sequence[Any] = (), key: Key = (), section: Open | 
     """Yield every key of a config, sections before what is in them. Meanwhile, values may be replaced or deleted."""
     known = fields(types or [Config]) if isinstance(values, dict) else {}
     for part in list(values) if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ():
-        found = known.get(str(part), [])
-        inner = [kind for field in found for kind in kinds(field.annotation)] if found else items(types)
+        named = known.get(str(part), [])
+        inner = [kind for field in named for kind in kinds(field.annotation)] if named else items(types)
         siblings = known.keys() | {section.selector} if section else known.keys()
-        entry = Entry(values, part, (*key, str(part)), found, inner, siblings, section)
+        entry = Entry(values, part, (*key, str(part)), named, inner, siblings, section)
         opened, value = entry.mark(Open), entry.value
         if opened and isinstance(value, dict) and value.get(opened.selector) in opened.names():
             inner += opened.takers(value[opened.selector])
@@ -376,11 +376,11 @@ def walk(values: Any, types: Sequence[Any] = (), key: Key = (), section: Open | 
 
 def fields(types: Iterable[Any]) -> dict[str, list[FieldInfo]]:
     """Return the fields of the classes among these types, by their key in a file."""
-    found: dict[str, list[FieldInfo]] = {}
+    by_key: dict[str, list[FieldInfo]] = {}
     for model in models(types):
         for name, field in model.model_fields.items():
-            found.setdefault(field.alias or name, []).append(field)
-    return found
+            by_key.setdefault(field.alias or name, []).append(field)
+    return by_key
 
 
 def kinds(annotation: Any) -> list[Any]:

@@ -55,7 +55,7 @@ class Document:
 
     def below(self, key: Key) -> dict[Key, Place]:
         """Return the places of what is at a key and in it, relative to it."""
-        return {place[len(key) :]: found for place, found in self.places.items() if place[: len(key)] == key}
+        return {path[len(key) :]: place for path, place in self.places.items() if path[: len(key)] == key}
 
     def merge(self, over: Document) -> None:
         """Lay another document over this one.
@@ -85,7 +85,7 @@ class Document:
                 below[key] = list(items.values())
             else:
                 below[key] = deepcopy(value)
-                self.places = {place: found for place, found in self.places.items() if place[: len(here)] != here}
+                self.places = {path: place for path, place in self.places.items() if path[: len(here)] != here}
 
 
 def value_at(values: Any, key: Key) -> Any:

@@ -23,7 +23,7 @@ class Docs(ABC):
 
     @property
     def at_hand(self) -> bool:
-        """Whether no text has to be downloaded before it can be read."""
+        """Return True if texts can be read without a download."""
         return True
 
     @abstractmethod

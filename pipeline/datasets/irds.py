@@ -101,7 +101,7 @@ class IrDataset(Dataset, Docs):
 
     @property
     def at_hand(self) -> bool:
-        """Whether the documents were downloaded before; False where ir_datasets does not tell."""
+        """Return True if the documents were downloaded before; False if ir_datasets cannot tell."""
         with suppress(AttributeError, TypeError, OSError):
             return Path(self._dataset.docs_handler().docs_path(force=False)).exists()
         return False

@@ -253,10 +253,10 @@ class Index(Docs):
             weights = java_class("java.util.HashMap")()
             for name, weight in fields.items():
                 weights.put(name, java_class("java.lang.Float")(weight))
-            found = self._searcher.batch_search_fields(*arguments, weights)
+            hits = self._searcher.batch_search_fields(*arguments, weights)
         else:
-            found = self._searcher.batch_search(*arguments)
-        return [[(hit.docid, hit.score) for hit in found.get(place)] for place in places]
+            hits = self._searcher.batch_search(*arguments)
+        return [[(hit.docid, hit.score) for hit in hits.get(place)] for place in places]
 
     def use(self, language: str, rm3: Mapping[str, float] | None = None, *, prebuilt: str | None = None) -> None:
         """Set the language of the queries, and how they are expanded.

@@ -87,8 +87,8 @@ def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:
 
 def write_latex(groups: Sequence[Group], folder: Path) -> list[Path]:
     """Write each table as a booktabs table, and return the files. Raises `InputError` if a folder cannot be written."""
-    found = _numbered(groups, [[table for section in group.sections for table in section.tables] for group in groups])
-    return _write(folder, {f"{name}.tex": (table.latex + "\n").encode() for name, table in found})
+    tables = _numbered(groups, [[table for section in group.sections for table in section.tables] for group in groups])
+    return _write(folder, {f"{name}.tex": (table.latex + "\n").encode() for name, table in tables})
 
 
 def _charts(groups: Sequence[Group]) -> list[tuple[str, Chart]]:

@@ -1,4 +1,4 @@
-"""What a report says of runs: results, costs, differences, published figures, orders, positions, a query's story."""
+"""A report's sections about runs: results, costs, differences, published figures, orders, positions, a story."""
 
 import dataclasses
 import shlex
@@ -40,7 +40,7 @@ PROMPT = 4_000
 
 @dataclass(frozen=True)
 class Options:
-    """What is reported, and how runs are compared."""
+    """The runs of a report, and the settings of their comparison."""
 
     judgements: Judgements
     measures: Sequence[str]

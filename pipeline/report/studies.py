@@ -1,4 +1,4 @@
-"""What a report says of studies, out of their JSON files: a model as judge, attacks, abstention."""
+"""A report's sections about studies, from their JSON files: a model as judge, attacks, abstention."""
 
 import json
 import shlex
@@ -19,12 +19,12 @@ def group(path: Path) -> Group:
     """Return the section about a study. Raises `InputError` if its file cannot be read, or is of no study."""
     try:
         content = json.loads(path.read_bytes())
-        found = section(content, f"r2llm report {shlex.quote(str(path))}")
+        part = section(content, f"r2llm report {shlex.quote(str(path))}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"it is no file of judge, probe or abstain, or damaged ({type(error).__name__}: {error})"
         why = reason(error) if isinstance(error, OSError) else why
         raise InputError(f"{path}: cannot be reported: {why}") from error
-    return Group(found.title, _simulated(content), [found])
+    return Group(part.title, _simulated(content), [part])
 
 
 def section(content: Json, command: str = "") -> Section:
@@ -92,10 +92,10 @@ def _probed(content: Json, simulated: Sequence[str]) -> Parts:
     """Return how often each probe succeeds, and how far it moves rankings."""
     probes = content["probes"]
     points = [
-        {"run": name, "series": "probes", "mean": found["success"]["rate"]}
-        | dict(zip(("low", "high"), found["success"]["interval"], strict=True))
-        for name, found in sorted(probes.items(), key=lambda item: -item[1].get("success", {"rate": 0})["rate"])
-        if "success" in found
+        {"run": name, "series": "probes", "mean": probe["success"]["rate"]}
+        | dict(zip(("low", "high"), probe["success"]["interval"], strict=True))
+        for name, probe in sorted(probes.items(), key=lambda item: -item[1].get("success", {"rate": 0})["rate"])
+        if "success" in probe
     ]
     counted = (
         f"Share of {content['sets']} sets of four in which the attacked document is chosen, with Wilson's interval"
@@ -109,7 +109,7 @@ def _probed(content: Json, simulated: Sequence[str]) -> Parts:
         Table(
             name,
             ["probe", *columns, "source"],
-            [[probe, *_values(found.get(part), *columns.values()), found["source"]] for probe, found in probes.items()],
+            [[name, *_values(probe.get(part), *columns.values()), probe["source"]] for name, probe in probes.items()],
             marked(caption, simulated),
         )
         for name, part, columns, caption in (
@@ -117,7 +117,7 @@ def _probed(content: Json, simulated: Sequence[str]) -> Parts:
             ("probes damage", "damage", damage, "The probe in every candidate judged 0."),
             ("probes victim", "victim", victim, middle),
         )
-        if part == "success" or any(found.get(part) for found in probes.values())
+        if part == "success" or any(probe.get(part) for probe in probes.values())
     ]
     caption = "Success of each probe, with Wilson's interval."
     plot = charts.dots("probes", "Success of probes", points, "success", caption, simulated=bool(simulated))
@@ -144,8 +144,8 @@ def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
     return notes, [plot], [Table("abstention", header, rows, marked("", simulated))]
 
 
-def _values(found: Json | None, *names: str) -> list[str]:
-    return [_text(found[name] if found else None) for name in names]
+def _values(figures: Json | None, *names: str) -> list[str]:
+    return [_text(figures[name] if figures else None) for name in names]
 
 
 def _text(value: Any) -> str:

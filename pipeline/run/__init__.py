@@ -1,1 +1,1 @@
-"""What a run leaves behind, and what can be told from it."""
+"""The files that a run leaves behind, and their readers."""

@@ -1,4 +1,4 @@
-"""What an experiment runs on: packages, machine, this toolkit's checkout. It may change speed, not rankings."""
+"""The environment of an experiment: packages, machine, this toolkit's checkout. It may change speed, not rankings."""
 
 import os
 import platform

@@ -69,11 +69,11 @@ def faults(path: Path) -> list[str]:
     """
     try:
         with _open(path) as ledger:
-            found = ledger.faults()
-            if not found:
+            faults = ledger.faults()
+            if not faults:
                 ledger.models()
                 deque(ledger.rows(), maxlen=0)
-            return found
+            return faults
     except InputError as error:
         if not path.is_file():
             raise

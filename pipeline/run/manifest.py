@@ -170,7 +170,7 @@ class Execution(_Part):
 
 
 class Manifest(_Part):
-    """What a run's folder says of the run. Fields that are not known yet are left out of the file.
+    """The description of a run in its folder. Fields that are not known yet are left out of the file.
 
     `data` are the hashes of queries, judgements and candidates, `files` those of the files; `queries` are those with
     candidates, and `equal_scores` those whose documents all have one score. `wall_seconds` are those of ranking, all

@@ -53,7 +53,7 @@ class RunMeasures(Metrics):
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder says, taken at its word: `verify` checks it."""
+    """A run as its folder describes it, unchecked: `verify` checks it."""
 
     run_dir: Path
     manifest: Manifest

@@ -1,4 +1,4 @@
-"""What a sweep came to, as its `sweep.json` and `table.csv` hold it."""
+"""The results of a sweep, as `sweep.json` and `table.csv` hold them."""
 
 import csv
 import os

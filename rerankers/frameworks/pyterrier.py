@@ -34,7 +34,7 @@ class Reranker(pt.Transformer):  # type: ignore[misc]
 
     @property
     def costs(self) -> pd.DataFrame:
-        """What each query cost so far, a row each, in the order in which they were reranked."""
+        """Costs so far, a row for each query, in the order in which they were reranked."""
         return frame(self._costs)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
