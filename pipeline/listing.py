@@ -38,11 +38,11 @@ def rows(what: str) -> list[Row]:
     """
     match what:
         case "methods":
-            return [(name, catalog.method(name).summary.rstrip(".")) for name in catalog.methods()]
+            return [(name, catalog.method(name).summary.rstrip(".")) for name in catalog.names("method")]
         case "backends" | "models":
-            return [(name, _summary(catalog.backend(name))) for name in catalog.backends()]
+            return [(name, _summary(catalog.backend(name))) for name in catalog.names("backend")]
         case "prompts":
-            found = map(prompts.load, catalog.prompts())
+            found = map(prompts.load, catalog.names("prompt"))
             return [(prompt.name, f"{', '.join(prompt.asks)}; {prompt.source}") for prompt in found]
     return {"datasets": _datasets, "configs": _configs, "systems": _systems, "keys": _keys}[what]()
 
@@ -54,7 +54,7 @@ def about(what: str, name: str) -> list[Row] | str:
     """
     section = {"methods": schema.METHOD, "backends": schema.BACKEND, "models": schema.BACKEND}.get(what)
     if section:
-        catalog.known(name, section.names(), section.selector)
+        catalog.known(name, catalog.names(section.selector), section.selector)
         return list(_fields(reversed(section.takers(name)), ""))
     if what == "prompts":
         return catalog.prompt_file(name.partition("/")[0]).read_text(encoding="utf-8")
@@ -93,12 +93,13 @@ def _keys() -> list[Row]:
         found.append(row)
         if section := sections.get(row[0]):
             users: dict[Row, list[str]] = {}
-            for name in section.names():
+            names = catalog.names(section.selector)
+            for name in names:
                 for key in _fields(section.takers(name), f"{row[0]}."):
                     users.setdefault(key, []).append(name)
             for key, of in sorted(users.items()):
-                found.append(key if of == section.names() else (*key[:3], f"{key[3]} ({', '.join(of)})"))
-    kinds = " | ".join(catalog.backends())
+                found.append(key if of == names else (*key[:3], f"{key[3]} ({', '.join(of)})"))
+    kinds = " | ".join(catalog.names("backend"))
     return [*found, ("model.backend", kinds, "required", "the kind of model: `r2llm list backends`")]
 
 

@@ -44,7 +44,7 @@ def open_model(
     be opened.
     """
     if "backend" not in options:
-        raise InputError(f"model: backend is missing; one of {', '.join(catalog.backends())}")
+        raise InputError(f"model: backend is missing; one of {', '.join(catalog.names('backend'))}")
     module = catalog.backend(options["backend"])
     with _input_errors("model", module.Options):
         own = module.Options.model_validate({key: value for key, value in options.items() if key != "backend"})

@@ -18,6 +18,9 @@ from .types import Candidates, Params, Steps
 
 HERE = Path(__file__).parent
 
+FILES = {"method": "methods/*/*.py", "prompt": "prompts/*.yaml", "backend": "backends/*.py", "note": "notes/*.py"}
+"""The files of each kind; those that begin with _, and `base`, are none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -29,43 +32,33 @@ class Method:
     summary: str
 
 
-def methods() -> list[str]:
-    """Return the names of all ranking methods, `family.algorithm`."""
-    return _public(f"{path.parent.name}.{path.stem}" for path in (HERE / "methods").glob("*/*.py"))
-
-
-def prompts() -> list[str]:
-    """Return the names of all prompts that come with the package."""
-    return _public(path.stem for path in (HERE / "prompts").glob("*.yaml"))
-
-
-def backends() -> list[str]:
-    """Return the names of all backends."""
-    return _public(path.stem for path in (HERE / "backends").glob("*.py") if path.stem != "base")
+def names(kind: str) -> list[str]:
+    """Return the names of all methods, prompts, backends or notes that come with the package."""
+    paths = [path for path in HERE.glob(FILES[kind]) if path.stem[0] != "_" and path.stem != "base"]
+    return sorted(f"{path.parent.name}.{path.stem}" if kind == "method" else path.stem for path in paths)
 
 
 def method(name: str) -> Method:
     """Return the ranking method of that name. Raises `InputError` with the nearest names if there is none."""
-    module = _module("method", name, methods())
+    module = _module("method", name)
     summary = (module.__doc__ or "").strip().partition("\n")[0]
     return Method(name, getattr(module, name.rpartition(".")[2]), cast("type[Params]", module.Params), summary)
 
 
 def backend(name: str) -> ModuleType:
     """Return the module of that backend, which holds `Options` and `open`."""
-    return _module("backend", name, backends())
+    return _module("backend", name)
 
 
 def note(name: str) -> Callable[..., str]:
     """Return the function that computes the note of that name from a query, passages, and options by name."""
-    module = _module("note", name, _public(path.stem for path in (HERE / "notes").glob("*.py")))
-    function: Callable[..., str] = getattr(module, name)
+    function: Callable[..., str] = getattr(_module("note", name), name)
     return function
 
 
 def prompt_file(name: str) -> Path:
     """Return the file of a prompt that comes with the package."""
-    known(name, prompts(), "prompt")
+    known(name, names("prompt"), "prompt")
     return HERE / "prompts" / f"{name}.yaml"
 
 
@@ -94,10 +87,6 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.5, listed: str = 
     return f"; known: {', '.join(names)}"
 
 
-def _module(kind: str, name: str, names: list[str]) -> ModuleType:
-    known(name, names, kind)
+def _module(kind: str, name: str) -> ModuleType:
+    known(name, names(kind), kind)
     return importlib.import_module(f"{__package__}.{kind}s.{name}")
-
-
-def _public(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if name.rpartition(".")[2][0] != "_")

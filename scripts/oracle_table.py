@@ -67,7 +67,7 @@ def main() -> None:
     first_stage = retrieve(config.load(args.config, args.set), Listener())
     head = ["method", "asks", "comparisons", "rounds", "asks, inverse", *(f"nDCG@10 {judge}" for judge in JUDGES)]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    for method in args.method or catalog.methods():
+    for method in args.method or catalog.names("method"):
         print(f"| {' | '.join(row(method, args.k, first_stage))} |", flush=True)
 
 

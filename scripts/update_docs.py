@@ -185,7 +185,7 @@ def main() -> int:
     """Write the pages, or check them."""
     text = DOCS.read_text(encoding="utf-8")
     named = {match["name"] for match in PART.finditer(text)}
-    missing = [name for name in [*SECTIONS, *catalog.methods()] if name not in named]
+    missing = [name for name in [*SECTIONS, *catalog.names("method")] if name not in named]
     for name in missing:
         print(f"docs/methods.md has no part for {name}", file=sys.stderr)
     stale = []

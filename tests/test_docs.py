@@ -105,15 +105,15 @@ def test_the_generated_parts_are_up_to_date(monkeypatch, capsys) -> None:
 
 
 def test_every_method_has_a_section_and_a_line_in_the_table() -> None:
-    assert sorted(SECTIONS) == catalog.methods()
-    assert sorted(re.findall(r"^\| \[`([\w.]+)`\]\(#\w+\) \|", PAGE, re.MULTILINE)) == catalog.methods()
+    assert sorted(SECTIONS) == catalog.names("method")
+    assert sorted(re.findall(r"^\| \[`([\w.]+)`\]\(#\w+\) \|", PAGE, re.MULTILINE)) == catalog.names("method")
     for name, text in SECTIONS.items():
         assert f"<!-- parameters: {name} -->" in text
         assert re.search(r"^Cost: ", text, re.MULTILINE)
         assert re.search(r"^Source: ", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("method", catalog.methods())
+@pytest.mark.parametrize("method", catalog.names("method"))
 def test_a_picture_is_what_the_method_does(method) -> None:
     params, rounds, ranking = picture(method)
     ranker = Ranker.create({"method": method} | params)
@@ -143,7 +143,7 @@ def test_costs_that_do_not_depend_on_the_answers_are_those_of_the_table(line) ->
 
 def test_keys_that_are_named_exist_and_take_the_values_named() -> None:
     shared = {*RankerOptions.model_fields, *Passages.model_fields, *Fuse.model_fields, "schedule"}
-    everywhere = shared | {key for name in catalog.methods() for key in catalog.method(name).params.model_fields}
+    everywhere = shared | {key for name in catalog.names("method") for key in catalog.method(name).params.model_fields}
     assert {key for key, _ in NAMED.findall(PAGE)} <= everywhere
     for method, text in SECTIONS.items():
         for key, value in NAMED.findall(text.partition("<!--")[0]):
@@ -164,19 +164,19 @@ def mistakes(options: dict[str, object]) -> set[str]:
 
 def test_prompts_that_are_named_exist() -> None:
     named = re.findall(r"`((?:graded|study|setwise)_\w+|first_original)`|`prompt: (\w+)`", PAGE)
-    assert {one or other for one, other in named} <= set(catalog.prompts())
+    assert {one or other for one, other in named} <= set(catalog.names("prompt"))
 
 
 def test_methods_that_are_named_exist() -> None:
-    families = {name.partition(".")[0] for name in catalog.methods()}
+    families = {name.partition(".")[0] for name in catalog.names("method")}
     named = {name for name in re.findall(r"`(\w+\.\w+)`", PAGE) if name.partition(".")[0] in families}
-    assert named <= set(catalog.methods())
+    assert named <= set(catalog.names("method"))
 
 
 def test_the_methods_that_rank_by_passages_are_those_named() -> None:
-    able = {method for method in catalog.methods() if ranks_by_passages(method)}
+    able = {method for method in catalog.names("method") if ranks_by_passages(method)}
     others = {"tournament.tourrank", "pairwise.probability", "groupwise.shuffled"}
-    assert able == {name for name in catalog.methods() if name.startswith("pointwise.")} | others
+    assert able == {name for name in catalog.names("method") if name.startswith("pointwise.")} | others
 
 
 def ranks_by_passages(method: str) -> bool:

@@ -40,12 +40,12 @@ def schema() -> Schema:
         about = {row[0]: row[1] for row in listing.rows(f"{section.selector}s")}
         own: dict[str, Schema] = {}
         common: Schema = {}
-        for name in section.names():
+        for name in catalog.names(section.selector):
             *shared, keys = section.takers(name)
             common = common or {each: one for of in shared for each, one in _properties(of, key, definitions).items()}
             own[name] = {"description": about[name], "properties": _properties(keys, name, definitions)}
         if "prompt" in common:
-            common["prompt"]["examples"] = catalog.prompts()
+            common["prompt"]["examples"] = catalog.names("prompt")
         description = {"description": whole["properties"][key]["description"]}
         whole["properties"][key] = description | _section(section.selector, common, own)
         definitions |= own

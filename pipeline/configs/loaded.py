@@ -123,15 +123,16 @@ def _unused(document: Document, entry: Entry) -> str | None:
         chosen, key = entry.value.get(opened.selector), (*entry.key, opened.selector)
         name, where = ".".join(key), document.line(key)
         if not isinstance(chosen, str):
-            raise InputError(f"{where}: {name} must be one of {', '.join(opened.names())}")
+            raise InputError(f"{where}: {name} must be one of {', '.join(catalog.names(opened.selector))}")
         try:
-            catalog.known(chosen, opened.names(), opened.selector)
+            catalog.known(chosen, catalog.names(opened.selector), opened.selector)
         except InputError as error:
             raise InputError(f"{where}: {name}: {error}") from error
     if not entry.siblings or entry.key[-1] in entry.siblings:
         return None
     section = entry.section
-    elsewhere = {key for other in section.names() for key in fields(section.takers(other))} if section else set()
+    others = catalog.names(section.selector) if section else []
+    elsewhere = {key for other in others if section for key in fields(section.takers(other))}
     if section and entry.key[-1] in elsewhere:
         return f"{name} is not used by {entry.holder[section.selector]}"
     known = entry.siblings | elsewhere

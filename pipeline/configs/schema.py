@@ -41,12 +41,11 @@ class Open:
     """A section whose other keys are known by the classes that belong to the value of its `selector`."""
 
     selector: str
-    names: Callable[[], list[str]]
     takers: Callable[[str], list[type[BaseModel]]]
 
 
-METHOD = Open("method", catalog.methods, lambda name: [RankerOptions, catalog.method(name).params])
-BACKEND = Open("backend", catalog.backends, lambda name: [catalog.backend(name).Options])
+METHOD = Open("method", lambda name: [RankerOptions, catalog.method(name).params])
+BACKEND = Open("backend", lambda name: [catalog.backend(name).Options])
 
 DataFile = Annotated[str | None, PathMark("file")]
 
@@ -367,7 +366,7 @@ def walk(values: Any, types: Sequence[Any] = (), key: Key = (), section: Open | 
         siblings = known.keys() | {section.selector} if section else known.keys()
         entry = Entry(values, part, (*key, str(part)), named, inner, siblings, section)
         opened, value = entry.mark(Open), entry.value
-        if opened and isinstance(value, dict) and value.get(opened.selector) in opened.names():
+        if opened and isinstance(value, dict) and value.get(opened.selector) in catalog.names(opened.selector):
             inner += opened.takers(value[opened.selector])
         yield entry
         if isinstance(values, list) or part in values:

@@ -109,7 +109,7 @@ class Recorded(Backend):
         super().__init__()
         self.identity, self._details = identity, details or {}
         name = str(identity["backend"])
-        self.simulated = name in catalog.backends() and catalog.backend(name).Options.simulated
+        self.simulated = name in catalog.names("backend") and catalog.backend(name).Options.simulated
         self.group_scores = bool(identity.get("group_scores"))
         self.architecture = "encoder_decoder" if identity.get("architecture") == "encoder_decoder" else "decoder_only"
 

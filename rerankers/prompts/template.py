@@ -7,8 +7,8 @@ keeps it from turning into a control token.
 import hashlib
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -246,17 +246,14 @@ class Prompt(_Part):
 
     def labels_of(self, ask: Ask) -> tuple[str, ...]:
         """Return the labels that answer an ask: one a document, in their order, all of a mapping's, or no label."""
-        if self.scores_numbers(ask.kind):
-            return ()
-        labels = self._first_labels(len(ask.docs))
+        if isinstance(self.labels, dict):
+            labels = tuple(self.labels)
+        elif self.labels == "numbers":
+            count = 0 if self.scores_numbers(ask.kind) else len(ask.docs)
+            labels = tuple(str(number) for number in range(1, count + 1))
+        else:
+            labels = self.labels[: len(ask.docs)]
         return tuple(labels[i] for i in ask.labels) if ask.labels else labels
-
-    @cached_property
-    def _first_labels(self) -> Callable[[int], tuple[str, ...]]:
-        names, all_of = self.labels, isinstance(self.labels, dict)
-        if names == "numbers":
-            return cache(lambda docs: tuple(str(number) for number in range(1, docs + 1)))
-        return cache(lambda docs: tuple(names)[: None if all_of else docs])
 
     def render(
         self,

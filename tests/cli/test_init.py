@@ -45,7 +45,9 @@ def test_a_run_file_is_a_first_stage(r2llm, toy: Path) -> None:
 
 
 def test_every_method_and_backend_makes_a_config_without_a_note(r2llm, tmp_path: Path) -> None:
-    made = [("--method", name) for name in catalog.methods()] + [("--backend", name) for name in catalog.backends()]
+    made = [("--method", name) for name in catalog.names("method")] + [
+        ("--backend", name) for name in catalog.names("backend")
+    ]
     for number, words in enumerate(made):
         done = r2llm("init", "--yes", *words, "-o", f"{number}.yaml")
         assert done.code == 0, done.err

@@ -25,7 +25,9 @@ def test_every_key_has_a_type_a_default_and_a_meaning() -> None:
     assert of["model.noise"][2].endswith(" (simulated)")
     assert of["ranker.passages.words"][1] == "150"
     known = {row[0].split(".")[1] for row in rows if row[0].startswith("ranker.")}
-    assert known == {key for name in catalog.methods() for taker in METHOD.takers(name) for key in taker.model_fields}
+    assert known == {
+        key for name in catalog.names("method") for taker in METHOD.takers(name) for key in taker.model_fields
+    }
 
 
 def test_one_methods_or_backends_keys() -> None:

@@ -15,15 +15,15 @@ from r2llm.rerankers.types import Params
 
 
 def test_methods_prompts_and_backends_are_files() -> None:
-    assert {"pointwise.yes_no", "setwise.bubblesort", "setwise.heapsort"} <= set(catalog.methods())
-    assert {"setwise", "yes_no"} <= set(catalog.prompts())
-    assert {"replay", "simulated", "transformers"} <= set(catalog.backends())
-    for names in (catalog.methods(), catalog.prompts(), catalog.backends()):
+    assert {"pointwise.yes_no", "setwise.bubblesort", "setwise.heapsort"} <= set(catalog.names("method"))
+    assert {"setwise", "yes_no"} <= set(catalog.names("prompt"))
+    assert {"replay", "simulated", "transformers"} <= set(catalog.names("backend"))
+    for names in (catalog.names("method"), catalog.names("prompt"), catalog.names("backend")):
         assert names == sorted(set(names))
         assert not any("_" in (name[0], name.rpartition(".")[2][0]) for name in names)
 
 
-@pytest.mark.parametrize("name", catalog.methods())
+@pytest.mark.parametrize("name", catalog.names("method"))
 def test_every_method_has_parameters_with_meaning_a_summary_and_a_prompt_that_serves_it(name: str) -> None:
     method = catalog.method(name)
     assert method.name == name
@@ -31,11 +31,11 @@ def test_every_method_has_parameters_with_meaning_a_summary_and_a_prompt_that_se
     assert issubclass(method.params, Params)
     assert method.summary.endswith((".", "?", '"', ":"))
     assert all(field.description for field in method.params.model_fields.values())
-    assert method.params.prompt in catalog.prompts()
+    assert method.params.prompt in catalog.names("prompt")
     assert method.params.asks
 
 
-@pytest.mark.parametrize("name", catalog.backends())
+@pytest.mark.parametrize("name", catalog.names("backend"))
 def test_every_backend_says_what_it_takes(name: str) -> None:
     module = catalog.backend(name)
     assert callable(module.open)
@@ -148,7 +148,7 @@ scheduler = Scheduler(ranker, module.open(module.Options(word="yes"), Setting())
 [(ranking, cost)] = scheduler.rank([candidates])
 print(json.dumps({
     "package": str(Path(r2llm.__file__).parent),
-    "methods": catalog.methods(), "prompts": catalog.prompts(), "backends": catalog.backends(),
+    "methods": catalog.names("method"), "prompts": catalog.names("prompt"), "backends": catalog.names("backend"),
     "summary": catalog.method("pointwise.reverse").summary, "prompt": ranker.prompt.name,
     "ranking": ranking.docs, "asks": cost.asks, "calls": cost.calls, "rounds": cost.rounds, "unparsed": cost.unparsed,
 }))
@@ -176,9 +176,9 @@ def test_a_method_a_prompt_and_a_backend_are_added_by_one_file_each(tmp_path: Pa
     assert done.stderr == ""
     said = json.loads(done.stdout)
     assert Path(said["package"]) == package
-    assert said["methods"] == sorted([*catalog.methods(), "pointwise.reverse"])
-    assert said["prompts"] == sorted([*catalog.prompts(), "curt"])
-    assert said["backends"] == sorted([*catalog.backends(), "agreeable"])
+    assert said["methods"] == sorted([*catalog.names("method"), "pointwise.reverse"])
+    assert said["prompts"] == sorted([*catalog.names("prompt"), "curt"])
+    assert said["backends"] == sorted([*catalog.names("backend"), "agreeable"])
     assert said["summary"] == "The first stage upside down, whatever the model says."
     assert said["prompt"] == "curt"
     assert said["ranking"] == ["c", "b", "a"]

@@ -27,7 +27,7 @@ def test_the_options_set_one_by_one_are_the_same_ranker(name: str, rule_backend,
 
 def test_every_option_is_one_of_a_ranker_or_of_a_method() -> None:
     fields = set(RankerOptions.model_fields)
-    for name in catalog.methods():
+    for name in catalog.names("method"):
         fields |= set(catalog.method(name).params.model_fields)
     assert set(IMPLIED) <= fields
 

@@ -8,7 +8,7 @@ from r2llm.rerankers.marks import PathMark, SpeedMark, marks
 
 
 def test_every_backend_marks_its_paths_and_what_is_only_speed() -> None:
-    marked = {name: catalog.backend(name).Options for name in catalog.backends()}
+    marked = {name: catalog.backend(name).Options for name in catalog.names("backend")}
     paths = {name: sorted(marks(options, PathMark)) for name, options in marked.items()}
     assert paths["simulated"] == []
     assert paths["replay"] == ["answers"]

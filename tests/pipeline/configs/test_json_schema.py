@@ -128,9 +128,9 @@ def test_a_part_that_others_extend_is_valid(validator: jsonschema.Draft202012Val
 def test_every_key_of_every_method_and_backend_is_described(validator: jsonschema.Draft202012Validator) -> None:
     found: dict[str, Any] = schema.schema()
     sections = found["properties"]
-    assert sections["ranker"]["properties"]["method"]["enum"] == catalog.methods()
-    assert sections["model"]["properties"]["backend"]["enum"] == catalog.backends()
-    for name in (*catalog.methods(), *catalog.backends()):
+    assert sections["ranker"]["properties"]["method"]["enum"] == catalog.names("method")
+    assert sections["model"]["properties"]["backend"]["enum"] == catalog.names("backend")
+    for name in (*catalog.names("method"), *catalog.names("backend")):
         taker = found["$defs"][name]
         assert taker["description"]
         for key, meaning in taker["properties"].items():

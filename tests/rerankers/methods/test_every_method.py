@@ -46,7 +46,7 @@ def backend(rule: str, grades: list[int], seed: int, noise: float = 0.3):
 GRADES = st.lists(st.integers(0, 3), min_size=1, max_size=30)
 
 
-@pytest.mark.parametrize("method", catalog.methods())
+@pytest.mark.parametrize("method", catalog.names("method"))
 @given(data=st.data(), rule=st.sampled_from(RULES), grades=GRADES, seed=st.integers(0, 10))
 @QUICK
 def test_a_ranking_is_a_permutation_and_its_costs_add_up(
@@ -67,7 +67,7 @@ def test_a_ranking_is_a_permutation_and_its_costs_add_up(
         assert list(below) == sorted(below)
 
 
-@pytest.mark.parametrize("method", catalog.methods())
+@pytest.mark.parametrize("method", catalog.names("method"))
 @given(data=st.data(), rule=st.sampled_from(RULES), grades=GRADES, seed=st.integers(0, 10))
 @settings(QUICK)
 def test_pooled_with_others_or_alone_a_query_is_ranked_the_same(
@@ -88,20 +88,20 @@ def test_pooled_with_others_or_alone_a_query_is_ranked_the_same(
         assert single.seconds is not None
 
 
-@pytest.mark.parametrize("method", catalog.methods())
+@pytest.mark.parametrize("method", catalog.names("method"))
 def test_no_document_at_all_is_a_ranking_of_none(method, make_candidates, rank) -> None:
     [(ranking, cost)] = rank({"method": method}, backend("rel", [], 0), [make_candidates(0)])
     assert (ranking.docs, cost.asks, cost.comparisons, cost.seconds is None) == ((), 0, 0, False)
 
 
-@pytest.mark.parametrize("method", catalog.methods())
+@pytest.mark.parametrize("method", catalog.names("method"))
 def test_a_single_document_is_ranked_first(method, make_candidates, rank) -> None:
     [(ranking, cost)] = rank({"method": method}, backend("rel", [0], 0), [make_candidates(1)])
     assert ranking.docs == ("d00",)
     assert cost.comparisons == 0
 
 
-@pytest.mark.parametrize("method", catalog.methods())
+@pytest.mark.parametrize("method", catalog.names("method"))
 def test_answers_that_cannot_be_read_are_counted_and_lose_no_document(
     method, make_candidates, rank, rule_backend
 ) -> None:

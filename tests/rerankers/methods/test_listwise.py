@@ -17,7 +17,7 @@ from r2llm.rerankers.prompts import template as prompts
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query, permute
 
-METHODS = [name for name in catalog.methods() if name.startswith("listwise.")]
+METHODS = [name for name in catalog.names("method") if name.startswith("listwise.")]
 SLIDING = ["listwise.sliding", "listwise.first", "listwise.lrl", "listwise.insertrank"]
 
 Judge = Callable[[tuple[int, ...]], Sequence[int]]

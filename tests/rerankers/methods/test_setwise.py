@@ -20,7 +20,7 @@ from r2llm.rerankers.methods.setwise import Params, best_of
 from r2llm.rerankers.ranker import Ranker
 from r2llm.rerankers.types import Answer, Ask, Candidates, Doc, Query
 
-SORTS = [name for name in catalog.methods() if name.startswith("setwise.")]
+SORTS = [name for name in catalog.names("method") if name.startswith("setwise.")]
 Chooser = Callable[[tuple[int, ...]], int]
 
 
@@ -216,7 +216,7 @@ def test_a_label_outside_a_window_moves_up_the_document_that_far_below_in_compat
 
 
 def test_what_came_later_changes_no_fingerprint_of_before() -> None:
-    params = {name: Ranker.create({"method": name}).identity["params"] for name in catalog.methods()}
+    params = {name: Ranker.create({"method": name}).identity["params"] for name in catalog.names("method")}
     assert "outside" not in params["setwise.bubblesort"]
     assert "partition" not in params["pairwise.quicksort"]
     swapped = Ranker.create({"method": "pairwise.quicksort", "partition": "in_place"})

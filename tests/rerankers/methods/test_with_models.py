@@ -49,7 +49,7 @@ def opened(request: pytest.FixtureRequest):
         pytest.param("generation", "tiny_t5", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("method", catalog.methods())
+@pytest.mark.parametrize("method", catalog.names("method"))
 def test_a_model_answers_every_method(method: str, scoring: str, kind: str, opened, make_candidates, rank) -> None:
     candidates = make_candidates(TEXTS)
     chosen = options(method, scoring)
@@ -64,7 +64,7 @@ def test_a_model_answers_every_method(method: str, scoring: str, kind: str, open
     assert cost.completion_tokens or scoring == "likelihood" or method == "pointwise.qlm"
 
 
-@pytest.mark.parametrize("method", catalog.methods())
+@pytest.mark.parametrize("method", catalog.names("method"))
 def test_a_model_opened_again_gives_the_same(method: str, opened, make_candidates, rank) -> None:
     chosen = options(method, catalog.method(method).params.scoring)
     rankings = []

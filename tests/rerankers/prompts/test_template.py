@@ -77,7 +77,7 @@ def test_the_words_of_yes_no() -> None:
     assert prompt.labels_of(asked(1)) == ("Yes", "No")
 
 
-@pytest.mark.parametrize("name", catalog.prompts())
+@pytest.mark.parametrize("name", catalog.names("prompt"))
 def test_every_shipped_prompt_loads_renders_and_names_its_source(name: str) -> None:
     prompt = prompts.load(name)
     assert prompt.name == name
