@@ -54,7 +54,6 @@ def about(what: str, name: str) -> list[Row] | str:
     """
     section = {"methods": schema.METHOD, "backends": schema.BACKEND, "models": schema.BACKEND}.get(what)
     if section:
-        catalog.known(name, catalog.names(section.selector), section.selector)
         return list(_fields(reversed(section.takers(name)), ""))
     if what == "prompts":
         return catalog.prompt_file(name.partition("/")[0]).read_text(encoding="utf-8")

@@ -5,7 +5,6 @@ from typing import Any
 
 import yaml
 
-from ...rerankers import catalog
 from ...rerankers.errors import InputError
 from .. import listing
 from . import load as configs
@@ -29,7 +28,6 @@ def index(dataset: str) -> str:
 
 def model_key(backend: str) -> str | None:
     """Return the key by which a backend needs to be told its model or recording, or None. Raises `InputError`."""
-    catalog.known(backend, catalog.names("backend"), "backend")
     [options] = BACKEND.takers(backend)
     required = [name for name, field in options.model_fields.items() if field.is_required()]
     return next(iter(required), "name" if "name" in options.model_fields else None)
@@ -37,7 +35,6 @@ def model_key(backend: str) -> str | None:
 
 def text(name: str, dataset: str, first_stage: str, method: str, backend: str, model: str | None) -> str:
     """Return the config file of that name. Raises `InputError` for an unknown method or backend."""
-    catalog.known(method, catalog.names("method"), "method")
     key = model_key(backend)
     if model and not key:
         raise InputError(f"backend {backend} takes no model; leave --model out, or name another --backend")
