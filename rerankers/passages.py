@@ -12,10 +12,10 @@ from operator import itemgetter
 from statistics import fmean
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from .asks import KINDS
-from .types import Answer, Candidates, Doc, Query, Ranking, Steps, by_score
+from .types import Answer, Candidates, Doc, Query, Ranking, Steps, Strict, by_score
 
 Aggregate = Literal["max", "first", "sum", "mean"]
 
@@ -28,10 +28,8 @@ AGGREGATES: dict[Aggregate, Callable[[Sequence[float]], float]] = {
 """MaxP, FirstP, SumP and AvgP, of the scores in the order of the text."""
 
 
-class Passages(BaseModel):
+class Passages(Strict):
     """Keys of a ranker's `passages`: the split of documents, and the aggregate of their passages' scores."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     words: int = Field(150, ge=1, description="words of a passage")
     overlap: int = Field(50, ge=0, description="words that it shares with the next one")

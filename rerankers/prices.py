@@ -11,18 +11,17 @@ from pathlib import Path
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from .catalog import nearest
 from .errors import InputError, reason
+from .types import Strict
 
 FORM = "a price is {prompt: …, completion: …}, in US dollars per million tokens"
 
 
-class Price(BaseModel):
+class Price(Strict):
     """A model's prices, in US dollars per million tokens."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     prompt: float = Field(ge=0, allow_inf_nan=False)
     completion: float = Field(ge=0, allow_inf_nan=False)

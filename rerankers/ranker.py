@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from . import catalog, compat
 from .answers.labels import LabelRule
@@ -20,7 +20,7 @@ from .marks import PathMark
 from .passages import Passages, ranked_by_passages, scores_documents, split
 from .prompts import template as prompts
 from .prompts.template import Architecture, Prompt, Stops
-from .types import Answer, Ask, AskKind, Candidates, Params, Scoring, Seeded, Steps
+from .types import Answer, Ask, AskKind, Candidates, Params, Scoring, Seeded, Steps, Strict
 
 RETRIES = 3
 """The most times an unread answer is asked for again with `on_unparsed: retry`."""
@@ -32,10 +32,8 @@ DIGITS = 9
 """The most passages that can be numbered with one digit, and so one token, each."""
 
 
-class RankerOptions(BaseModel):
+class RankerOptions(Strict):
     """The keys of the config's `ranker` section that every method takes."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     method: str = Field(description="family.algorithm, such as setwise.heapsort")
     prompt: Annotated[str | None, PathMark("named file")] = Field(

@@ -29,6 +29,12 @@ PromptName = Annotated[str, PathMark("named file")]
 """The name of a prompt, or its YAML file."""
 
 
+class Strict(BaseModel):
+    """Keys that a user sets: an unknown one is refused, and no value is made one of another type."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A query (TREC: topic)."""
@@ -147,15 +153,13 @@ Steps = Part[Ranking]
 """A method at work on one query."""
 
 
-class Params(BaseModel):
+class Params(Strict):
     """Parameters of a ranking method: each method file has its own, beside the algorithm that uses them.
 
     `asks` are the kinds that the prompt must serve; `prompt`, by likelihood `scored_prompt` where there is one, and
     `scoring` hold unless the config names others; `shows` is the number of documents that one ask shows at most, or the
     parameter that says it.
     """
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     asks: ClassVar[tuple[AskKind, ...]]
     prompt: ClassVar[str]

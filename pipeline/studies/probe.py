@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ...rerankers import catalog
 from ...rerankers.accounting import Tally
@@ -36,7 +36,7 @@ from ...rerankers.backends.base import closed_after
 from ...rerankers.cascade import Cascade, Ranked, Stage
 from ...rerankers.errors import InputError
 from ...rerankers.ledger import Ledger
-from ...rerankers.types import Ask, AskKind, Candidates, Doc, Params, Steps, top_then_rest
+from ...rerankers.types import Ask, AskKind, Candidates, Doc, Params, Steps, Strict, top_then_rest
 from .. import experiment
 from ..compare import statistics
 from ..configs.load import Loaded
@@ -57,10 +57,8 @@ LIMIT = 128
 """Words that a passage is taken to be limited to where the ranker does not cut it."""
 
 
-class Probe(BaseModel):
+class Probe(Strict):
     """A probe's file."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     source: str
     text: str

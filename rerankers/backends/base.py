@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
 from ..answers.reading import Reply
 from ..errors import InputError
 from ..flops import Shape
 from ..prices import Price
 from ..prompts.template import Architecture, Message, Prompt, mended
-from ..types import Ask, Query, Scoring
+from ..types import Ask, Query, Scoring, Strict
 
 if TYPE_CHECKING:
     from ._tokens.tokens import Tokens
@@ -27,10 +25,8 @@ if TYPE_CHECKING:
 Grades = Mapping[str, Mapping[str, int]]  # relevance judgements: query id → document id → grade
 
 
-class ModelOptions(BaseModel):
+class ModelOptions(Strict):
     """Keys of the config's `model` section that a backend takes, with their defaults and meaning."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     simulated: ClassVar[bool] = False  # answers come from a rule and not from a model
     recorded: ClassVar[bool] = False  # answers come from a recording alone

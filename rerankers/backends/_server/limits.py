@@ -19,10 +19,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ...errors import BackendError, visible
 from ...prices import Price
+from ...types import Strict
 
 if TYPE_CHECKING:
     from .client import Replica
@@ -35,10 +36,8 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 Spending = Counter[str]  # see `spending`
 
 
-class Limits(BaseModel):
+class Limits(Strict):
     """Keys of a model's `budget`: what one execution may spend; what has no limit is left out."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     usd: float | None = Field(None, gt=0, description="US dollars, by the model's prices")
     tokens: int | None = Field(None, ge=1, description="tokens, of prompts and completions together")

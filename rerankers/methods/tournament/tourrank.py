@@ -15,15 +15,13 @@ the labels of highest probability are selected.
 from itertools import chain, pairwise
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from ...types import Ask, AskKind, Candidates, Scoring, Seeded, Steps, by_score
+from ...types import Ask, AskKind, Candidates, Scoring, Seeded, Steps, Strict, by_score
 
 
-class Stage(BaseModel):
+class Stage(Strict):
     """One stage of a tournament."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     keep: int = Field(ge=1, description="documents of all groups together that go on")
     size: int = Field(ge=2, description="the most documents a group")
