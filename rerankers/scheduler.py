@@ -14,7 +14,7 @@ from .answers.reading import Reply
 from .backends.base import Backend, Request
 from .errors import BackendError, R2llmError
 from .flops import of_answer, readings
-from .ledger import ELSEWHERE, Ledger, as_findings
+from .ledger import ELSEWHERE, Findings, Ledger, as_findings
 from .ranker import RETRIES, Ranker, Requests
 from .types import Answer, Ask, Candidates, Cost, Ranking, Steps, plus
 
@@ -65,7 +65,7 @@ class Scheduler:
     """The query that runs alone is a finished one."""
     _waiting: dict[bytes, list[_Place]] = field(default_factory=dict, init=False)
     _new: list[Request] = field(default_factory=list, init=False)
-    _findings: object = field(default=None, init=False)
+    _findings: Findings = field(default_factory=dict, init=False)
 
     def rank(self, queries: Iterable[Candidates]) -> Iterator[tuple[Ranking, Cost]]:
         """Yield each query's ranking and cost as it is done; queries that are done together in the order given.
@@ -138,14 +138,15 @@ class Scheduler:
             return
         replies = self.backend.collect()
         if self.backend.remembers:
-            findings = self.backend.findings
-            if findings and findings != self._findings:
-                self.ledger.adopt(as_findings(self.backend.identity, findings))
+            findings = as_findings(self.backend.identity, self.backend.findings)
+            if findings != self._findings:
+                self.ledger.adopt(findings)
                 self._findings = findings
             rows = [(request.key, request.query.id, reply) for request, reply in replies]
             self.ledger.add(rows)
-            if self.ledger.shared:
-                self.ledger.shared.add(rows, self.backend.identity, self.backend.findings)
+            if shared := self.ledger.shared:
+                shared.findings |= findings
+                shared.add(rows, self.backend.identity)
         self.tally.calls += len(replies)
         self._hand_over((request.key, reply) for request, reply in replies)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from .answers.reading import Reply
 from .errors import InputError, R2llmError
 from .hashing import file_digest
-from .ledger import Findings, Ledger, Row, as_findings
+from .ledger import Findings, Ledger, Row
 from .writing import replacing
 
 SUFFIX = ".sqlite"
@@ -76,13 +76,12 @@ class SharedLedger:
         self.taken += len(replies)
         return replies
 
-    def add(
-        self, replies: Iterable[Row], model: Mapping[str, object], findings: Mapping[str, object] | None = None
-    ) -> None:
-        """Take a model's new replies, to be published a while later with others, and the findings about its server."""
-        self.findings |= as_findings(model, findings or {})
-        self._add(replies, [model])
-        if time.monotonic() - self._wrote > PATIENCE:
+    def add(self, replies: Iterable[Row], *models: Mapping[str, object]) -> None:
+        """Take new replies of these models, to be published a while later with others."""
+        self._new.add(replies)
+        for model in models:
+            self._new.add_model(model)
+        if len(self._new) >= BATCH or time.monotonic() - self._wrote > PATIENCE:
             self.publish()
 
     def offer(self, ledger: Ledger) -> None:
@@ -91,14 +90,7 @@ class SharedLedger:
         rows = ledger.rows()
         while portion := list(islice(rows, BATCH)):
             known = self._look_up([key for key, *_ in portion])
-            self._add((row for row in portion if row[0] not in known), ledger.models())
-
-    def _add(self, replies: Iterable[Row], models: Iterable[Mapping[str, object]]) -> None:
-        self._new.add(replies)
-        for model in models:
-            self._new.add_model(model)
-        if len(self._new) >= BATCH:
-            self.publish()
+            self.add((row for row in portion if row[0] not in known), *ledger.models())
 
     def publish(self) -> None:
         """Publish what was added since the last time."""

@@ -248,11 +248,13 @@ def test_answers_of_servers_that_did_other_things_are_neither_mixed_nor_merged(
     monkeypatch.setattr(shared_ledger, "FAN_IN", 2)
     for number, prefix in enumerate(("sent", "left out", "sent")):
         with closing(joining()) as shared:
-            shared.add(rows([number]), MODEL, {"chat.answer_prefix": prefix})
+            shared.findings |= as_findings(MODEL, {"chat.answer_prefix": prefix})
+            shared.add(rows([number]), MODEL)
     assert len(segments(tmp_path / "shared")) == 2
     assert held(tmp_path / "shared") == {0, 1, 2}
     with closing(joining()) as shared, closing(Ledger(None)) as own:
-        shared.add(rows([3]), MODEL, {"chat.answer_prefix": "sent"})
+        shared.findings |= as_findings(MODEL, {"chat.answer_prefix": "sent"})
+        shared.add(rows([3]), MODEL)
         assert shared.get_many([key(0), key(1)]).keys() == {key(0)}
         assert [note.split(": ", 2)[2] for note in notes] == [
             'it was answered with chat.answer_prefix "left out", and this run with "sent"'
