@@ -1,6 +1,7 @@
 """Charts as Vega-Lite specifications: one view each, in colours that the page's style sheet or `for_paper` defines."""
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -27,15 +28,20 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 
 LOG = {"type": "log", "nice": False, "padding": 18}
 
+NARROW = 46
+"""Characters of a line of a title, which fits into 400 pixels."""
+
 WIDTH = 620
 """Pixels of a chart outside the page, and in it without JavaScript."""
 
 STYLE = {
     "background": "transparent",
     "view": {"stroke": None},
-    "axis": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "gridColor": "var(--grid)", "labelLimit": 320}
+    "axis": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "gridColor": "var(--grid)"}
+    # However narrow the page, long names leave a place for the plot and its legend.
+    | {"labelLimit": {"expr": "isFinite(containerSize()[0]) ? min(320, containerSize()[0] - 190) : 320"}}
     | {"domainColor": "var(--line)", "tickColor": "var(--line)"},
-    "legend": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "orient": "bottom", "columns": 3},
+    "legend": {"labelColor": "var(--fg)", "titleColor": "var(--fg)", "orient": "bottom", "columns": 2},
     "title": {"color": "var(--fg)", "subtitleColor": "var(--warn)", "anchor": "start", "fontSize": 13},
     "text": {"color": "var(--fg)"},
     "rule": {"color": "var(--line)"},
@@ -65,7 +71,7 @@ def static(spec: Json) -> Json:
 
 
 def _chart(name: str, title: str, caption: str, layers: Sequence[Json], *, simulated: bool, height: Any) -> Chart:
-    heading = {"text": title, **({"subtitle": SIMULATED} if simulated else {})}
+    heading = {"text": textwrap.wrap(title, NARROW), **({"subtitle": SIMULATED} if simulated else {})}
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "title": heading,
@@ -85,7 +91,9 @@ def _layer(mark: str, data: Sequence[Json], encoding: Json, **properties: Any) -
 
 def _x(field: str, title: str, **scale: Any) -> Json:
     scale = scale or {"zero": False}
-    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": {"tickCount": 8}}
+    # Vega's own format has no decimals where all values are equal.
+    axis = {"tickCount": 8} | ({} if "type" in scale else {"format": ".6~g"})
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
 
 
 def _tip(points: Sequence[Json]) -> list[Json]:

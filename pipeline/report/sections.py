@@ -16,7 +16,7 @@ from ..compare import positions, runs, sensitivity, tables
 from ..compare.comparison import Comparison
 from ..compare.runs import Judgements, Run
 from ..configs.load import Expected
-from ..io.progress import Listener
+from ..io.progress import Listener, Noting
 from ..io.tables import Table, label, marked
 from ..run import manifest, runfile
 from . import charts, studies
@@ -71,6 +71,8 @@ def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[
         data = {} if other_judgements or place.is_file() else manifest.read(place / manifest.NAME).data
         by_data.setdefault(f"{data.get('queries')} {data.get('qrels')}", []).append(place)
     reported = [_group(folders if len(by_data) > 1 else paths, options, listener) for folders in by_data.values()]
+    if options.query is not None and not any(section.stories for group in reported for section in group.sections):
+        raise InputError(f"--query {options.query}: no reranked run has this query, its texts and its answers")
     reported = [
         dataclasses.replace(group, title=f"{group.title} ({number})" if len(reported) > 1 else group.title)
         for number, group in enumerate(reported, 1)
@@ -79,7 +81,8 @@ def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[
 
 
 def _group(places: Sequence[Path], options: Options, listener: Listener) -> Group:
-    loaded = runs.load(places, options.judgements, options.measures, listener)
+    heard = Noting(listener)
+    loaded = runs.load(places, options.judgements, options.measures, heard)
     costs = dict.fromkeys(name for run in loaded for name in run.costs)
     loaded = [run if run.costs or not run.config or run.reranked else _without_cost(run, costs) for run in loaded]
     reference = _first_stage(loaded)
@@ -92,7 +95,7 @@ def _group(places: Sequence[Path], options: Options, listener: Listener) -> Grou
     command = options.command(places)
     datasets = dict.fromkeys(_dataset(run.config["dataset"]) for run in loaded if run.config)
     group = Group(", ".join(datasets) or "TREC files", compared.simulated)
-    group.sections.append(_runs(loaded))
+    group.sections.append(_runs(loaded, heard.notes))
     group.sections.append(_results(compared, command))
     if compared.costs:
         group.sections.append(_costs(compared, command))
@@ -131,7 +134,7 @@ def _without_cost(run: Run, costs: Iterable[str]) -> Run:
     return dataclasses.replace(run, costs={name: dict.fromkeys(run.rankings, 0.0) for name in costs})
 
 
-def _runs(loaded: Sequence[Run]) -> Section:
+def _runs(loaded: Sequence[Run], notes: Sequence[str]) -> Section:
     """Return the table of runs, each with the command that makes it again."""
     rows = [
         [
@@ -147,7 +150,7 @@ def _runs(loaded: Sequence[Run]) -> Section:
     header = ["run", "method", "model", "queries", "answers", "made by"]
     folders = sorted({str(run.path.parent) for run in loaded if run.config})
     command = "\n".join(f"r2llm runs {shlex.quote(folder)}" for folder in folders)
-    return Section("Runs", command, tables=[Table("runs", header, rows)])
+    return Section("Runs", command, notes, tables=[Table("runs", header, rows)])
 
 
 def _model(run: Run) -> str:

@@ -109,15 +109,33 @@ def test_studies_are_reported_from_their_files(r2llm, toy: Path) -> None:
 
 def test_what_cannot_be_reported_is_refused(r2llm, toy: Path) -> None:
     assert r2llm("retrieve", "--config", "toy.yaml", "--output", "first").code == 0
+    assert r2llm("rerank", "--config", "toy.yaml", "--output", "run").code == 0
     for arguments, complaint in (
         (("report", "nothing"), "no file or folder nothing"),
         (("report", "first"), "a report needs two runs"),
         (("report", "first/manifest.json"), "it is no file of judge, probe or abstain"),
         (("report", "bm25.trec", "-o", "a.html"), "a TREC file has no judgements"),
         (("report", "bm25.trec", "--qrels", "qrels.txt", "-o", "."), "is a folder; name a file"),
+        (("report", "run", "--query", "q9"), "--query q9: no reranked run has this query"),
     ):
         done = r2llm(*arguments)
         assert (done.code, complaint in done.err) == (2, True), done.err
+
+
+@pytest.mark.slow
+def test_a_page_says_what_runs_leave_out_and_draws_one_query_at_its_value(r2llm, tmp_path: Path) -> None:
+    Path("qrels.txt").write_text("q1 0 a 1\n")
+    long = f"{'long ' * 20}name"
+    for name, docs in (("one", "bca"), (long, "abc")):
+        rows = [f"{query} Q0 {doc} 1 {9 - i} x\n" for query in ("q1", "q2") for i, doc in enumerate(docs)]
+        Path(f"{name}.trec").write_text("".join(rows))
+    assert r2llm("report", f"{long}.trec", "one.trec", "--qrels", "qrels.txt", "--figures", ".").code == 0
+    text = html.unescape(Path("report.html").read_text())
+    assert f"Note: {long}.trec: 1 of 2 queries have no judgements and are left out; likewise, 1 more: one.trec." in text
+    drawn = Path("differences-ndcg-10.svg").read_text()
+    assert ">-0.5<" in drawn.replace("\u2212", "-")  # the one label of the axis
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', Path("report.html").read_text())[1])
+    assert max(len(line) for spec in specs for line in spec["title"]["text"]) <= 46
 
 
 class _Counting(http.server.SimpleHTTPRequestHandler):
