@@ -165,6 +165,8 @@ def of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[st
     run = read.read(folder)
     if run.manifest.status != "finished":
         raise InputError(f"{folder}: is not finished; run its r2llm rerank command again, or leave it out")
+    if taken := run.manifest.shared_ledger.get("taken"):
+        listener.note(f"{folder}: {taken:,} answers were taken from other runs: they are not in `calls`")
     rankings, metrics = _rankings(run.run_file, listener), run.metrics
     own = metrics.mean if metrics else {}
     names = list(own) if measures is None else measuring.with_judged(measures)
@@ -179,14 +181,14 @@ def of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[st
         means, rows, start = measured.mean, measured.per_query, {}
         if first != run.run_file:
             start = measuring.measure(names, qrels, _rankings(first, listener), queries).per_query
-    taken = {name: {cost.query_id: getattr(cost, name) for cost in run.totals} for name in costs.FIELDS}
+    spent = {name: {cost.query_id: getattr(cost, name) for cost in run.totals} for name in costs.FIELDS}
     totals = {name: figures["total"] for name, figures in run.costs.items()}
     return Run(
         name=run.manifest.name,
         path=folder,
         rankings=rankings,
         measures=transposed(rows, names),
-        costs={name: found for name, found in taken.items() if found and None not in found.values()},
+        costs={name: found for name, found in spent.items() if found and None not in found.values()},
         simulated=run.manifest.simulated,
         config=run.manifest.config.model_dump(mode="json", exclude_none=True),
         first_stage=transposed(start, names),

@@ -21,8 +21,7 @@ def group(path: Path) -> Group:
         content = json.loads(path.read_bytes())
         part = section(content, f"r2llm report {shlex.quote(str(path))}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"it is no file of judge, probe or abstain, or damaged ({type(error).__name__}: {error})"
-        why = reason(error) if isinstance(error, OSError) else why
+        why = reason(error) if isinstance(error, OSError) else "it is no file of judge, probe or abstain, or damaged"
         raise InputError(f"{path}: cannot be reported: {why}") from error
     return Group(part.title, _simulated(content), [part])
 

@@ -196,6 +196,15 @@ def test_run_folders_bring_measures_costs_and_configs(toy: Path, heard) -> None:
     assert told["ranker.method"] == ["setwise.heapsort", "pointwise.yes_no"]
 
 
+def test_answers_of_other_runs_are_said_to_be_no_calls(toy: Path, heard) -> None:
+    for name in ("one", "two"):
+        experiment.rerank(config.load("toy.yaml", ["shared_ledger=answers"]), toy / "runs" / name, Listener())
+    one, two = runs.load([toy / "runs"], runs.Judgements(), (), heard)
+    asks = sum(two.costs["asks"].values())
+    assert sum(one.costs["calls"].values()) == asks
+    assert f"runs/two: {asks} answers were taken from other runs: they are not in `calls`" in heard.notes[0]
+
+
 def test_a_measure_that_a_run_lacks_is_taken_from_its_dataset(toy: Path) -> None:
     for name in ("one", "two"):
         experiment.rerank(config.load("toy.yaml"), toy / "runs" / name, Listener())
