@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COSTS = ("asks", "calls", "seconds")
 
 STATUSES = ("failed", "missing")
-"""The words of --only and --retry for what earlier sweeps left."""
+"""The words of --retry for what earlier sweeps left."""
 
 
 def sweep(
@@ -26,10 +26,7 @@ def sweep(
     axis: Annotated[
         list[str] | None, typer.Option("--axis", metavar="KEY=V1,V2", help="Values of a key to vary. Repeatable.")
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", metavar="AXIS=V1,V2", help="Only these cells; or only those `failed` or `missing`."),
-    ] = None,
+    only: options.Only = None,
     retry: Annotated[
         str | None,
         typer.Option("--retry", metavar="failed|missing", help="Only the cells that failed, or were not run."),
@@ -59,17 +56,13 @@ def sweep(
     """
     from ..pipeline import sweep as sweeping
 
-    words = [*(only or ()), *([retry] if retry else [])]
-    statuses = {word for word in words if word in STATUSES}
-    if len(statuses) > 1 or (retry and retry not in STATUSES):
+    if retry not in (None, *STATUSES):
         raise InputError(f"--retry {retry}: give one of {' and '.join(STATUSES)}")
     chosen = _grid(grid, config or [], axis or [])
-    choices = [word for word in words if word not in STATUSES]
-    names = {cell.name for cell in (chosen.only(choices) if choices else chosen).cells}
+    names = {cell.name for cell in chosen.only(only or ()).cells}
     numbers = [number for number, cell in enumerate(chosen.cells) if cell.name in names]
     launch = options.launch(launcher or ("local" if (jobs or 1) > 1 else None), jobs, resources, ray_address)
-    status = cast(Any, next(iter(statuses), None))
-    order = sweeping.Order(chosen, numbers, settings or (), queries, output, status, launch)
+    order = sweeping.Order(chosen, numbers, settings or (), queries, output, cast(Any, retry), launch)
     listener = console.listener(quiet)
     if dry_run:
         foreseen = sweeping.foresee(order, listener)

@@ -243,17 +243,21 @@ def _group(order: Order, number: int) -> tuple[Group, str]:
     return (repr(models), repr((config.dataset, config.queries)), repr(prompts)), config.model_dump_json()
 
 
-def _next(waiting: Mapping[int, Group], last: Group | None) -> int | None:
-    """Return the cell to run next, of the last one's group, else of its models; None if none waits."""
-    return min(waiting, key=lambda n: (waiting[n] != last, waiting[n][:1] != (last or ())[:1], n), default=None)
+def _in_succession(groups: Mapping[int, Group]) -> dict[int, Group]:
+    """Return the cells ordered so that those of one group, and groups of the same models, follow each other."""
+    first: dict[Sequence[str], int] = {}
+    for number, group in groups.items():
+        first.setdefault(group, number)
+        first.setdefault(group[:1], number)
+    return dict(sorted(groups.items(), key=lambda item: (first[item[1][:1]], first[item[1]], item[0])))
 
 
 def _in_turn(order: Order, state: Sweep, groups: Mapping[int, Group], hear: launchers.Hear) -> Outcomes:
     """Run cells in this process."""
-    waiting, last, models = dict(groups), None, KeptModels()
+    models = KeptModels()
     try:
-        while (number := _next(waiting, last)) is not None:
-            last, cell = waiting.pop(number), state.cells[number]
+        for number in _in_succession(groups):
+            cell = state.cells[number]
             hear(cell.words, "progress", "preparing")
             try:
                 listener = _Told(partial(hear, cell.words))

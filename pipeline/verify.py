@@ -136,14 +136,14 @@ def _facts(run: _Run, *, alone: bool) -> Iterator[Fact]:
     yield "dataset", "qrels", about.data["qrels"], lambda: contents.qrels(run.dataset.qrels())
     if "run" in first_stage["source"]:
         given = first_stage["source"]["run"]
-        yield "first_stage.run", "sha256", given, lambda: _digest(_there(run.loaded.config.first_stage.run))
+        yield "first_stage.run", "sha256", given, lambda: _digest(Path(run.loaded.config.first_stage.run or ""))
     if "candidates" in about.data:  # else a shard without any, or an earlier version's run
         yield "dataset", "texts of the candidates", about.data["candidates"], lambda: run.candidates
     if LAST in about.files:
         for name in (LAST, RERANKED):
             if name in about.files:
                 yield name, AGAIN, partial(_lines, path / name), partial(run.written, name)
-        yield COSTS, AGAIN, run.costs, run.costs_again
+        yield COSTS, AGAIN, partial(_rows, path / COSTS), run.costs_again
         yield MANIFEST, "unparsed answers", about.unparsed, lambda: sum(o.cost.unparsed for o in run.again.values())
     if METRICS in about.files:
         yield METRICS, "measures", lambda: _content(record.measures(path / METRICS)), run.measured
@@ -245,11 +245,6 @@ class _Run:
             run = runfile.descending(final) if name == LAST else unfused or {}
         return {f"line {number}": line for number, line in enumerate(runfile.lines(run, self.manifest.name), 1)}
 
-    def costs(self) -> dict[str, object]:
-        """The rows of the costs."""
-        rows, _ = list(json_lines(self.path / COSTS)), self.spent
-        return {f"query {row['query_id']}": {"line": number, **row} for number, row in rows}
-
     def costs_again(self) -> dict[str, object]:
         """The rows of ranking again, with the recorded costs of asking."""
         rows, methods = dict[str, object](), [stage.ranker.method.name for stage in self.plan.stages]
@@ -273,10 +268,10 @@ class _Run:
         section = (self.loaded.stages[stage].model if stage < len(self.loaded.stages) else None) or {}
         model = self.manifest.stage_models[stage]
         if "content" in model:
-            with closing(Ledger(_there(section.get("answers")), read_only=True)) as ledger:
+            with closing(Ledger(Path(section.get("answers", "")), read_only=True)) as ledger:
                 return ledger.digest()
         if "answers" in model:
-            return _digest(_there(section.get("answers")))
+            return _digest(Path(section.get("answers", "")))
         name = str(Path(section["gguf"]).parent) if section.get("gguf") else section.get("name", "")
         return {file: self._model_file(name, file, model["revision"]) for file in model["files"]}
 
@@ -296,18 +291,16 @@ def _content(measures: RunMeasures | None) -> Mapping[str, Any]:
     return measures.content if measures else {}
 
 
+def _rows(path: Path) -> dict[str, object]:
+    return {f"query {row.get('query_id')}": {"line": number, **row} for number, row in json_lines(path)}
+
+
 def _lines(path: Path) -> dict[str, str]:
     return {f"line {number}": line for number, line in lines(path)}
 
 
 def _digest(path: Path) -> str:
     return file_digest(path, remember=False)
-
-
-def _there(name: str | None) -> Path:
-    if name is None or not Path(name).is_file():
-        raise InputError(f"no file {name}")
-    return Path(name)
 
 
 class _Index(Docs):

@@ -262,12 +262,8 @@ def test_latency_is_measured_as_without_a_sweep(study, heard) -> None:
 
 
 def test_cells_of_one_model_come_in_succession_and_share_it(rule_backend, monkeypatch) -> None:
-    waiting = {n: (*group, "p") for n, group in enumerate(["ax", "bx", "ay", "ax", "by"])}
-    order, last = [], None
-    while (number := sweep._next(waiting, last)) is not None:
-        order.append(number)
-        last = waiting.pop(number)
-    assert order == [0, 3, 2, 1, 4]
+    groups = {n: (*group, "p") for n, group in enumerate(["ax", "bx", "ay", "ax", "by"])}
+    assert [*sweep._in_succession(groups)] == [0, 3, 2, 1, 4]
     kept, opened, closed = KeptModels(), [], []
 
     class Options:
