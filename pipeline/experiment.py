@@ -72,7 +72,7 @@ def perform(plan: Plan, path: Path, listener: Noting, *, again: bool = False) ->
         finished = _finished(folder)
         executed = again or finished is None or _wants_ranking(finished, folder, plan)
         if finished is None or executed:
-            about = rank(plan, folder, listener, finished)
+            about = (rank if plan.first_stage.run else _rank_nothing)(plan, folder, listener, finished)
             about.notes = [manifest.without_folders(note) for note in listener.notes]
             record(plan, folder, about)
         else:
@@ -92,8 +92,7 @@ def retrieve_only(loaded: Loaded, output: Path | None, listener: Listener) -> Ru
     plan = _plan(loaded, listener)
     path = output or Path("runs") / f"{loaded.config.name}-first-stage-{plan.fingerprint[:8]}"
     with RunFolder(path, plan.fingerprint) as folder:
-        about = _begun(plan, folder, loaded.config.schedule)
-        about.started = started
+        about = _begun(plan, folder, started=started)
         about.notes = [manifest.without_folders(note) for note in listener.notes]
         runfile.write_scored(folder / "first_stage.trec", plan.first_stage.run, loaded.config.name)
         record(plan, folder, about)
@@ -204,30 +203,18 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
 
     `finished` is the manifest of the run whose `costs.jsonl` and ledger are in the folder, if it is finished.
     """
-    first_stage, name, tally = plan.first_stage, plan.config.name, Tally()
     # A latency that was measured is not given up for the throughput of asking nothing.
     schedule = "latency" if finished and finished.schedule == "latency" else plan.config.schedule
     earlier, last_answer = folder.earlier.executions if folder.earlier else [], last_change(folder / LEDGER)
     if finished and len(earlier) == 1 and earlier[0].seconds is None:  # an earlier version had it beside it
         earlier[0].seconds = finished.wall_seconds
-    about = _begun(plan, folder, schedule, earlier)
-    if finished:  # it was measured there and then
-        about.environment = finished.environment
-        if finished.merged:
-            about.merged = finished.merged
-    if not first_stage.run:  # a shard whose queries have no candidates
-        for backend in plan.backends:
-            backend.close()
-        about.executions = [Execution.begin()]
-        about.executions[0].finish(0)
-        about.started = about.executions[0].started
-        return about
+    about, tally = _begun(plan, folder, finished, schedule=schedule, executions=earlier), Tally()
     with closing(Ledger(folder / LEDGER)) as ledger, _sharing(plan, schedule, ledger, listener) as shared:
         execution = Execution.begin(len(ledger), shared=shared is not None)
         about.executions = [*(each.closed(len(ledger), last_answer) for each in earlier), execution]
         about.started = about.executions[0].started
         folder.write_manifest(about)
-        runfile.write_scored(folder / "first_stage.trec", first_stage.run, name)
+        runfile.write_scored(folder / "first_stage.trec", plan.first_stage.run, plan.config.name)
         spent = _earlier_costs(folder, finished, ledger, schedule)
         pooled = schedule == "throughput"
         ledger.shared = shared if pooled else None
@@ -243,12 +230,7 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
                 manifest.portable({"backend": (section.model or {})["backend"], **stage.backend.details})
                 for section, stage in zip(plan.loaded.stages, plan.stages, strict=True)
             ]
-    rankings, unfused = plan.orders({query: one.ranking for query, one in ranked.items()})
-    if unfused:
-        runfile.write_scored(folder / RERANKED, unfused, name)
-    runfile.write(folder / "run.trec", rankings, first_stage.documents, name)
-    methods = [stage.ranker.method.name for stage in plan.stages]
-    folder.write_json_lines("costs.jsonl", (costs.row(one.costs, methods) for one in ranked.values()))
+    _write_orders(plan, folder, ranked)
     about.wall_seconds = seconds(about.executions)
     if shared:
         about.shared_ledger = {"taken": shared.taken, "published": shared.published}
@@ -263,8 +245,30 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
     return about
 
 
-def _begun(plan: Plan, folder: RunFolder, schedule: str, earlier: Sequence[Execution] | None = None) -> Manifest:
-    """Write the manifest and the config of a run that begins: from now on whatever is in its folder is the run's."""
+def _rank_nothing(plan: Plan, folder: RunFolder, _: Listener, finished: Manifest | None) -> Manifest:
+    """Return the manifest of a shard whose queries have no candidates."""
+    for backend in plan.backends:
+        backend.close()
+    execution = Execution.begin()
+    execution.finish(0)
+    return _begun(plan, folder, finished, executions=[execution], started=execution.started)
+
+
+def _write_orders(plan: Plan, folder: RunFolder, ranked: Mapping[str, Ranked]) -> None:
+    """Write the run files of what was ranked, and the costs of each query."""
+    name, (rankings, unfused) = plan.config.name, plan.orders({query: one.ranking for query, one in ranked.items()})
+    if unfused:
+        runfile.write_scored(folder / RERANKED, unfused, name)
+    runfile.write(folder / "run.trec", rankings, plan.first_stage.documents, name)
+    methods = [stage.ranker.method.name for stage in plan.stages]
+    folder.write_json_lines("costs.jsonl", (costs.row(one.costs, methods) for one in ranked.values()))
+
+
+def _begun(plan: Plan, folder: RunFolder, finished: Manifest | None = None, **known: object) -> Manifest:
+    """Write the manifest and the config of a run that begins: from now on whatever is in its folder is the run's.
+
+    `known` are fields of the manifest. Of a run that was `finished` before, the environment of then is kept.
+    """
     about = Manifest.model_validate(
         {
             "version": manifest.VERSION,
@@ -273,13 +277,13 @@ def _begun(plan: Plan, folder: RunFolder, schedule: str, earlier: Sequence[Execu
             "simulated": any(stage.backend.simulated for stage in plan.stages),
             **({"shard": plan.first_stage.shard} if plan.first_stage.shard else {}),
             "experiment": plan.content,
-            "environment": environment.environment(),
+            "environment": finished.environment if finished else environment.environment(),
+            **({"merged": finished.merged} if finished and finished.merged else {}),
             **manifest.description(plan.config, [prompt for stage in plan.stages for prompt in stage.ranker.prompts]),
-            "schedule": schedule,
             "data": plan.data,
             "queries": len(plan.first_stage.run),
             "status": "running",
-            **({} if earlier is None else {"executions": earlier}),
+            **known,
         }
     )
     folder.write_manifest(about)
