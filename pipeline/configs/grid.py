@@ -52,7 +52,7 @@ class Value:
     def word(self) -> str:
         """The word for it in the name of a config: `dl19`, but `num_child-2`."""
         key = f"{self.axis.rpartition('.')[2]}-" if self.keys == {self.axis: self.text} else ""
-        return re.sub(r"[^\w.+-]+", "-", key + self.text, flags=re.ASCII)
+        return _word(key + self.text)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Source:
                 if value not in varied or not (figures.values or "expected" in self.own.values):
                     changed += [(key,) for key in value.document.values]
         if self.axes:
-            title = [self.own.values["name"]] if "name" in self.own.values else []
+            title = [_word(str(self.own.values["name"]))] if "name" in self.own.values else []
             document.values["name"] = "-".join([*title, *(value.word for value in varied)])[:200]
             if isinstance(self.own.values.get("expected"), str):
                 del document.values["expected"]
@@ -286,6 +286,10 @@ def _grid(name: str, cells: Sequence[Cell]) -> Grid:
         raise InputError(f"grid {name} has no config: every combination is excluded, or an axis has no values")
     shown: dict[str, dict[str, Any]] = {}
     for one in cells:
+        keys = [key for value in one.values for key in value.keys]
+        if len({*keys}) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise InputError(f"grid {name}: {twice} is set by two axes, so one would not count: {one.name}")
         for axis, value in one.settings.items():
             shown.setdefault(axis, {}).setdefault(str(value), value)
     return Grid(name, {axis: list(of.values()) for axis, of in shown.items()}, tuple(cells))
@@ -310,6 +314,10 @@ def _locate(name: str, folder: Path) -> tuple[Source, list[tuple[str, str]]]:
     alike = 0.6 if name.endswith(".yaml") else 0.5  # the ending alone makes all names alike
     remedy = catalog.nearest(name, known, alike, "configs")
     raise InputError(f"no config {name} in {folder} or among the shipped ones{remedy}")
+
+
+def _word(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII)
 
 
 def _names(own: Document, key: str) -> list[Key]:

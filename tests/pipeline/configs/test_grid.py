@@ -102,6 +102,11 @@ def test_values_of_keys_and_a_base(write: Write) -> None:
         grid.read("quickstart.yaml")
 
 
+def test_a_grids_name_may_hold_what_a_runs_cannot(write: Write) -> None:
+    [one] = grid.read(str(write("a.yaml", "name: my grid, 2nd\nbase: quickstart.yaml\ngrid: {seed: [1]}"))).cells
+    assert one.load().config.name == "my-grid-2nd-seed-1"
+
+
 def test_several_bases_and_named_parts(write: Write) -> None:
     text = """\
         base: [quickstart.yaml, fusion-quickstart.yaml]
@@ -163,9 +168,10 @@ def test_ad_hoc_axes_make_configs_by_name() -> None:
         ("seed", "expected a dotted key"),
         ("sed=1", "'1' is no part"),
         ("seed=[1", "not a YAML value"),
+        ("queries.limit=1", "queries.limit is set by two axes"),
     ):
         with pytest.raises(InputError, match=message):
-            grid.ad_hoc(["quickstart.yaml"], [axis])
+            grid.ad_hoc(["quickstart.yaml"], ["queries={limit: 2},{sample: 2}", axis])
 
 
 @pytest.mark.parametrize(
@@ -183,6 +189,7 @@ def test_ad_hoc_axes_make_configs_by_name() -> None:
         ("grid: {seed: [1]}\nexclude: [{seed: 2}]", "line 3: axis seed has no value '2'; known: 1"),
         ("grid: {seed: [1]}\nexclude: [{seed: 1}]", "every combination is excluded"),
         ("grid: {ranker.num_chld: [1]}", "line 2: unknown key ranker.num_chld; did you mean 'num_child'"),
+        ("grid: {ranker: [{k: 1}, {k: 2}], ranker.k: [3]}", "ranker.k is set by two axes, so one would not count"),
         ("grid: {seed: [1]}\nexclud: []", "line 3: unknown key exclud"),
         ("grid: {seed: [1]}\nexpected: none.tsv", "line 3: table .*none.tsv cannot be read"),
         (
