@@ -134,7 +134,7 @@ def main() -> None:
                         calls += sum(cost.calls for cost in costs)
                 same += sum(their[query][:10] == list(our[query][:10]) for query in our)
             theirs.close()
-            share = tokens * 2 * weights(backend.model) / rate
+            share = tokens * 2 * weights(backend.passes.model) / rate
             print(
                 f"{method:18} llm-rankers {their_s:7.1f} s {share / their_s:4.0%}  r2llm {our_s:7.1f} s "
                 f"{share / our_s:4.0%}  {their_s / our_s:5.2f} x  {calls} calls, top 10 equal {same}/{len(queries)}",

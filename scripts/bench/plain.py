@@ -39,7 +39,7 @@ class Plain(Backend):
         super().__init__()
         self.identity = {"backend": "plain"}
         self.architecture = model.architecture
-        self.tokens, self.model, self.config = model.tokens, model.model, model.config
+        self.tokens, self.model, self.config = model.tokens, model.passes.model, model.config
 
     def collect(self) -> list[tuple[Request, Reply]]:
         """Answer the next request."""
@@ -107,7 +107,7 @@ def opened(model: str, dtype: str = "float32", **more: Any) -> transformers.Tran
     backend = transformers.Transformers(
         transformers.Options(name=model, dtype=dtype, device="cpu", **more), Setting().seed
     )
-    _ = backend.model
+    _ = backend.passes
     return backend
 
 
