@@ -177,7 +177,9 @@ class Transformers(Backend):
                 if not out_of_memory(error):
                     raise
                 problem = f"out of memory on {self.device} while the model was loaded"
-                raise BackendError(f"{problem}; name a smaller one, or lower its precision") from error
+                raise BackendError(
+                    f"{problem}; name a smaller one, lower its precision, or set model.device_map: auto"
+                ) from error
             self._running.append(self._pool.submit(self._answered, answer, batch))
         return self._running.popleft().result() if self._running else []
 

@@ -104,6 +104,8 @@ def load(kind: Any, source: Source, *, key: str = "model.name", **more: Any) -> 
             raise
         clear = isinstance(error, (OSError, ValueError, ImportError, RuntimeError)) and str(error)
         problem = one_line(error) if clear else f"{type(error).__name__}: {one_line(error)}"
+        if isinstance(error, ModuleNotFoundError):
+            problem += f": pip install {error.name}"
         if "trust_remote_code" in str(error):
             problem = "it comes with code of its own; read that, and set model.trust_remote_code: true to run it"
         raise InputError(f"{key}: {source.words} cannot be loaded: {problem}") from error

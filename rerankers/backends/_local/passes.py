@@ -158,29 +158,20 @@ def longest_input(config: Any) -> int | None:
     limit = getattr(text, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit <= 0:
         return None
+    if getattr(text, "rope_parameters", None):  # no table
+        return limit
     try:
         with torch.device("meta"):
-            tables = (
-                []
-                if getattr(text, "rope_parameters", None)
-                else _position_tables(transformers.AutoModel.from_config(config))
-            )
+            model = transformers.AutoModel.from_config(config)
     except Exception:  # noqa: BLE001 - code that came with the model, or a kind of model without a body of its own
         return limit
-    return min([limit, *(rows - (0 if padding is None else padding + 1) for rows, padding in tables)])
-
-
-def _position_tables(model: Any) -> list[tuple[int, int | None]]:
-    """Return the rows of each position table that reads prompts, and the padding's row."""
-    import torch
-
-    return [
-        (part.num_embeddings - getattr(part, "offset", 0), part.padding_idx)
-        for name, part in model.named_modules()
-        if isinstance(part, torch.nn.Embedding)
-        and ("position" in (last := name.rpartition(".")[2]) or last == "wpe")
-        and not (model.config.is_encoder_decoder and "decoder" in name.split(".")[:-1])
-    ]
+    for name, part in model.named_modules():
+        *places, last = name.split(".")
+        decodes = config.is_encoder_decoder and "decoder" in places
+        if isinstance(part, torch.nn.Embedding) and ("position" in last or last == "wpe") and not decodes:
+            padding = -1 if part.padding_idx is None else part.padding_idx  # positions begin behind it
+            limit = min(limit, part.num_embeddings - getattr(part, "offset", 0) - padding - 1)
+    return limit
 
 
 def start(model: Any) -> int:

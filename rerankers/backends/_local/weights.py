@@ -20,8 +20,6 @@ from .rewrites import rewritten
 if TYPE_CHECKING:
     import torch
 
-# Packages that transformers needs for weights, by the method that quantised them, if not of its name.
-QUANTIZERS = {"gptq": "gptqmodel optimum", "awq": "gptqmodel", "quanto": "optimum-quanto"}
 # The names of classification heads, whose rows are labels.
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classification_head.out_proj.weight")
 Part = Literal["language", "head", "body"]  # to generate text, with a classification head, or without either
@@ -191,10 +189,7 @@ class Weights:
             more["device_map"] = places
         if self.options.quantization:
             more["quantization_config"] = self._quantizer()
-        try:
-            model, report = load(auto, self.base, dtype=self.dtype, output_loading_info=True, **more)
-        except InputError as error:
-            raise InputError(f"{error}{self._remedy(error)}") from error.__cause__
+        model, report = load(auto, self.base, dtype=self.dtype, output_loading_info=True, **more)
         unread = {name for name in report["missing_keys"] if part == "body" and name.startswith("pooler.")}
         if missing := sorted(set(report["missing_keys"]) - adapted.keys() - unread):
             wanted = "a cross-encoder, with its classification head" if head else "a language model"
@@ -219,14 +214,6 @@ class Weights:
             return transformers.BitsAndBytesConfig(load_in_8bit=True)
         form = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, self.dtype)}
         return transformers.BitsAndBytesConfig(load_in_4bit=True, **form)
-
-    def _remedy(self, error: InputError) -> str:
-        method, text = _quantizer_of(self.config), str(error)
-        if isinstance(error.__cause__, ImportError) and "pip install" not in text and method:
-            return f"; its weights are quantised ({method}): pip install {QUANTIZERS.get(method, method)}"
-        if "out of memory" in text:
-            return "; model.device_map: auto spreads it over several GPUs, model.quantization makes it smaller"
-        return ""
 
 
 def _quantizer_of(config: Any) -> str | None:

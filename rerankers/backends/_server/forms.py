@@ -126,11 +126,13 @@ class Form(ABC):
                 raise InputError("ranker.context_tokens are counted by a tokenizer: set model.tokenizer to the model's")
             return request.rendered(lambda text, _: disarmed(text))
 
-        def shown(words: int | None) -> tuple[tuple[Message, ...], int]:
-            turns = request.rendered(lambda text, length: disarmed(tokens.cut(text, length)), words=words)
-            return turns, sum(len(tokens.tokenizer(f"{turn.role}: {turn.content}\n")["input_ids"]) for turn in turns)
+        def shown(words: int | None) -> tuple[Message, ...]:
+            return request.rendered(lambda text, length: disarmed(tokens.cut(text, length)), words=words)
 
-        return tokens.fitted(request, shown)
+        def size(turns: tuple[Message, ...]) -> int:
+            return sum(len(tokens.tokenizer(f"{turn.role}: {turn.content}\n")["input_ids"]) for turn in turns)
+
+        return tokens.fitted(request, shown, size)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from inspect import signature
 from itertools import chain, takewhile
 from typing import Any, TypeVar
@@ -142,17 +142,17 @@ class Tokens:
                 yield self._whole_prompt(replace(request, ask=replace(request.ask, docs=tuple(docs))))
                 docs = []
 
-    def fitted(self, request: Request, shown: Callable[[int | None], tuple[T, int]]) -> T:
+    def fitted(self, request: Request, shown: Callable[[int | None], T], size: Callable[[T], int]) -> T:
         """Return what shows a request with so many words a passage, fewer until prompt and answer fit the context.
 
-        `shown` also returns its tokens. The steps are those of castorini/rank_llm at 1b3cabb.
+        `size` counts its tokens. The steps are those of castorini/rank_llm at 1b3cabb.
         """
         context, words = request.terms.decoding.context_tokens, request.prompt.words
-        prompt, length = shown(words)
+        prompt = shown(words)
         answer = len(self._ids(request.ideal, special=False)) if context else 0
-        while context and words and words > 1 and (excess := length + answer - context) > 0:
+        while context and words and words > 1 and (excess := size(prompt) + answer - context) > 0:
             words = max(1, words - max(1, excess // (4 * len(request.passages))))
-            prompt, length = shown(words)
+            prompt = shown(words)
         return prompt
 
     def closed(self, prompt: Prepared, thought: str) -> Prepared:
@@ -166,12 +166,7 @@ class Tokens:
     def _whole_prompt(self, request: Request) -> tuple[str, list[int]]:
         if request.ask.kind == "relevance":
             return self.pairs.prompt(request) if self._pair_template is None else self._pair_of_turns(request)
-
-        def shown(words: int | None) -> tuple[tuple[str, list[int]], int]:
-            text, ids = self._language_prompt(request, words)
-            return (text, ids), len(ids)
-
-        return self.fitted(request, shown)
+        return self.fitted(request, partial(self._language_prompt, request), lambda prompt: len(prompt[1]))
 
     @cached_property
     def _pair_form(self) -> PairForm:

@@ -263,7 +263,7 @@ def test_a_device_map_of_unknown_devices_is_refused(tiny_llama: Path) -> None:
 
 
 def test_a_quantised_model_says_what_it_needs(tiny_llama: Path, tmp_path: Path) -> None:
-    for method, package in (("torchao", "torchao"), ("bitsandbytes", "bitsandbytes"), ("hqq", "hqq")):
+    for method, package in (("torchao", "torchao"), ("bitsandbytes", "bitsandbytes")):
         if importlib.util.find_spec(package):
             continue
         folder = Path(shutil.copytree(tiny_llama, tmp_path / method))
