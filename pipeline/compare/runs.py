@@ -137,6 +137,8 @@ def expanded(path: Path, listener: Listener) -> list[Path]:
     inner = sorted(child.parent for child in path.glob(f"*/{manifest.NAME}"))
     if (path / sweeps.FILE).is_file():
         inner = sweeps.run_dirs(path, listener)
+        if not inner:
+            raise InputError(f"{path}: no cell of this sweep is done; run its r2llm sweep command again")
     if not inner:
         problem = f"holds no run: there is no {manifest.NAME} in it or in a folder below it"
         raise InputError(f"{path}: {problem}; TREC files are named one by one")

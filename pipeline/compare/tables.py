@@ -206,7 +206,7 @@ def reproductions(comparison: Comparison, found: Sequence[Reproduction]) -> Tabl
     words = "Over the queries of both original runs; a run's baseline is the first stage that it reranked, else the "
     words += "original's. Effect ratio: 1 reproduced, 0 no effect, below 0 reversed, undefined where the original has "
     words += "none. ΔRI: 0 reproduced. p: two-sided paired t-test against the original run."
-    return Table("reproduction of the original effect", header, rows, words)
+    return Table("reproduction of the original effect", header, rows, marked(words, comparison.simulated))
 
 
 def p_text(p: float, comparison: Comparison) -> str:

@@ -58,9 +58,10 @@ class Options:
 
 
 def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[Group]:
-    """Return the sections about the runs in these folders and files, runs of other queries or judgements apart.
+    """Return the sections about the runs in these folders and files, runs of other judgements apart.
 
-    A study is its JSON file. Raises `InputError` as comparing runs does.
+    Runs of other queries too, unless those that all share are compared. A study is its JSON file. Raises `InputError`
+    as comparing runs does.
     """
     of_studies = [path for path in paths if path.suffix == ".json"]
     paths = [path for path in paths if path not in of_studies]
@@ -69,7 +70,8 @@ def groups(paths: Sequence[Path], options: Options, listener: Listener) -> list[
     by_data: dict[str, list[Path]] = {}
     for place in places:
         data = {} if other_judgements or place.is_file() else manifest.read(place / manifest.NAME).data
-        by_data.setdefault(f"{data.get('queries')} {data.get('qrels')}", []).append(place)
+        of_queries = None if options.comparison.common else data.get("queries")
+        by_data.setdefault(f"{of_queries} {data.get('qrels')}", []).append(place)
     reported = [_group(folders if len(by_data) > 1 else paths, options, listener) for folders in by_data.values()]
     if options.query is not None and not any(section.stories for group in reported for section in group.sections):
         raise InputError(f"--query {options.query}: no reranked run has this query, its texts and its answers")

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from r2llm.pipeline.io.tables import Table
+from r2llm.pipeline.run.sweeps import Outcome, Sweep
 
 
 @pytest.fixture
@@ -50,10 +51,12 @@ def test_an_original_run_is_held_against(r2llm, two, tmp_path) -> None:
     assert {each["run"]: each["effect_ratio"] for each in done.json["reproduction"]} == {"two": 1.0, "three": 1.0}
 
 
-def test_what_does_not_fit_together_is_refused(r2llm, two) -> None:
+def test_what_does_not_fit_together_is_refused(r2llm, two, tmp_path) -> None:
     assert "give one of --latex" in r2llm(*ARGUMENTS, "--latex", "--json").err
     assert "no judgements" in r2llm("compare", "one.trec", "two.trec").err
     assert r2llm("compare", "one.trec", "--qrels", "qrels.txt").code == 2
+    Sweep(name="s", axes={}, cells=[Outcome(name="c", settings={})]).write(tmp_path)
+    assert "no cell of this sweep is done; run its" in r2llm("compare", ".").err
 
 
 def test_a_run_given_twice_is_compared_once(r2llm, two) -> None:

@@ -70,6 +70,8 @@ def test_runs_of_other_queries_are_reported_apart(r2llm, toy: Path) -> None:
     assert r2llm("report", "both", "one").code == 0
     titles = ["docs.jsonl (1)", "docs.jsonl (2)"]
     assert re.findall(r"<h2>(.*?)</h2>", Path("report.html").read_text().partition("<script ")[0]) == titles
+    done = r2llm("report", "both", "one", "--common")
+    assert (done.code, "note: 1 queries that not all runs have are left out" in done.err) == (0, True), done.err
 
 
 def test_a_first_stage_is_a_run_without_cost(r2llm, toy: Path) -> None:
