@@ -24,7 +24,7 @@ mean grade by likelihood), `human` or null, `model`, `text`), the ledger `judged
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -196,7 +196,7 @@ def _circular(ranker: Ranker, name: str, rankers: Sequence[Run], plan: Plan) -> 
 
     Raises `InputError` if the judge's prompt is one of a run's, unless the plan accepts that.
     """
-    warnings, family = [], _family(name)
+    warnings, family, own = [], _family(name), _words(turn.content for turn in ranker.prompt.messages)
     unknown = [run.name for run in rankers if not run.config]
     if unknown:
         warnings.append(f"which models made {', '.join(unknown)} is not known: none must be the judge, {name}")
@@ -207,11 +207,9 @@ def _circular(ranker: Ranker, name: str, rankers: Sequence[Run], plan: Plan) -> 
                 sharing = "is the judge" if other == name else f"is of the judge's family ({name})"
                 warnings.append(f"the model of {run.name}, {other}, {sharing}: it favours its own rankings")
         prompts = manifest.read(run.path / manifest.NAME).prompts if run.config else {}
-        said = {
-            prompt: [turn["content"] for turn in about.model_dump()["messages"]] for prompt, about in prompts.items()
-        }
-        own = _words([turn.content for turn in ranker.prompt.messages])
-        for prompt in [prompt for prompt, turns in said.items() if _words(turns) == own]:
+        for prompt, about in prompts.items():
+            if _words(turn["content"] for turn in about.model_dump()["messages"]) != own:
+                continue
             if not plan.circular:
                 problem = f"its ranker asks with the judge's own prompt, {prompt}, and would be judged by itself"
                 raise InputError(f"{run.path}: {problem}; set ranker.prompt, or accept it with --allow-circular")
@@ -224,7 +222,7 @@ def _family(name: str) -> str:
     return re.match(r"[^\W\d_]*", name.lower())[0]  # type: ignore[index]
 
 
-def _words(texts: Sequence[str]) -> list[str]:
+def _words(texts: Iterable[str]) -> list[str]:
     return " ".join(texts).split()
 
 
