@@ -242,31 +242,26 @@ class Requests:
     candidates: Candidates
 
     def __post_init__(self) -> None:
-        by_likelihood, by_id = self.ranker.scoring == "likelihood", self.backend.simulated
-        within = self.backend.scores_texts and self.backend.architecture == "decoder_only"
-        for prompt in () if within else self.ranker.prompts:
-            if prompt.answer.scored in ("after_thought", "written"):
-                raise InputError(
-                    f"prompt '{prompt.name}' needs log-probabilities within a generated text; use a decoder-only model "
-                    "with model.backend: transformers or vllm"
-                )
-        for prompt in self.ranker.prompts if by_likelihood and not self.backend.raw_logits else ():
-            if prompt.raw_logits:
-                raise InputError(
-                    f"prompt '{prompt.name}' scores by raw logits or states, which this backend does not give; use "
-                    "model.backend: transformers"
-                )
-        decoder_only = self.backend.architecture == "decoder_only" and not (by_id or self.backend.recorded)
-        for prompt in self.ranker.prompts if decoder_only else ():
-            if prompt.fused:
-                raise InputError(
-                    f"prompt '{prompt.name}' is read by an encoder, passage by passage, and its decoder; name such a "
-                    "model, a T5 or its like, with model.backend: transformers"
-                )
+        for prompt in self.ranker.prompts:
+            if problem := self._problem(prompt):
+                raise InputError(f"prompt '{prompt.name}' {problem}")
         docs = self.ranker.shown(self.candidates).docs
         self._texts = {doc.id: doc.text for doc in docs}
-        self._digests = {doc.id: _digest(doc.id if by_id else "", doc.text) for doc in docs}
+        self._digests = {doc.id: _digest(doc.id if self.backend.simulated else "", doc.text) for doc in docs}
         self._begun: dict[tuple[AskKind, str | None, int], tuple[RequestSettings, Any]] = {}
+
+    def _problem(self, prompt: Prompt) -> str | None:
+        """Return what the prompt needs that the backend lacks, with the remedy, or None."""
+        backend, decoder_only = self.backend, self.backend.architecture == "decoder_only"
+        if prompt.answer.scored in ("after_thought", "written") and not (backend.scores_texts and decoder_only):
+            need = "needs log-probabilities within a generated text; use a decoder-only model"
+            return f"{need} with model.backend: transformers or vllm"
+        if prompt.raw_logits and self.ranker.scoring == "likelihood" and not backend.raw_logits:
+            return "scores by raw logits or states, which this backend does not give; use model.backend: transformers"
+        if prompt.fused and decoder_only and not (backend.simulated or backend.recorded):
+            need = "is read by an encoder, passage by passage, and its decoder; name such a model, a T5 or its like"
+            return f"{need}, with model.backend: transformers"
+        return None
 
     def request(self, ask: Ask, attempt: int = 0) -> Request:
         """Return the request for an ask, on the given attempt."""
