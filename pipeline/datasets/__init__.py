@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...rerankers.errors import InputError
+from ..configs import shipped
 from .base import Dataset, Docs
 from .candidates import CandidatesFile
 from .irds import IrDataset
@@ -40,6 +41,8 @@ def load(spec: str | Mapping[str, str], docs_from_index: Callable[[], Docs] | No
 
 def _named(name: str) -> Dataset:
     path = Path(name).expanduser()
+    if not path.exists() and name in shipped.datasets():
+        path = shipped.SHIPPED / name
     if is_beir_folder(path):
         return BeirFolder(name, path, None)
     if not name.startswith((".", "/", "~")) and not name.endswith("/"):

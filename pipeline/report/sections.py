@@ -93,6 +93,11 @@ def _group(places: Sequence[Path], options: Options, listener: Listener) -> Grou
     if not any(run.measures for run in loaded):
         raise InputError(f"{places[0]}: its dataset has no relevance judgements: there is nothing to report")
     compared = comparisons.compare([*([reference] if reference else []), *loaded], options.comparison, listener)
+    if reference:
+        where = f"the command has it, without costs, once {reference.path} and --dataset or --qrels are added"
+        compared = dataclasses.replace(
+            compared, notes=(*compared.notes, f"the first stage is one of the runs: {where}")
+        )
     reference = compared.runs[0]
     command = options.command(places)
     datasets = dict.fromkeys(_dataset(run.config["dataset"]) for run in loaded if run.config)

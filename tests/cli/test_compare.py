@@ -76,3 +76,10 @@ def test_every_caption_of_a_test_names_it_and_its_correction(r2llm, two) -> None
     done = r2llm(*ARGUMENTS, "--correction", "bh", "--original", "one.trec,two.trec")
     assert done.out.count("3 queries; two-sided paired t-test, correction Benjamini-Hochberg, alpha = 0.05") == 2
     assert "Effect ratio: 1 reproduced, 0 no effect" in done.out
+
+
+def test_a_shipped_dataset_judges_by_its_name(r2llm, tmp_path) -> None:
+    for name in ("one.trec", "two.trec"):
+        (tmp_path / name).write_text("q01 Q0 a 1 1 x\n")
+    done = r2llm("compare", "one.trec", "two.trec", "--dataset", "quickstart", "--json")
+    assert done.json["queries"] == 1

@@ -42,6 +42,7 @@ def test_a_report_is_one_page_of_its_own(page: Path) -> None:
     titles += ["Properties of the methods", "A query's story: q1"]
     assert re.findall(r"<h2>(.*?)</h2>", text) == [title.replace("'", "&#39;") for title in titles]
     assert "simulated: not judged" in text
+    assert re.search(r"has it, without costs, once \S+first_stage.trec and --dataset or --qrels are added", text)
     specs = json.loads(re.search(r'id="specs">(.*?)</script>', script)[1])
     assert all(spec["title"]["subtitle"].startswith("simulated") for spec in specs)
     assert text.count("<svg") == len(specs) == len(list(Path("figures").glob("*.svg")))
