@@ -220,10 +220,10 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         ledger.shared = shared if pooled else None
         cascade = Cascade(plan.stages, ledger, pooled, finished=spent.keys(), tally=tally)
         with closed_after(plan.backends):
-            simulated = simulation.costs_of(plan.loaded, next(iter(plan.first_stage)), "likely")
+            asks = _asks_of_first_query(plan)
             with energy.tracking() as joules:
                 begun = time.perf_counter()
-                ranked, candidates = _rank_queries(plan, cascade, spent, schedule, total(simulated).asks, listener)
+                ranked, candidates = _rank_queries(plan, cascade, spent, schedule, asks, listener)
                 took = time.perf_counter() - begun
             execution.finish(tally.calls, took, joules)
             details = [
@@ -355,6 +355,15 @@ def _rank_queries(
             if query not in earlier:
                 cascade.ledger.finish(query, json.dumps({"schedule": schedule, **costs.row(spent, methods)}))
     return {query: done[query] for query in plan.first_stage.run}, sha256.hexdigest()
+
+
+def _asks_of_first_query(plan: Plan) -> int:
+    """Return the asks about the first query by simulated answers that follow the first stage."""
+    candidates = next(iter(plan.first_stage))
+    query, run = candidates.query.id, plan.first_stage.run
+    models = [simulation.open_rule("likely", {query: run[query]}, None, plan.config.seed) for _ in plan.stages]
+    [spent] = simulation.ranked(plan.loaded, models, [candidates], lambda *_, **__: None).values()
+    return sum(cost.asks for cost in spent)
 
 
 # Evaluate and record

@@ -18,6 +18,7 @@ from ..rerankers.types import Candidates, Doc, Query
 from .configs import grid, schema, shipped
 from .configs.loaded import Loaded
 from .estimate import simulation
+from .io.progress import Listener
 
 Row = tuple[str, ...]
 
@@ -169,8 +170,10 @@ def _systems() -> list[Row]:
 def _cost(loaded: Loaded, parameters: float) -> str:
     """Return the prompts for a query, and the operations of reading their passages, 2 a parameter and token."""
     docs = tuple(Doc(str(number), "") for number in range(CANDIDATES))
+    models = [simulation.open_rule("equal", {}, None, 0) for _ in loaded.rankers]
     query = Candidates(Query("q", ""), docs, tuple(map(float, range(CANDIDATES, 0, -1))))
-    costs = simulation.costs_of(loaded, query, "equal")
+    with Listener().task("", None) as silent:
+        [costs] = simulation.ranked(loaded, models, [query], silent).values()
     read = sum(cost.asks * of.params.most_docs for cost, of in zip(costs, loaded.rankers, strict=True)) * PASSAGE_TOKENS
     return f"{sum(cost.asks for cost in costs):,} prompts, {2 * parameters * read / 1e12:,.1f} TFLOP"
 

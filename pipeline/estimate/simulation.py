@@ -76,14 +76,6 @@ def ranked(loaded: Loaded, models: Sequence[Backend], queries: Iterable[Candidat
         return {query.cost.query_id: query.costs for query in cascade.rank(queries)}
 
 
-def costs_of(loaded: Loaded, query: Candidates, rule: Rule) -> Sequence[Cost]:
-    """Return the costs by stage of ranking one query by a rule."""
-    run = {query.query.id: list(zip(query.ids, query.scores, strict=True))}
-    models = [open_rule(rule, run, None, loaded.config.seed) for _ in loaded.rankers]
-    [costs] = ranked(loaded, models, [query], lambda *_, **__: None).values()
-    return costs
-
-
 def simulate(
     loaded: Loaded, models: Sequence[Backend], rule: Rule, first_stage: FirstStage, advance: Advance
 ) -> Simulation:

@@ -19,7 +19,6 @@ from r2llm.pipeline import inspect as inspection
 from r2llm.pipeline import shards as merging
 from r2llm.pipeline import verify as verification
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.estimate import simulation
 from r2llm.pipeline.run import manifest as manifests
 from r2llm.pipeline.run import read as record
 from r2llm.pipeline.run.folder import RunFolder
@@ -27,7 +26,6 @@ from r2llm.pipeline.run.read import Run
 from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers.backends import simulated
 from r2llm.rerankers.errors import InputError, StoppedError
-from r2llm.rerankers.types import Cost
 
 Write = Callable[[str, str], Path]
 
@@ -515,7 +513,7 @@ class Stopped(simulated.Simulated):
 
 @pytest.mark.parametrize("shard", [None, Shard(1, 1)])
 def test_ctrl_c_says_what_was_kept_and_which_command_goes_on(toy: Path, heard, monkeypatch, shard) -> None:
-    monkeypatch.setattr(simulation, "costs_of", lambda *_: [Cost("q1")])  # which takes simulated answers too
+    monkeypatch.setattr(experiment, "_asks_of_first_query", lambda plan: 1)  # else simulated answers tell it
     monkeypatch.setattr(simulated, "Simulated", Stopped)
     Stopped.left = 6
     command = "r2llm rerank --config {} --output out{}"
@@ -534,7 +532,7 @@ def test_ctrl_c_says_what_was_kept_and_which_command_goes_on(toy: Path, heard, m
 def test_latencies_of_finished_queries_survive_a_kill(toy: Path, heard, monkeypatch) -> None:
     """q1 takes five answers, q2 and q3 one each: the second query is cut off."""
     whole = rerank(heard, "schedule=latency", output=toy / "whole")
-    monkeypatch.setattr(simulation, "costs_of", lambda *_: [Cost("q1")])  # which takes simulated answers too
+    monkeypatch.setattr(experiment, "_asks_of_first_query", lambda plan: 1)  # else simulated answers tell it
     monkeypatch.setattr(simulated, "Simulated", Stopped)
     Stopped.left = 5
     with pytest.raises(StoppedError):
@@ -554,7 +552,7 @@ def test_latencies_of_finished_queries_survive_a_kill(toy: Path, heard, monkeypa
 def test_a_query_that_was_cut_off_in_the_pool_has_no_time_and_the_mean_says_over_how_many_it_is(
     toy: Path, heard, monkeypatch
 ) -> None:
-    monkeypatch.setattr(simulation, "costs_of", lambda *_: [Cost("q1")])  # which takes simulated answers too
+    monkeypatch.setattr(experiment, "_asks_of_first_query", lambda plan: 1)  # else simulated answers tell it
     monkeypatch.setattr(simulated, "Simulated", Stopped)
     Stopped.left = 5
     with pytest.raises(StoppedError):

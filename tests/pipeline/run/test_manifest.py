@@ -16,13 +16,11 @@ import r2llm
 import yaml
 from r2llm.pipeline import experiment
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.estimate import simulation
 from r2llm.pipeline.run import environment, manifest
 from r2llm.pipeline.run.read import Run
 from r2llm.rerankers.backends import replay, simulated
 from r2llm.rerankers.backends.replay import LedgerReplay
 from r2llm.rerankers.errors import BackendError
-from r2llm.rerankers.types import Cost
 
 Write = Callable[[str, str], Path]
 
@@ -197,7 +195,7 @@ class Dying(simulated.Simulated):
 
 def test_a_run_that_was_cut_off_twice_tells_of_three_executions(toy: Path, heard, monkeypatch) -> None:
     whole = rerank(heard, output=toy / "whole").run_dir
-    monkeypatch.setattr(simulation, "costs_of", lambda *_: [Cost("q1")])  # which takes simulated answers too
+    monkeypatch.setattr(experiment, "_asks_of_first_query", lambda plan: 1)  # else simulated answers tell it
     monkeypatch.setattr(simulated, "Simulated", Dying)
     for answers in (3, 2):
         Dying.left = answers
