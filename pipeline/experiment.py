@@ -6,23 +6,23 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from ..rerankers.accounting import Tally, total
 from ..rerankers.backends.base import Setting, closed_after
-from ..rerankers.cascade import Cascade, Ranked
+from ..rerankers.cascade import Cascade, Ranked, first
 from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
 from ..rerankers.models import KeptModels
 from ..rerankers.shared_ledger import SharedLedger
-from ..rerankers.types import Cost
+from ..rerankers.types import Answer, Ask, Cost
 from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
 from .configs.yaml_files import value_at
-from .estimate import simulation
 from .first_stage.retrieve import retrieve
 from .io.progress import Advance, Listener, Noting
 from .run import contents, costs, energy, environment, fusion, ir_metadata, manifest, runfile, unread
@@ -358,12 +358,23 @@ def _rank_queries(
 
 
 def _asks_of_first_query(plan: Plan) -> int:
-    """Return the asks about the first query by simulated answers that follow the first stage."""
+    """Return the asks about the first query if each document had a relevance of its own."""
     candidates = next(iter(plan.first_stage))
-    query, run = candidates.query.id, plan.first_stage.run
-    models = [simulation.open_rule("likely", {query: run[query]}, None, plan.config.seed) for _ in plan.stages]
-    [spent] = simulation.ranked(plan.loaded, models, [candidates], lambda *_, **__: None).values()
-    return sum(cost.asks for cost in spent)
+    asks = 0
+    for stage in plan.stages:
+        steps = stage.ranker.steps(first(candidates, stage.depth))
+        with suppress(StopIteration):
+            posed = next(steps)
+            while True:
+                asks += sum(ask.kind != "derive" for ask in posed)
+                posed = steps.send([_guess(ask) for ask in posed])
+    return asks
+
+
+def _guess(ask: Ask) -> Answer:
+    scores = [float(crc32(doc.encode())) for doc in ask.docs]
+    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+    return Answer(choice=order[0] if order else 0, order=tuple(order), scores=tuple(scores))
 
 
 # Evaluate and record

@@ -513,7 +513,6 @@ class Stopped(simulated.Simulated):
 
 @pytest.mark.parametrize("shard", [None, Shard(1, 1)])
 def test_ctrl_c_says_what_was_kept_and_which_command_goes_on(toy: Path, heard, monkeypatch, shard) -> None:
-    monkeypatch.setattr(experiment, "_asks_of_first_query", lambda plan: 1)  # else simulated answers tell it
     monkeypatch.setattr(simulated, "Simulated", Stopped)
     Stopped.left = 6
     command = "r2llm rerank --config {} --output out{}"
@@ -532,7 +531,6 @@ def test_ctrl_c_says_what_was_kept_and_which_command_goes_on(toy: Path, heard, m
 def test_latencies_of_finished_queries_survive_a_kill(toy: Path, heard, monkeypatch) -> None:
     """q1 takes five answers, q2 and q3 one each: the second query is cut off."""
     whole = rerank(heard, "schedule=latency", output=toy / "whole")
-    monkeypatch.setattr(experiment, "_asks_of_first_query", lambda plan: 1)  # else simulated answers tell it
     monkeypatch.setattr(simulated, "Simulated", Stopped)
     Stopped.left = 5
     with pytest.raises(StoppedError):
@@ -552,7 +550,6 @@ def test_latencies_of_finished_queries_survive_a_kill(toy: Path, heard, monkeypa
 def test_a_query_that_was_cut_off_in_the_pool_has_no_time_and_the_mean_says_over_how_many_it_is(
     toy: Path, heard, monkeypatch
 ) -> None:
-    monkeypatch.setattr(experiment, "_asks_of_first_query", lambda plan: 1)  # else simulated answers tell it
     monkeypatch.setattr(simulated, "Simulated", Stopped)
     Stopped.left = 5
     with pytest.raises(StoppedError):

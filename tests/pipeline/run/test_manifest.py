@@ -195,7 +195,6 @@ class Dying(simulated.Simulated):
 
 def test_a_run_that_was_cut_off_twice_tells_of_three_executions(toy: Path, heard, monkeypatch) -> None:
     whole = rerank(heard, output=toy / "whole").run_dir
-    monkeypatch.setattr(experiment, "_asks_of_first_query", lambda plan: 1)  # else simulated answers tell it
     monkeypatch.setattr(simulated, "Simulated", Dying)
     for answers in (3, 2):
         Dying.left = answers
