@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -309,8 +310,8 @@ def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def _averaged(group: Sequence[Run]) -> Run:
     if len(group) == 1:
         return group[0]
-    first, words = group[0], [run.name.split() for run in group]
-    shared = " ".join(word for word in words[0] if all(word in others for others in words))
+    first, words = group[0], [re.split("(?<=[-+ ])", run.name) for run in group]
+    shared = "".join(word for word in words[0] if all(word in others for others in words)).rstrip("-+ ")
 
     def mean(tables: Sequence[PerQuery]) -> dict[str, dict[str, float]]:
         shared = [name for name in tables[0] if all(name in table for table in tables)]

@@ -1,5 +1,6 @@
 """Comparing runs: what is paired, what is refused, and what is said."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +235,8 @@ def test_seeds_are_averaged_before_queries_are_counted(toy: Path) -> None:
     singles = [run.measures["nDCG@10"]["q1"] for run in loaded[:3]]
     assert grouped[0].measures["nDCG@10"]["q1"] == pytest.approx(sum(singles) / 3)
     assert len(comparison.compare(grouped, comparison.Options(), Listener()).queries) == 3
+    cells = [dataclasses.replace(run, name=f"order-shuffle+seed-1{n}") for n, run in enumerate(loaded[:3])]
+    assert [run.name for run in runs.grouped(cells, "first_stage.seed")] == ["order-shuffle+seed (mean of 3)"]
     with pytest.raises(InputError, match="no run's config has this key"):
         runs.grouped(loaded, "first_stage.sed")
 
