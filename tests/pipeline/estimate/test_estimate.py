@@ -12,7 +12,7 @@ from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.estimate import COUNTS, estimate
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run.read import Run
-from r2llm.rerankers.backends import transformers
+from r2llm.rerankers.backends._local.weights import Weights
 from r2llm.rerankers.errors import InputError
 
 Content = dict[str, Any]
@@ -169,7 +169,7 @@ def test_notes_count_at_most_by_their_limit_and_with_a_probe_as_they_are_written
 
 
 def test_without_a_probe_no_weights_are_loaded(toy: Path, tiny_t5: Path, monkeypatch) -> None:
-    monkeypatch.setattr(transformers.Transformers, "model", property(lambda self: pytest.fail("loaded")))
+    monkeypatch.setattr(Weights, "load", lambda *_: pytest.fail("loaded"))
     assert totals(before("toy.yaml", t5(tiny_t5)))["seconds"] is None
 
 
