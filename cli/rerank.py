@@ -41,7 +41,6 @@ def rerank(
     """
     from ..pipeline import experiment
     from ..pipeline import shards as merging
-    from ..pipeline import sweep as sweeping
     from ..pipeline.configs import load as configs
     from ..pipeline.io.progress import Listener
     from ..pipeline.launchers import rerank_words
@@ -54,7 +53,12 @@ def rerank(
     if (launch is None) != (shards is None) or (launch and part):
         raise InputError("--launcher goes with --shards N, and not with --shard: --launcher local --shards 4")
     if launch is None or shards is None:
-        run = sweeping.run_cell(loaded, runs, listener) if runs else experiment.rerank(loaded, output, listener, part)
+        if runs:
+            from ..pipeline.sweep import run_cell
+
+            run = run_cell(loaded, runs, listener)
+        else:
+            run = experiment.rerank(loaded, output, listener, part)
     else:
         words = rerank_words(config, settings or (), queries, *(["--output", str(output)] if output else []))
         place = output or Path("runs", loaded.config.name)

@@ -11,7 +11,7 @@ from typing import Any
 from ...rerankers.errors import InputError
 from .. import datasets
 from ..io.progress import Gathering, Listener
-from ..io.tables import alike
+from ..io.tables import alike, some
 from ..run import contents, costs, manifest, read, runfile, sweeps
 from ..run import measures as measuring
 
@@ -155,9 +155,13 @@ def _refuse_other_judgements(folders: Iterable[Path]) -> None:
 
 
 def _common_measures(folders: Sequence[Path]) -> list[str]:
-    """Return the measures that all measured run folders have, or nDCG@10 where there is none."""
-    measured = [found.mean for folder in folders if (found := read.measures(folder / read.METRICS))]
-    return [name for name in measured[0] if all(name in names for names in measured)] if measured else ["nDCG@10"]
+    """Return the measures that all measured run folders have, or nDCG@10 where none was measured."""
+    measured = [metrics.mean for folder in folders if (metrics := read.measures(folder / read.METRICS))]
+    common = [name for name in measured[0] if all(name in names for names in measured)] if measured else ["nDCG@10"]
+    if not common:
+        every = some(list(dict.fromkeys(name for names in measured for name in names)))
+        raise InputError(f"no measure is common to all runs: they have {every}; name one with --measure")
+    return common
 
 
 def of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[str] | None, listener: Listener) -> Run:

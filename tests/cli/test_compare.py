@@ -83,3 +83,13 @@ def test_a_shipped_dataset_judges_by_its_name(r2llm, tmp_path) -> None:
         (tmp_path / name).write_text("q01 Q0 a 1 1 x\n")
     done = r2llm("compare", "one.trec", "two.trec", "--dataset", "quickstart", "--json")
     assert done.json["queries"] == 1
+
+
+def test_runs_without_a_common_measure_are_refused(r2llm) -> None:
+    for name, measure in (("a", "nDCG@5"), ("b", "AP")):
+        r2llm("rerank", "--config", "quickstart.yaml", "--queries", "2", "--output", name, "--set",
+              f"evaluate.measures=[{measure}]")  # fmt: skip
+    refused = r2llm("compare", "a", "b")
+    assert refused.code == 2
+    assert "no measure is common to all runs: they have nDCG@5, Judged@5, AP; name one with --measure" in refused.err
+    assert len(r2llm("compare", "a", "b", "--measure", "P@3", "--json").json["P@3"]["runs"]) == 2
