@@ -237,6 +237,21 @@ def test_links_lead_somewhere(page) -> None:
             assert (page.parent / link.partition("#")[0]).exists(), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page) -> None:
+    text = page.read_text(encoding="utf-8").replace("`rerankers/methods/setwise/best_of.py`", "")  # the example's
+    paths = set(re.findall(r"`((?:cli|pipeline|rerankers|scripts|tests)/[\w./]+)", text))
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    if page.name == "architecture.md":
+        names = set(re.findall(r"[\w/]+\.py", text))
+        files = [
+            path.as_posix()
+            for room in ("cli", "pipeline", "rerankers", "scripts")
+            for path in (ROOT / room).rglob("*.py")
+        ]
+        assert [name for name in names if not any(file.endswith(f"/{name}") for file in files)] == []
+
+
 @pytest.mark.slow
 def test_the_notebook_gives_what_it_shows(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat")

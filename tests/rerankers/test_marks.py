@@ -1,10 +1,39 @@
 """Marks on options: what may be a path, and what cannot change an answer."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from r2llm.rerankers import catalog
+from r2llm.rerankers.backends.base import Setting
 from r2llm.rerankers.marks import PathMark, SpeedMark, marks
+
+OTHERS = {
+    "simulated": {"answers": "hash", "noise": 0.2, "by_prompt": True},
+    "openai": {"name": "other", "api": "chat", "tokenizer": None, "top_logprobs": 5, "group_scores": True}
+    | {"reasoning_effort": "low", "extra_body": {"n": 1}, "omit": ["seed"]}
+    | {"chat_template": "none", "chat_template_kwargs": {"thinking": True}},
+    "transformers": {"dtype": "bfloat16", "quantization": "bitsandbytes-8bit", "rename": {"a": "b"}, "pooling": "cls"}
+    | {"chat_template": "none", "chat_template_kwargs": {"thinking": True}},
+}
+"""For each backend, another value of every key that changes answers."""
+
+BY_CONTENT = {"name", "gguf", "tokenizer", "revision", "adapter", "adapter_revision", "trust_remote_code"}
+"""Keys that say which files a model in this process is read from: their content is in the identity."""
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_a_key_without_the_mark_of_speed_is_in_the_identity(backend: str, tiny_llama: Path) -> None:
+    module = catalog.backend(backend)
+    given = {"simulated": {"answers": "noisy"}, "openai": {"name": "model", "tokenizer": str(tiny_llama)}}
+    plain = given.get(backend, {"name": str(tiny_llama), "dtype": "float32"})
+
+    def identity(**other: object) -> Mapping[str, object]:
+        return module.open(module.Options(**plain | other), Setting(grades={}, weights=False)).identity
+
+    keys = module.Options.model_fields.keys() - marks(module.Options, SpeedMark).keys()
+    assert keys - (BY_CONTENT if backend == "transformers" else set()) == OTHERS[backend].keys()
+    assert [key for key, value in OTHERS[backend].items() if identity(**{key: value}) == identity()] == []
 
 
 def test_every_backend_marks_its_paths_and_what_is_only_speed() -> None:
