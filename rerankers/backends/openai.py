@@ -138,12 +138,12 @@ class OpenAI(Backend):
         if self.price:
             details["usd_per_million_tokens"] = self.price.model_dump(exclude_none=True)
         if self._client:
-            budget, names = self._client.budget, ("calls", "prompt_tokens", "completion_tokens")
-            usd = budget.usd(budget.spent)
+            limiter, names = self._client.limiter, ("calls", "prompt_tokens", "completion_tokens")
+            usd = limiter.usd(limiter.spent)
             details["server"] = self._kind
             details["capabilities"] = {name: what for form in self._forms.values() for name, what in form.found.items()}
             details |= {f"{name}s_seen": sorted(values) for name, values in self._client.seen.items() if values}
-            spent = {name: budget.spent[name] for name in names}
+            spent = {name: limiter.spent[name] for name in names}
             details["spent"] = spent if usd is None else {**spent, "usd": round(usd, 6)}
         return details
 

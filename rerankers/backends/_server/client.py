@@ -1,9 +1,9 @@
 """Requests to a server or several replicas of it, each repeated until it is answered or there is no hope of it.
 
 What fails with 408, 409, 425, 5xx, a timeout, a broken connection or a malformed or repeated reply is repeated: after
-half a second, then twice as long each time up to 8 s, or after as long as the server says. A server that is asked too
-much (429) is waited for, which is no failed attempt. One of several replicas that fails again and again rests, and then
-gets one request at a time until it answers.
+half a second, then twice as long each time up to 8 s. A server that is asked too much (429) or names a wait is waited
+for, which is no failed attempt. One of several replicas that fails again and again rests, and then gets one request at
+a time until it answers.
 
 Each connection is a client of its own, which carries another request only after its reply was found sound. A server
 that once repeats a reply would else answer each later request on that connection with the reply to the one before.
@@ -23,16 +23,8 @@ import aiohttp
 import httpx2
 
 from ...errors import InputError
-from .limits import Budget, Pace, Spending, backoff, log_wait, named_wait, spending
-from .refusals import (
-    REPEATED,
-    AttemptError,
-    MalformedError,
-    final,
-    hidden_status,
-    reason_declined,
-    refusal,
-)
+from .limits import Limiter, Spending, backoff, named_wait, spending
+from .refusals import REPEATED, AttemptError, MalformedError, final, hidden_status, reason_declined, refusal
 from .spec import ServerSpec
 
 T = TypeVar("T")
@@ -108,13 +100,14 @@ class Client:
     """Requests to one server or its replicas; used in one event loop."""
 
     def __init__(self, spec: ServerSpec) -> None:
-        self.spec, self.budget = spec, Budget(spec.options.budget, spec.price)
+        self.spec = spec
         self.replicas = [Replica(url.rstrip("/")) for url in spec.urls]
-        self.pace = Pace(self.replicas, spec.options.requests_per_minute, spec.options.tokens_per_minute)
+        self.limiter = Limiter(self.replicas, spec)
         self.stopped = False  # whether nothing is sent any more
         self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks that a reply is on its way to
         self.seen: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}  # of the replies
         self._attempts = self._answers = 0
+        self._suspect = ["\\u", "\\/", *filter(None, [spec.key])]
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
         self._headers |= {"Authorization": f"Bearer {spec.key}"} if spec.key else {}
 
@@ -129,25 +122,15 @@ class Client:
         """
         content = b"" if body is None else json.dumps(body).encode()
         retries = self.spec.options.retries if content else min(self.spec.options.retries, MAX_FIRST_RETRIES)
-        tokens, answers_before, pause = len(content) / 4, self._answers, 0.0
+        attempts, failures, answers_before = 0, 0, self._answers
         last: AttemptError | None = None
-        attempts = failures = 0
         while not self.stopped:
-            if pause:
-                await asyncio.sleep(pause)
-            await self.pace.enter(tokens)
-            attempts, pause, used = attempts + 1, 0.0, None
+            attempts += 1
             try:
-                answer, used = await self._attempt(path, content, read, most, last)
-                self._answers += 1
-                return answer
+                return await self._attempt(path, content, read, most, last)
             except AttemptError as failure:
                 last = failure
-                if failure.kind == "declined" and not failure.status:  # in a reply of success
-                    self._answers, used = self._answers + 1, sum(count or 0 for count in failure.tokens)
-            finally:
-                self.pace.leave(0.0 if used is None else used - tokens, answered=used is not None)
-            if last.kind == "too many" and self.pace.limited(last.replica, last.wait, last.reason):
+            if last.kind == "too many" and self.limiter.limited(last.replica, last.wait, last.reason):
                 continue
             others = (replica for replica in self.replicas if replica is not last.replica)
             if last.kind == "unsent" and any(replica.usable(time.monotonic()) for replica in others):
@@ -155,16 +138,15 @@ class Client:
             failures += 1
             if last.kind not in REPEATED or failures > retries:
                 raise final(last, self.spec, attempts, others_answered=self._answers > answers_before)
-            if last.wait is not None:
-                log_wait(self.spec.where, last.wait, f"status {last.status}")
-            pause = backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE) if last.wait is None else last.wait
+            await asyncio.sleep(backoff(failures - 1, FIRST_PAUSE, MAX_PAUSE))
         raise asyncio.CancelledError
 
     async def _attempt(
         self, path: str, content: bytes, read: Callable[[Any], T], most: Spending, last: AttemptError | None
-    ) -> tuple[T, int]:
-        """Return the answer of one request to a replica and its tokens. Raises `AttemptError` if there is no answer."""
-        await self.budget.reserve(most)
+    ) -> T:
+        """Return the answer of one request to a replica. Raises `AttemptError` if there is no answer."""
+        tokens = len(content) / 4
+        await self.limiter.enter(most, tokens)
         replica = self._choose(last.replica if last else None)
         # After a malformed reply, a new connection: another reply may be waiting on a kept one.
         connection = replica.connection(new=last is not None and last.kind == "malformed")
@@ -175,19 +157,19 @@ class Client:
         try:
             body = await self._body(connection, replica, path, content)
             cost = _cost(body, most)
-            if reason := reason_declined(body):
-                replica.failures, sound = 0, True
-                counts = usage(body, "prompt_tokens"), usage(body, "completion_tokens")
-                raise AttemptError("declined", reason, tokens=counts)
+            if declined := reason_declined(body):
+                tokens_told = usage(body, "prompt_tokens"), usage(body, "completion_tokens")
+                raise AttemptError("declined", declined, tokens=tokens_told)
             answer = read(body)
-            replica.failures, sound = 0, True
-            return answer, cost["prompt_tokens"] + cost["completion_tokens"]
+            sound = True
+            return answer
         except (AttemptError, *UNREADABLE) as error:
             failure = error
             if not isinstance(failure, AttemptError):
                 problem = error if isinstance(error, MalformedError) else f"{type(error).__name__}: {error}"
                 failure = AttemptError("malformed", f"malformed reply ({problem})")
             failure.replica, failure.reason = replica, self.spec.shown(failure.reason)
+            sound = failure.kind == "declined" and not failure.status  # in a reply of success
             if failure.kind in ("silent", "malformed"):
                 cost = most  # it may have been answered, and paid for, all the same
             if len(self.replicas) > 1 and failure.kind in REPEATED:
@@ -195,9 +177,10 @@ class Client:
             raise failure from None
         finally:
             self.under_way.discard(task)
-            self.budget.settle(most, cost)
+            self.limiter.leave(most, cost, tokens, answered=sound)
             replica.asks -= most["calls"]
             if sound:
+                replica.failures, self._answers = 0, self._answers + 1
                 replica.idle.append(connection)
             else:
                 await connection.close()
@@ -225,24 +208,26 @@ class Client:
                         raise aiohttp.ClientPayloadError(f"a reply of more than {MAX_BYTES >> 20} MiB")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise AttemptError("unsent", str(error) or type(error).__name__) from None
-        except TimeoutError:
-            raise AttemptError("silent", f"no reply within {seconds:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise AttemptError("silent", str(error) or type(error).__name__) from None
+            late = isinstance(error, TimeoutError)
+            reason = f"no reply within {seconds:g} s" if late else str(error) or type(error).__name__
+            raise AttemptError("silent", reason) from None
         status = 0 if 200 <= response.status < 300 else response.status
-        text = self.spec.without_secret(received.decode("utf-8", "replace" if status else "strict"))
+        text, key = received.decode("utf-8", "replace" if status else "strict"), self.spec.key or "\\u"
         try:
             body = json.loads(text)
-            if "\\ud" in text or "\\uD" in text:  # lone surrogates are replaced
-                body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+            if (
+                key in text or "\\u" in text or "\\/" in text
+            ):  # the key, perhaps in escapes; lone surrogates are replaced
+                plain = self.spec.without_key(json.dumps(body, ensure_ascii=False))
+                body = json.loads(plain.encode("utf-8", "replace"))
         except UNREADABLE:
             if not status:
                 raise
             body = text
-        if hidden := 0 if status else hidden_status(body):
-            status = hidden
-        if status:
-            raise refusal(status, body, self.spec.shown, named_wait(response.headers), hidden=bool(hidden))
+        hidden = None if status else hidden_status(body)
+        if status := status or hidden or 0:
+            raise refusal(status, body, self.spec.shown, named_wait(response.headers), hidden=hidden is not None)
         if replica.repeats(connection, text):
             raise MalformedError("a reply that came before")
         for name, values in self.seen.items() if isinstance(body, Mapping) else ():
@@ -278,12 +263,9 @@ def proxy_of(url: str) -> str | None:
 
     Raises `InputError` where it is of another kind.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in ("localhost", "::1") or host.startswith("127.") or urllib.request.proxy_bypass(host):
-        return None
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
-        name = f"{parts.scheme}_proxy"
-        raise InputError(f"{name} in the environment is no HTTP proxy; set it to one, or no_proxy to {host}")
+    scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
+    local = host in ("localhost", "::1") or host.startswith("127.")
+    proxy = None if local or urllib.request.proxy_bypass(host) else urllib.request.getproxies().get(scheme)
+    if proxy and not proxy.startswith("http"):
+        raise InputError(f"{scheme}_proxy in the environment is no HTTP proxy; set it to one, or no_proxy to {host}")
     return proxy

@@ -1,8 +1,9 @@
 """Limits at a server: what may be spent there, and how fast requests go out.
 
 An attempt to send a request reserves the most that it can cost, and waits while that does not fit beside the attempts
-under way; its real cost then replaces the reservation. A server that is asked too much (429) is waited for, and half as
-many requests are open from then on; each answer lets a little more through again, as TCP does it.
+under way; its real cost then replaces the reservation. A server that is asked too much (429, or an error that names a
+wait) is waited for, and half as many requests are open from then on; each answer lets a little more through again, as
+TCP does it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,18 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from ...errors import BackendError, visible
-from ...prices import Price
 from ...types import Strict
 
 if TYPE_CHECKING:
     from .client import Replica
+    from .spec import ServerSpec
 
-PATIENCE = 75.0  # seconds after which a server that says only 429 is given up, or twice the wait it names if longer
+PATIENCE = 75.0  # seconds after which a server that only asks to wait is given up, or twice the wait it names if longer
 FIRST_WAIT, MAX_WAIT = 0.5, 30.0  # seconds to wait where the server names none, doubled each time
 LONG_WAIT = 5.0  # seconds: waits from here on are logged
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -53,39 +53,76 @@ def spending(calls: int = 0, prompt: int = 0, completion: int = 0, cached: int =
     return Counter(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cached_prompt_tokens=cached)
 
 
-class Budget:
-    """Costs spent and reserved, and the limits of both together."""
+class Limiter:
+    """The account of what is spent and reserved at a server, and the moment at which its next request may go out."""
 
-    def __init__(self, limits: Limits, price: Price | None) -> None:
-        self.spent = spending()
-        self._caps = {name: cap for name, cap in limits if cap is not None}
-        self._price = price
+    def __init__(self, replicas: Sequence[Replica], spec: ServerSpec) -> None:
+        self.replicas, self.spent = replicas, spending()
+        self._price = spec.price
+        self._caps = {name: cap for name, cap in spec.options.budget if cap is not None}
+        requests, tokens = spec.options.requests_per_minute, spec.options.tokens_per_minute
+        self._request_seconds = 60.0 / requests if requests else 0.0
+        self._token_seconds = 60.0 / tokens if tokens else 0.0
         self._reserved = spending()
-        self._under_way = 0
-        self._settled = asyncio.Event()
+        self._next = 0.0
+        self._open = 0
+        self._max_open = math.inf
+        self._streak = 0
+        self._refused_since: float | None = None
+        self._left = asyncio.Event()
 
-    async def reserve(self, most: Spending) -> None:
-        """Set aside the most that an attempt can cost.
+    async def enter(self, most: Spending, tokens: float) -> None:
+        """Wait until a request of about so many tokens may go out, and reserve the most that it can cost.
 
         Raises `BudgetSpentError` where that is more than is left and nothing is under way that could cost less.
         """
-        while limit := self._exceeded(most):
-            if not self._under_way:
+        while True:
+            now, limit = time.monotonic(), self._exceeded(most)
+            start = max(self._next, min(replica.resumes for replica in self.replicas))
+            if limit and not self._open:
                 used, cap = self._used(self.spent)[limit], self._caps[limit]
                 words = f"{used:.4f} of {cap:g} US dollars" if limit == "usd" else f"{used:,} of {cap:,} {limit}"
                 remedy = f"all answers are kept: set a larger model.budget.{limit} and run again"
                 problem = f"{words} are spent and the next request could exceed it"
                 raise BudgetSpentError(f"model.budget.{limit}: {problem}; {remedy}")
-            self._settled.clear()
-            await self._settled.wait()
+            if limit or self._open >= self._max_open:
+                self._left.clear()
+                await self._left.wait()
+            elif start > now:
+                await asyncio.sleep(start - now)
+            else:
+                break
+        self._open += 1
         self._reserved.update(most)
-        self._under_way += 1
+        self._next = max(now, self._next) + max(self._request_seconds, tokens * self._token_seconds)
 
-    def settle(self, most: Spending, actual: Spending) -> None:
+    def leave(self, most: Spending, cost: Spending, tokens: float, *, answered: bool) -> None:
+        """Count a request as done, which `enter` was told the most and the tokens of, at its real cost."""
+        self._open -= 1
         self._reserved.subtract(most)
-        self._under_way -= 1
-        self.spent.update(actual)
-        self._settled.set()
+        self.spent.update(cost)
+        if answered:
+            self._next += (cost["prompt_tokens"] + cost["completion_tokens"] - tokens) * self._token_seconds
+            self._streak, self._refused_since = 0, None
+            self._max_open += 1 / self._max_open
+        self._left.set()
+
+    def limited(self, replica: Replica, named: float | None, message: str) -> bool:
+        """Slow down after a refusal that names so many seconds to wait, or None; False if it is time to give up."""
+        now = time.monotonic()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        if now >= replica.resumes:  # else the request went out before the pause began
+            self._streak += 1
+            self._max_open = max(1.0, min(self._max_open, self._open) / 2)
+        if now - self._refused_since > max(PATIENCE, 2 * (named or 0.0)):
+            return False
+        wait = named or backoff(self._streak - 1, FIRST_WAIT, MAX_WAIT)
+        if now + wait > replica.resumes:
+            replica.resumes = now + wait
+            if wait >= LONG_WAIT:
+                text = f"{replica.url} asks to wait {wait:,.0f} s ({message}); the run goes on then"
+                logging.getLogger(__name__).warning("%s", visible(text))
+        return True
 
     def usd(self, cost: Spending) -> float | None:
         """Return the price of a cost in US dollars, or None if prices are not known."""
@@ -102,69 +139,9 @@ class Budget:
         return next((name for name, cap in self._caps.items() if used[name] > cap), None)
 
 
-class Pace:
-    """The moment at which the next request may go out, within limits a minute; used in one event loop."""
-
-    def __init__(self, replicas: Sequence[Replica], requests: float | None, tokens: float | None) -> None:
-        self.replicas = replicas
-        self._request_seconds = 60.0 / requests if requests else 0.0
-        self._token_seconds = 60.0 / tokens if tokens else 0.0
-        self._next = 0.0
-        self._open = 0
-        self._max_open = math.inf
-        self._streak = 0
-        self._refused_since: float | None = None
-        self._left = asyncio.Event()
-
-    async def enter(self, tokens: float) -> None:
-        """Wait until a request of about so many tokens may go out; call `leave` when it is done."""
-        while True:
-            now = time.monotonic()
-            start = max(self._next, min(replica.resumes for replica in self.replicas))
-            if start > now:
-                await asyncio.sleep(start - now)
-            elif self._open >= self._max_open:
-                self._left.clear()
-                await self._left.wait()
-            else:
-                break
-        self._open += 1
-        self._next = max(now, self._next) + max(self._request_seconds, tokens * self._token_seconds)
-
-    def leave(self, more_tokens: float, *, answered: bool) -> None:
-        """Count a request as done, which took so many tokens more than `enter` was told."""
-        self._open -= 1
-        self._next += more_tokens * self._token_seconds
-        if answered:
-            self._streak, self._refused_since = 0, None
-            self._max_open += 1 / self._max_open
-        self._left.set()
-
-    def limited(self, replica: Replica, named: float | None, message: str) -> bool:
-        """Slow down after a 429 that names so many seconds to wait, or None; False if it is time to give up."""
-        now = time.monotonic()
-        self._refused_since = now if self._refused_since is None else self._refused_since
-        if now >= replica.resumes:  # else the request went out before the pause began
-            self._streak += 1
-            self._max_open = max(1.0, min(self._max_open, self._open) / 2)
-        if now - self._refused_since > max(PATIENCE, 2 * (named or 0.0)):
-            return False
-        wait = backoff(self._streak - 1, FIRST_WAIT, MAX_WAIT) if named is None else named
-        if now + wait > replica.resumes:
-            replica.resumes = now + wait
-            log_wait(replica.url, wait, message)
-        return True
-
-
 def backoff(failures: int, first: float, most: float) -> float:
     """Return the seconds to wait after earlier failures: doubled each time, up to a quarter left out by chance."""
     return min(first * 2.0 ** max(failures, 0), most) * random.uniform(0.75, 1)  # noqa: S311
-
-
-def log_wait(url: str, wait: float, message: str) -> None:
-    if wait >= LONG_WAIT:
-        text = f"{url} asks to wait {wait:,.0f} s ({message}); the run goes on then"
-        logging.getLogger(__name__).warning("%s", visible(text))
 
 
 def named_wait(headers: Mapping[str, str]) -> float | None:
@@ -190,12 +167,11 @@ def _seconds(text: str, unit: float = 1.0) -> float | None:
         if parts and "".join(map("".join, parts)) == text:
             return sum(float(count) * UNITS[name] for count, name in parts)
         try:
-            date = email.utils.parsedate_to_datetime(text)
+            number = email.utils.parsedate_to_datetime(text).timestamp()
         except (ValueError, TypeError):
             return None
-        number = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(number):
         return None
     if number > 1e9:  # a time, and no length of time
-        number = number / (1000 if number > 1e11 else 1) - datetime.now(UTC).timestamp()
+        number = number / (1000 if number > 1e11 else 1) - time.time()
     return max(number, 0.0)

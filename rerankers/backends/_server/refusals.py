@@ -12,17 +12,12 @@ from .spec import ServerSpec
 MESSAGES = ("message", "detail", "msg", "error", "raw", "metadata")
 CODES = ("error", "innererror", "metadata", "code", "type", "status", "reason", "reasons", "error_type")
 
-# Codes of providers that decline a prompt: OpenAI's, Azure's, Gemini's, Alibaba's, DeepSeek's and others'.
+# Providers decline a prompt: codes of OpenAI, Azure, Gemini, Alibaba, DeepSeek and others, and the same in words.
 DECLINED = re.compile(
     r"content[ _-]?(?:filter|policy|moderation|management policy|exists risk)|moderation|responsible_?ai|"
     r"data_?inspection|prohibited_content|blocklist|guardrail|sensitive_(?:content|words)|\bsafety\b|\brefusal\b|"
-    r"\brecitation\b|\bspii\b|invalid_prompt",
-    re.IGNORECASE,
-)
-# The same in words, where there is no code.
-DECLINED_WORDS = re.compile(
-    r"content[ _](?:filter|policy|moderation|management policy|exists risk)|inappropriate content|usage polic|"
-    r"(?:was|been|were) (?:flagged|blocked|filtered)|flagged (?:by|for|as)|blocked (?:by|due to) .*(?:safety|polic)",
+    r"\brecitation\b|\bspii\b|invalid_prompt|inappropriate content|usage polic|"
+    r"(?:was|been|were) (?:flagged|blocked|filtered)|flagged (?:by|for|as)",
     re.IGNORECASE,
 )
 QUOTA = re.compile(
@@ -80,49 +75,46 @@ def refusal(
     error = body.get("error") if isinstance(body, Mapping) else None
     blamed = error.get("param") if isinstance(error, Mapping) else None
     message = shown(": ".join(dict.fromkeys(_texts(body, MESSAGES)))) or f"status {status}"
-    kind = _kind(status, _codes(body), message)
+    kind = _kind(status, f"{_codes(body)} {message}", wait)
     return AttemptError(kind, message, status, blamed if isinstance(blamed, str) else None, wait, hidden)
 
 
 def final(failure: AttemptError, spec: ServerSpec, attempts: int, *, others_answered: bool) -> Exception:
     """Return the error that a request ends with if this was its last attempt."""
-    kind, status, reason, where = failure.kind, failure.status, failure.reason, spec.where
+    status, reason, where = failure.status, failure.reason, spec.where
     if failure.hidden and status >= 500 and others_answered:
         # A provider that reports a failure as success, while others are answered, fails at this prompt.
         failure.kind = "declined"
     if failure.kind in ("wrong", "declined"):
         return failure
-    variable = spec.options.api_key_env
-    if kind == "no entry":
+    after, key = f"after {attempts} attempt{'s' * (attempts > 1)}", "another one with model.api_key_env"
+    if failure.kind == "no entry":
         why = f": {reason}" if status == 403 else ""  # 401's may hold a part of the key
-        state = f"the one in the environment variable {variable} {'was refused' if spec.key else 'is not set'}"
-        remedy = "set it, or name another one with model.api_key_env"
-        return BackendError(f"{where} lets nobody in without a valid key (status {status}{why}), and {state}; {remedy}")
-    after = "after 1 attempt" if attempts == 1 else f"after {attempts} attempts"
-    if kind == "no credit":
-        problem = f"the account at {where} has no credit or quota left (status {status}: {reason})"
-        remedy = "top it up or name another key with model.api_key_env,"
+        state = f"{spec.options.api_key_env} {'was refused' if spec.key else 'is not set'}"
+        problem = f"lets nobody in without a valid key (status {status}{why}), and the one in the environment variable"
+        return BackendError(f"{where} {problem} {state}; set it, or name {key}")
+    if failure.kind == "no credit":
+        problem, remedy = f"the account at {where} has no credit or quota left (status {status}: {reason})", "top it up"
+        remedy += f" or name {key},"
     elif status:
-        problem = f"{where} answered with status {status} {after} ({reason})"
-        remedy = "wait, or lower model.requests_per_minute," if status == 429 else "wait"
+        problem, remedy = f"{where} answered with status {status} {after} ({reason})", "wait"
+        remedy += ", or lower model.requests_per_minute," if status == 429 else ""
     else:
         problem = f"no answer from {where} {after} ({reason})"
         remedy = f"see that the server runs and keeps up (model.timeout is {spec.options.timeout:g} s)"
-    error = FailedError if kind == "malformed" or status >= 500 else BackendError
+    error = FailedError if failure.kind == "malformed" or status >= 500 else BackendError
     return error(f"model.base_url: {problem}; {remedy} and run again: all answers are kept")
 
 
-def _kind(status: int, codes: str, message: str) -> Kind:
-    if status in (400, 403, 422, 451) and (DECLINED.search(codes) or DECLINED_WORDS.search(message)):
+def _kind(status: int, words: str, wait: float | None) -> Kind:
+    if status in (400, 403, 422, 451) and DECLINED.search(words):
         return "declined"  # this prompt's content
-    if status == 402 or (status in (400, 403, 429) and QUOTA.search(f"{codes} {message}")):
+    if status == 402 or (status in (400, 403, 429) and QUOTA.search(words)):
         return "no credit"
     if status in (401, 403):
         return "no entry"
-    if status == 429:
-        return "too many"
-    if status in (408, 409, 425) or status >= 500:
-        return "passing"
+    if status in (408, 409, 425, 429) or status >= 500:
+        return "passing" if wait is None and status != 429 else "too many"
     return "wrong" if status >= 400 else "odd"
 
 
@@ -130,12 +122,10 @@ def hidden_status(body: Any) -> int | None:
     """Return the status that an error inside a reply of success stands for, or None if there is no error in it."""
     if not isinstance(body, Mapping):
         return None
-    error = body.get("error")
-    if body.get("choices") and isinstance(body["choices"], list):
-        error = next((c["error"] for c in body["choices"] if isinstance(c, Mapping) and c.get("error")), None)
-    elif any(body.get(name) for name in ("results", "data", "models")):
-        return None
-    elif not error and isinstance(body.get("message"), str) and (body.get("object") == "error" or body.get("code")):
+    parts = next((body[name] for name in ("choices", "results", "data", "models") if body.get(name)), [body])
+    parts = [part for part in parts if isinstance(part, Mapping)] if isinstance(parts, list) else []
+    error = next((part["error"] for part in parts if part.get("error")), None)
+    if not error and parts == [body] and isinstance(body.get("message"), str):
         error = body
     if not error:
         return None

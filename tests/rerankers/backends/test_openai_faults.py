@@ -193,7 +193,7 @@ def test_a_declined_prompt_counts_in_a_budget(usage: dict[str, int], spent: Spen
     with pytest.raises(AttemptError) as error:
         asyncio.run(asked(client))
     assert error.value.kind == "declined"
-    assert client.budget.spent == spent
+    assert client.limiter.spent == spent
     assert client._answers == 1  # the provider works: it is no failure of the server
 
 

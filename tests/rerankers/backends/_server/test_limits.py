@@ -9,13 +9,18 @@ from email.utils import format_datetime
 
 import pytest
 from r2llm.rerankers.backends._server import limits
-from r2llm.rerankers.backends._server.limits import Pace, named_wait
+from r2llm.rerankers.backends._server.limits import Limiter, named_wait, spending
+from r2llm.rerankers.backends._server.spec import Options, ServerSpec
 
 
 @dataclass
 class Replica:
     url: str = "http://localhost:8000/v1"
     resumes: float = 0.0
+
+
+def limiter(replica: Replica, **options: float) -> Limiter:
+    return Limiter([replica], ServerSpec(Options(name="stub", **options)))  # type: ignore[list-item, arg-type]
 
 
 @pytest.mark.parametrize(
@@ -47,16 +52,16 @@ def test_a_date_or_a_time_since_1970_is_waited_for() -> None:
         assert named_wait({"x-ratelimit-reset": text}) == pytest.approx(7200, abs=5)
 
 
-def seconds_for(limits: dict[str, float], tokens: float, more: float = 0.0) -> float:
+def seconds_for(limits: dict[str, float], tokens: int, more: int = 0) -> float:
     """How long five requests take that are answered at once."""
 
     async def run() -> float:
-        paced = Pace([Replica()], limits.get("requests"), limits.get("tokens"))
+        paced = limiter(Replica(), **limits)
         started = time.monotonic()
 
         async def request() -> None:
-            await paced.enter(tokens)
-            paced.leave(more, answered=True)
+            await paced.enter(spending(), tokens)
+            paced.leave(spending(), spending(prompt=tokens + more), tokens, answered=True)
 
         await asyncio.gather(*(request() for _ in range(5)))
         return time.monotonic() - started
@@ -66,29 +71,29 @@ def seconds_for(limits: dict[str, float], tokens: float, more: float = 0.0) -> f
 
 def test_requests_and_tokens_a_minute_are_limited() -> None:
     assert seconds_for({}, 100) < 0.2
-    assert 0.4 <= seconds_for({"requests": 600}, 100) < 2
-    assert 0.4 <= seconds_for({"tokens": 60_000}, 100) < 2
-    assert 0.4 <= seconds_for({"tokens": 60_000}, 10, more=90) < 2
+    assert 0.4 <= seconds_for({"requests_per_minute": 600}, 100) < 2
+    assert 0.4 <= seconds_for({"tokens_per_minute": 60_000}, 100) < 2
+    assert 0.4 <= seconds_for({"tokens_per_minute": 60_000}, 10, more=90) < 2
 
 
 def test_a_refusal_halves_what_is_open_and_answers_let_more_through() -> None:
     async def run() -> None:
         replica = Replica()
-        paced = Pace([replica], None, None)
+        paced = limiter(replica)
         for _ in range(8):
-            await paced.enter(1)
+            await paced.enter(spending(), 1)
         assert all(paced.limited(replica, 0.05, "slow down") for _ in range(8))  # one burst is one refusal
         for _ in range(8):
-            paced.leave(0, answered=False)
+            paced.leave(spending(), spending(), 1, answered=False)
         started = time.monotonic()
         for _ in range(4):
-            await paced.enter(1)
+            await paced.enter(spending(), 1)
         assert time.monotonic() - started >= 0.04
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(paced.enter(1), 0.05)
+            await asyncio.wait_for(paced.enter(spending(), 1), 0.05)
         for _ in range(5):
-            paced.leave(0, answered=True)
-        await asyncio.wait_for(paced.enter(1), 1)
+            paced.leave(spending(), spending(), 1, answered=True)
+        await asyncio.wait_for(paced.enter(spending(), 1), 1)
 
     asyncio.run(run())
 
@@ -99,8 +104,8 @@ def test_long_waits_are_noted_and_refusals_without_end_are_given_up(
     async def run() -> None:
         replica, now = Replica(), [1000.0]
         monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-        paced = Pace([replica], None, None)
-        await paced.enter(1)
+        paced = limiter(replica)
+        await paced.enter(spending(), 1)
         assert paced.limited(replica, 3600.0, "daily\x1b limit")
         assert caplog.messages == [
             r"http://localhost:8000/v1 asks to wait 3,600 s (daily\x1b limit); the run goes on then"
@@ -110,7 +115,7 @@ def test_long_waits_are_noted_and_refusals_without_end_are_given_up(
         assert paced.limited(replica, 3600.0, "")
         now[0] = 8300.0
         assert not paced.limited(replica, 3600.0, "")
-        paced.leave(0, answered=True)
+        paced.leave(spending(), spending(), 1, answered=True)
         assert paced.limited(replica, None, "")
         now[0] += limits.PATIENCE + 1
         assert not paced.limited(replica, None, "")
