@@ -47,15 +47,8 @@ FORMS: dict[str, type[Form]] = {"chat": Chat, "completions": Completions, "relev
 NEUTRAL_SERVERS = {"vllm", "sglang"}  # as /models names them
 # They take these from the model's generation config by default, and then text is no longer greedy.
 NEUTRAL = {"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0}
-OPTIONAL = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "seed",
-    "logprobs",
-    "top_logprobs",
-    "reasoning_effort",
-)  # a server may refuse them
+# A server may refuse these.
+OPTIONAL = ("temperature", "top_p", "top_k", "seed", "logprobs", "top_logprobs", "reasoning_effort")
 # Capabilities on which answers do not depend; the others must be the same for all answers of one ledger.
 SPEED_OR_COUNT = {"several_prompts_a_request", "labels_not_listed", "renormalised_over_labels"}
 
@@ -106,13 +99,8 @@ class OpenAI(Backend):
     @cached_property
     def identity(self) -> Mapping[str, object]:
         """All that makes its answers what they are; a chat template's rendering of some prompts is part of it."""
-        options = self.options
-        always = {
-            "backend": "openai",
-            "model": options.name,
-            "api": self.spec.api,
-            "top_logprobs": options.top_logprobs,
-        }
+        options, api = self.options, self.spec.api
+        identity = {"backend": "openai", "model": options.name, "api": api, "top_logprobs": options.top_logprobs}
         optional = {
             "tokenizer": self.source.identity if self.source else None,
             "extra_body": self.spec.extra_body,
@@ -120,8 +108,8 @@ class OpenAI(Backend):
             "omit": sorted(options.omit),
             "group_scores": options.group_scores,
         }
-        named = {name: value for name, value in optional.items() if value}
-        return always | named | (self.tokens.identity if self.tokens and self.renders else {})
+        identity |= {name: value for name, value in optional.items() if value}
+        return identity | (self.tokens.identity if self.tokens and self.renders else {})
 
     @property
     def details(self) -> Mapping[str, object]:

@@ -81,23 +81,21 @@ class TextReplay(Backend):
 
     def collect(self) -> Answered:
         """Answer everything that waits. Raises `InputError` if a query has no recorded answer left."""
-        return [(request, Reply(self._next(request.query.id))) for request in self.take()]
-
-    def _next(self, query_id: str) -> str:
-        if texts := self.texts[query_id]:
-            return texts.popleft()
-        problem = f"{self.path}: query {query_id} asks for more answers than are recorded"
-        raise InputError(f"{problem}; replay with the method and settings of the recording")
+        answered = []
+        for request in self.take():
+            if not (texts := self.texts[request.query.id]):
+                problem = f"{self.path}: query {request.query.id} asks for more answers than are recorded"
+                raise InputError(f"{problem}; replay with the method and settings of the recording")
+            answered.append((request, Reply(texts.popleft())))
+        return answered
 
     def close(self) -> None:
         """Raise `InputError` if recorded answers were left unused."""
-        left = {query_id: len(texts) for query_id, texts in self.texts.items() if texts}
-        if left:
+        if left := {query_id: len(texts) for query_id, texts in self.texts.items() if texts}:
             query_id, count = next(iter(left.items()))
-            raise InputError(
-                f"{self.path}: {sum(left.values())} recorded answers of {len(left)} queries were not used, "
-                f"{count} of them of query {query_id}; replay with the method, settings and queries of the recording"
-            )
+            problem = f"{sum(left.values())} recorded answers of {len(left)} queries were not used, {count} of them of"
+            remedy = "replay with the method, settings and queries of the recording"
+            raise InputError(f"{self.path}: {problem} query {query_id}; {remedy}")
 
 
 class Recorded(Backend):
@@ -149,17 +147,15 @@ class LedgerReplay(Recorded):
 
 def _chosen(path: Path, models: Sequence[Mapping[str, object]], of: Mapping[str, object]) -> Mapping[str, object]:
     """Return the one of a ledger's models that has all of these values, or strings that begin with them."""
-    fitting = [model for model in models if model == of]
-    fitting = fitting or [model for model in models if all(_begins(model.get(key), of[key]) for key in of)]
+
+    def fits(model: Mapping[str, object]) -> bool:
+        pairs = ((model.get(key), value) for key, value in of.items())
+        return all(own == value or (isinstance(own, str) and own.startswith(str(value))) for own, value in pairs)
+
+    fitting = [model for model in models if model == of] or [model for model in models if fits(model)]
     if len(fitting) != 1:
         count = f", {len(fitting)} of which fit {dict(of)}" if of else ""
         known = "; ".join(", ".join(f"{key}: {str(value)[:SHOWN]}" for key, value in each.items()) for each in models)
-        raise InputError(
-            f"{path}: holds answers of {len(models)} models{count}; a replay needs those of one, so say which with "
-            f"`of: {{key: value}}`: {known}"
-        )
+        remedy = f"a replay needs those of one, so say which with `of: {{key: value}}`: {known}"
+        raise InputError(f"{path}: holds answers of {len(models)} models{count}; {remedy}")
     return dict(fitting[0])
-
-
-def _begins(value: object, wanted: object) -> bool:
-    return value == wanted or (isinstance(value, str) and isinstance(wanted, str) and value.startswith(wanted))

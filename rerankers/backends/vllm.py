@@ -108,10 +108,8 @@ class Vllm(Backend):
     @property
     def details(self) -> Mapping[str, object]:
         """Return the files by hash, and how they are computed with."""
-        options, model = (
-            self.options,
-            {**self.weights.details, **self.tokens.details, "architecture": self.architecture},
-        )
+        options = self.options
+        model = {**self.weights.details, **self.tokens.details, "architecture": self.architecture}
         engine = {"engine": f"vllm {version()}", "prefix_caching": True, "deterministic": self.deterministic}
         engine["batch_invariant"] = os.environ.get("VLLM_BATCH_INVARIANT", "0") == "1"
         engine |= {name: getattr(options, name) for name in ("tensor_parallel_size", "pipeline_parallel_size")}

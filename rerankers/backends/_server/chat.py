@@ -11,11 +11,11 @@ from typing import Any
 
 from ...answers.reading import Reply
 from ...errors import InputError
-from ...prompts.template import Message, folded
+from ...prompts.template import folded
 from ..base import Request
 from .client import usage
 from .forms import FEWER_LOGPROBS, LabelTrial, LanguageModel, Listing, Put, Rows, at_most_tokens, shifted
-from .refusals import AttemptError, FailedError, MalformedError
+from .refusals import MalformedError
 
 SHORT: list[Mapping[str, str]] = [{"role": "user", "content": "Answer with A or B."}]
 CONTINUE: Mapping[str, Any] = {"continue_final_message": True, "add_generation_prompt": False}
@@ -39,7 +39,7 @@ class Chat(LanguageModel):
 
     def _label_trials(self) -> Iterator[LabelTrial]:
         for count in dict.fromkeys((self.spec.options.top_logprobs, FEWER_LOGPROBS)):
-            yield "top_logprobs", {"logprobs": True, "top_logprobs": count}, count, ()
+            yield "top_logprobs", {"logprobs": True, "top_logprobs": count}
 
     async def _holds_to_labels(self) -> bool:
         def obeyed(reply: Any) -> bool:
@@ -63,36 +63,23 @@ class Chat(LanguageModel):
         self.found["answer_prefix"] = "sent" if shorter else left_out
         return bool(shorter)
 
-    async def _refuses_system(self) -> bool:
+    async def _takes_system(self) -> bool:
         """Find out whether a conversation is answered only without a system turn, and say so."""
         system = {"role": "system", "content": "Answer in one word."}
         answered, _ = await self._try([system, *SHORT], lambda _: True)
-        plain, _ = (None, None) if answered else await self._try(SHORT, lambda _: True)
-        if plain:
-            self.found["system_turn"] = "refused: its text goes before the first user turn"
+        if refused := not answered and bool((await self._try(SHORT, lambda _: True))[0]):
             words = "%s takes no system turn: its text goes before the first user turn"
             logging.getLogger(__name__).warning(words, self.spec.options.name)
-        return bool(plain)
+        self.found["system_turn"] = "refused: its text goes before the first user turn" if refused else "sent"
+        return not refused
 
     async def answer(self, requests: Sequence[Request]) -> list[Reply]:
         [request] = requests
         messages, (way, _) = self._rendered(request), self._alike(request)
         if way == "labels":
             await self._once("labels", self._find_labels_way)
-        known = self.found.get("system_turn")
-        if known in (None, "sent") and any(message.role == "system" for message in messages):
-            try:
-                replies = await self._replies(request, messages, way)
-                self.found["system_turn"] = "sent"
-                return replies
-            except (AttemptError, FailedError) as error:
-                if isinstance(error, AttemptError) and error.kind == "declined":
-                    raise
-                if known or not await self._once("system", self._refuses_system):
-                    raise
-        return await self._replies(request, folded(messages), way)
-
-    async def _replies(self, request: Request, messages: Sequence[Message], way: str) -> list[Reply]:
+        if any(message.role == "system" for message in messages) and not await self._once("system", self._takes_system):
+            messages = folded(messages)
         turns = [{"role": message.role, "content": message.content} for message in messages]
         prefix, fields, gap = request.prompt.answer.prefix.decoder_only, dict[str, Any](), ""
         continues = await self._once("prefix", self._continues) if prefix else False

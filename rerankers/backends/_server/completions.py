@@ -32,8 +32,7 @@ from .refusals import MalformedError
 SHORT = "Answer with A or B:"
 CONTINUATIONS: Mapping[str, Mapping[str, Any]] = {  # fields that ask for the log-probabilities of a prompt's tokens
     "prompt_logprobs": {"prompt_logprobs": 0},
-    "echo": {"echo": True, "logprobs": 1, "max_tokens": 0},
-    "echo and a token": {"echo": True, "logprobs": 1, "max_tokens": 1},
+    "echo": {"echo": True, "logprobs": 1},
 }
 
 
@@ -78,18 +77,17 @@ class Completions(LanguageModel):
     def _label_trials(self) -> Iterator[LabelTrial]:
         if self.tokens:
             ids = sorted(set(self.short_prompt))[:3]
-            fields = {"logprobs": 1, "logprob_token_ids": ids, "allowed_token_ids": ids[:1], **AS_IDS}
-            yield "logprob_token_ids", fields, None, [f"token_id:{token}" for token in ids]
+            yield "logprob_token_ids", {"logprobs": 1, "logprob_token_ids": ids, "allowed_token_ids": ids[:1], **AS_IDS}
         for count in dict.fromkeys((self.spec.options.top_logprobs, FEWER_LOGPROBS)):
             for more in [AS_IDS, {}] if self.tokens else [{}]:
-                yield "logprobs", {"logprobs": count, **more}, count, ()
+                yield "logprobs", {"logprobs": count, **more}
 
     async def _find_continuation_way(self) -> str | None:
         prompt = self.short_prompt
         for way, fields in CONTINUATIONS.items() if self.tokens else ():
             last = partial(lambda way, reply: [_continued(way, reply["choices"][0], prompt, 1)], way)
             if (await self._try(prompt, last, **fields))[0]:
-                self.found["continuations"] = way.partition(" ")[0]
+                self.found["continuations"] = way
                 return way
         return None
 
@@ -157,12 +155,10 @@ def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float | 
     if way == "prompt_logprobs":
         rows = choice["prompt_logprobs"]
         values = [rows[i][str(ids[i])]["logprob"] for i in range(len(ids) - last, len(ids))]
-        length = len(rows)
     else:
         rows = choice["logprobs"]["token_logprobs"]
-        length = len(rows) - (way == "echo and a token")
         values = rows[len(ids) - last : len(ids)]
-    if length != len(ids):
-        raise MalformedError(f"log-probabilities of {length} tokens for a prompt of {len(ids)}")
+    if not len(ids) <= len(rows) <= len(ids) + 1:  # with the token that is written
+        raise MalformedError(f"log-probabilities of {len(rows)} tokens for a prompt of {len(ids)}")
     known = [p for value in values if (p := log_probability(value)) is not None]
     return math.fsum(known) if len(known) == last else None

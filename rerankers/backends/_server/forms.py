@@ -7,6 +7,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, ClassVar, TypeVar
@@ -17,7 +18,7 @@ from ...errors import InputError
 from ...prompts.template import Message
 from .._tokens.tokens import Tokens
 from ..base import Request
-from .client import Client, usage
+from .client import UNREADABLE, Client, usage
 from .limits import Spending, spending
 from .refusals import AttemptError, FailedError, MalformedError
 from .spec import ServerSpec
@@ -36,9 +37,9 @@ ROUNDING = 1e-4  # a logarithm so little above 0 is one of 1 that was rounded
 Rows = Sequence[tuple[str, Any]]  # listed tokens as text, the most probable first, with what the server says of each
 Listed = Sequence[tuple[str, float]]  # those that have a log-probability
 
-# A way in which a server may list tokens: its name, the fields that ask for it, and how many are listed or which.
-# Of those named the trial allows only the first, which is yet not certain over the whole vocabulary.
-LabelTrial = tuple[str, Mapping[str, Any], int | None, Sequence[str]]
+# A way in which a server may list tokens: the field that says how many, or which, and all fields that ask for it. Of
+# those named the trial allows only the first, which is yet not certain over the whole vocabulary.
+LabelTrial = tuple[str, Mapping[str, Any]]
 
 # Control tokens: which ones a server has is unknown, so all common forms are broken up in texts.
 CONTROL = re.compile(
@@ -91,14 +92,13 @@ class Form(ABC):
         """
 
         def read(reply: Any) -> T | None:
-            if "choices" in reply and not {"message", "text"} & set(reply["choices"][0]):
-                raise MalformedError("neither a text nor a message")
-            try:
+            if "choices" not in reply:
                 return shows(reply)
-            except (LookupError, TypeError, ValueError, AttributeError, MalformedError):
-                if "choices" in reply:
-                    return None
-                raise
+            if not {"message", "text"} & set(reply["choices"][0]):
+                raise MalformedError("neither a text nor a message")
+            with suppress(*UNREADABLE):
+                return shows(reply)
+            return None
 
         problem: Exception | None = None
         for _ in range(2):
@@ -236,12 +236,13 @@ class LanguageModel(Form):
     async def _find_labels_way(self) -> None:
         """Find out how the server lists tokens. Raises `InputError` where it lists none or no log-probabilities."""
         sound, problem = True, None
-        for name, fields, count, wanted in self._label_trials():
+        for name, fields in self._label_trials():
+            count, wanted = fields[name], [f"token_id:{token}" for token in fields.get("logprob_token_ids", ())]
 
             def rows_of(reply: Any, wanted: Sequence[str] = wanted) -> dict[str, Any] | None:
                 nonlocal sound
                 rows = dict(self._rows(reply["choices"][0]))
-                if not all(token in rows for token in wanted):
+                if not set(wanted) <= set(rows):
                     return None
                 forced = log_probability(rows[wanted[0]]) if wanted else None
                 sound = are_log_probabilities(rows) and (forced is None or forced <= -1e-9)
@@ -253,8 +254,8 @@ class LanguageModel(Form):
                 raise InputError(f"the server's log-probabilities are not those of the whole vocabulary; {remedy}")
             if rows:
                 self._list_fields = fields
-                self._least = min(count, len(rows)) / 2 if count else math.inf
-                self.found |= {"label_scores": name} | ({"top_logprobs": count} if count else {})
+                self._least = math.inf if wanted else min(count, len(rows)) / 2
+                self.found |= {"label_scores": name} | ({} if wanted else {"top_logprobs": count})
                 return
         if isinstance(problem, FailedError):
             remedy = "where it gives no log-probabilities, set ranker.scoring: generation"

@@ -87,26 +87,22 @@ class Rerank(Form):
     async def answer(self, requests: Sequence[Request]) -> list[Reply]:
         path, fields = DIALECTS[await self._once("dialect", self._find_dialect)]
 
-        async def scored(requests: Sequence[Request]) -> dict[str, tuple[float, int | None]]:
-            """Return each document's score and tokens."""
+        async def scored(requests: Sequence[Request]) -> list[Reply]:
             pairs = [self._pair(request) for request in requests]
             body = self.spec.body(**fields(pairs[0][0], [passage for _, passage, _ in pairs]))
             tokens = sum(count or at_most_tokens(query + passage) for query, passage, count in pairs)
             read = partial(_scores, count=len(pairs))
             scores = await self.client.send(path, body, read, spending(len(pairs), tokens, 0))
-            rows = zip(requests, scores, pairs, strict=True)
-            return {request.ask.docs[0]: (score, count) for request, score, (_, _, count) in rows}
+            return [Reply(None, (score,), count, 0) for score, (_, _, count) in zip(scores, pairs, strict=True)]
 
-        if self.spec.options.group_scores:
-            first = requests[0]
-            every = [replace(first, ask=replace(first.ask, docs=(doc,))) for doc in first.texts]
-            # By its key, which holds all the candidates: asks that come later take the same reply.
-            key = f"{first.query.id} {first.terms.attempt} {id(first.texts)}"
-            by_doc = await self._once(key, partial(scored, every))
-        else:
-            by_doc = await scored(requests)
-        replies = (by_doc[request.ask.docs[0]] for request in requests)
-        return [Reply(None, (score,), count, 0) for score, count in replies]
+        if not self.spec.options.group_scores:
+            return await scored(requests)
+        first = requests[0]
+        every = [replace(first, ask=replace(first.ask, docs=(doc,))) for doc in first.texts]
+        # By its key, which holds all the candidates: asks that come later take the same reply.
+        key = f"{first.query.id} {first.terms.attempt} {id(first.texts)}"
+        by_doc = dict(zip(first.texts, await self._once(key, partial(scored, every)), strict=True))
+        return [by_doc[request.ask.docs[0]] for request in requests]
 
 
 def _scores(reply: Any, count: int) -> list[float]:
