@@ -1,6 +1,5 @@
 """`r2llm ledger`: copy, describe and check the file that holds every answer of a run."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +33,7 @@ def info(ledger: LedgerFile, as_json: options.Json = False) -> None:
     """Describe a ledger: whose answers, how many, to how many queries, how long."""
     from ..pipeline.run import ledgers
 
-    facts = dataclasses.asdict(ledgers.info(ledger))
+    facts = ledgers.info(ledger)
     if as_json:
         console.as_json(facts)
         return

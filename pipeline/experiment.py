@@ -28,7 +28,6 @@ from .io.progress import Advance, Listener, Noting
 from .run import contents, costs, energy, environment, fusion, ir_metadata, manifest, runfile, unread
 from .run import measures as evaluation
 from .run import plan as planning
-from .run.efficiency import efficiency
 from .run.folder import LEDGER, WRITTEN, RunFolder, check_is_free
 from .run.fusion import RERANKED
 from .run.manifest import Execution, LedgerContent, Manifest, last_change, now, seconds
@@ -407,7 +406,7 @@ def evaluated(plan: Plan, folder: Path, spent: Sequence[Cost]) -> RunMeasures | 
     if after is None:
         return None
     orders = {"mean": after.mean, "per_query": after.per_query, "first_stage": plan.before, "reranked": reranked}
-    return RunMeasures.model_validate({**orders, "efficiency": efficiency(spent, after.per_query)})
+    return RunMeasures.model_validate({**orders, "efficiency": costs.efficiency(spent, after.per_query)})
 
 
 def _measured_file(plan: Plan, path: Path) -> Metrics | None:

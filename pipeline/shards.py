@@ -80,9 +80,9 @@ def rank(words: Sequence[str], logs: Path, of: int, launch: launchers.Launch, li
     with listener.task("shards", of) as advance:
         jobs = Jobs(listener, advance)
         try:
-            for number, end in launchers.run(launch, tasks, jobs.hear):
+            for number, end in launchers.run(launch, tasks, jobs):
                 ended[number] = read(Path(json.loads(end.out)["run_dir"])) if end.out else end.error or ""
-                jobs.end(tasks[number].name)
+                jobs.advance(tasks[number].name, None)
         except KeyboardInterrupt:
             kept = f"{jobs.through} of {of} shards are through, and the answers of the others so far are kept"
             raise StoppedError(f"stopped; {kept}; the same command goes on") from None

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from . import experiment, launchers
 from .configs import load as configs
 from .configs.grid import Grid
 from .configs.load import Loaded
-from .io.progress import Advance, Jobs, Listener, Noting
+from .io.progress import Job, Jobs, Listener, Noting
 from .run import index, manifest, sweeps
 from .run.folder import locked
 from .run.plan import Plan
@@ -33,11 +31,6 @@ from .run.sweeps import Outcome, Status, Sweep
 
 ANSWERS = "answers"
 """The folder, in the sweep's, of the ledger that its cells share."""
-
-INTERVAL = 0.5  # seconds between two reports of a cell's progress
-
-Tell = Callable[[str, Any], object]
-"""Takes a `note`, or `progress`, of a cell that is run, maybe by another process."""
 
 Group = tuple[str, str, str]
 """The models, data and prompts of a cell, in words: cells of one group, which may put equal asks, run in succession."""
@@ -90,26 +83,6 @@ class Order:
         return replace(loaded, config=loaded.config.model_copy(update={"shared_ledger": shared}))
 
 
-class _Told(Listener):
-    """A listener that passes on notes and, from time to time, how far the task of a cell is."""
-
-    def __init__(self, tell: Tell) -> None:
-        self.note = partial(tell, "note")  # type: ignore[method-assign, assignment]
-        self._tell = tell
-
-    @contextmanager
-    def task(self, what: str, total: int | None) -> Iterator[Advance]:
-        last = 0.0
-
-        def advance(done: int, detail: str = "", total: int | None = total) -> None:  # noqa: ARG001
-            nonlocal last
-            if time.monotonic() - last > INTERVAL:
-                last = time.monotonic()
-                self._tell("progress", f"{what} {done:,}{'' if total is None else f' of {total:,}'}")
-
-        yield advance
-
-
 def sweep(order: Order, listener: Listener) -> Sweep:
     """Run the cells that are wanted and not done; return the sweep with the wanted cells alone.
 
@@ -121,23 +94,18 @@ def sweep(order: Order, listener: Listener) -> Sweep:
     try:
         state, wanted = order.before()
         state.write(order.place)
-        groups, alike = dict[int, Group](), dict[str, list[int]]()
+        groups = dict[int, Group]()
         with listener.task("reading configs", len(wanted)) as advance:
-            for done, number in enumerate(wanted, 1):
-                group, config = _group(order, number)
-                alike.setdefault(config, []).append(number)
-                groups.setdefault(alike[config][0], group)
-                advance(done)
-        same = {numbers[0]: numbers for numbers in alike.values()}
+            for number in wanted:
+                groups[number] = _group(order, number)
+                advance(len(groups))
         run = _launched if order.launch else _in_turn
         with listener.task(f"{order.grid.name}, cells", len(wanted)) as advance:
             jobs = Jobs(listener, advance)
             try:
-                for number, outcome in run(order, state, groups, jobs.hear):
-                    for each in same[number]:
-                        itself = {"name": state.cells[each].name, "settings": state.cells[each].settings}
-                        state.cells[each] = outcome.model_copy(update=itself)
-                        jobs.end(state.cells[each].words)
+                for number, outcome in run(order, state, groups, jobs):
+                    state.cells[number] = outcome
+                    jobs.advance(outcome.words, None)
                     state.write(order.place)
             except (KeyboardInterrupt, StoppedError):
                 through = f"{jobs.through} of {len(wanted)} cells are through"
@@ -230,17 +198,16 @@ def _failed(cell: Outcome, error: str | None, code: int) -> Outcome:
 # All cells
 
 
-def _group(order: Order, number: int) -> tuple[Group, str]:
-    """Return the models and data of a cell, and its config without unused keys: cells may have one in common."""
+def _group(order: Order, number: int) -> Group:
     cell = order.grid.cells[number]
     try:
         loaded = cell.load(order.settings, order.queries)
         prompts = [prompt.digest for ranker in loaded.rankers for prompt in ranker.prompts]
     except InputError:  # said when it is run
-        return ("", cell.name, ""), cell.name
+        return ("", cell.name, "")
     config = loaded.config
     models = [config.model, *(stage.model for stage in config.stages or ()), config.seed]
-    return (repr(models), repr((config.dataset, config.queries)), repr(prompts)), config.model_dump_json()
+    return (repr(models), repr((config.dataset, config.queries)), repr(prompts))
 
 
 def _in_succession(groups: Mapping[int, Group]) -> dict[int, Group]:
@@ -252,16 +219,16 @@ def _in_succession(groups: Mapping[int, Group]) -> dict[int, Group]:
     return dict(sorted(groups.items(), key=lambda item: (first[item[1][:1]], first[item[1]], item[0])))
 
 
-def _in_turn(order: Order, state: Sweep, groups: Mapping[int, Group], hear: launchers.Hear) -> Outcomes:
+def _in_turn(order: Order, state: Sweep, groups: Mapping[int, Group], jobs: Jobs) -> Outcomes:
     """Run cells in this process."""
     models = KeptModels()
     try:
         for number in _in_succession(groups):
             cell = state.cells[number]
-            hear(cell.words, "progress", "preparing")
+            jobs.advance(cell.words, "preparing")
             try:
-                listener = _Told(partial(hear, cell.words))
-                yield number, _done(order, cell, run_cell(order.load(cell), order.runs, listener, models))
+                run = run_cell(order.load(cell), order.runs, Job(jobs, cell.words), models)
+                yield number, _done(order, cell, run)
             except StoppedError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one cell, the others are run
@@ -271,7 +238,7 @@ def _in_turn(order: Order, state: Sweep, groups: Mapping[int, Group], hear: laun
         models.close()
 
 
-def _launched(order: Order, state: Sweep, groups: Mapping[int, Group], hear: launchers.Hear) -> Outcomes:
+def _launched(order: Order, state: Sweep, groups: Mapping[int, Group], jobs: Jobs) -> Outcomes:
     """Run each cell as `r2llm rerank`, by a launcher."""
     assert order.launch
     tasks, loaded = list[launchers.Task](), dict[int, Loaded]()
@@ -286,7 +253,7 @@ def _launched(order: Order, state: Sweep, groups: Mapping[int, Group], hear: lau
         words = launchers.rerank_words(cell.name, settings, order.queries, "--runs", str(order.runs), "--json")
         tasks.append(launchers.Task(cell.words, words, order.place / "logs" / f"{number + 1}.log", group=group))
     numbers = list(loaded)
-    for position, ended in launchers.run(order.launch, tasks, hear):
+    for position, ended in launchers.run(order.launch, tasks, jobs):
         number, cell = numbers[position], state.cells[numbers[position]]
         if ended.out:
             run = read(Path(json.loads(ended.out)["run_dir"]))

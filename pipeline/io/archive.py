@@ -1,6 +1,5 @@
 """Zip files of packed runs, unpacked in the cache folder."""
 
-import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -8,9 +7,6 @@ from pathlib import Path
 from ...rerankers.errors import InputError
 from ...rerankers.hashing import cache_folder, file_digest
 from .files import reason
-
-CRATE = "ro-crate-metadata.json"
-"""The file that says what is in a pack; see https://w3id.org/ro/crate."""
 
 REPLAY = "replay"
 """The folder, in a packed run's, of the config and the texts that rank it again without its model."""
@@ -28,13 +24,12 @@ def unpacked(path: Path) -> dict[str, Path]:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(temporary)  # which leaves out `..` and roots
             temporary.rename(folder)
-        crate = json.loads((folder / CRATE).read_text(encoding="utf-8"))["@graph"]
-        names = [
-            one["@id"].rstrip("/") for one in crate if one.get("additionalType") == "run" and ".." not in one["@id"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no pack of runs ({reason(error)}); r2llm pack makes one") from error
-    return {name: folder / name for name in names if ".." not in name}
+    runs = {config.parents[1].name: config.parents[1] for config in sorted(folder.glob(f"*/{REPLAY}/config.yaml"))}
+    if not runs:
+        raise InputError(f"{path}: no run is packed in it; r2llm pack makes a pack of runs")
+    return runs
 
 
 def config(name: str) -> str:

@@ -34,20 +34,40 @@ class Jobs:
         self._notes = set[str]()
         self._at = dict[str, str]()
 
-    def hear(self, name: str, kind: str, text: str) -> None:
-        """Take a `note` or the `progress` of a job."""
-        if kind == "progress":
-            self._at[name] = text
-            self._advance(self.through, "\n".join(": ".join(one) for one in self._at.items()))
-        elif text not in self._notes:
+    def note(self, name: str, text: str) -> None:
+        """Take a note of a job."""
+        if text not in self._notes:
             self._notes.add(text)
             self._listener.note(f"{name}: {text}")
 
-    def end(self, name: str) -> None:
-        """Take note that a job is through."""
-        self.through += 1
-        self._at.pop(name, None)
+    def advance(self, name: str, text: str | None) -> None:
+        """Take the progress of a job; None: it is through."""
+        if text is None:
+            self.through += 1
+            self._at.pop(name, None)
+        else:
+            self._at[name] = text
         self._advance(self.through, "\n".join(": ".join(one) for one in self._at.items()))
+
+
+class Job(Listener):
+    """A listener to one of several jobs."""
+
+    def __init__(self, jobs: Jobs, name: str) -> None:
+        self.jobs, self.name = jobs, name
+
+    def note(self, text: str) -> None:
+        """Pass a note on."""
+        self.jobs.note(self.name, text)
+
+    @contextmanager
+    def task(self, what: str, total: int | None) -> Iterator[Advance]:
+        """Pass on how far the task is."""
+
+        def advance(done: int, detail: str = "", total: int | None = total) -> None:  # noqa: ARG001
+            self.jobs.advance(self.name, f"{what} {done:,}{'' if total is None else f' of {total:,}'}")
+
+        yield advance
 
 
 class Noting(Listener):

@@ -19,15 +19,13 @@ from typing import Any, Protocol
 from ...rerankers.catalog import nearest
 from ...rerankers.errors import InputError
 from ...rerankers.guard import guard
+from ..io.progress import Jobs
 
 LOOK_SECONDS, LOOKS_A_SECOND = 0.5, 100
 """The least interval between two looks at a task's log, and the most looks a second: the disk may be a network's."""
 
 ENGINE_FAILED = 3
 """The exit code of a task that its engine gave up."""
-
-Hear = Callable[[str, str, str], object]
-"""Takes the name of a task, `note` or `progress`, and a text."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def perform(task: Task, started: Callable[[subprocess.Popen[str]], object] = lam
     return process.returncode, out
 
 
-def run(launch: Launch, tasks: Sequence[Task], hear: Hear) -> Iterator[tuple[int, Ended]]:
+def run(launch: Launch, tasks: Sequence[Task], jobs: Jobs) -> Iterator[tuple[int, Ended]]:
     """Run tasks; yield the number and the end of each as it ends, and pass on what they write meanwhile.
 
     Raises `InputError` if there is no such launcher, or its engine is not installed or cannot be used.
@@ -126,7 +124,8 @@ def run(launch: Launch, tasks: Sequence[Task], hear: Hear) -> Iterator[tuple[int
                 task, done = tasks[number], future.done()
                 lines = task.log.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
                 for line in lines[told[number] :]:
-                    hear(task.name, *(("note", line[6:]) if line.startswith("note: ") else ("progress", line)))
+                    tell = jobs.note if line.startswith("note: ") else jobs.advance
+                    tell(task.name, line.removeprefix("note: "))
                 told[number] = len(lines)
                 if done:
                     del running[number]

@@ -1,4 +1,4 @@
-"""Costs over queries: mean, median, 95th percentile and total of each count."""
+"""Costs over queries: mean, median, 95th percentile and total of each count; what was had per PetaFLOP."""
 
 import dataclasses
 import json
@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ...rerankers.accounting import total
+from ...rerankers.flops import qpp, rpp
 from ...rerankers.types import Cost
 from ..io.files import fault, json_lines, reason
 
@@ -18,6 +19,9 @@ Summary = dict[str, dict[str, float | None]]
 other count all, or none if one query's is unknown."""
 
 COST = TypeAdapter(Cost)
+
+NO_QUALITY = "Judged@"
+"""The prefix of measures that say how much was judged, not how good a ranking is."""
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Cost) if field.name != "query_id")
 
@@ -91,3 +95,24 @@ def _figures(values: list[float | None], *, partly: bool) -> dict[str, float | N
     p95 = statistics.quantiles(known, n=20, method="inclusive")[-1] if len(known) > 1 else known[0]
     figures = {"mean": statistics.fmean(known), "p50": statistics.median(known), "p95": p95, "total": sum(known)}
     return {**figures, "queries": len(known)}
+
+
+class Efficiency(BaseModel):
+    """Queries per PetaFLOP, over all queries, and each measure per PetaFLOP, over those measured that cost anything."""
+
+    qpp: float
+    rpp: dict[str, dict[str, float]]
+    """Measure → `mean_of_ratios` and `ratio_of_means`."""
+
+
+def efficiency(costs: Iterable[Cost], per_query: Mapping[str, Mapping[str, float]] | None) -> dict[str, Any] | None:
+    """Return an `Efficiency` as JSON has it, or None if nothing was measured, or a query's operations are unknown."""
+    operations = {cost.query_id: cost.flops for cost in costs}
+    known = {query: float(flops) for query, flops in operations.items() if flops is not None}
+    spent = {query: flops for query, flops in known.items() if flops}
+    measured = {query: values for query, values in (per_query or {}).items() if query in spent}
+    if not measured or len(known) < len(operations):
+        return None
+    names = [name for name in next(iter(measured.values())) if not name.startswith(NO_QUALITY)]
+    by_measure = {name: {query: values[name] for query, values in measured.items()} for name in names}
+    return {"qpp": qpp(known), "rpp": {name: rpp(values, spent) for name, values in by_measure.items()}}

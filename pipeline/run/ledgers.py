@@ -1,30 +1,14 @@
 """Ledgers by themselves: copied compactly, described, checked."""
 
 from collections import deque
-from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...rerankers.errors import InputError
 from ...rerankers.ledger import Ledger
 from ...rerankers.types import plus
 from ..io.files import replacement, replacing
-
-
-@dataclass(frozen=True)
-class Info:
-    """A ledger in numbers: `queries` whose asks came first, `texts` that were generated, tokens (None: not counted)."""
-
-    models: list[Mapping[str, object]]
-    answers: int
-    queries: int
-    texts: int
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    bytes: int
-    content: str
-    """The content hash."""
 
 
 def export(source: Path, target: Path) -> int:
@@ -47,19 +31,20 @@ def export(source: Path, target: Path) -> int:
         return len(ledger)
 
 
-def info(path: Path) -> Info:
-    """Describe a ledger. Raises `InputError` if it is none, or damaged."""
+def info(path: Path) -> dict[str, Any]:
+    """Return a ledger in numbers as JSON: `queries` whose asks came first, `texts` generated, tokens if counted.
+
+    Raises `InputError` if it is none, or damaged.
+    """
     with _open(path) as ledger:
-        queries, texts = set[str](), 0
-        prompt_tokens: int | None = 0
-        completion_tokens: int | None = 0
+        queries = set[str]()
+        sums: dict[str, int | None] = {"texts": 0, "prompt_tokens": 0, "completion_tokens": 0}
         for _, query, reply in ledger.rows():
             queries.add(query)
-            texts += reply.text is not None
-            prompt_tokens = plus(prompt_tokens, reply.prompt_tokens)
-            completion_tokens = plus(completion_tokens, reply.completion_tokens)
-        tokens = (prompt_tokens, completion_tokens)
-        return Info(ledger.models(), len(ledger), len(queries), texts, *tokens, path.stat().st_size, ledger.digest())
+            counts = (int(reply.text is not None), reply.prompt_tokens, reply.completion_tokens)
+            sums = {name: plus(sums[name], count) for name, count in zip(sums, counts, strict=True)}
+        facts = {"models": ledger.models(), "answers": len(ledger), "queries": len(queries), **sums}
+        return {**facts, "bytes": path.stat().st_size, "content": ledger.digest()}
 
 
 def faults(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ from ..configs import load as configs
 from ..configs.load import SHIPPED, paths
 from ..configs.yaml_files import value_at
 from ..first_stage.retrieve import chosen_queries, dataset_with_index
-from ..io.archive import CRATE, REPLAY
+from ..io.archive import REPLAY
 from ..io.files import replacement
 from ..io.progress import Listener
 from . import manifest, runfile
@@ -30,6 +30,9 @@ from .manifest import Manifest
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The time of every file in the zip, so that equal runs give equal bytes."""
+
+CRATE = "ro-crate-metadata.json"
+"""The file that says what is in a pack."""
 
 PROFILE = "https://w3id.org/ro/crate/1.1"
 ABOUT = (

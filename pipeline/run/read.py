@@ -16,8 +16,7 @@ from ...rerankers.types import Cost
 from ..configs.load import Expected
 from ..io.files import reason
 from . import costs, manifest, runfile
-from .costs import Summary
-from .efficiency import Efficiency
+from .costs import Efficiency, Summary
 from .manifest import Manifest, joules
 from .measures import Metrics
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from r2llm.pipeline import launchers
+from r2llm.pipeline.io.progress import Jobs, Listener
 from r2llm.pipeline.launchers import Launch, Task
 from r2llm.rerankers.errors import InputError
 
@@ -36,21 +37,22 @@ def command(*words: object) -> list[str]:
 
 
 def test_ends_and_errors(tmp_path: Path) -> None:
-    heard: list[tuple[str, ...]] = []
+    told: list[str] = []
+    jobs = Jobs(Listener(), lambda done, detail="", total=None: told.append(detail))
     tasks = [
         Task("good", ["--version"], tmp_path / "good.log"),
         Task("bad", ["rerank", "--config", "nowhere.yaml"], tmp_path / "bad.log", tmp_path),
     ]
-    ended = dict(launchers.run(Launch("local", 2), tasks, lambda *told: heard.append(told)))
+    ended = dict(launchers.run(Launch("local", 2), tasks, jobs))
     assert (ended[0].code, ended[0].out.split()[0], ended[0].error) == (0, "r2llm", None)
     assert (ended[1].code, ended[1].out) == (2, "")
     assert "nowhere.yaml" in (ended[1].error or "")
-    assert [name for name, _, _ in heard] == ["bad"]
+    assert [text.partition(": ")[0] for text in told] == ["bad"]
 
 
 def test_a_launcher_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'slurm'"):
-        list(launchers.run(Launch("slrm"), [], print))
+        list(launchers.run(Launch("slrm"), [], Jobs(Listener(), lambda done, detail="", total=None: None)))
 
 
 @pytest.mark.slow

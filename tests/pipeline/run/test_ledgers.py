@@ -61,14 +61,14 @@ def test_json_lines_depend_on_the_content_alone_and_their_hash_is_the_content_ha
     for number, ledger in enumerate((one, other)):
         ledgers.export(ledger, tmp_path / f"{number}.jsonl")
     assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "1.jsonl").read_bytes()
-    assert ledgers.info(one).content == hashlib.sha256((tmp_path / "0.jsonl").read_bytes()).hexdigest()
+    assert ledgers.info(one)["content"] == hashlib.sha256((tmp_path / "0.jsonl").read_bytes()).hexdigest()
 
 
 def test_an_exported_sqlite_file_is_compact_whole_and_without_a_write_ahead_log(tmp_path: Path) -> None:
     ledger = make(tmp_path / "l.sqlite")
     ledgers.export(ledger, tmp_path / "out.sqlite")
     assert {path.name for path in tmp_path.iterdir()} == {"l.sqlite", "out.sqlite"}
-    assert ledgers.info(tmp_path / "out.sqlite").content == ledgers.info(ledger).content
+    assert ledgers.info(tmp_path / "out.sqlite")["content"] == ledgers.info(ledger)["content"]
     with closing(sqlite3.connect(tmp_path / "out.sqlite")) as copy:
         assert copy.execute("PRAGMA journal_mode").fetchone() == ("delete",)
         assert copy.execute("PRAGMA freelist_count").fetchone() == (0,)
@@ -111,13 +111,13 @@ def test_a_run_replays_from_an_export_with_the_model_folder_deleted(
 
 
 def test_info(tmp_path: Path) -> None:
-    found = ledgers.info(make(tmp_path / "l.sqlite"))
-    assert found.models == [{"backend": "test"}]
-    assert (found.answers, found.queries, found.texts) == (3, 2, 2)
-    assert (found.prompt_tokens, found.completion_tokens) == (17, 3)
-    assert found.bytes == (tmp_path / "l.sqlite").stat().st_size
+    facts = ledgers.info(make(tmp_path / "l.sqlite"))
+    assert facts["models"] == [{"backend": "test"}]
+    assert (facts["answers"], facts["queries"], facts["texts"]) == (3, 2, 2)
+    assert (facts["prompt_tokens"], facts["completion_tokens"]) == (17, 3)
+    assert facts["bytes"] == (tmp_path / "l.sqlite").stat().st_size
     uncounted = make(tmp_path / "m.sqlite", [(b"\x01" * 32, "q", Reply(text="A"))])
-    assert ledgers.info(uncounted).prompt_tokens is None
+    assert ledgers.info(uncounted)["prompt_tokens"] is None
 
 
 def test_a_sound_ledger_has_no_faults(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import costs
 from r2llm.pipeline.run import read as record
-from r2llm.pipeline.run.efficiency import efficiency
+from r2llm.pipeline.run.costs import efficiency
 from r2llm.pipeline.verify import verify
 from r2llm.rerankers.types import Cost
 
