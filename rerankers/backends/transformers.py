@@ -3,7 +3,7 @@
 Labels are scored in one forward pass, at the position where the answer would begin. Padding and batch size move
 float32 log-probabilities by about 1e-5, enough to flip a near tie. On a CPU batching gains nothing unless it multiplies
 tiles in half precision (AMX); so each prompt is computed alone there (`exact`), several at the same time, each by its
-share of the threads. While the model computes, the next batch is tokenised.
+share of the threads, a lone one by all. While the model computes, the next batch is tokenised.
 """
 
 import logging
@@ -32,6 +32,7 @@ from ._local.scores import (
     token_scores,
     whole_label_scores,
 )
+from ._local.threads import Threads
 from ._local.vectors import Pooling, Vectors
 from ._local.weights import Part, WeightOptions, Weights
 from ._tokens.pairs import PairForm
@@ -98,9 +99,8 @@ class Transformers(Backend):
         self.workers = self._useful_workers(options)
         self._planned: deque[Batch] = deque()
         self._running: deque[Future[Answered]] = deque()
-        share = max(1, self.threads // self.workers)
-        begin = (lambda: torch.set_num_threads(share)) if self.workers > 1 else None
-        self._pool = ThreadPoolExecutor(self.workers, "model", begin)
+        self._shares = Threads(self.threads, self.workers)
+        self._pool = ThreadPoolExecutor(self.workers, "model", self._shares.take_share)
 
     def _useful_workers(self, options: Options) -> int:
         """Return the number of prompts computed at once; not by the asks: threads decide a product's last bits.
@@ -147,6 +147,7 @@ class Transformers(Backend):
         model = self.weights.load(part)
         if self.compile:
             (model.get_encoder() if self.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
+        self._shares.watch(model)
         return model
 
     @cached_property
@@ -220,7 +221,7 @@ class Transformers(Backend):
         import torch
 
         try:
-            with torch.inference_mode():
+            with self._shares.computing(), torch.inference_mode():
                 return answer(batch)
         except R2llmError:
             raise

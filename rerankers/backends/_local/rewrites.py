@@ -57,6 +57,6 @@ def _over_states(attention: Any, forward: Any, hidden: Any, mask: Any = None, **
     queries = torch.einsum("bthd,hdm->bhtm", queries, keys).reshape(texts, 1, heads * tokens, -1)
     mask = None if mask is None else mask[:, :, :1]  # the same for each token
     over = states.unsqueeze(1)
-    found = torch.nn.functional.scaled_dot_product_attention(queries, over, over, attn_mask=mask, scale=1.0)
-    found = torch.einsum("bhtm,hdm->bthd", found.view(texts, heads, tokens, -1), values)
-    return attention.o(found.flatten(2)), more.get("position_bias"), None
+    attended = torch.nn.functional.scaled_dot_product_attention(queries, over, over, attn_mask=mask, scale=1.0)
+    attended = torch.einsum("bhtm,hdm->bthd", attended.view(texts, heads, tokens, -1), values)
+    return attention.o(attended.flatten(2)), more.get("position_bias"), None

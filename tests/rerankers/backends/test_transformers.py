@@ -349,6 +349,26 @@ def test_prompts_computed_at_the_same_time_are_answered_as_one_after_the_other(
         assert one.scores == (None if other.scores is None else pytest.approx(other.scores, abs=1e-4))
 
 
+def test_a_lone_prompt_has_all_threads_in_long_passes_and_the_answer_that_it_has_beside_others(
+    folder: Path, posed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    backend = opened(folder, workers=3)
+    monkeypatch.undo()
+    requests = posed(backend, "pointwise.yes_no", [f"{text} {'moon ' * 90}" for text in PASSAGES])
+    together = [reply.scores for reply in answered(backend, requests)]
+    threads, model = [], backend.passes.model
+    read = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    read.register_forward_pre_hook(lambda *_: threads.append(torch.get_num_threads()))
+    for longest, most in ((64, 3), (10_000, 1)):
+        monkeypatch.setattr("r2llm.rerankers.backends._local.threads.LONG", longest)
+        assert [answered(backend, [request])[0].scores for request in requests] == together
+        assert threads[-1] == most
+    backend.close()
+
+
 def test_what_was_under_way_is_handed_over_before_a_failure_is_raised(
     tiny_llama: Path, posed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
