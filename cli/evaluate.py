@@ -11,7 +11,7 @@ from . import console, options, results
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="A TREC run or a run's folder; else the config's run.")] = None,
     config: Annotated[str | None, options.config("Judgements, queries and measures of this config.")] = None,
-    dataset: Annotated[str | None, options.dataset("Judgements of an ir_datasets id or a BEIR folder.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Judgements of an ir_datasets id or a BEIR folder.")] = None,
     qrels: options.Qrels = None,
     measure: options.Measures = None,
     per_query: Annotated[bool, typer.Option("--per-query", help="Each query's values too.")] = False,

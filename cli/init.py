@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from ..rerankers.errors import InputError
-from . import console, options
+from . import console
 
 MODEL = "google/flan-t5-large"  # the model where nobody names one: small, open, and in the papers' tables
 
 
 def init(
-    dataset: Annotated[str | None, options.dataset("An ir_datasets id, a BEIR folder, or quickstart.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="An ir_datasets id, a BEIR folder, or quickstart.")] = None,
     first_stage: Annotated[
         str | None, typer.Option(help="A TREC run file, or a BM25 index: prebuilt, a Lucene folder, or `build`.")
     ] = None,

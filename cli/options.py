@@ -17,11 +17,6 @@ def config(about: str) -> Any:
     return typer.Option("--config", help=about, autocompletion=completion.configs)
 
 
-def dataset(about: str) -> Any:
-    """Return the option that names a dataset."""
-    return typer.Option("--dataset", help=about, autocompletion=completion.datasets)
-
-
 Config = Annotated[str, config("A YAML file, or a shipped config: quickstart.yaml.")]
 Settings = Annotated[
     list[str] | None,
@@ -29,7 +24,7 @@ Settings = Annotated[
 ]
 Measures = Annotated[list[str] | None, typer.Option("--measure", help="Any measure of ir-measures. Repeatable.")]
 Qrels = Annotated[Path | None, typer.Option("--qrels", help="Judgements in a TREC or BEIR file.")]
-Judged = Annotated[str | None, dataset("Judgements of a dataset.")]
+Judged = Annotated[str | None, typer.Option("--dataset", help="Judgements of a dataset.")]
 Baseline = Annotated[
     str | None, typer.Option("--baseline", metavar="RUN", help="Compare all with this one; else all pairs.")
 ]

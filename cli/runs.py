@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..rerankers.errors import InputError
 from . import console, options
 
 DESCRIBED = ("dataset", "method", "model", "depth", "queries")
@@ -15,20 +14,14 @@ COUNTS = ("asks", "calls", "seconds")
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where the run folders are.")] = Path("runs"),
     prune: Annotated[bool, typer.Option("--prune", help="Name only the unfinished runs.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --prune: remove them, and the answers in them.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """List the runs below a folder: what was run, how it measured, what it cost, and whether it is finished."""
     from ..pipeline.run import index
 
-    if yes and not prune:
-        raise InputError("--yes goes with --prune")
     rows = index.rows(folder)
     if prune:
         rows = [row for row in rows if row["status"] == "unfinished"]
-    if yes:
-        for row in rows:
-            index.remove(Path(row["run_dir"]))
     if as_json:
         console.as_json(rows)
         return
@@ -38,10 +31,6 @@ def runs(
     for row in rows:
         if "error" in row:
             console.line(f"UNREADABLE {row['error']}")
-    if prune:
-        answers = sum(row.get("answers", 0) for row in rows)
-        what = "removed" if yes else "unfinished: --yes removes them"
-        console.line(f"{len(rows)} runs {what}, with {answers:,} answers")
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,12 +109,10 @@ def setting(text: str, option: str = "--set") -> Document:
         raise InputError(f"{option} {text}: expected a dotted key and a YAML value, such as ranker.num_child=4")
     place = Place(f"{option} {text}", Path.cwd())
     try:
-        parsed, written = _parse(value)
+        parsed, places = _parse(value, lambda _: place)
     except ILL_FORMED as error:
         raise InputError(f"{option} {text}: not a YAML value: {_problem(error)}") from error
-    return nested(
-        keys, parsed, {(): place} | {key: replace(place, text=_text(node)) for key, (_, node) in written.items()}
-    )
+    return nested(keys, parsed, {(): place} | places)
 
 
 def nested(key: Key, value: Any, places: Mapping[Key, Place]) -> Document:
@@ -135,15 +133,13 @@ def file(path: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path}: cannot be read: {error}") from error
     try:
-        values, written = _parse(text)
+        values, places = _parse(text, lambda line: Place(f"{path}, line {line}", path.parent))
     except ILL_FORMED as error:
         mark = getattr(error, "problem_mark", None)
         form = "" if isinstance(error, _UnfitError) else "not valid YAML: "
         raise InputError(f"{path}{f', line {mark.line + 1}' if mark else ''}: {form}{_problem(error)}") from error
-    if not written:
+    if not places:
         raise InputError(f"config {path}: the file is empty; see `r2llm list configs` for examples")
-    lines = {key: f"{path}, line {shown.start_mark.line + 1}" for key, (shown, _) in written.items()}
-    places = {key: Place(lines[key], path.parent, _text(node)) for key, (_, node) in written.items()}
     if not isinstance(values, dict):
         raise InputError(f"{places[()].words}: expected a mapping of keys to values")
     return Document(values, places)
@@ -153,14 +149,11 @@ class _UnfitError(yaml.MarkedYAMLError):
     """It is YAML, but none that a config is written in."""
 
 
-def _parse(text: str) -> tuple[Any, dict[Key, tuple[yaml.Node, yaml.Node]]]:
-    """Return the value of a YAML text, and by key the nodes that show where it stands and what; none if it is empty.
-
-    Raises `ILL_FORMED`.
-    """
-    loader = _Loader(text)
+def _parse(text: str, place: Callable[[int], Place]) -> tuple[Any, dict[Key, Place]]:
+    """Return the value of a YAML text, and the places in it by key; none if it is empty. Raises `ILL_FORMED`."""
+    loader = _Loader(text, place)
     root = loader.get_single_node()
-    return (None if root is None else loader.value(root, (), root)), loader.written
+    return (None if root is None else loader.value(root, (), root)), loader.places
 
 
 class _Loader(yaml.SafeLoader):
@@ -171,24 +164,24 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, place: Callable[[int], Place]) -> None:
+        """Load a text whose lines, counted from 1, are at these places."""
         super().__init__(text)
-        self.written: dict[Key, tuple[yaml.Node, yaml.Node]] = {}
-        self._nodes: set[int] = set()
-        self._values = 0
+        self.places: dict[Key, Place] = {}
+        self._place = place
+        self._most_values = len(text) + MOST_REPEATED
 
     def value(self, node: yaml.Node, key: Key, shown: yaml.Node, depth: int = 0) -> Any:
-        """Return the value of a node, which `shown` shows the place of, and record all nodes below it by key.
+        """Return the value of a node, which `shown` shows the place of, and record the places of all below it by key.
 
         Raises for too many or too deep ones, for text that is not Unicode, and for a key that is no word or stands
         there twice: YAML lets it silently win over the earlier one.
         """
-        self.written[key] = (shown, node)
-        self._nodes.add(id(node))
-        self._values += 1
+        text = str(node.value) if isinstance(node, yaml.ScalarNode) else None
+        self.places[key] = replace(self._place(shown.start_mark.line + 1), text=text)
         if depth >= DEEPEST:
             raise yaml.MarkedYAMLError(problem="it is nested without end", problem_mark=node.start_mark)
-        if self._values > len(self._nodes) + MOST_REPEATED:
+        if len(self.places) > self._most_values:
             problem = f"aliases of aliases make more than {MOST_REPEATED:,} values of it; write out what is meant"
             raise _UnfitError(problem=problem, problem_mark=node.start_mark)
         if node.tag not in TAGS:
@@ -223,10 +216,6 @@ class _Loader(yaml.SafeLoader):
             names.add(name.value)
         self.flatten_mapping(node)
         return {name.value: self.value(value, (*key, name.value), name, depth + 1) for name, value in node.value}
-
-
-def _text(node: yaml.Node) -> str | None:
-    return str(node.value) if isinstance(node, yaml.ScalarNode) else None
 
 
 def _problem(error: Exception) -> str:

@@ -1,17 +1,12 @@
 """The run folders below a folder."""
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from ...rerankers.errors import InputError
-from ...rerankers.ledger import Ledger
 from ..io.progress import Listener
 from . import manifest, sweeps
-from .folder import FILES, LEDGER, LOCK, TEMPORARY
 from .manifest import Manifest
 from .read import Run, read
 
@@ -41,7 +36,7 @@ def _row(path: Path) -> dict[str, Any]:
 def _content(run: Run) -> dict[str, Any]:
     about, config = run.manifest, run.manifest.config
     models = [stage.get("model") or config.model or {} for stage in config.stages or [{}]]
-    content = {
+    return {
         "status": about.status.replace("running", "unfinished"),
         "shard": str(about.shard) if about.shard else None,
         "name": about.name,
@@ -57,10 +52,6 @@ def _content(run: Run) -> dict[str, Any]:
         "wall_seconds": about.wall_seconds,
         "when": about.finished or about.started,
     }
-    if about.status == "running" and (run.run_dir / LEDGER).is_file():
-        with closing(Ledger(run.run_dir / LEDGER, read_only=True)) as ledger:
-            content["answers"] = len(ledger)
-    return content
 
 
 def of_fingerprint(folder: Path, fingerprint: str, listener: Listener) -> Iterator[tuple[Path, Manifest]]:
@@ -76,20 +67,3 @@ def of_fingerprint(folder: Path, fingerprint: str, listener: Listener) -> Iterat
             yield path.parent, about
     if unreadable:
         listener.note(f"{folder}: {unreadable} runs cannot be read and are passed over; r2llm runs {folder} names them")
-
-
-def remove(run_dir: Path) -> None:
-    """Remove the files of an unfinished run, and its folder if nothing else, such as a shard, is in it.
-
-    Raises `InputError` if a process is at work on it.
-    """
-    try:
-        with filelock.FileLock(run_dir / LOCK).acquire(timeout=0):
-            for file in list(run_dir.iterdir()):
-                if file.name in FILES or TEMPORARY.fullmatch(file.name) or file.name.startswith((f"{LEDGER}-", LOCK)):
-                    file.unlink()
-    except filelock.Timeout as error:
-        raise InputError(f"{run_dir}: another process is at work on this run; stop it first") from error
-    (run_dir / LOCK).unlink(missing_ok=True)
-    if not any(run_dir.iterdir()):
-        run_dir.rmdir()

@@ -71,16 +71,6 @@ def test_kinds_of_lists(complete: Complete) -> None:
     assert complete("list", "me") == ["methods"]
 
 
-def test_datasets_and_beir_folders(complete: Complete, tmp_path: Path) -> None:
-    assert "beir/scifact/test" in complete("evaluate", "--dataset", "beir/")
-    assert complete("evaluate", "--dataset", "msmarco-passage/trec-dl-2019") == ["msmarco-passage/trec-dl-2019/judged"]
-    (tmp_path / "mycorpus").mkdir()
-    (tmp_path / "mycorpus.txt").touch()
-    assert complete("evaluate", "--dataset", "myc") == []
-    (tmp_path / "mycorpus" / "corpus.jsonl").touch()
-    assert complete("evaluate", "--dataset", "myc") == ["mycorpus"]
-
-
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_itself_completes_with_the_script_that_is_shown(tmp_path: Path) -> None:
     command = tmp_path / "r2llm"
