@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from .catalog import nearest
 from .errors import InputError, reason
@@ -45,30 +45,24 @@ def price_of(model: str, prices: Mapping[str, object] | str | None) -> Price | N
     None if the user's own file is not there or does not name the model. Raises `InputError` for a malformed price or
     file, and for a named file that does not name the model.
     """
-    if isinstance(prices, Mapping):
-        return _price(prices, "model.prices")
-    path = user_file() if prices is None else Path(prices).expanduser()
-    if prices is None and not path.is_file():
-        return None
+    where = "model.prices"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"model.prices: {path} cannot be read: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}; {FORM}") from error
-    if not isinstance(content or {}, dict):
-        raise InputError(f"{path}: expected models by name; {FORM}")
-    entries = {str(name): price for name, price in (content or {}).items()}
-    if model in entries:
-        return _price(entries[model], f"{path}: {model}")
+        if isinstance(prices, Mapping):
+            return Price.model_validate(prices)
+        path = user_file() if prices is None else Path(prices).expanduser()
+        if prices is None and not path.is_file():
+            return None
+        where = str(path)
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if not isinstance(content, dict):
+            raise ValueError("expected models by name")
+        entries = {str(name): price for name, price in content.items()}
+        if model in entries:
+            where += f": {model}"
+            return Price.model_validate(entries[model])
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{where}: {reason(error)}; {FORM}") from error
     if prices is None:
         return None
     others = nearest(model, entries) if entries else ""
-    raise InputError(f"{path}: model.prices names a file that has no price of {model}{others}; {FORM}")
-
-
-def _price(value: object, where: str) -> Price:
-    try:
-        return Price.model_validate(value)
-    except ValidationError as error:
-        raise InputError(f"{where}: {reason(error)}; {FORM}") from error
+    raise InputError(f"{where}: model.prices names a file that has no price of {model}{others}; {FORM}")

@@ -76,14 +76,14 @@ def read(ask: Ask, prompt: "Prompt", reply: Reply, reading: Reading) -> Answer:
     kind, scores, written = KINDS[ask.kind], reply.scores, prompt.answer.scored == "written"
     if scores is None or (written and reply.text is not None):
         missing = NO_ANSWER.match(reply.text or "")
-        found, fields = _of_text("" if missing else reply.text or "", ask, prompt, reading)
-        if written and scores and found.value is not None:
+        stated, fields = _of_text("" if missing else reply.text or "", ask, prompt, reading)
+        if written and scores and stated.value is not None:
             fields["scores"] = tuple(value * math.exp(scores[0]) for value in fields["scores"])
         return Answer(
             **(kind.neutral(ask) | fields),
             text=reply.text,
-            parsed=found.value is not None,
-            form=missing[1] if missing else found.form,
+            parsed=stated.value is not None,
+            form=missing[1] if missing else stated.form,
         )
     choice, order, peak = 0, tuple[int, ...](), 0.0
     if kind.scores in ("choice", "mean"):
@@ -107,34 +107,35 @@ def span_of(pattern: str, text: str) -> tuple[int, int] | None:
 
 def _of_text(text: str, ask: Ask, prompt: "Prompt", reading: Reading) -> tuple[Found[Any], Fields]:
     names, sought = prompt.labels_of(ask), KINDS[ask.kind].text
-    found: Found[Any] = Found(None, "text")
     if reading.pattern:
         span = span_of(reading.pattern, text)
         if span is None:
             return Found(None, "no_match"), {}
         text = text[slice(*span)]
-    if sought == "order":
-        found = orders.read_order(text, names, reading.order)
-    elif sought == "selection":
-        found = orders.read_selection(text, names, ask.limit)
-    elif sought == "ratings":
-        found = ratings.read_ratings(text, names)
-        return found, {"scores": tuple(-math.inf if it is None else it for it in found.value)} if found.value else {}
-    elif sought == "note":
+    if sought == "selection":
+        order = orders.read_selection(text, names, ask.limit)
+    elif sought == "order":
+        order = orders.read_order(text, names, reading.order)
+    if sought in ("order", "selection"):
+        return order, {} if order.value is None else {"order": order.value}
+    if sought == "ratings":
+        rated = ratings.read_ratings(text, names)
+        return rated, {"scores": tuple(-math.inf if it is None else it for it in rated.value)} if rated.value else {}
+    if sought == "note":
         note = (after_thinking(text) or "").strip()
         return Found(note or None, "note" if note else "empty"), {"note": note}
-    elif sought == "label" and prompt.scores_numbers(ask.kind):
-        found = ratings.read_number(text)
-        return found, {} if found.value is None else {"peak": found.value, "scores": (found.value,)}
-    elif sought == "label":
-        found = labels.read_label(text, names, reading.label)
-        if found.value is None and reading.label != "strict" and isinstance(prompt.labels, tuple):
-            return found, {"outside": labels.read_label(text, prompt.labels, reading.label).value}
-        if found.value is not None and isinstance(prompt.labels, dict):
-            value = prompt.labels[names[found.value]]
-            return found, {"choice": found.value, "peak": value, "scores": (value,)}
-        return found, {"choice": found.value or 0}
-    return found, {} if found.value is None else {"order": found.value}
+    if sought == "none":
+        return Found(None, "text"), {}
+    if prompt.scores_numbers(ask.kind):
+        number = ratings.read_number(text)
+        return number, {} if number.value is None else {"peak": number.value, "scores": (number.value,)}
+    label = labels.read_label(text, names, reading.label)
+    if label.value is None and reading.label != "strict" and isinstance(prompt.labels, tuple):
+        return label, {"outside": labels.read_label(text, prompt.labels, reading.label).value}
+    if label.value is not None and isinstance(prompt.labels, dict):
+        value = prompt.labels[names[label.value]]
+        return label, {"choice": label.value, "peak": value, "scores": (value,)}
+    return label, {"choice": label.value or 0}
 
 
 def expected_value(log_probabilities: Sequence[float], values: Sequence[float]) -> float:

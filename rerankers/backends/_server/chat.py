@@ -6,11 +6,9 @@ server goes on from there (`continue_final_message`), else left out.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...answers.reading import Reply
-from ...errors import InputError
 from ...prompts.template import folded
 from ..base import Request
 from .client import usage
@@ -26,16 +24,6 @@ class Chat(LanguageModel):
     prompt_field = "messages"
     short_prompt = SHORT
     shares = False
-
-    def _alike(self, request: Request) -> tuple[str, int]:
-        alone = id(request)  # a conversation is a request
-        if request.scoring == "generation" and not request.prompt.target:
-            return "text", alone
-        if request.prompt.target or request.prompt.answer.scored == "whole":
-            problem = "asks for the probability of a text of several tokens, which /chat/completions does not give"
-            remedy = "set model.tokenizer to the model's own and model.api: completions"
-            raise InputError(f"prompt '{request.prompt.name}' {problem}; {remedy}")
-        return "labels", alone
 
     def _label_trials(self) -> Iterator[LabelTrial]:
         for count in dict.fromkeys((self.spec.options.top_logprobs, FEWER_LOGPROBS)):
@@ -73,22 +61,18 @@ class Chat(LanguageModel):
         self.found["system_turn"] = "refused: its text goes before the first user turn" if refused else "sent"
         return not refused
 
-    async def answer(self, requests: Sequence[Request]) -> list[Reply]:
-        [request] = requests
-        messages, (way, _) = self._rendered(request), self._alike(request)
-        if way == "labels":
-            await self._once("labels", self._find_labels_way)
+    async def _put(self, request: Request) -> Put:
+        messages, prefix = self._rendered(request), request.prompt.answer.prefix.decoder_only
         if any(message.role == "system" for message in messages) and not await self._once("system", self._takes_system):
             messages = folded(messages)
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        prefix, fields, gap = request.prompt.answer.prefix.decoder_only, dict[str, Any](), ""
+        fields, gap = dict[str, Any](), ""
         continues = await self._once("prefix", self._continues) if prefix else False
         if continues:
             turns.append({"role": "assistant", "content": prefix})
             # As in the token ids of the other form: after a word, a label is written with a blank before it.
             fields, gap = dict(CONTINUE), " " if prefix[-1] not in " \n([" else ""
-        put = Put(request, turns, sum(at_most_tokens(turn["content"]) for turn in turns), fields=fields, gap=gap)
-        return await (self._label_scores([put]) if way == "labels" else self._text(put))
+        return Put(request, turns, sum(at_most_tokens(turn["content"]) for turn in turns), fields=fields, gap=gap)
 
     def _rows(self, choice: Any) -> Rows:
         return [(str(row["token"]), row.get("logprob")) for row in choice["logprobs"]["content"][0]["top_logprobs"]]

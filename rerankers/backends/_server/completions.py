@@ -40,39 +40,25 @@ class Completions(LanguageModel):
     path = "/completions"
     prompt_field = "prompt"
     shares = True
-    _several = False  # whether a request may hold several prompts
 
-    def _alike(self, request: Request) -> tuple[Any, ...]:
-        if request.prompt.target:
-            return "continuation", request.terms
-        if request.scoring == "generation":
-            return "text", id(request)
-        return "whole_labels" if request.prompt.answer.scored == "whole" else "labels", request.terms
-
-    def _put(self, request: Request, way: str) -> Put:
+    async def _put(self, request: Request) -> Put:
         if self.tokens is None:
-            if way in ("continuation", "whole_labels"):
-                raise InputError(
-                    f"prompt '{request.prompt.name}' asks for the probability of a text of several tokens, which only "
-                    "the model's tokenizer can tell apart; set model.tokenizer to its folder or hub id"
-                )
             text = "\n\n".join(message.content for message in self._rendered(request))
             text += request.prompt.answer.prefix.decoder_only
             return Put(request, text, at_most_tokens(text))
         text, ids = self.tokens.prompt(request)
-        if way == "text":
-            return Put(request, ids, len(ids), len(ids), thought=opened_thought(text))
-        targets = [self.tokens.target(request)] if way == "continuation" else self.tokens.label_ids(request, text)
-        return Put(request, ids, len(ids), len(ids), targets=targets)
+        put = Put(request, ids, len(ids), len(ids))
+        if request.prompt.target:
+            put.targets = [self.tokens.target(request)]
+        elif request.scoring == "generation":
+            put.thought = opened_thought(text)
+        else:
+            put.targets = self.tokens.label_ids(request, text)
+        return put
 
     @property
     def short_prompt(self) -> Any:
         return self.tokens.tokenizer(SHORT, add_special_tokens=False)["input_ids"] if self.tokens else SHORT
-
-    async def _takes_several(self) -> None:
-        if self.spec.share(1 << 20) > 1:
-            several, _ = await self._try([self.short_prompt] * 2, lambda reply: len(reply["choices"]) == 2)
-            self.found["several_prompts_a_request"] = self._several = bool(several)
 
     def _label_trials(self) -> Iterator[LabelTrial]:
         if self.tokens:
@@ -91,27 +77,20 @@ class Completions(LanguageModel):
                 return way
         return None
 
-    async def answer(self, requests: Sequence[Request]) -> list[Reply]:
-        way, *_ = self._alike(requests[0])
-        if way == "text":
-            return await self._text(self._put(requests[0], way))
-        await self._once("several", self._takes_several)
-        if len(requests) > 1 and not self._several:
-            return [reply for request in requests for reply in await self.answer([request])]
-        puts = [self._put(request, way) for request in requests]
-        if way == "labels":
-            await self._once("labels", self._find_labels_way)
-            return await self._label_scores(puts)
+    async def _likelihoods(self, requests: Sequence[Request]) -> list[Reply]:
+        if self.tokens is None:
+            return await super()._likelihoods(requests)
         if not await self._once("continuation", self._find_continuation_way):
             lack = f"no log-probabilities of prompts for {self.spec.options.name} (neither prompt_logprobs nor echo)"
             need = "which likelihood asks and labels of several tokens need; use vLLM, or scoring: generation"
             raise InputError(f"the server gives {lack}, {need}")
+        puts = [await self._put(request) for request in requests]
         scores = iter(await self._continuations([(put, ids) for put in puts for ids in put.targets], len(requests)))
         replies = []
         for put in puts:
             known = tuple(score for score in islice(scores, len(put.targets)) if score is not None)
             # As `transformers` counts tokens: a target's are the prompt's, labels' are not.
-            length = put.tokens + (len(put.targets[0]) if way == "continuation" else 0)
+            length = put.tokens + (len(put.targets[0]) if put.request.prompt.target else 0)
             whole = len(known) == len(put.targets)
             said = None if whole else no_answer(NO_PROBABILITY, "a token has no log-probability")
             replies.append(Reply(said, known if whole else None, length, 0))
@@ -135,7 +114,7 @@ class Completions(LanguageModel):
     async def _continuations(self, pairs: Sequence[tuple[Put, Sequence[int]]], calls: int) -> list[float | None]:
         """Return the log-probability of each text after its prompt, summed over its tokens, or None if it has none."""
         way = await self._once("continuation", self._find_continuation_way) or ""
-        size = self.spec.share(1 << 20) if self._several else 1
+        size = self.spec.share(1 << 20) if await self._once("several", self._takes_several) else 1
         scores: list[float | None] = []
 
         def read(_: Any, choice: Any, put: Put) -> float | None:

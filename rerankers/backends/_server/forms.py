@@ -167,6 +167,43 @@ class LanguageModel(Form):
     _list_fields: Mapping[str, Any] = {}
     _least = 0.0  # fewer tokens listed are asked for once more: vLLM 0.32 lists two where others ask for token ids then
 
+    def _alike(self, request: Request) -> tuple[Any, ...]:
+        whole = request.scoring != "generation" and request.prompt.answer.scored == "whole"
+        if request.prompt.target or whole:
+            return "likelihood", request.terms
+        if request.scoring == "generation":
+            return "text", id(request)
+        return "labels", request.terms if self.shares else id(request)
+
+    async def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        way, _ = self._alike(requests[0])
+        if len(requests) > 1 and not await self._once("several", self._takes_several):
+            return [reply for request in requests for reply in await self.answer([request])]
+        if way == "likelihood":
+            return await self._likelihoods(requests)
+        puts = [await self._put(request) for request in requests]
+        if way == "text":
+            return await self._text(puts[0])
+        await self._once("labels", self._find_labels_way)
+        return await self._label_scores(puts)
+
+    async def _likelihoods(self, requests: Sequence[Request]) -> list[Reply]:
+        """Return the replies to asks for the probability of texts of several tokens."""
+        need = "the probability of a text of several tokens, which takes /completions and the model's tokenizer"
+        remedy = "set model.tokenizer to its own folder or hub id and model.api: completions"
+        raise InputError(f"prompt '{requests[0].prompt.name}' asks for {need}; {remedy}")
+
+    async def _takes_several(self) -> bool:
+        """Find out whether a request may hold several prompts."""
+        if not self.shares or self.spec.share(1 << 20) == 1:
+            return False
+        several, _ = await self._try([self.short_prompt] * 2, lambda reply: len(reply["choices"]) == 2)
+        self.found["several_prompts_a_request"] = bool(several)
+        return bool(several)
+
+    @abstractmethod
+    async def _put(self, request: Request) -> Put: ...
+
     @abstractmethod
     def _label_trials(self) -> Iterator[LabelTrial]:
         """Yield the ways in which tokens may be listed, the best first."""
