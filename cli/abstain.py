@@ -29,11 +29,12 @@ def abstain(
 
     Only for methods that score documents, and for hundreds of queries.
     """
-    from ..pipeline import studies
     from ..pipeline.compare.runs import Judgements
+    from ..pipeline.io.files import save
+    from ..pipeline.run.manifest import json_text
     from ..pipeline.studies import abstain as study
 
     found = study.abstain(run, reference, Judgements(qrels, dataset), measure, depth, console.listener(quiet))
     if output:
-        studies.write(output / "abstain.json", found)
+        save(output / "abstain.json", json_text(found))
     results.show_study(found, as_json=as_json)

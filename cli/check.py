@@ -40,8 +40,8 @@ def check(
     per cent), `queries` (how many may move). With several configs, --output holds a folder for each, and the highest
     exit code counts.
     """
-    from ..pipeline.compare import baseline as baselines
     from ..pipeline.compare import check as checks
+    from ..pipeline.io.files import save
     from ..rerankers.errors import InputError
 
     if expected == bool(baseline):
@@ -58,7 +58,7 @@ def check(
     if as_json:
         console.as_json({"exit_code": code, "checks": list(map(_as_json, results))})
     if junit is not None:
-        baselines.save(junit, _junit(results))
+        save(junit, _junit(results))
     raise typer.Exit(code)
 
 

@@ -5,19 +5,18 @@ read.
 """
 
 import json
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, PlainSerializer, ValidationError, model_validator
 
 from ...rerankers.errors import InputError
-from ..io.files import reason, replacing
-from ..io.progress import Listener
-from ..run import manifest
+from ...rerankers.types import Query
+from ..io.files import reason, save
+from ..run import contents, manifest, runfile
+from ..run import read as record
 from ..run.measures import EXACT
-from .runs import Run, of_folder, transposed
 
 TOP = 10  # documents of each ranking that are named; the rest only goes into its hash
 
@@ -49,22 +48,22 @@ class Tolerances(_Part):
 
 
 class QueryResult(_Part):
-    """Results of one query; `ranking` is a hash of all documents in order, and `top` names the first."""
+    """Results of one query; `ranking` is a hash of all documents in order, and `top` names them, a file the first."""
 
     measures: dict[str, Measure] = {}
     costs: dict[str, int | None] = {}
     ranking: str
-    top: tuple[str, ...]
+    top: Annotated[tuple[str, ...], PlainSerializer(lambda docs: docs[:TOP])]
 
 
-class Content(_Part):
+class Results(_Part):
     """Results of an experiment, its queries in the dataset's order; `parts` hash what the fingerprint covers."""
 
     format: Literal[1] = 1
     name: str
     fingerprint: str
     parts: dict[str, str]
-    tolerances: Tolerances
+    tolerances: Tolerances = Tolerances()
     measures: dict[str, Measure]
     costs: dict[str, int | None]
     queries: dict[str, QueryResult] = Field(min_length=1)
@@ -78,82 +77,77 @@ class Content(_Part):
         return self
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """Results that a run is held against, and how far it may move."""
+def of_run(folder: Path, queries: Mapping[str, Query]) -> Results:
+    """Return the results in a run's folder, with exact tolerances; if it is a run of these queries, for all of them.
 
-    run: Run
-    tolerances: Tolerances
+    Its files do not name those without candidates and judgements. Raises `InputError` for a run that is not finished.
+    """
+    run = record.read(folder)
+    about, spent = run.manifest, {cost.query_id: cost for cost in run.totals}
+    if about.status != "finished":
+        raise InputError(f"{folder}: is not finished; run its r2llm rerank command again, or leave it out")
+    rankings = runfile.documents(runfile.read(run.run_file)[0])
+    measured = run.metrics.per_query if run.metrics else {}
+    named = queries if about.data.get("queries") == contents.queries(queries) else {**rankings, **measured}
+    content = {
+        "name": about.name,
+        "fingerprint": about.fingerprint,
+        "parts": _parts(about),
+        "measures": run.metrics.mean if run.metrics else {},
+        "costs": {name: run.costs[name]["total"] for name in COSTS if run.costs},
+        "queries": {
+            query: {
+                "measures": measured.get(query, {}),
+                "costs": {name: getattr(spent[query], name) for name in COSTS} if query in spent else {},
+                "ranking": _digest(rankings.get(query, [])),
+                "top": tuple(rankings.get(query, ())),
+            }
+            for query in named
+        },
+    }
+    return Results.model_validate(content)
 
 
-def read(path: Path, listener: Listener) -> Baseline:
-    """Return the baseline in a file, or the results in a run's folder, of which tolerances are exact.
+def _parts(about: manifest.Manifest) -> dict[str, str]:
+    """Return a hash of each part of the experiment; the hashes of texts and queries are the part `dataset`."""
+    first_stage = dict(about.first_stage)
+    texts = {key: first_stage.pop(key, None) for key in ("dataset", "queries")}
+    parts = {"dataset": texts, **about.content["experiment"], "first_stage": first_stage}
+    return {name: _digest(part) for name, part in parts.items()}
+
+
+def _digest(value: object) -> str:
+    return contents.digest(value)[:16]  # 64 bits: enough to tell a handful of things apart, and short
+
+
+def read(path: Path, queries: Mapping[str, Query]) -> Results:
+    """Return the baseline in a file, or the results of these queries in a run's folder.
 
     Raises `InputError` that names the place of what is wrong, and for a run that is not finished.
     """
     if (path / manifest.NAME).is_file():
-        return Baseline(of_folder(path, None, None, listener), Tolerances())
+        return of_run(path, queries)
     try:
-        content = Content.model_validate_json(path.read_bytes())
+        return Results.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {reason(error)}") from error
     except ValidationError as error:
         remedy = "mend it, or remove it and write it anew with --update"
         raise InputError(f"{path}: not a baseline of this r2llm: {reason(error)}; {remedy}") from error
-    queries = content.queries
-    run = Run(
-        name=content.name,
-        path=path,
-        rankings={query: one.top for query, one in queries.items()},
-        measures=transposed({query: one.measures for query, one in queries.items()}, content.measures),
-        costs=transposed({query: one.costs for query, one in queries.items()}, content.costs),
-        totals={**content.measures, **content.costs},
-        fingerprint=content.fingerprint,
-        parts=content.parts,
-        hashes={query: one.ranking for query, one in queries.items()},
-    )
-    return Baseline(run, content.tolerances)
 
 
-def write(path: Path, run: Run, queries: Collection[str], tolerances: Tolerances) -> None:
-    """Write a run's results for these queries as a baseline: the same bytes for the same results.
+def write(path: Path, results: Results, tolerances: Tolerances) -> None:
+    """Write results as a baseline, the same bytes for the same results, with those tolerances that it has results for.
 
-    The tolerances are those given, where the run has results for them. Raises `InputError` if writing fails.
+    Raises `InputError` if writing fails.
     """
-    measures = transposed(run.measures, queries)
-    costs = transposed({name: run.costs.get(name, {}) for name in COSTS}, queries)
-    content = {
-        "name": run.name,
-        "fingerprint": run.fingerprint,
-        "parts": run.parts,
-        "tolerances": {
-            "measures": {name: tolerances.of(name) for name in run.measures},
-            "costs": {name: tolerances.of(name) for name in COSTS},
-            "queries": tolerances.queries,
-        },
-        "measures": {name: run.totals[name] for name in run.measures},
-        "costs": {name: run.totals[name] for name in COSTS},
-        "queries": {
-            query: {
-                "measures": measures[query],
-                "costs": {**dict.fromkeys(COSTS), **costs[query]} if costs[query] else {},
-                "ranking": run.ranking_hash(query),
-                "top": run.rankings.get(query, ())[:TOP],
-            }
-            for query in queries
-        },
-    }
-    save(path, _lines(Content.model_validate(content, strict=False).model_dump(mode="json")) + "\n")
+    of_each = {"measures": _of(tolerances, results.measures), "costs": _of(tolerances, COSTS)}
+    content = results.model_copy(update={"tolerances": tolerances.model_copy(update=of_each)})
+    save(path, _lines(content.model_dump(mode="json")) + "\n")
 
 
-def save(path: Path, text: str) -> None:
-    """Write a text file, all of it or nothing, and its folder if need be. Raises `InputError` if that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: its folder cannot be made: {reason(error)}") from error
-    with replacing(path) as stream:
-        stream.write(text)
+def _of(tolerances: Tolerances, names: Iterable[str]) -> dict[str, float]:
+    return {name: tolerances.of(name) for name in names}
 
 
 def _lines(value: Any, indent: str = "") -> str:

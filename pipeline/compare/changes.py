@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..run.measures import EXACT
-from .baseline import COSTS, TOP, Baseline
-from .runs import Run
+from .baseline import COSTS, TOP, Results
 
 Figure = float | None
 """A measure or a count, or None if unknown."""
@@ -61,12 +61,12 @@ class Changes:
     """
 
     measures: tuple[Change, ...]
-    costs: tuple[Change, ...]
-    queries: int
-    moved: tuple[QueryMove, ...]
-    may_move: int
-    differing_parts: tuple[str, ...]
-    unmeasured: tuple[str, ...]
+    costs: tuple[Change, ...] = ()
+    queries: int = 0
+    moved: tuple[QueryMove, ...] = ()
+    may_move: int = 0
+    differing_parts: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
 
     @property
     def regression(self) -> bool:
@@ -91,43 +91,47 @@ def differences(queries: Sequence[str], increases: ArrayLike, least: float) -> d
     return {queries[i]: float(changed[i]) for i in order}
 
 
-def changes(baseline: Baseline, after: Run, queries: Sequence[str]) -> Changes:
-    """Return what changed from a baseline of these queries to a run of them."""
-    before = baseline.run
-    measures = tuple(_change(name, baseline, after, queries) for name in before.measures)
-    size = {query: max(abs(change.by_query.get(query, 0.0)) for change in measures) for query in queries if measures}
+def changes(before: Results, after: Results) -> Changes:
+    """Return what changed from a baseline to results of the same queries."""
+    measures = tuple(_change_of(name, before, after, "measures") for name in before.measures)
+    size = {
+        query: max(abs(change.by_query.get(query, 0.0)) for change in measures) for query in after.queries if measures
+    }
     moves = [
         QueryMove(
             query,
-            {
-                c.name: (before.measures[c.name].get(query), after.measures[c.name].get(query))
-                for c in measures
-                if query in c.by_query
-            },
-            before.ranking_hash(query) != after.ranking_hash(query),
-            doc_moves(before.rankings.get(query, ()), after.rankings.get(query, ())),
+            {c.name: (then.measures.get(c.name), now.measures.get(c.name)) for c in measures if query in c.by_query},
+            then.ranking != now.ranking,
+            doc_moves(then.top, now.top),
         )
-        for query in queries
+        for query, now in after.queries.items()
+        for then in [before.queries[query]]
     ]
     moves = [move for move in moves if move.reranked or move.measures]
     moves.sort(key=lambda move: (size.get(move.query, 0.0), len(move.docs)), reverse=True)
     parts = {**before.parts, **after.parts} if before.fingerprint != after.fingerprint else {}
     return Changes(
         measures=measures,
-        costs=tuple(_change(name, baseline, after, queries) for name in COSTS if name in before.totals),
-        queries=len(queries),
+        costs=tuple(_change_of(name, before, after, "costs") for name in before.costs),
+        queries=len(after.queries),
         moved=tuple(moves),
-        may_move=baseline.tolerances.queries,
+        may_move=before.tolerances.queries,
         differing_parts=tuple(name for name in parts if before.parts.get(name) != after.parts.get(name)),
         unmeasured=tuple(name for name in after.measures if name not in before.measures),
     )
 
 
-def _change(name: str, baseline: Baseline, after: Run, queries: Sequence[str]) -> Change:
+def _change_of(name: str, before: Results, after: Results, kind: Literal["measures", "costs"]) -> Change:
+    old, new = ({query: getattr(one, kind) for query, one in run.queries.items()} for run in (before, after))
+    increases = [(values.get(name) or 0.0) - (old[query].get(name) or 0.0) for query, values in new.items()]
+    by_query = differences(list(new), increases, EXACT)
+    then, now = (getattr(run, kind).get(name) for run in (before, after))
+    return change(name, then, now, before.tolerances.of(name), by_query)
+
+
+def change(name: str, then: Figure, now: Figure, tolerance: float, by_query: Mapping[str, float]) -> Change:
+    """Return the change of a measure or a count from what it was to what it is."""
     cost = name in COSTS
-    old, new = ((run.costs if cost else run.measures).get(name, {}) for run in (baseline.run, after))
-    by_query = differences(queries, [new.get(query, 0.0) - old.get(query, 0.0) for query in queries], EXACT)
-    then, now, tolerance = baseline.run.totals[name], after.totals.get(name), baseline.tolerances.of(name)
     gain = None if then is None or now is None else (then - now) if cost else (now - then)
     amount = sum(map(abs, by_query.values())) if cost and gain is not None else gain and abs(gain)
     allowed = tolerance * (then or 1) if cost else tolerance

@@ -13,15 +13,13 @@ from ..configs.load import Expected, Loaded
 from ..first_stage.retrieve import chosen_queries, open_dataset
 from ..io.progress import Listener
 from ..io.tables import some
-from ..run import contents, index
+from ..run import index
 from ..run import measures as evaluation
 from ..run.measures import EXACT
 from ..run.read import Run, read
 from . import baseline as baselines
-from . import runs as compared
-from .baseline import Baseline, Tolerances
-from .changes import Changes, changes
-from .runs import of_folder
+from .baseline import Results, Tolerances
+from .changes import Changes, change, changes
 
 SIMULATED = "simulated answers cannot reproduce a published figure; name a real model in its `model` section"
 
@@ -114,24 +112,22 @@ def _against_baseline(loaded: Loaded, path: Path, update: bool, output: Path | N
         output = output or path.with_name(f"{path.name}-check")  # the baseline's own folder stays as it is
         if output.resolve() == path.resolve():
             raise InputError(f"--output {output}: is the baseline's folder; name another one")
-    before = baselines.read(path, listener) if path.exists() else None
     queries = chosen_queries(open_dataset(loaded).queries(), loaded.config.queries)  # also without candidates
-    obstacle = _obstacle(before.run, queries, _measures(loaded)) if before else ""
+    before = baselines.read(path, queries) if path.exists() else None
+    obstacle = _obstacle(before, queries, _measures(loaded)) if before else ""
     if obstacle and not update:  # before anything is spent on the run
         raise InputError(f"{path}: {obstacle}, or write it anew with --update")
     run = _rank_again(loaded, output, listener)
-    after = of_folder(run.run_dir, None, None, listener)
+    after = baselines.of_run(run.run_dir, queries)
     if update:
-        baselines.write(path, after, queries, before.tolerances if before else Tolerances())
-    found = changes(before, after, list(queries)) if before and not obstacle else None
-    return Result(loaded.config.name, run, path, found, update)
+        baselines.write(path, after, before.tolerances if before else Tolerances())
+    moved = changes(before, after) if before and not obstacle else None
+    return Result(loaded.config.name, run, path, moved, update)
 
 
-def _obstacle(before: compared.Run, queries: Mapping[str, Query], measures: set[str]) -> str:
+def _obstacle(before: Results, queries: Mapping[str, Query], measures: set[str]) -> str:
     """Return why an experiment of these queries and measures cannot be compared with a baseline, with a remedy."""
-    known = dict.fromkeys([*before.rankings, *(query for values in before.measures.values() for query in values)])
-    if before.queries_hash == contents.queries(queries):
-        known |= dict.fromkeys(queries)  # a run's folder does not name those without candidates and judgements
+    known = before.queries
     gone, new = [query for query in known if query not in queries], [query for query in queries if query not in known]
     if gone or new:
         difference = " and ".join([f"without {some(gone)}"] * bool(gone) + [f"with {some(new)}"] * bool(new))
@@ -163,17 +159,15 @@ def _against_published(loaded: Loaded, output: Path | None, listener: Listener, 
     )
     if run.manifest.simulated:
         raise InputError(f"config {loaded.config.name}: {SIMULATED}")
+    means = run.metrics.mean if run.metrics else {}
     # Within tolerance but for rounding, as `Expected.allows` has it.
-    tolerances = Tolerances(measures={name: figure.tolerance + EXACT for name, figure in figures.items()})
-    paper = compared.Run(
-        name="published",
-        path=run.run_dir,
-        rankings={},
-        measures={name: {} for name in figures},
-        totals={name: figure.value for name, figure in figures.items()},
+    moved = Changes(
+        tuple(
+            change(name, figure.value, means.get(name), figure.tolerance + EXACT, {})
+            for name, figure in figures.items()
+        )
     )
-    found = changes(Baseline(paper, tolerances), of_folder(run.run_dir, None, None, listener), ())
-    return Result(loaded.config.name, run, comparison=found, published=figures)
+    return Result(loaded.config.name, run, comparison=moved, published=figures)
 
 
 def _finished(loaded: Loaded, measures: Iterable[str], output: Path | None, listener: Listener) -> Run | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...rerankers.errors import InputError
 from ..io.progress import Listener
-from ..io.tables import ENERGY, alike, some
+from ..io.tables import alike, some
 from . import similarity, statistics
 from .changes import differences
 from .runs import Run, flat
@@ -171,12 +171,11 @@ def compare(runs: Sequence[Run], options: Options, listener: Listener) -> Compar
 
 def _energy_notes(runs: Sequence[Run]) -> list[str]:
     """Return a note with each run's energy by device, if it was tracked of any."""
-    tracked = {run.name: {name: total for name, total in run.totals.items() if name in ENERGY} for run in runs}
     words = [
         f"{run} {', '.join(f'{name[:3].upper()} {total:,.0f}' for name, total in joules.items() if total) or 'unknown'}"
-        for run, joules in tracked.items()
+        for run, joules in ((run.name, run.joules) for run in runs)
     ]
-    return [f"energy of ranking in joules: {'; '.join(words)}"] if any(tracked.values()) else []
+    return [f"energy of ranking in joules: {'; '.join(words)}"] if any(run.joules for run in runs) else []
 
 
 def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:

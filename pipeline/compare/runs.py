@@ -11,8 +11,8 @@ from typing import Any
 from ...rerankers.errors import InputError
 from .. import datasets
 from ..io.progress import Gathering, Listener
-from ..io.tables import alike, some
-from ..run import contents, costs, manifest, read, runfile, sweeps
+from ..io.tables import ENERGY, alike, some
+from ..run import costs, manifest, read, runfile, sweeps
 from ..run import measures as measuring
 
 LONGEST = 60  # characters of a name that is made of settings
@@ -41,19 +41,8 @@ class Run:
         """Return whether it is a run folder in which candidates were reranked."""
         return (self.path / "run.trec").is_file()
 
-    totals: Mapping[str, float | None] = field(default_factory=dict)
-    """Means of measures (of counts the sums) and totals of costs, None if unknown."""
-    fingerprint: str = ""
-    parts: Mapping[str, str] = field(default_factory=dict)
-    """A hash of each part of what the fingerprint covers."""
-    queries_hash: str | None = None
-    """Of all queries of the experiment, also those without candidates and judgements."""
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    """Of whole rankings, where `rankings` has only their first documents."""
-
-    def ranking_hash(self, query: str) -> str:
-        """Return a hash of all documents of a query in order."""
-        return self.hashes.get(query) or _digest(self.rankings.get(query, []))
+    joules: Mapping[str, float | None] = field(default_factory=dict)
+    """Energy by device, None where it was tracked and is unknown."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +95,7 @@ def load(
     measures = measures or _common_measures(folders)
     told = Gathering(listener)
     runs = [
-        of_folder(place, qrels, measures, told) if place.is_dir() else _of_file(place, qrels or {}, measures, told)
+        _of_folder(place, qrels, measures, told) if place.is_dir() else _of_file(place, qrels or {}, measures, told)
         for place in places.values()
     ]
     for note in alike(told.notes):
@@ -164,8 +153,8 @@ def _common_measures(folders: Sequence[Path]) -> list[str]:
     return common
 
 
-def of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[str] | None, listener: Listener) -> Run:
-    """Return the finished run in a folder, by these measures, or by its own; by other judgements than its own if given.
+def _of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[str], listener: Listener) -> Run:
+    """Return the finished run in a folder by these measures, by other judgements than its own if given.
 
     Raises `InputError` for one that is not finished.
     """
@@ -174,48 +163,28 @@ def of_folder(folder: Path, qrels: measuring.Qrels | None, measures: Sequence[st
         raise InputError(f"{folder}: is not finished; run its r2llm rerank command again, or leave it out")
     if taken := run.manifest.shared_ledger.get("taken"):
         listener.note(f"{folder}: {taken:,} answers were taken from other runs: they are not in `calls`")
-    rankings, metrics = _rankings(run.run_file, listener), run.metrics
-    own = metrics.mean if metrics else {}
-    names = list(own) if measures is None else measuring.with_judged(measures)
-    means: Mapping[str, float] = own
+    rankings, metrics, names = _rankings(run.run_file, listener), run.metrics, measuring.with_judged(measures)
     rows, before = (metrics.per_query, metrics.first_stage) if metrics else ({}, None)
     start = before.per_query if before else {}
-    if qrels is None and set(names) - own.keys():
+    if qrels is None and not (metrics and metrics.mean.keys() >= set(names)):
         qrels = _own_judgements(folder, listener)
     if qrels is not None:
-        queries = [query for query in qrels if query in (metrics.per_query if metrics else rankings)]
-        measured, first = measuring.measure(names, qrels, rankings, queries), folder / "first_stage.trec"
-        means, rows, start = measured.mean, measured.per_query, {}
+        queries, first = [query for query in qrels if query in (rows or rankings)], folder / "first_stage.trec"
+        rows, start = measuring.measure(names, qrels, rankings, queries).per_query, {}
         if first != run.run_file:
             start = measuring.measure(names, qrels, _rankings(first, listener), queries).per_query
     spent = {name: {cost.query_id: getattr(cost, name) for cost in run.totals} for name in costs.FIELDS}
-    totals = {name: figures["total"] for name, figures in run.costs.items()}
     return Run(
         name=run.manifest.name,
         path=folder,
         rankings=rankings,
-        measures=transposed(rows, names),
-        costs={name: found for name, found in spent.items() if found and None not in found.values()},
+        measures=_transposed(rows, names),
+        costs={name: values for name, values in spent.items() if values and None not in values.values()},
         simulated=run.manifest.simulated,
         config=run.manifest.config.model_dump(mode="json", exclude_none=True),
-        first_stage=transposed(start, names),
-        totals={**means, **totals},
-        fingerprint=run.manifest.fingerprint,
-        parts=_parts(run.manifest),
-        queries_hash=run.manifest.data.get("queries"),
+        first_stage=_transposed(start, names),
+        joules={name: figures["total"] for name, figures in run.costs.items() if name in ENERGY},
     )
-
-
-def _parts(about: manifest.Manifest) -> dict[str, str]:
-    """Return a hash of each part of the experiment; the hashes of texts and queries are the part `dataset`."""
-    first_stage = dict(about.first_stage)
-    texts = {key: first_stage.pop(key, None) for key in ("dataset", "queries")}
-    parts = {"dataset": texts, **about.content["experiment"], "first_stage": first_stage}
-    return {name: _digest(part) for name, part in parts.items()}
-
-
-def _digest(value: object) -> str:
-    return contents.digest(value)[:16]  # 64 bits: enough to tell a handful of things apart, and short
 
 
 def _own_judgements(folder: Path, listener: Listener) -> measuring.Qrels:
@@ -238,7 +207,7 @@ def _of_file(path: Path, qrels: measuring.Qrels, measures: Sequence[str], listen
         listener.note(f"{path}: {unjudged} of {len(rankings)} queries have no judgements and are left out")
     names = measuring.with_judged(measures)
     return Run(
-        path.stem, path, rankings, transposed(measuring.measure(names, qrels, rankings, queries).per_query, names)
+        path.stem, path, rankings, _transposed(measuring.measure(names, qrels, rankings, queries).per_query, names)
     )
 
 
@@ -249,7 +218,7 @@ def _rankings(path: Path, listener: Listener) -> dict[str, list[str]]:
     return runfile.documents(scored)
 
 
-def transposed(table: Mapping[str, Mapping[str, float | None]], names: Iterable[str]) -> dict[str, dict[str, float]]:
+def _transposed(table: Mapping[str, Mapping[str, float | None]], names: Iterable[str]) -> dict[str, dict[str, float]]:
     """Return column → row → value of row → column → value, for these columns, without unknown values."""
     return {n: {key: value for key, row in table.items() if (value := row.get(n)) is not None} for n in names}
 

@@ -10,7 +10,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -164,6 +164,14 @@ def replacing(path: Path) -> Iterator[TextIO]:
     """Open a text file that takes the place of `path` when the block ends. Raises as `replacement` does."""
     with replacement(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
         yield stream
+
+
+def save(path: Path, text: str) -> None:
+    """Write a text file, all of it or not at all, and its folder if need be. Raises as `replacement` does."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as stream:
+        stream.write(text)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from ... import __version__
 from ...rerankers.errors import InputError
-from ..io.files import reason, replacing
+from ..io.files import reason, save
 from ..io.tables import Table, file_name, some
 from . import charts
 from .charts import Chart
@@ -55,7 +55,7 @@ def write(groups: Sequence[Group], command: str, path: Path) -> None:
     svgs = [vl_convert.vegalite_to_svg(charts.static(chart.spec)) for chart in plots]
     page = Environment(loader=PackageLoader(__name__, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"styles": _styles, "place": lambda chart: place[id(chart)], "some": some}
-    text = page.get_template("page.html").render(
+    content = page.get_template("page.html").render(
         groups=groups,
         command=command,
         version=__version__,
@@ -66,11 +66,7 @@ def write(groups: Sequence[Group], command: str, path: Path) -> None:
         specs=_island([chart.spec for chart in plots]),
         bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed").replace("</script", "<\\/script"),
     )
-    try:
-        with replacing(path) as stream:
-            stream.write(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {reason(error)}") from error
+    save(path, content)
 
 
 def write_figures(groups: Sequence[Group], folder: Path) -> list[Path]:

@@ -1,23 +1,13 @@
 """Studies of rankers and their answers: abstention, a model as judge, attacks."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from ...rerankers.errors import StoppedError
 from ...rerankers.ledger import Ledger
 from ..compare.statistics import Interval
-from ..io.files import replacing
-from ..run.manifest import json_text
-
-
-def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a study's JSON file. Raises `InputError` if it cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as stream:
-        stream.write(json_text(content))
 
 
 def ends(interval: Interval) -> list[float] | None:

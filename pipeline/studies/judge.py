@@ -46,12 +46,12 @@ from ..compare.runs import Run
 from ..configs.load import Loaded
 from ..datasets.records import JUDGE
 from ..first_stage.retrieve import chosen_queries, dataset_with_index
-from ..io.files import replacing
+from ..io.files import replacing, save
 from ..io.progress import Listener
 from ..run import manifest, runfile
 from ..run import measures as evaluation
 from ..run.measures import Metrics, Qrels
-from . import answers, ends, write
+from . import answers, ends
 
 RANKER: Mapping[str, Any] = {
     "method": "pointwise.graded",
@@ -147,7 +147,7 @@ def judge(loaded: Loaded, plan: Plan, listener: Listener) -> dict[str, Any]:
         },
         **_compared(runs, kinds, human, made, holes, name, plan),
     }
-    write(plan.beside(".json"), content)
+    save(plan.beside(".json"), manifest.json_text(content))
     return content
 
 

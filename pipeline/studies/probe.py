@@ -40,10 +40,12 @@ from ...rerankers.types import Ask, AskKind, Candidates, Doc, Params, Steps, Str
 from .. import experiment
 from ..compare import statistics
 from ..configs.load import Loaded
+from ..io.files import save
 from ..io.progress import Listener
 from ..run import measures as evaluation
+from ..run.manifest import json_text
 from ..run.plan import Plan
-from . import answers, ends, write
+from . import answers, ends
 
 FOLDER = Path(__file__).parent / "probes"
 
@@ -191,7 +193,7 @@ def probe(
         content["victims"] = []
         if rankings:
             content["victims"] = _damage(attack, chosen, content["measure"], listener, content["probes"])
-    write(folder / "probe.json", content)
+    save(folder / "probe.json", json_text(content))
     return content
 
 

@@ -71,15 +71,15 @@ def test_it_can_be_read_in_a_diff(written: Path) -> None:
 
 
 def test_reading_gives_what_was_written(written: Path, tmp_path: Path) -> None:
-    kept = baseline.read(written, Listener())
-    baseline.write(tmp_path / "copy.json", kept.run, list(kept.run.rankings), kept.tolerances)
+    kept = baseline.read(written, {})
+    baseline.write(tmp_path / "copy.json", kept, kept.tolerances)
     assert (tmp_path / "copy.json").read_bytes() == written.read_bytes()
 
 
 def test_of_a_long_ranking_the_first_ten_are_named_and_all_are_hashed(written: Path) -> None:
-    run = baseline.read(written, Listener()).run
-    assert all(len(top) <= baseline.TOP for top in run.rankings.values())
-    assert len(set(run.hashes.values())) == 3
+    queries = baseline.read(written, {}).queries.values()
+    assert all(len(one.top) <= baseline.TOP for one in queries)
+    assert len({one.ranking for one in queries}) == 3
 
 
 def edited(content: dict[str, Any], key: str, value: object) -> None:
@@ -113,7 +113,7 @@ def test_what_is_wrong_in_it_is_named(written: Path, key: str, value: object, na
     edited(content, key, value)
     written.write_text(json.dumps(content))
     with pytest.raises(InputError) as raised:
-        baseline.read(written, Listener())
+        baseline.read(written, {})
     message = str(raised.value)
     assert message.startswith(f"{written}: not a baseline of this r2llm: {named}" if "not among" not in named else "")
     assert named in message
@@ -126,15 +126,15 @@ def test_what_is_no_baseline_is_refused_in_one_line(tmp_path: Path, content: byt
     path = tmp_path / "b.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"b\.json: not a baseline of this r2llm") as raised:
-        baseline.read(path, Listener())
+        baseline.read(path, {})
     assert "\n" not in str(raised.value)
 
 
-def test_a_folder_cannot_be_read_or_written(tmp_path: Path, write: Callable[[str, str], Path]) -> None:
+def test_a_folder_cannot_be_read_or_written(written: Path, tmp_path: Path, write: Callable[[str, str], Path]) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        baseline.read(tmp_path, Listener())
-    with pytest.raises(InputError, match="cannot be written"):
-        baseline.save(tmp_path, "text")
+        baseline.read(tmp_path, {})
+    kept = baseline.read(written, {})
     write("file", "content")
-    with pytest.raises(InputError, match="folder cannot be made"):
-        baseline.save(tmp_path / "file" / "b.json", "text")
+    for path in (tmp_path, tmp_path / "file" / "b.json"):
+        with pytest.raises(InputError, match="cannot be written"):
+            baseline.write(path, kept, kept.tolerances)
