@@ -13,7 +13,7 @@ OTHERS = {
     "openai": {"name": "other", "api": "chat", "tokenizer": None, "top_logprobs": 5, "group_scores": True}
     | {"reasoning_effort": "low", "extra_body": {"n": 1}, "omit": ["seed"]}
     | {"chat_template": "none", "chat_template_kwargs": {"thinking": True}},
-    "transformers": {"dtype": "bfloat16", "quantization": "bitsandbytes-8bit", "rename": {"a": "b"}, "pooling": "cls"}
+    "transformers": {"dtype": "bfloat16", "rename": {"a": "b"}, "pooling": "cls"}
     | {"chat_template": "none", "chat_template_kwargs": {"thinking": True}},
 }
 """For each backend, another value of every key that changes answers."""

@@ -1,4 +1,4 @@
-"""The weights of a model: joined with an adapter's (LoRA, by peft), quantised, and laid out on devices."""
+"""The weights of a model: joined with an adapter's (LoRA, by peft), and laid out on devices."""
 
 from __future__ import annotations
 
@@ -42,9 +42,6 @@ class WeightOptions(CheckpointOptions):
         None, description="a LoRA or other adapter of peft, a hub id or a folder; merged into the weights"
     )
     adapter_revision: str | None = Field(None, description="the hub's branch, tag or commit of the adapter")
-    quantization: Literal["bitsandbytes-4bit", "bitsandbytes-8bit"] | None = Field(
-        None, description="quantise the weights while they are loaded; those of a quantised model say it themselves"
-    )
     rename: dict[str, str] | None = Field(
         None, description="names of weights: regular expressions, and what transformers calls what they match"
     )
@@ -128,7 +125,7 @@ class Weights:
             "adapter": self.adapter and self.adapter.identity,
         }
         parts |= {"tokenizer": self.words.identity} if self.words is not self.base else {}
-        parts |= {"quantization": self.options.quantization, "rename": self.options.rename}
+        parts |= {"rename": self.options.rename}
         return {key: part for key, part in parts.items() if part}
 
     @property
@@ -141,18 +138,18 @@ class Weights:
 
     @cached_property
     def config(self) -> Any:
-        """Return transformers' config. Raises `InputError` if it cannot be loaded, or is to be quantised twice."""
+        """Return transformers' config. Raises `InputError` if it cannot be loaded."""
         import transformers
 
-        config = load(transformers.AutoConfig, self.base)
-        if self.options.quantization and (method := _quantizer_of(config)):
-            raise InputError(f"model.quantization: {self.base.words} is quantised already ({method}); leave it out")
-        return config
+        return load(transformers.AutoConfig, self.base)
 
     @property
     def quantization(self) -> str | None:
-        """Return how the weights are, or will be, quantised, or None."""
-        return self.options.quantization or _quantizer_of(self.config)
+        """Return the method that quantised the weights, or None."""
+        if (quantized := getattr(self.config, "quantization_config", None)) is None:
+            return None
+        method = (quantized if isinstance(quantized, dict) else quantized.to_dict()).get("quant_method", "unknown")
+        return str(getattr(method, "value", method))
 
     @property
     def tokenizer(self) -> Any:
@@ -187,8 +184,6 @@ class Weights:
         if places := self.options.device_map or at_once:
             need("accelerate", "model.device_map" if self.options.device_map else "a quantised model on a GPU")
             more["device_map"] = places
-        if self.options.quantization:
-            more["quantization_config"] = self._quantizer()
         model, report = load(auto, self.base, dtype=self.dtype, output_loading_info=True, **more)
         unread = {name for name in report["missing_keys"] if part == "body" and name.startswith("pooler.")}
         if missing := sorted(set(report["missing_keys"]) - adapted.keys() - unread):
@@ -203,25 +198,6 @@ class Weights:
         if self.adapter is not None:
             model = _joined(model, self.adapter, merge=self.quantization is None)
         return model.eval() if places else rewritten(model.to(self.device).eval())
-
-    def _quantizer(self) -> Any:
-        import torch
-        import transformers
-
-        for package in ("accelerate", "bitsandbytes"):
-            need(package, "model.quantization")
-        if self.options.quantization == "bitsandbytes-8bit":
-            return transformers.BitsAndBytesConfig(load_in_8bit=True)
-        form = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": getattr(torch, self.dtype)}
-        return transformers.BitsAndBytesConfig(load_in_4bit=True, **form)
-
-
-def _quantizer_of(config: Any) -> str | None:
-    """Return the method that quantised a model's weights, or None."""
-    if (quantized := getattr(config, "quantization_config", None)) is None:
-        return None
-    method = (quantized if isinstance(quantized, dict) else quantized.to_dict()).get("quant_method", "unknown")
-    return str(getattr(method, "value", method))
 
 
 def _base_of(adapter: Source) -> tuple[str, str | None]:

@@ -7,8 +7,8 @@ batches of b prompts ⌈2(m - 1) / b⌉ of them; `pivot: median_of_three` first 
 
 That code's `original` pivot is `pivot: last`, which compares every pair of documents that are in the right order
 already; it shows a pair in one order, the pivot second: `orders: one`. No prompt is asked twice about a query, their
-caching, unless `cache: false`. It partitions by swapping in place, which shuffles the documents that lose:
-`partition: in_place`. Where the answers are those of one strict order, the ranking is the same (72 of 72 tried); with
+caching, unless `cache: false`. It partitions by swapping in place, which shuffles the documents that lose; here both
+sides keep their order. Where the answers are those of one strict order, the ranking is the same (72 of 72 tried); with
 ties it is another (0 of 72 the same), and with answers that contradict one another too (2 of 72).
 """
 
@@ -21,7 +21,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ...types import Answer, Ask, Candidates, Part, Seeded, Steps, added, compare, top_then_rest
+from ...types import Answer, Ask, Candidates, Part, Seeded, Steps, compare, top_then_rest
 from . import Params as PairwiseParams
 from . import first_wins
 
@@ -33,9 +33,6 @@ class Params(PairwiseParams, Seeded):
         "middle", description="the document of a span that the others are compared with"
     )
     orders: Literal["both", "one"] = Field("both", description="the orders that a pair is shown in; one: pivot second")
-    partition: Literal["stable", "in_place"] = added(
-        "stable", "both sides of the pivot keep their order, or are swapped in place as the authors do"
-    )
     cache: bool = Field(True, description="remember the answers: no prompt is asked twice about a query")
 
     @property
@@ -49,7 +46,7 @@ def quicksort(candidates: Candidates, params: Params) -> Steps:
     docs, k = list(candidates.ids), min(params.k, len(candidates.docs))
     partition = partial(_partition, docs, params, params.dice(candidates), {})
     low, high, pivot = 0, len(docs), -1
-    while (k < len(docs) or params.partition == "in_place") and pivot != k - 1:
+    while k < len(docs) and pivot != k - 1:
         pivot = yield from partition(low, high)
         low, high = (low, pivot) if pivot > k - 1 else (pivot + 1, high)
     spans = [(0, k)]
@@ -76,16 +73,9 @@ def _partition(
         won = Counter(a if a_wins else b for (a, b), a_wins in zip(pairs, wins, strict=True))
         pivot = sorted(three, key=won.__getitem__)[1]
     others = [doc for doc in span if doc != pivot]
-    if params.partition == "in_place" and pivot != span[-1]:  # the pivot changes places with the last
-        others = [span[-1] if doc == pivot else doc for doc in span[:-1]]
     wins = yield from _wins([(doc, pivot) for doc in others], params, known)
     left = [doc for doc, better in zip(others, wins, strict=True) if better]
     right = [doc for doc, better in zip(others, wins, strict=True) if not better]
-    if params.partition == "in_place":
-        for place, doc in enumerate(left):
-            loser = others[place]
-            others[others.index(doc)], others[place] = loser, doc
-        right = others[len(left) + 1 :] + others[len(left) : len(left) + 1]
     docs[low:high] = [*left, pivot, *right]
     return low + len(left)
 

@@ -235,51 +235,6 @@ def test_quicksort_with_and_without_a_cache_ranks_the_same_whatever_is_answered(
     assert compared(more) <= n * (n - 1) // 2 + top * (top - 1) // 2 + three
 
 
-def in_place(n: int, k: int, pivot: str, wins: Judge) -> list[int]:
-    """Quickselect and quicksort by swaps within one list: the first k of it."""
-    docs = list(range(n))
-
-    def partition(low: int, high: int) -> int:
-        chosen = {"first": low, "middle": (low + high) // 2, "last": high}[pivot]
-        docs[chosen], docs[high] = docs[high], docs[chosen]
-        place = low
-        for i, better in enumerate([wins(doc, docs[high]) for doc in docs[low:high]], low):
-            if better:
-                docs[place], docs[i] = docs[i], docs[place]
-                place += 1
-        docs[place], docs[high] = docs[high], docs[place]
-        return place
-
-    def quicksort(low: int, high: int) -> None:
-        if low < high:
-            place = partition(low, high)
-            quicksort(low, place - 1)
-            quicksort(place + 1, high)
-
-    low, high, place = 0, n - 1, -1
-    while low < high and place != k - 1:
-        place = partition(low, high)
-        low, high = (low, place - 1) if place > k - 1 else (place + 1, high)
-    quicksort(0, k - 1)
-    return docs[:k]
-
-
-@pytest.mark.parametrize("pivot", ["first", "middle", "last"])
-@given(n=st.integers(1, 20), k=st.integers(1, 20), seed=st.integers())
-def test_quicksort_in_place_ranks_as_swaps_within_one_list_do(pivot: str, n: int, k: int, seed: int) -> None:
-    dice = random.Random(seed)
-    named = {pair: dice.random() < 0.6 for pair in itertools.product(range(n), repeat=2)}
-    k = min(k, n)
-    ranking, _ = sort("pairwise.quicksort", n, lambda a, b: named[a, b], pivot=pivot, partition="in_place", k=k)
-    assert ranking[:k] == in_place(n, k, pivot, lambda a, b: named[a, b] and not named[b, a])
-
-
-@given(st.permutations(range(12)), st.integers(1, 12))
-def test_quicksort_in_place_ranks_the_same_where_the_answers_are_one_order(relevance: list[int], k: int) -> None:
-    stable, _ = judged(relevance, "pairwise.quicksort", k=k)
-    assert judged(relevance, "pairwise.quicksort", k=k, partition="in_place")[0] == stable
-
-
 def test_quicksort_in_one_order_asks_half() -> None:
     _, both = sort("pairwise.quicksort", 50, in_order, cache=False)
     _, one = sort("pairwise.quicksort", 50, in_order, cache=False, orders="one")

@@ -218,9 +218,8 @@ def test_a_label_outside_a_window_moves_up_the_document_that_far_below_in_compat
 def test_what_came_later_changes_no_fingerprint_of_before() -> None:
     params = {name: Ranker.create({"method": name}).identity["params"] for name in catalog.names("method")}
     assert "outside" not in params["setwise.bubblesort"]
-    assert "partition" not in params["pairwise.quicksort"]
-    swapped = Ranker.create({"method": "pairwise.quicksort", "partition": "in_place"})
-    assert swapped.identity["params"] == params["pairwise.quicksort"] | {"partition": "in_place"}
+    swapped = Ranker.create({"method": "setwise.bubblesort", "outside": "swap"})
+    assert swapped.identity["params"] == params["setwise.bubblesort"] | {"outside": "swap"}
 
 
 def test_insertion_shows_the_rest_after_the_last_of_the_top_k() -> None:
