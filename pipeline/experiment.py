@@ -25,7 +25,7 @@ from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
 from .configs.yaml_files import value_at
 from .first_stage.retrieve import retrieve
 from .io.progress import Advance, Listener, Noting
-from .run import contents, costs, energy, environment, fusion, ir_metadata, manifest, runfile, unread
+from .run import contents, costs, energy, environment, fusion, ir_metadata, manifest, runfile
 from .run import measures as evaluation
 from .run import plan as planning
 from .run.folder import LEDGER, WRITTEN, RunFolder, check_is_free
@@ -234,7 +234,7 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
     if shared:
         about.shared_ledger = {"taken": shared.taken, "published": shared.published}
     about.unparsed, about.unparsed_by_kind = tally.unread.total(), tally.unread_by_kind
-    about.answer_forms, about.unread = dict(sorted(tally.forms.items())), unread.unread(tally)
+    about.answer_forms, about.unread = dict(sorted(tally.forms.items())), manifest.unread(tally)
     about.equal_scores = sum(len(set(one.ranking.scores or ())) == 1 < len(one.ranking.docs) for one in ranked.values())
     if manifest.is_cascade(plan.stages):
         about.models = details
@@ -389,10 +389,11 @@ def record(plan: Plan, folder: RunFolder, about: Manifest) -> None:
         (folder / METRICS).unlink(missing_ok=True)
     about.status, about.finished = "finished", about.finished or now()
     if "unread" in about.model_fields_set:
-        about.warnings = unread.warnings(about, sum(cost.asks for cost in spent))
+        about.warnings = about.doubts(sum(cost.asks for cost in spent))
     if (folder / "first_stage.trec").is_file():  # else a shard without candidates
         folder.write_yaml("ir-metadata.yml", ir_metadata.annotation(about))
-    about.files = manifest.file_hashes(folder.path, [name for name in WRITTEN if (folder / name).is_file()])
+    kept = [name for name in WRITTEN if (folder / name).is_file()]
+    about.files = {name: file_digest(folder / name, remember=False) for name in kept}
     folder.write_manifest(about)
 
 

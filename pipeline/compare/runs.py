@@ -10,7 +10,7 @@ from typing import Any
 
 from ...rerankers.errors import InputError
 from .. import datasets
-from ..io.progress import Gathering, Listener
+from ..io.progress import Listener, Noting
 from ..io.tables import ENERGY, alike, some
 from ..run import costs, manifest, read, runfile, sweeps
 from ..run import measures as measuring
@@ -93,7 +93,7 @@ def load(
             raise InputError(f"{file}: a TREC file has no judgements; give --qrels FILE or --dataset NAME")
         _refuse_other_judgements(folders)
     measures = measures or _common_measures(folders)
-    told = Gathering(listener)
+    told = Noting(Listener())
     runs = [
         _of_folder(place, qrels, measures, told) if place.is_dir() else _of_file(place, qrels or {}, measures, told)
         for place in places.values()

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -262,15 +263,13 @@ def cell(name: str, folder: Path | None = None) -> Cell:
     for axis in chosen.keys() - source.axes.keys() if source.axes else ():
         if axis.partition(".")[0] not in Config.model_fields:
             raise InputError(f"config {source.name} has no axis {axis}{catalog.nearest(axis, source.axes)}")
-    values = []
+    values: list[Value] = []
     for axis, of in source.axes.items():
         if axis not in chosen:
             known = f"{len(list(source.cells())):,} configs; `r2llm list cells` names them"
             raise InputError(f"config {name} is a grid of {known}: give {axis} one of its values, NAME/{axis}=VALUE")
-        values += [value for value in of if value.text == chosen[axis]]
-        if not values or values[-1].axis != axis:
-            near = catalog.nearest(chosen[axis], [value.text for value in of])
-            raise InputError(f"config {source.name}: axis {axis} has no value '{chosen[axis]}'{near}")
+        exact = [value for value in of if value.text == chosen[axis]]
+        values += exact or _having(of, axis, [escape(chosen[axis])], f"config {source.name}")
     for axis, text in choices:
         if axis not in source.axes:
             document = yaml_files.setting(f"{axis}={text}", f"config {source.name}:")

@@ -82,11 +82,3 @@ class Noting(Listener):
         """Keep a note, and pass it on."""
         self.notes.append(text)
         self._note(text)
-
-
-class Gathering(Noting):
-    """A listener that keeps the notes, and passes on everything else."""
-
-    def note(self, text: str) -> None:
-        """Keep a note."""
-        self.notes.append(text)

@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ...rerankers.accounting import Tally
 from ...rerankers.cascade import Stage
 from ...rerankers.errors import InputError
-from ...rerankers.hashing import file_digest
 from ...rerankers.prompts.template import Prompt
 from ...rerankers.types import plus
 from ..configs.load import Config
@@ -34,6 +34,20 @@ FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^/\s:;,]+/)+")
 
 MODEL_NAME = ("name", "gguf", "answers")
 """The keys of a `model` section, of which the first that is given is the model's name."""
+
+
+UNREAD = 0.05
+"""The share of unread answers above which a run is warned of."""
+
+EXAMPLE = 80
+"""The characters of an example."""
+
+HINTS = {
+    "empty": "the model wrote nothing that counts: raise ranker.max_new_tokens, or switch its thinking off",
+    "unfinished_thought": "the answer ended inside a thought: raise ranker.max_new_tokens, or switch thinking off",
+    "refused": "the model or its provider declined: see the example",
+}
+"""Remedies by the form of an unread answer."""
 
 
 class _Part(BaseModel):
@@ -78,22 +92,12 @@ class Settings(_Part):
     max_unparsed: float | None = None
 
 
-class Hardware(_Part):
-    """Processor, memory (bytes) and GPUs."""
-
-    cpu: str | None = None
-    architecture: str | None = None
-    cores: int | None = None
-    memory: int | None = None
-    gpus: list[dict[str, str]] = []
-
-
 class Environment(_Part):
     """Python, packages, machine and checkout."""
 
     python: str = ""
     packages: dict[str, str] = {}
-    hardware: Hardware = Hardware()
+    hardware: dict[str, Any] = {}
     git: dict[str, Any] | None = None
 
 
@@ -230,6 +234,25 @@ class Manifest(_Part):
         """Return the details of each stage's model; none for an unfinished run."""
         return self.models or ([self.model] if self.model else [])
 
+    def doubts(self, asks: int) -> list[str]:
+        """Return what is doubtful about so many asks, a sentence each: answers unread, documents not told apart."""
+        doubts = []
+        if self.unparsed > UNREAD * asks:
+            form, commonest = next(iter(self.unread.items()))
+            hint = HINTS.get(form.partition(": ")[2])
+            doubts.append(
+                f"{self.unparsed:,} of {asks:,} answers ({self.unparsed / asks:.0%}) could not be read, so the "
+                f"measures say little about the model; most often {form} ({commonest.answers:,}), for example "
+                f"{commonest.example!r}" + (f"; {hint}" if hint else "")
+            )
+        if self.equal_scores:
+            doubts.append(
+                f"all documents of a query got one and the same score in {self.equal_scores:,} of {self.queries:,} "
+                "queries and kept their order: check prompt, labels and chat template with r2llm prompt and r2llm "
+                "inspect"
+            )
+        return doubts
+
     @property
     def first_stage(self) -> dict[str, Any]:
         """Return the identity of the first stage: the whole experiment if nothing was reranked."""
@@ -268,9 +291,12 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, SEAL: contents.digest({key: value for key, value in content.items() if key != SEAL})}
 
 
-def file_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return the SHA-256 of each file of a run."""
-    return {name: file_digest(folder / name, remember=False) for name in names}
+def unread(tally: Tally) -> dict[str, Any]:
+    """Return the number of unread answers by reason, the commonest first, each with an example."""
+    return {
+        form: {"answers": count, "example": tally.examples[form][:EXAMPLE]}
+        for form, count in sorted(tally.unread.items(), key=lambda item: (-item[1], item[0]))
+    }
 
 
 def json_text(content: Mapping[str, Any]) -> str:

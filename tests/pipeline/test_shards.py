@@ -23,6 +23,7 @@ from r2llm.pipeline.run.manifest import json_text
 from r2llm.pipeline.run.shards import Shard
 from r2llm.rerankers.answers.reading import Reply
 from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.hashing import file_digest
 from r2llm.rerankers.ledger import Ledger
 
 Write = Callable[[str, str], Path]
@@ -220,7 +221,7 @@ def test_of_answers_that_differ_the_first_querys_is_kept(toy: Path, heard) -> No
 def reseal(run_dir: Path, **changes: object) -> None:
     """Change a manifest, its hashes of files too, and seal it anew, so that it is believed."""
     found = read(run_dir) | changes
-    found["files"] = manifest.file_hashes(run_dir, found["files"])
+    found["files"] = {name: file_digest(run_dir / name) for name in found["files"]}
     (run_dir / "manifest.json").write_text(json_text(manifest.sealed(found)), encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from r2llm.pipeline.run import manifest, runfile
 from r2llm.pipeline.run.manifest import json_text
 from r2llm.pipeline.verify import Check, verify
 from r2llm.rerankers.errors import InputError
+from r2llm.rerankers.hashing import file_digest
 from r2llm.rerankers.ledger import Ledger
 
 Write = Callable[[str, str], Path]
@@ -48,7 +49,7 @@ def rewrite_manifest(run_dir: Path, **changes: object) -> None:
 def reseal(run_dir: Path, *names: str) -> None:
     """Record the present hashes of files that were changed, so that only what they say can give them away."""
     files = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))["files"]
-    rewrite_manifest(run_dir, files=files | manifest.file_hashes(run_dir, names))
+    rewrite_manifest(run_dir, files=files | {name: file_digest(run_dir / name) for name in names})
 
 
 # Whole runs
