@@ -49,6 +49,16 @@ STYLE = {
 
 
 @dataclass(frozen=True)
+class About:
+    """A chart's words: the name of its files, its title and caption, and whether answers in it were simulated."""
+
+    name: str
+    title: str
+    caption: str
+    simulated: bool
+
+
+@dataclass(frozen=True)
 class Chart:
     """A chart, the name of its files, and what a reader is told about it."""
 
@@ -65,31 +75,27 @@ def for_paper(spec: Json) -> Json:
     return {**json.loads(text), "width": WIDTH, "background": "white"}
 
 
-def static(spec: Json) -> Json:
-    """Return the specification at the width of a page without JavaScript."""
-    return {**spec, "width": WIDTH}
-
-
-def _chart(name: str, title: str, caption: str, layers: Sequence[Json], *, simulated: bool, height: Any) -> Chart:
-    heading = {"text": textwrap.wrap(title, NARROW), **({"subtitle": SIMULATED} if simulated else {})}
+def _chart(about: About, layers: Sequence[Json], height: int) -> Chart:
+    heading = {"text": textwrap.wrap(about.title, NARROW), **({"subtitle": SIMULATED} if about.simulated else {})}
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "title": heading,
-        "description": f"{title}. {caption}",
+        "description": f"{about.title}. {about.caption}",
         "width": "container",
         "height": height,
         "autosize": {"type": "fit-x", "contains": "padding"},
         "layer": list(layers),
         "config": STYLE,
     }
-    return Chart(name, spec, caption + (f" {SIMULATED.capitalize()}." if simulated else ""))
+    return Chart(about.name, spec, about.caption + (f" {SIMULATED.capitalize()}." if about.simulated else ""))
 
 
 def _layer(mark: str, data: Sequence[Json], encoding: Json, **properties: Any) -> Json:
     return {"data": {"values": list(data)}, "mark": {"type": mark, **properties}, "encoding": encoding}
 
 
-def _x(field: str, title: str, **scale: Any) -> Json:
+def quantity(field: str, title: str, **scale: Any) -> Json:
+    """Return the axis of a number, which need not begin at 0 unless its scale says so."""
     scale = scale or {"zero": False}
     # Vega's own format has no decimals where all values are equal.
     axis = {"tickCount": 8} | ({} if "type" in scale else {"format": ".6~g"})
@@ -145,20 +151,16 @@ def means(comparison: Comparison, table: Column, *, log: bool = False) -> Chart:
     title = label(table.name)
     caption = f"Mean {title} over {len(comparison.queries)} queries with 95% intervals{_left_out(comparison, points)}"
     name = f"{'cost' if log else 'means'}-{file_name(table.name)}"
-    series = tuple(map(series_of, comparison.runs))
-    simulated = bool(comparison.simulated)
+    about = About(name, f"{title} of each run", caption, bool(comparison.simulated))
     scale: Json = LOG if log else {}
-    return dots(name, f"{title} of each run", points, title, caption, simulated=simulated, series=series, **scale)
+    return dots(about, points, title, series=tuple(map(series_of, comparison.runs)), **scale)
 
 
 def dots(
-    name: str,
-    title: str,
+    about: About,
     points: Sequence[Json],
     axis: str,
-    caption: str,
     *,
-    simulated: bool,
     series: Sequence[str] = (),
     ticks: Sequence[Json] = (),
     **scale: Any,
@@ -169,19 +171,18 @@ def dots(
     """
     names = list(dict.fromkeys(point["run"] for point in points))
     y = {"field": "run", "type": "nominal", "title": None, "sort": names}
-    x, spans = _x("mean", axis, **scale), [point for point in points if "low" in point]
+    x, spans = quantity("mean", axis, **scale), [point for point in points if "low" in point]
     colours = _series(series or [point["series"] for point in points])
     layers = [
-        _layer("rule", spans, {"y": y, "x": _x("low", axis, **scale), "x2": {"field": "high"}}),
+        _layer("rule", spans, {"y": y, "x": quantity("low", axis, **scale), "x2": {"field": "high"}}),
         # Thousands of ticks need no label each for a screen reader: it would be two thirds of the picture's size.
         _layer("tick", ticks, {"y": y, "x": x, "tooltip": _tip(ticks)}, color="var(--c2)", opacity=0.7, aria=False),
         _layer("point", points, {"y": y, "x": x, "tooltip": _tip(points)} | colours, filled=True, size=70),
     ]
-    layers = [layer for layer in layers if layer["data"]["values"]]
-    return _chart(name, title, caption, layers, simulated=simulated, height=30 + 22 * len(names))
+    return _chart(about, [layer for layer in layers if layer["data"]["values"]], 30 + 22 * len(names))
 
 
-def spread(name: str, title: str, ticks: Sequence[Json], axis: str, caption: str, *, simulated: bool) -> Chart:
+def spread(about: About, ticks: Sequence[Json], axis: str) -> Chart:
     """Return values in rows: a tick (`mean`) for each, a line over the range of each row, and a dot for its mean."""
     rows: dict[str, list[float]] = {}
     for tick in ticks:
@@ -191,20 +192,10 @@ def spread(name: str, title: str, ticks: Sequence[Json], axis: str, caption: str
         for row, values in rows.items()
     ]
     points.sort(key=lambda point: -point["mean"])
-    return dots(name, title, points, axis, caption, simulated=simulated, ticks=ticks)
+    return dots(about, points, axis, ticks=ticks)
 
 
-def lines(
-    name: str,
-    title: str,
-    points: Sequence[Json],
-    x: Json,
-    y: Json,
-    caption: str,
-    *,
-    simulated: bool,
-    of: str = "series",
-) -> Chart:
+def lines(about: About, points: Sequence[Json], x: Json, y: Json, of: str = "series") -> Chart:
     """Return a line for each value of `of` through its points, in the colour of its `series`."""
     both = _series(point["series"] for point in points)
     detail = {"field": of, "type": "nominal"}
@@ -212,15 +203,7 @@ def lines(
         _layer("line", points, {"x": x, "y": y, "detail": detail, "color": both["color"]}, strokeWidth=2),
         _layer("point", points, {"x": x, "y": y, "tooltip": _tip(points)} | both, filled=True, size=55),
     ]
-    return _chart(name, title, caption, layers, simulated=simulated, height=280)
-
-
-def curves(
-    name: str, title: str, points: Sequence[Json], axes: tuple[str, str], caption: str, simulated: bool
-) -> Chart:
-    """Return a line for each `series` through its points (`x`, `y`)."""
-    x, y = (_x(field, axis) for field, axis in zip("xy", axes, strict=True))
-    return lines(name, title, points, x, y, caption, simulated=simulated)
+    return _chart(about, layers, 280)
 
 
 def tradeoff(comparison: Comparison, measure: Column, cost: Column) -> Chart:
@@ -235,17 +218,12 @@ def tradeoff(comparison: Comparison, measure: Column, cost: Column) -> Chart:
         if point["mean"] > best:
             front.append(point)
             best = point["mean"]
-    x = _x("cost", f"{label(cost.name)} a query", **LOG)
-    y = _x("mean", measure.name, zero=False, padding=12)
+    x = quantity("cost", f"{label(cost.name)} a query", **LOG)
+    y = quantity("mean", measure.name, zero=False, padding=12)
+    known = {"tooltip": _tip(points)} | _series(map(series_of, comparison.runs))
     layers = [
         _layer("line", front, {"x": x, "y": y}, interpolate="step-after", color="var(--line)", strokeDash=[4, 3]),
-        _layer(
-            "point",
-            points,
-            {"x": x, "y": y, "tooltip": _tip(points)} | _series(map(series_of, comparison.runs)),
-            filled=True,
-            size=80,
-        ),
+        _layer("point", points, {"x": x, "y": y} | known, filled=True, size=80),
         _layer("text", points, {"x": x, "y": y, "text": {"field": "letter"}}, dx=9, dy=-6, fontSize=11),
     ]
     letters = ", ".join(point["letter"] for point in front)
@@ -253,7 +231,7 @@ def tradeoff(comparison: Comparison, measure: Column, cost: Column) -> Chart:
     caption += _left_out(comparison, points)
     title = f"{measure.name} against {label(cost.name)}"
     name = f"tradeoff-{file_name(measure.name)}-{file_name(cost.name)}"
-    return _chart(name, title, caption, layers, simulated=bool(comparison.simulated), height=300)
+    return _chart(About(name, title, caption, bool(comparison.simulated)), layers, 300)
 
 
 def _left_out(comparison: Comparison, points: Sequence[Json]) -> str:
@@ -274,9 +252,9 @@ def differences(comparison: Comparison, table: Column, reference: Run) -> Chart:
         for query in comparison.queries
     ]
     title = f"Query by query against {reference.name}: {table.name}"
-    name, axis = f"differences-{file_name(table.name)}", f"difference in {table.name}"
     caption = f"A tick is one of {len(comparison.queries)} queries; the dot is the mean."
-    return spread(name, title, ticks, axis, caption, simulated=bool(comparison.simulated))
+    about = About(f"differences-{file_name(table.name)}", title, caption, bool(comparison.simulated))
+    return spread(about, ticks, f"difference in {table.name}")
 
 
 def orders(rows: Sequence[Sensitivity]) -> Chart:
@@ -292,7 +270,7 @@ def orders(rows: Sequence[Sensitivity]) -> Chart:
     measure, simulated = rows[0].measure, any(row.simulated for row in rows)
     caption = "Dots of one row far apart: the method depends on the order in which candidates are presented."
     title = f"Sensitivity to the initial order: {measure}"
-    return dots(f"orders-{file_name(measure)}", title, points, measure, caption, simulated=simulated)
+    return dots(About(f"orders-{file_name(measure)}", title, caption, simulated), points, measure)
 
 
 def slots(row: Positions, number: int) -> Chart:
@@ -309,10 +287,10 @@ def slots(row: Positions, number: int) -> Chart:
         if value is not None
     ]
     x = {"field": "slot", "type": "ordinal", "title": "slot in the prompt", "axis": {"labelAngle": 0}}
-    y = _x("value", "mean rank in the answers" if row.ranks else "share of choices", zero=True)
+    y = quantity("value", "mean rank in the answers" if row.ranks else "share of choices", zero=True)
     caption = f"{row.asks:,} asks that show {row.docs} documents."
     title = f"Position bias: {row.name} ({row.kind})"
-    return lines(f"positions-{number}", title, points, x, y, caption, simulated=row.simulated)
+    return lines(About(f"positions-{number}", title, caption, row.simulated), points, x, y)
 
 
 def moves(name: str, run: str, story: Mapping[str, Any], *, simulated: bool) -> Chart:
@@ -329,4 +307,4 @@ def moves(name: str, run: str, story: Mapping[str, Any], *, simulated: bool) -> 
     x = {"field": "stage", "type": "nominal", "title": None, "sort": list(stages), "axis": {"labelAngle": 0}}
     y = {"field": "rank", "type": "quantitative", "title": "rank", "scale": {"reverse": True, "zero": False}}
     caption = "The documents ranked highest, before and after reranking."
-    return lines(name, f"How the order moved: {run}", ends, x, y, caption, simulated=simulated, of="doc")
+    return lines(About(name, f"How the order moved: {run}", caption, simulated), ends, x, y, of="doc")

@@ -52,7 +52,7 @@ def write(groups: Sequence[Group], command: str, path: Path) -> None:
 
     plots = [chart for _, chart in _charts(groups)]
     place = {id(chart): number for number, chart in enumerate(plots)}
-    svgs = [vl_convert.vegalite_to_svg(charts.static(chart.spec)) for chart in plots]
+    svgs = [vl_convert.vegalite_to_svg({**chart.spec, "width": charts.WIDTH}) for chart in plots]
     page = Environment(loader=PackageLoader(__name__, "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"styles": _styles, "place": lambda chart: place[id(chart)], "some": some}
     content = page.get_template("page.html").render(

@@ -220,7 +220,7 @@ def _published(loaded: Sequence[Run]) -> Section | None:
     simulated = [run.name for run in loaded if run.simulated]
     table = Table("published", header, rows, marked("", simulated))
     caption = "Dots are measured; bars are the published figures with their tolerances."
-    plot = charts.dots("published", "Measured and published", points, "measure", caption, simulated=False)
+    plot = charts.dots(charts.About("published", "Measured and published", caption, simulated=False), points, "measure")
     command = "r2llm check --expected --config CONFIG"
     return Section("Published beside measured", command, (), [plot] if points else [], [table]) if rows else None
 
@@ -238,8 +238,8 @@ def _prompts(compared: Comparison, command: str) -> Section | None:
     if not points:
         return None
     caption = f"A tick is the {table.name} of one prompt; the dot is the mean over a method's prompts."
-    title = f"Prompt variations: {table.name}"
-    plot = charts.spread("prompts", title, points, table.name, caption, simulated=bool(compared.simulated))
+    about = charts.About("prompts", f"Prompt variations: {table.name}", caption, bool(compared.simulated))
+    plot = charts.spread(about, points, table.name)
     rows = []
     for method in dict.fromkeys(point["run"] for point in points):
         ranked = sorted((p for p in points if p["run"] == method), key=lambda point: point["mean"], reverse=True)

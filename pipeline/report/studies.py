@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,12 @@ def group(path: Path) -> Group:
 def section(content: Json, command: str = "") -> Section:
     """Return what terminal and page say of a study."""
     [(title, parts)] = [study for key, study in STUDIES.items() if key in content]
-    return Section(title, command, *parts(content, _simulated(content)))
+    notes, plots, tables = parts(content)
+    return Section(title, command, notes, plots, [_marked(table, content) for table in tables])
+
+
+def _marked(table: Table, content: Json) -> Table:
+    return replace(table, caption=marked(table.caption, _simulated(content)))
 
 
 def _simulated(content: Json) -> list[str]:
@@ -40,7 +46,7 @@ Parts = tuple[Sequence[str], Sequence[charts.Chart], Sequence[Table]]
 """Notes, charts and tables."""
 
 
-def _judged(content: Json, simulated: Sequence[str]) -> Parts:
+def _judged(content: Json) -> Parts:
     """Return people's figures, then those in which a model's judgements count."""
     judge, measure = content["judge"], content["measure"]
     rows = [
@@ -48,20 +54,20 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
         for run in content["runs"]
     ]
     header = ["run", "kind", f"{measure} by people", "by people*", f"by {judge}*", f"people's, else {judge}'s"]
-    tables = [Table("judge runs", header, rows, marked("* By the documents that both judged.", simulated))]
+    tables = [Table("judge runs", header, rows, "* By the documents that both judged.")]
     counts = {name.replace("_", " "): f"{count:,}" for name, count in content["documents"].items()}
     caption = f"Documents in the top {content['depth']} of {content['queries']} queries."
-    tables.append(Table("judge documents", [*counts], [[*counts.values()]], marked(caption, simulated)))
+    tables.append(Table("judge documents", [*counts], [[*counts.values()]], caption))
     if agreement := content["agreement"]:
         kinds = {"kappa": "κ, four grades", "kappa_quadratic": "κ, quadratic", "kappa_binary": "κ, relevant or not"}
         kinds |= {"mean_difference": "mean difference, model's minus people's"}
         figures = [[word, number(agreement[key])] for key, word in kinds.items()]
-        of = f"Agreement with people on {agreement['documents']:,} documents."
-        tables.append(Table("judge agreement", ["agreement", "value"], figures, marked(of, simulated)))
+        caption = f"Agreement with people on {agreement['documents']:,} documents."
+        tables.append(Table("judge agreement", ["agreement", "value"], figures, caption))
         if confusion := agreement["confusion"]:
             rows = [[f"people: {grade}", *map(str, row)] for grade, row in enumerate(confusion)]
             header = ["grade", *(f"{judge}: {grade}" for grade in range(len(confusion)))]
-            tables.append(Table("judge confusion", header, rows, marked("Documents by both grades.", simulated)))
+            tables.append(Table("judge confusion", header, rows, "Documents by both grades."))
     points = [
         {"run": run["name"], "series": f"by {who}", "mean": run[key]}
         for run in content["runs"]
@@ -78,28 +84,25 @@ def _judged(content: Json, simulated: Sequence[str]) -> Parts:
             f"the judge lifts rankers over first stages by {lift} {measure}, 95 % {span}, {bias['queries']} queries"
         )
     caption = f"{measure} by the documents that both judged."
-    title = f"{measure} by people and by {judge}"
-    plot = charts.dots("judge", title, points, measure, caption, simulated=bool(simulated))
-    return notes, [plot] if points else [], tables
+    about = charts.About("judge", f"{measure} by people and by {judge}", caption, content["simulated"])
+    return notes, [charts.dots(about, points, measure)] if points else [], tables
 
 
 def _filled(run: Json) -> str:
     return f"{number(run['filled'])} {(run['filled_name'] or '').partition(' ')[2]}"
 
 
-def _probed(content: Json, simulated: Sequence[str]) -> Parts:
+def _probed(content: Json) -> Parts:
     """Return how often each probe succeeds, and how far it moves rankings."""
     probes = content["probes"]
+    succeeded = {name: probe["success"] for name, probe in probes.items() if "success" in probe}
     points = [
-        {"run": name, "series": "probes", "mean": probe["success"]["rate"]}
-        | dict(zip(("low", "high"), probe["success"]["interval"], strict=True))
-        for name, probe in sorted(probes.items(), key=lambda item: -item[1].get("success", {"rate": 0})["rate"])
-        if "success" in probe
+        {"run": name, "series": "probes", "mean": success["rate"], "low": low, "high": high}
+        for name, success in sorted(succeeded.items(), key=lambda item: -item[1]["rate"])
+        for low, high in [success["interval"]]
     ]
-    counted = (
-        f"Share of {content['sets']} sets of four in which the attacked document is chosen, with Wilson's interval"
-    )
-    counted += f"; {content['unread_sets']} sets with an unread clean answer are not counted."
+    counted = f"Share of {content['sets']} sets of four in which the attacked document is chosen, with Wilson's "
+    counted += f"interval; {content['unread_sets']} sets with an unread clean answer are not counted."
     damage = {f"{content['measure']} attacked": "attacked", "drop": "drop", "95 %": "interval"}
     victim = {"ranks climbed": "climb", "in the top 10": "in_top_10", "first": "first"}
     success = {"success": "rate", "95 %": "interval", "less placebo": "less_placebo", "unread": "unread"}
@@ -109,7 +112,7 @@ def _probed(content: Json, simulated: Sequence[str]) -> Parts:
             name,
             ["probe", *columns, "source"],
             [[name, *_values(probe.get(part), *columns.values()), probe["source"]] for name, probe in probes.items()],
-            marked(caption, simulated),
+            caption,
         )
         for name, part, columns, caption in (
             ("probes", "success", success, counted),
@@ -119,13 +122,13 @@ def _probed(content: Json, simulated: Sequence[str]) -> Parts:
         if part == "success" or any(probe.get(part) for probe in probes.values())
     ]
     caption = "Success of each probe, with Wilson's interval."
-    plot = charts.dots("probes", "Success of probes", points, "success", caption, simulated=bool(simulated))
-    return [], [plot] if points else [], tables
+    about = charts.About("probes", "Success of probes", caption, content["simulated"])
+    return [], [charts.dots(about, points, "success")] if points else [], tables
 
 
-def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
+def _abstained(content: Json) -> Parts:
     """Return the quality of the queries kept, by the share left out."""
-    rates, curves = content["rates"], content["curves"]
+    rates, curves, measure = content["rates"], content["curves"], content["measure"]
     points = [
         {"series": name, "x": rate, "y": quality}
         for name, curve in curves.items()
@@ -135,12 +138,12 @@ def _abstained(content: Json, simulated: Sequence[str]) -> Parts:
     rows = [
         [name, *map(number, curve["quality"]), *_values(curve, "nauc", "interval")] for name, curve in curves.items()
     ]
-    caption = f"{content['measure']} of the queries kept; {content['queries']} queries, "
+    caption = f"{measure} of the queries kept; {content['queries']} queries, "
     caption += f"{content['reference_queries']} of the reference, {content['depth']} scores each."
-    axes = ("share of queries left out", content["measure"])
-    plot = charts.curves("abstention", "Abstention", points, axes, caption, bool(simulated))
+    x, y = charts.quantity("x", "share of queries left out"), charts.quantity("y", measure)
+    plot = charts.lines(charts.About("abstention", "Abstention", caption, content["simulated"]), points, x, y)
     notes = ["these are few queries: the curves are uncertain"] if content["few"] else []
-    return notes, [plot], [Table("abstention", header, rows, marked("", simulated))]
+    return notes, [plot], [Table("abstention", header, rows)]
 
 
 def _values(figures: Json | None, *names: str) -> list[str]:
@@ -153,7 +156,7 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, int) else number(value)
 
 
-STUDIES: Mapping[str, tuple[str, Callable[[Json, Sequence[str]], Parts]]] = {
+STUDIES: Mapping[str, tuple[str, Callable[[Json], Parts]]] = {
     "judge": ("A model as judge", _judged),
     "probes": ("Probes", _probed),
     "curves": ("Abstention", _abstained),
