@@ -1,9 +1,10 @@
 """A run's first stage of reranking, driven once more with the answers of its ledger: no model is asked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...rerankers.backends.base import Request
+from ...rerankers.passages import scores_documents
 from ...rerankers.types import Answer, Ranking
 from .. import inspect
 from ..first_stage.retrieve import retrieve
@@ -33,3 +34,14 @@ def replayed(run: Run) -> Iterator[Replay]:
             replay.answered.clear()
             query = ranked.cost.query_id
             yield Replay(query, ranked.ranking, asked, qrels.get(query, {}))
+
+
+def scores(run: Run) -> dict[str, Sequence[float]] | None:
+    """Return the scores by query that a run of one stage gives its documents, or None if its method gives none.
+
+    Raises `InputError` as `replayed` does.
+    """
+    ranker, *others = inspect.config_of(run.path).rankers
+    if others or not scores_documents(lambda docs: ranker.method.run(docs, ranker.params)):
+        return None
+    return {one.query: one.ranking.scores or () for one in replayed(run)}

@@ -262,22 +262,16 @@ def grouped(runs: Sequence[Run], key: str) -> list[Run]:
         if not run.config:
             raise InputError(f"--group {key}: {run.path} is a TREC file, which has no config")
         groups.setdefault(json.dumps(without(run.config, ["name", key]), sort_keys=True), []).append(run)
-    if all(without(run.config, [key]) == run.config for run in runs):
+    if all(without(run.config, [key]) == flat(run.config) for run in runs):
         raise InputError(f"--group {key}: no run's config has this key; r2llm list keys has all")
     return [_averaged(group) for group in groups.values()]
 
 
 def without(config: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Return a copy of a config without these dotted keys."""
-    content: dict[str, Any] = json.loads(json.dumps(config))
-    for key in keys:
-        *parents, last = key.split(".")
-        section: Any = content
-        for parent in parents:
-            section = section.get(parent, {}) if isinstance(section, dict) else {}
-        if isinstance(section, dict):
-            section.pop(last, None)
-    return content
+    """Return a config's values by dotted key, but for these keys and what is below them."""
+    return {
+        key: value for key, value in flat(config).items() if not any(f"{key}.".startswith(f"{one}.") for one in keys)
+    }
 
 
 def _averaged(group: Sequence[Run]) -> Run:

@@ -7,11 +7,9 @@ from itertools import combinations
 from statistics import fmean, stdev
 
 from ...rerankers.errors import InputError
-from ...rerankers.passages import scores_documents
-from .. import inspect
 from ..io.tables import Table, marked, number
 from .comparison import likeness
-from .replays import replayed
+from .replays import scores
 from .runs import Run, flat, without
 
 SAME = ("name", "first_stage.order", "first_stage.seed")
@@ -82,8 +80,8 @@ def by_method(runs: Iterable[Run], notes: list[str]) -> dict[str, list[Run]]:
     named = {}
     for group in groups.values():
         config, method = flat(group[0].config), method_of(group[0])
-        alike = [flat(other[0].config) for other in groups.values() if method_of(other[0]) == method]
-        keys = dict.fromkeys(key for other in alike for key in other if key not in SAME)
+        alike = [without(other[0].config, SAME) for other in groups.values() if method_of(other[0]) == method]
+        keys = dict.fromkeys(key for other in alike for key in other)
         differing = [key for key in keys if any(other.get(key) != config.get(key) for other in alike)]
         named[", ".join([method, *(f"{key}={config.get(key)}" for key in differing)])] = group
     return named
@@ -135,14 +133,11 @@ def _row(name: str, measure: str, orders: Mapping[str, Sequence[Run]], tied: int
 def _tied(name: str, run: Run, notes: list[str]) -> int | None:
     """Return the number of documents with tied scores in a run of one stage."""
     try:
-        first, *others = inspect.config_of(run.path).rankers
-        if others or not scores_documents(lambda docs: first.method.run(docs, first.params)):
-            return None
-        scores = [query.ranking.scores or () for query in replayed(run)]
+        values = scores(run)
     except InputError as error:
         notes.append(f"{name}: tied scores are not counted: {error}")
         return None
-    return sum(each.count(score) > 1 for each in scores for score in each)
+    return None if values is None else sum(row.count(score) > 1 for row in values.values() for score in row)
 
 
 def table(rows: Sequence[Sensitivity]) -> Table:

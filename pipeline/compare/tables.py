@@ -55,20 +55,37 @@ def every(comparison: Comparison, found: Sequence[Reproduction], *, per_query: b
 
 
 def means(comparison: Comparison) -> Table:
-    """Return a row a run: its letter, its name, each measure's mean with interval, and mean costs."""
-    header = ["", "run", *(column.name for column in comparison.measures), *(label(c.name) for c in comparison.costs)]
+    """Return a row a run: its letter, its name, each measure's mean, and mean costs.
+
+    On screens a mean has its interval; in LaTeX the best are bold after rounding, ties all bold, and runs significantly
+    below are in superscript.
+    """
+    columns = (*comparison.measures, *comparison.costs)
+    rounded = {each.name: {run: f"{mean:.4f}" for run, mean in each.means.items()} for each in comparison.measures}
     above_of = {column.name: superiors(column, comparison) for column in comparison.measures}
-    rows = []
+    rows, typeset = [], [["", "Run", *(tex(label(column.name)) for column in columns)]]
     for number, run in enumerate(comparison.runs):
-        row = [letter(number), run.name + (" (simulated)" if run.simulated else "")]
+        marked_run = " (simulated)" if run.simulated else ""
+        rows.append([letter(number), run.name + marked_run])
+        typeset.append([letter(number), tex(run.name) + marked_run])
         for column in comparison.measures:
-            span = column.intervals[run.name]
-            above = above_of[column.name][run.name]
-            row.append(f"{column.means[run.name]:.4f}{f' >{above}' if above else ''} [{span.low:.4f}, {span.high:.4f}]")
-        rows.append([*row, *(_cost(column.name, column.means[run.name]) for column in comparison.costs)])
+            mean, above, span = (
+                rounded[column.name][run.name],
+                above_of[column.name][run.name],
+                column.intervals[run.name],
+            )
+            rows[-1].append(f"{mean}{f' >{above}' if above else ''} [{span.low:.4f}, {span.high:.4f}]")
+            best = column.tested and mean == max(rounded[column.name].values(), key=float)
+            typeset[-1].append((rf"\textbf{{{mean}}}" if best else mean) + (f"$^{{{above}}}$" if above else ""))
+        costs = [_cost(column.name, column.means[run.name]) for column in comparison.costs]
+        rows[-1] += costs
+        typeset[-1] += costs
     words = f"{caption(comparison)}; >{_joined(['a', 'b'], comparison)}: significantly above runs a and b"
     words += f"; brackets: 95% bootstrap intervals{'; costs: means of a query' if comparison.costs else ''}."
-    return Table("results", header, rows, words, latex(comparison))
+    below = tex(caption(comparison)).replace("alpha", r"$\alpha$") + ". Superscripts: significantly above these runs."
+    below += " Costs are means of a query." if comparison.costs else ""
+    latex = tables.booktabs(f"ll{'r' * len(columns)}", typeset, below)
+    return Table("results", ["", "run", *(label(column.name) for column in columns)], rows, words, latex)
 
 
 def _joined(letters: Sequence[str], comparison: Comparison) -> str:
@@ -218,29 +235,6 @@ def p_text(p: float, comparison: Comparison) -> str:
     return f"{p:.4f}" if p >= 0.001 else f"{p:.2e}" if p else "< 1e-300"
 
 
-def latex(comparison: Comparison) -> str:
-    """Return a booktabs table of measures and costs.
-
-    Best means are bold after rounding, ties all bold; letters are of runs significantly below.
-    """
-    columns = (*comparison.measures, *comparison.costs)
-    rounded = {each.name: {run: f"{mean:.4f}" for run, mean in each.means.items()} for each in comparison.measures}
-    above_of = {column.name: superiors(column, comparison) for column in comparison.measures}
-    rows = [["", "Run", *(tex(label(column.name)) for column in columns)]]
-    for number, run in enumerate(comparison.runs):
-        cells = [letter(number), tex(run.name) + (" (simulated)" if run.simulated else "")]
-        for column in comparison.measures:
-            shown = rounded[column.name][run.name]
-            best = column.tested and shown == max(rounded[column.name].values(), key=float)
-            above = above_of[column.name][run.name]
-            cells.append((rf"\textbf{{{shown}}}" if best else shown) + (f"$^{{{above}}}$" if above else ""))
-        rows.append([*cells, *(_cost(column.name, column.means[run.name]) for column in comparison.costs)])
-    words = tex(caption(comparison)).replace("alpha", r"$\alpha$")
-    words += ". Superscripts: significantly above these runs."
-    words += " Costs are means of a query." if comparison.costs else ""
-    return tables.booktabs(f"ll{'r' * len(columns)}", rows, words)
-
-
 def as_csv(comparison: Comparison, *, per_query: bool) -> str:
     """Return a line a run and measure or cost; with `per_query`, one a query too."""
     rows: list[Sequence[object]] = [["run", "simulated", "query", "name", "value", "ci_low", "ci_high"]]
@@ -260,7 +254,7 @@ def as_json(comparison: Comparison, *, per_query: bool) -> dict[str, Any]:
     for column in (*comparison.measures, *comparison.costs):
         content[column.name] = {
             "runs": {
-                run.name: {"mean": column.means[run.name], "ci": _span(column.intervals[run.name])}
+                run.name: {"mean": column.means[run.name], "ci": column.intervals[run.name]}
                 | ({"per_query": {**run.costs, **run.measures}[column.name]} if per_query else {})
                 for run in comparison.runs
             },
@@ -291,7 +285,6 @@ def _pair(pair: Pair, comparison: Comparison, family: int) -> dict[str, Any]:
         if name not in ("by_query", "equivalent_p", "equivalent_within")
     }
     return plain | {
-        "ci": _span(pair.ci),
         "test": comparison.options.test,
         "correction": "none" if comparison.options.test == "tukey" else comparison.options.correction,
         "family": family,
@@ -304,10 +297,6 @@ def _pair(pair: Pair, comparison: Comparison, family: int) -> dict[str, Any]:
         },
         **vars(comparison.likeness[pair.a, pair.b]),
     }
-
-
-def _span(interval: Any) -> list[float]:
-    return [interval.low, interval.high]
 
 
 def _cost(name: str, value: float) -> str:

@@ -12,7 +12,7 @@ and its `interval` (95 %, bootstrap over queries); null where oracle and random 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rerankers.errors import InputError
-from ...rerankers.passages import scores_documents
-from .. import inspect
+from ..compare import replays
 from ..compare import runs as loading
-from ..compare.replays import replayed
 from ..compare.runs import Judgements, Run
+from ..compare.sensitivity import method_of
 from ..compare.statistics import Values
 from ..io.progress import Listener
 from ..run import runfile
@@ -122,16 +121,13 @@ def _scored(path: Path, judgements: Judgements, measure: str, depth: int, listen
     return _Scored(run, finite, quality)
 
 
-def _scores(run: Run) -> dict[str, list[float]]:
+def _scores(run: Run) -> Mapping[str, Sequence[float]]:
     """Return the scores of a run's documents by query: a reranked run's from its ledger, else those of the run file."""
     if run.reranked:
-        ranker, *others = inspect.config_of(run.path).rankers
-        if others or not scores_documents(lambda docs: ranker.method.run(docs, ranker.params)):
-            name = "a cascade" if others else ranker.method.name
-            raise InputError(
-                f"{run.path}: {name} gives documents no scores to be confident by; a pointwise method does"
-            )
-        return {one.query: list(one.ranking.scores or ()) for one in replayed(run)}
+        if (known := replays.scores(run)) is None:
+            problem = "gives documents no scores to be confident by; a pointwise method does"
+            raise InputError(f"{run.path}: {method_of(run)} {problem}")
+        return known
     file = run.path / "first_stage.trec" if run.path.is_dir() else run.path
     scores = {query: [score for _, score in hits] for query, hits in runfile.read(file)[0].items()}
     steps = {tuple(np.round(np.diff(values[:DEPTH]), 9)) for values in scores.values() if len(values) >= DEPTH}
