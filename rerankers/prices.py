@@ -3,7 +3,7 @@
 A file of prices is YAML, by model name, per million tokens:
 
     gpt-4o-mini: {prompt: 0.15, completion: 0.6}
-    my-org/some-model: {prompt: 1.1, completion: 4.4, cached_prompt: 0.275}
+    my-org/some-model: {prompt: 1.1, completion: 4.4}
 """
 
 from collections.abc import Mapping
@@ -25,13 +25,10 @@ class Price(Strict):
 
     prompt: float = Field(ge=0, allow_inf_nan=False)
     completion: float = Field(ge=0, allow_inf_nan=False)
-    cached_prompt: float | None = Field(None, ge=0, allow_inf_nan=False)  # in the server's cache; by default as others
 
-    def usd(self, prompt_tokens: int, completion_tokens: int, cached_prompt_tokens: int = 0) -> float:
-        """Return the price of tokens in US dollars; the cached ones are among those of the prompt."""
-        cached = self.prompt if self.cached_prompt is None else self.cached_prompt
-        prompt = (prompt_tokens - cached_prompt_tokens) * self.prompt + cached_prompt_tokens * cached
-        return (prompt + completion_tokens * self.completion) / 1_000_000
+    def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return the price of tokens in US dollars, without discounts for cached prompts."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1_000_000
 
 
 def user_file() -> Path:

@@ -196,7 +196,7 @@ class Backend(ABC):
         return Shape.of(self.config)
 
     def usd(self, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
-        """Return the price of the tokens in US dollars, without discounts for cached prompts, or None if unknown."""
+        """Return the price of the tokens in US dollars, or None if unknown."""
         if self.price is None or prompt_tokens is None or completion_tokens is None:
             return None
         return self.price.usd(prompt_tokens, completion_tokens)

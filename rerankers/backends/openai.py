@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import chain, groupby
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -126,20 +126,21 @@ class OpenAI(Backend):
         if self.price:
             details["usd_per_million_tokens"] = self.price.model_dump(exclude_none=True)
         if self._client:
-            limiter, names = self._client.limiter, ("calls", "prompt_tokens", "completion_tokens")
-            usd = limiter.usd(limiter.spent)
             details["server"] = self._kind
-            details["capabilities"] = {name: what for form in self._forms.values() for name, what in form.found.items()}
+            every = (form.capabilities.items() for form in self._forms.values())
+            details["capabilities"] = dict(chain.from_iterable(every))
             details |= {f"{name}s_seen": sorted(values) for name, values in self._client.seen.items() if values}
-            spent = {name: limiter.spent[name] for name in names}
-            details["spent"] = spent if usd is None else {**spent, "usd": round(usd, 6)}
+            details["spent"] = spent = dict(self._client.limiter.spent)
+            if (usd := self.usd(spent["prompt_tokens"], spent["completion_tokens"])) is not None:
+                details["spent"] = {**spent, "usd": round(usd, 6)}
         return details
 
     @property
     def findings(self) -> Mapping[str, object]:
         """The server's capabilities on which answers depend."""
-        found = ((name, key, form.found[key]) for name, form in self._forms.items() for key in sorted(form.found))
-        return {f"{name}.{key}": value for name, key, value in found if key not in SPEED_OR_COUNT}
+        forms = self._forms.items()
+        every = {f"{name}.{key}": form.capabilities[key] for name, form in forms for key in sorted(form.capabilities)}
+        return {name: value for name, value in every.items() if name.partition(".")[2] not in SPEED_OR_COUNT}
 
     @cached_property
     def tokens(self) -> Tokens | None:

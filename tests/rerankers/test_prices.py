@@ -13,7 +13,7 @@ from r2llm.rerankers.prices import Price, price_of
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
     path = tmp_path / "prices.yaml"
-    path.write_text("small: {prompt: 0.15, completion: 0.6}\norg/large: {prompt: 2, completion: 8, cached_prompt: 1}\n")
+    path.write_text("small: {prompt: 0.15, completion: 0.6}\norg/large: {prompt: 2, completion: 8}\n")
     return path
 
 
@@ -21,18 +21,12 @@ def test_prices_are_per_million_tokens() -> None:
     assert Price(prompt=0.15, completion=0.6).usd(2_000_000, 500_000) == pytest.approx(0.6)
 
 
-def test_cached_tokens_are_some_of_the_prompts() -> None:
-    price = Price(prompt=2, completion=8, cached_prompt=0.5)
-    assert price.usd(1_000_000, 0, 600_000) == pytest.approx(0.4 * 2 + 0.6 * 0.5)
-    assert Price(prompt=2, completion=8).usd(1_000_000, 0, 600_000) == pytest.approx(2)
-
-
 def test_a_price_in_the_config() -> None:
     assert price_of("any", {"prompt": 1, "completion": 2.5}) == Price(prompt=1, completion=2.5)
 
 
 def test_a_file_of_prices_by_model_name(listed: Path) -> None:
-    assert price_of("org/large", str(listed)) == Price(prompt=2, completion=8, cached_prompt=1)
+    assert price_of("org/large", str(listed)) == Price(prompt=2, completion=8)
 
 
 def test_the_users_own_file_need_not_be_there_nor_name_the_model(listed: Path, monkeypatch) -> None:

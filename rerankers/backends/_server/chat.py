@@ -35,7 +35,7 @@ class Chat(LanguageModel):
             return bool(said) and "zebra".startswith(said)
 
         held, _ = await self._try(SHORT, obeyed, structured_outputs={"choice": ["zebra"]})
-        self.found["structured_outputs"] = bool(held)
+        self.capabilities["structured_outputs"] = bool(held)
         return bool(held)
 
     async def _continues(self) -> bool:
@@ -48,7 +48,7 @@ class Chat(LanguageModel):
 
         shorter = closed and (await self._try(turns, is_shorter, **CONTINUE))[0]
         left_out = "left out: the server does not continue the assistant's turn"
-        self.found["answer_prefix"] = "sent" if shorter else left_out
+        self.capabilities["answer_prefix"] = "sent" if shorter else left_out
         return bool(shorter)
 
     async def _takes_system(self) -> bool:
@@ -58,7 +58,7 @@ class Chat(LanguageModel):
         if refused := not answered and bool((await self._try(SHORT, lambda _: True))[0]):
             words = "%s takes no system turn: its text goes before the first user turn"
             logging.getLogger(__name__).warning(words, self.spec.options.name)
-        self.found["system_turn"] = "refused: its text goes before the first user turn" if refused else "sent"
+        self.capabilities["system_turn"] = "refused: its text goes before the first user turn" if refused else "sent"
         return not refused
 
     async def _put(self, request: Request) -> Put:
@@ -92,7 +92,9 @@ class Chat(LanguageModel):
             known = [score for score in among.scores if score is not None]
             if len(known) == len(choice):
                 if (scores := shifted(listing.scores, known)) is None:
-                    self.found["renormalised_over_labels"] = self.found.get("renormalised_over_labels", 0) + 1
+                    self.capabilities["renormalised_over_labels"] = (
+                        self.capabilities.get("renormalised_over_labels", 0) + 1
+                    )
                 listing.scores = [*(scores or known)]
 
 

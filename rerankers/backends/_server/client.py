@@ -253,9 +253,7 @@ def _cost(body: Any, most: Spending) -> Spending:
     prompt = usage(body, "total_tokens") if prompt is None else prompt
     if prompt is None:
         return most
-    details = body["usage"].get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return spending(most["calls"], prompt, usage(body, "completion_tokens") or 0, cached if type(cached) is int else 0)
+    return spending(most["calls"], prompt, usage(body, "completion_tokens") or 0)
 
 
 def proxy_of(url: str) -> str | None:

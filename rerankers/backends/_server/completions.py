@@ -73,7 +73,7 @@ class Completions(LanguageModel):
         for way, fields in CONTINUATIONS.items() if self.tokens else ():
             last = partial(lambda way, reply: [_continued(way, reply["choices"][0], prompt, 1)], way)
             if (await self._try(prompt, last, **fields))[0]:
-                self.found["continuations"] = way
+                self.capabilities["continuations"] = way
                 return way
         return None
 

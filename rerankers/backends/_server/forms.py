@@ -58,7 +58,7 @@ class Form(ABC):
         self, client: Client, spec: ServerSpec, tokens: Tokens | None, neutral: Mapping[str, Any] = {}
     ) -> None:
         self.client, self.spec, self.tokens, self.neutral = client, spec, tokens, neutral
-        self.found: dict[str, Any] = {}  # capabilities of the server, for the manifest
+        self.capabilities: dict[str, Any] = {}  # capabilities of the server, for the manifest
         self._tasks: dict[str, asyncio.Future[Any]] = {}
 
     def groups(self, requests: Sequence[Request]) -> Iterator[tuple[Request, ...]]:
@@ -80,6 +80,9 @@ class Form(ABC):
         """Return the result of work that is done once however many wait for it."""
         task: asyncio.Future[T] = self._tasks.get(name) or self._tasks.setdefault(name, asyncio.ensure_future(work()))
         return await task
+
+    def _count(self, name: str, more: int) -> None:
+        self.capabilities[name] = self.capabilities.get(name, 0) + more
 
     async def _trial(
         self, send: Callable[[Read[T | None]], Awaitable[T | None]], fields: Iterable[str], shows: Read[T]
@@ -198,7 +201,7 @@ class LanguageModel(Form):
         if not self.shares or self.spec.share(1 << 20) == 1:
             return False
         several, _ = await self._try([self.short_prompt] * 2, lambda reply: len(reply["choices"]) == 2)
-        self.found["several_prompts_a_request"] = bool(several)
+        self.capabilities["several_prompts_a_request"] = bool(several)
         return bool(several)
 
     @abstractmethod
@@ -292,7 +295,7 @@ class LanguageModel(Form):
             if rows:
                 self._list_fields = fields
                 self._least = math.inf if wanted else min(count, len(rows)) / 2
-                self.found |= {"label_scores": name} | ({} if wanted else {"top_logprobs": count})
+                self.capabilities |= {"label_scores": name} | ({} if wanted else {"top_logprobs": count})
                 return
         if isinstance(problem, FailedError):
             remedy = "where it gives no log-probabilities, set ranker.scoring: generation"
@@ -326,7 +329,7 @@ class LanguageModel(Form):
             if None in listing.scores:
                 await self._score_missing(listing, put)
                 if missing := listing.scores.count(None):
-                    self.found["labels_not_listed"] = self.found.get("labels_not_listed", 0) + missing
+                    self._count("labels_not_listed", missing)
             scores = bounded(listing.scores, [p for _, p in listing.listed])
             text = None if scores else listing.text
             replies.append(Reply(text, tuple(scores) if scores else None, listing.prompt_tokens, 0))

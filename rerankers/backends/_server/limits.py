@@ -48,9 +48,9 @@ class BudgetSpentError(BackendError):
     """The next request could cost more than is left."""
 
 
-def spending(calls: int = 0, prompt: int = 0, completion: int = 0, cached: int = 0) -> Spending:
-    """Return the cost of asks answered, and of tokens read and written, some of those read cached at the server."""
-    return Counter(calls=calls, prompt_tokens=prompt, completion_tokens=completion, cached_prompt_tokens=cached)
+def spending(calls: int = 0, prompt: int = 0, completion: int = 0) -> Spending:
+    """Return the cost of asks answered, and of tokens read and written."""
+    return Counter(calls=calls, prompt_tokens=prompt, completion_tokens=completion)
 
 
 class Limiter:
@@ -124,14 +124,10 @@ class Limiter:
                 logging.getLogger(__name__).warning("%s", visible(text))
         return True
 
-    def usd(self, cost: Spending) -> float | None:
-        """Return the price of a cost in US dollars, or None if prices are not known."""
-        names = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens")
-        return self._price.usd(*(cost[name] for name in names)) if self._price else None
-
     def _used(self, cost: Spending) -> dict[str, float]:
-        tokens = cost["prompt_tokens"] + cost["completion_tokens"]
-        return {"calls": cost["calls"], "tokens": tokens, "usd": self.usd(cost) or 0.0}
+        prompt, completion = cost["prompt_tokens"], cost["completion_tokens"]
+        usd = self._price.usd(prompt, completion) if self._price else 0.0
+        return {"calls": cost["calls"], "tokens": prompt + completion, "usd": usd}
 
     def _exceeded(self, most: Spending) -> str | None:
         """Return the limit that another attempt could exceed, or None."""

@@ -17,7 +17,7 @@ DECLINED = re.compile(
     r"content[ _-]?(?:filter|policy|moderation|management policy|exists risk)|moderation|responsible_?ai|"
     r"data_?inspection|prohibited_content|blocklist|guardrail|sensitive_(?:content|words)|\bsafety\b|\brefusal\b|"
     r"\brecitation\b|\bspii\b|invalid_prompt|inappropriate content|usage polic|"
-    r"(?:was|been|were) (?:flagged|blocked|filtered)|flagged (?:by|for|as)",
+    r"(?:was|been|were) (?:flagged|blocked|filtered)|flagged (?:by|for|as)|blocked (?:by|due to) .*polic",
     re.IGNORECASE,
 )
 QUOTA = re.compile(

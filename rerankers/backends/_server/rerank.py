@@ -56,7 +56,7 @@ class Rerank(Form):
                 except AttemptError as error:
                     scores, problem = None, error
                 if scores:
-                    self.found["relevance"] = name
+                    self.capabilities["relevance"] = name
                     if not self.spec.options.group_scores:
                         await self._check_independent(name)
                     return name

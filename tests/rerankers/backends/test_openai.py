@@ -97,7 +97,7 @@ def test_labels_are_scored_by_id_after_the_token_ids_that_transformers_reads(
         labels = [first for (first,) in tokens.label_ids(request, text)]
         assert reply.scores == tuple(stub_module.logprob(ids, label) for label in labels)
         assert (reply.prompt_tokens, reply.completion_tokens) == (len(ids), 0)
-    assert form.found["label_scores"] == "logprob_token_ids"
+    assert form.capabilities["label_scores"] == "logprob_token_ids"
 
 
 @pytest.mark.parametrize("lacking", ["echo", "prompt_logprobs", "several_prompts,echo"])
@@ -112,7 +112,7 @@ def test_a_label_that_is_not_listed_is_scored_as_a_continuation(
         text, ids = tokens.prompt(request)
         labels = [first for (first,) in tokens.label_ids(request, text)]
         assert reply.scores == tuple(stub_module.logprob(ids, label) for label in labels)
-    assert form.found["label_scores"] == "logprobs"
+    assert form.capabilities["label_scores"] == "logprobs"
 
 
 @pytest.mark.parametrize("lacking", ["echo", "prompt_logprobs", "several_prompts,echo"])
@@ -194,10 +194,10 @@ def test_chat_scores_labels_by_the_listed_tokens_and_begins_the_answer_where_it_
     assert server.bodies[-1]["continue_final_message"] is True
     text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
     assert reply.scores == tuple(stub_module.logprob(text, label) for label in "AB")
-    assert form.found["answer_prefix"] == "sent"
+    assert form.capabilities["answer_prefix"] == "sent"
     without = Chat(StubInProcess(stub_module, {"continue_final_message"}), spec(), None)
     answers(without, [request])
-    assert str(without.found["answer_prefix"]).startswith("left out")
+    assert str(without.capabilities["answer_prefix"]).startswith("left out")
 
 
 def test_a_label_that_chat_does_not_list_is_asked_for_among_the_labels_alone(
@@ -215,7 +215,7 @@ def test_a_label_that_chat_does_not_list_is_asked_for_among_the_labels_alone(
     assert whole.scores is not None
     assert reply.scores[:2] == whole.scores[:2]
     assert reply.scores[2] == min(whole.scores[:2])
-    assert bound.found["labels_not_listed"] == 1
+    assert bound.capabilities["labels_not_listed"] == 1
 
 
 def test_the_length_of_an_answer_goes_under_the_name_that_the_server_takes(
@@ -370,7 +370,7 @@ def test_tei_is_asked_in_its_own_words(ask_of: Callable[..., list[Request]]) -> 
     form = Rerank(Tei(), spec(), None)
     requests = ask_of({"method": "pointwise.cross_encoder"}, [Ask("relevance", ("d00",)), Ask("relevance", ("d01",))])
     assert [reply.scores for reply in answers(form, requests)] == [(0.0,), (1.0,)]
-    assert form.found["relevance"] == "rerank (TEI)"
+    assert form.capabilities["relevance"] == "rerank (TEI)"
 
 
 @pytest.mark.parametrize(
