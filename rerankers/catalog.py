@@ -9,6 +9,7 @@ import difflib
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -32,6 +33,7 @@ class Method:
     summary: str
 
 
+@cache
 def names(kind: str) -> list[str]:
     """Return the names of all methods, prompts, backends or notes that come with the package."""
     paths = [path for path in HERE.glob(FILES[kind]) if path.stem[0] != "_" and path.stem != "base"]

@@ -1,5 +1,6 @@
 """What several test files use: candidates, a way to rank them, and two tiny models, made here and seeded."""
 
+import gc
 import os
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,6 +75,12 @@ SHARED = Path(os.environ.setdefault("R2LLM_SHARED", str(Path(__file__).resolve()
 """Data beside the project that some tests use."""
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is there before the first test, modules above all, from being looked through for garbage again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests marked `shared` where the shared data is not."""
     if not SHARED.is_dir():
@@ -84,12 +91,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder for this session of tests, instead of the user's; the disk is not forced, git is asked once."""
+    """A cache folder for this session of tests, instead of the user's; the disk is not forced, git and the machine are asked once."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("R2LLM_CACHE", str(folder))
         patch.setattr(os, "fsync", lambda file: None)
         patch.setattr(environment, "_output", cache(environment._output))
+        patch.setattr(environment.metadata, "version", cache(environment.metadata.version))
+        patch.setattr(environment.platform, "processor", cache(environment.platform.processor))
         yield folder
 
 
