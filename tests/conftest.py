@@ -91,9 +91,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder for this session of tests, instead of the user's; the disk is not forced, git and the machine are asked once."""
+    """A cache folder for this session of tests, all its workers, instead of the user's.
+
+    The disk is not forced; git, the machine and packages are asked once.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
         patch.setenv("R2LLM_CACHE", str(folder))
         patch.setattr(os, "fsync", lambda file: None)
         patch.setattr(environment, "_output", cache(environment._output))

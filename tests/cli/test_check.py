@@ -33,17 +33,10 @@ class Said:
     err: str
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for this file, so that the collection is indexed once."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def check(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., Said]:
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., Said]:
     """Type `r2llm check …` in this process. The working folder is a temporary one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("R2LLM_CACHE", str(cache))
 
     def check(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["r2llm", "check", *map(str, words)])
@@ -83,10 +76,10 @@ def test_the_shipped_baseline_is_what_update_writes(check) -> None:
     assert Path("new/quickstart.json").read_bytes() == BASELINE.read_bytes()
 
 
-def test_one_changed_line_of_a_sort_fails_and_names_the_queries(check, cache: Path, tmp_path: Path) -> None:
+def test_one_changed_line_of_a_sort_fails_and_names_the_queries(check, tmp_path: Path) -> None:
     changed = with_another_sort(tmp_path, "children, -1, -1)", "children, 0, -1)")
     words = ("-m", "r2llm.cli.main", "check", *QUICKSTART, "--junit", "check.xml")
-    environment = {**os.environ, "PYTHONPATH": str(changed), "R2LLM_CACHE": str(cache)}
+    environment = {**os.environ, "PYTHONPATH": str(changed)}
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
