@@ -22,7 +22,7 @@ def evaluate(
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate a TREC run with --dataset, --qrels or --config, a run's folder, or, with --config alone, its run."""
-    from ..pipeline.evaluate import Source, metrics_of
+    from ..pipeline.compare.evaluate import Source, metrics_of
 
     source = Source(config, tuple(settings or ()), queries, dataset, qrels, output)
     metrics = metrics_of(source, run, measure or (), console.listener(quiet))

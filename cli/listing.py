@@ -22,8 +22,7 @@ def list_(
     as_json: options.Json = False,
 ) -> None:
     """List methods, prompts, backends, datasets, configs, published systems, keys of a config, or cells of a grid."""
-    from ..pipeline import listing
-    from ..pipeline.configs import grid
+    from ..pipeline.configs import grid, listing
 
     if (what == What.cells) != bool(config) or (only and not config):
         raise InputError("`r2llm list cells` takes --config GRID, and no other list does; `list configs` has the grids")

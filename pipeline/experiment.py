@@ -5,15 +5,17 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from ..rerankers.accounting import Tally, total
-from ..rerankers.backends.base import Setting, closed_after
+from ..rerankers.backends.base import Backend, Setting, closed_after
+from ..rerankers.backends.replay import Recorded
 from ..rerankers.cascade import Cascade, Ranked, first
 from ..rerankers.errors import InputError, StoppedError
 from ..rerankers.hashing import file_digest
@@ -23,7 +25,8 @@ from ..rerankers.shared_ledger import SharedLedger
 from ..rerankers.types import Answer, Ask, Cost
 from .configs.load import SHIPPED, Config, DatasetMark, Expected, Loaded, paths
 from .configs.yaml_files import value_at
-from .first_stage.retrieve import retrieve
+from .datasets import Dataset
+from .first_stage.retrieve import FirstStage, chosen_queries, retrieve
 from .io.progress import Advance, Listener, Noting
 from .run import contents, costs, energy, environment, fusion, ir_metadata, manifest, runfile
 from .run import measures as evaluation
@@ -144,6 +147,25 @@ def _plan(loaded: Loaded, listener: Listener, shard: Shard | None = None) -> Pla
     return plan
 
 
+def recorded(
+    loaded: Loaded, dataset: Dataset, about: Manifest, hits: runfile.Run, models: Iterable[Backend], listener: Listener
+) -> Plan:
+    """Return the experiment in the config's words; what dataset and models say of themselves is as a manifest has it.
+
+    `hits` are the run's first stage. A config of another experiment than the manifest's shows in the plan's content.
+    """
+    config, queries = loaded.config, chosen_queries(dataset.queries(), loaded.config.queries)
+    identity = {**about.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
+    if bm25 := config.first_stage.bm25:
+        identity["source"] = {**about.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
+    settings = config.first_stage.order, config.shuffle_seed, about.shard
+    run = {query: hits[query] for query in (*queries, *hits) if query in hits}
+    first_stage = FirstStage(dataset, queries, run, dataset.docs(), identity, *settings)
+    each = chain(models, repeat(Recorded({"backend": "none"})))  # also for stages that the run did not have
+    stages = planning.stages(loaded, each) if about.stages else []
+    return Plan(loaded, first_stage, fusion.partner(config, first_stage, listener), stages)
+
+
 @contextmanager
 def _stopping(path: Path, shard: Shard | None) -> Iterator[None]:
     """On Ctrl-C, say what a run's folder keeps, and how to go on."""
@@ -180,7 +202,8 @@ def _finished(folder: RunFolder) -> Manifest | None:
         if not (folder / name).is_file():
             continue
         # SQLite may have laid out the ledger anew.
-        if _ledger(folder) != about.ledger if name == LEDGER else file_digest(folder / name, remember=False) != digest:
+        path, is_ledger = folder / name, name == LEDGER
+        if ledger_content(path) != about.ledger if is_ledger else file_digest(path, remember=False) != digest:
             raise InputError(f"{folder / name}: was changed since the run was finished; {remedy}")
     return about
 
@@ -240,7 +263,7 @@ def rank(plan: Plan, folder: RunFolder, listener: Listener, finished: Manifest |
         about.models = details
     else:
         about.model = details[0]
-    about.ledger, about.data = _ledger(folder), about.data | {"candidates": candidates}
+    about.ledger, about.data = ledger_content(folder / LEDGER), about.data | {"candidates": candidates}
     return about
 
 
@@ -416,8 +439,9 @@ def _measured_file(plan: Plan, path: Path) -> Metrics | None:
     return plan.measured(runfile.documents(run)) if path.is_file() else None
 
 
-def _ledger(folder: RunFolder) -> LedgerContent:
-    with closing(Ledger(folder / LEDGER, read_only=True)) as ledger:
+def ledger_content(path: Path) -> LedgerContent:
+    """Return a ledger's content hash and its number of answers. Raises `InputError` if it cannot be read."""
+    with closing(Ledger(path, read_only=True)) as ledger:
         return LedgerContent(content=ledger.digest(), answers=len(ledger))
 
 

@@ -16,14 +16,14 @@ from ..rerankers.writing import replacing
 from . import experiment, launchers
 from .configs import load as configs
 from .configs.load import Loaded
-from .first_stage.retrieve import FirstStage, chosen_queries, dataset_with_index
+from .first_stage.retrieve import dataset_with_index
 from .io.files import json_lines
 from .io.progress import Jobs, Listener
-from .run import contents, fusion, manifest, runfile
+from .run import manifest, runfile
 from .run.folder import LEDGER, RunFolder
 from .run.manifest import NAME as MANIFEST
 from .run.manifest import Manifest, Merged
-from .run.plan import Plan, stages
+from .run.plan import Plan
 from .run.read import Run, read
 from .run.shards import FOLDERS, Shard, folders
 from .verify import compared, verify
@@ -99,11 +99,9 @@ def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loa
     original, source = shards.first.manifest, shards.first.path
     own = loaded or configs.of_run(source)
     try:
-        first_stage = shards.first_stage(own, listener)
-        partner = fusion.partner(own.config, first_stage, listener)
+        plan = shards.plan(own, listener)
     except InputError as error:
         raise error if loaded else InputError(f"{error}; if the shards were moved, give --config too") from error
-    plan = Plan(own, first_stage, partner, stages(own, shards.models()))
     if plan.fingerprint != original.fingerprint:
         keys = _differing([original.content["experiment"], plan.content])
         problem = f"is another experiment than {source}; they differ in {keys}"
@@ -116,7 +114,7 @@ def merge(run_dirs: Sequence[Path], output: Path | None, listener: Listener, loa
         folder.write_manifest(original.model_copy(update={"status": "running", "merged": Merged()}))
         rows = (row for part in shards.ranked for _, row in json_lines(part.path / "costs.jsonl"))
         folder.write_json_lines("costs.jsonl", rows)
-        differing = shards.join_ledgers(folder / LEDGER, first_stage.queries)
+        differing = shards.join_ledgers(folder / LEDGER, plan.first_stage.queries)
         if differing:
             listener.note(f"{differing} answers differ between shards; those of the first query that asked were kept")
         about = experiment.rank(plan, folder, listener, original)
@@ -178,21 +176,20 @@ class Shards:
             )
         return parents.pop()
 
-    def first_stage(self, loaded: Loaded, listener: Listener) -> FirstStage:
-        """Return the first stage of all shards. Raises `InputError` if the dataset's queries are not theirs."""
-        dataset, identity = dataset_with_index(loaded, listener), self.first.manifest.first_stage
-        queries = chosen_queries(dataset.queries(), loaded.config.queries)
-        if contents.queries(queries) != identity["queries"]:
+    def plan(self, loaded: Loaded, listener: Listener) -> Plan:
+        """Return the experiment of all shards. Raises `InputError` if the dataset's queries are not theirs."""
+        whole, hits = self.first.manifest.model_copy(update={"shard": None}), runfile.Run()
+        for part in self.ranked:
+            hits |= runfile.read(part.path / "first_stage.trec")[0]
+        dataset = dataset_with_index(loaded, listener)
+        plan = experiment.recorded(loaded, dataset, whole, hits, self.models(), listener)
+        if plan.data["queries"] != whole.first_stage["queries"]:
             raise InputError(
                 f"dataset {dataset.name}: its queries are not those of {self.first.path}; merge where they are"
             )
-        hits: runfile.Run = {}
-        for part in self.ranked:
-            hits |= runfile.read(part.path / "first_stage.trec")[0]
-        run = {query: hits[query] for query in queries if query in hits}
-        docs, order, seed = dataset.docs(), loaded.config.first_stage.order, loaded.config.shuffle_seed
-        docs.missing(doc for hits in run.values() for doc, _ in hits)  # else each query would read the file anew
-        return FirstStage(dataset, queries, run, docs, identity, order, seed)
+        # Else each query would read the documents' file anew.
+        plan.first_stage.docs.missing(doc for docs in plan.first_stage.documents.values() for doc in docs)
+        return plan
 
     def models(self) -> list[Recorded]:
         """Return the model of each stage, with what all shards say of it."""

@@ -1,15 +1,12 @@
 """Checks of a run: what its folder says beside what comes out of its files, config, data, models and ledger now."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,15 +18,14 @@ from ..rerankers.errors import InputError, R2llmError
 from ..rerankers.hashing import file_digest
 from ..rerankers.ledger import Ledger
 from ..rerankers.models import KeptModels
-from ..rerankers.types import Cost, Query
 from . import experiment
 from .configs import load as configs
 from .configs.load import Loaded
-from .datasets import Dataset, Docs
-from .first_stage.retrieve import FirstStage, chosen_queries, open_dataset, without_qrels
+from .datasets.local import TextStore
+from .first_stage.retrieve import open_dataset, without_qrels
 from .io.files import json_lines, lines
 from .io.progress import Listener
-from .run import contents, costs, fusion, ledgers, manifest, runfile
+from .run import contents, costs, ledgers, manifest, runfile
 from .run import read as record
 from .run.folder import LEDGER
 from .run.fusion import RERANKED
@@ -51,8 +47,10 @@ FIRST, LAST, COSTS = "first_stage.trec", "run.trec", "costs.jsonl"
 
 AGAIN = "ranked again from the ledger"
 
-Fact = tuple[str, str, object, Callable[[], object]]
-"""A file, a fact, the fact as the folder says it, and a function that tells it anew: JSON trees."""
+Tree = Callable[[], object]
+"""A function that returns a JSON tree."""
+
+_hash = partial(file_digest, remember=False)
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def verify(path: Path, listener: Listener, *, alone: bool = False) -> list[Check
     return checks
 
 
-def _check(folder: Path, file: str, what: str, said: object, told: Callable[[], object]) -> Check:
+def _check(folder: Path, file: str, what: str, said: object, told: Tree) -> Check:
     """Compare two trees; they cannot be if an `InputError` blames anything but the file itself."""
     try:
         differences = list(compared(said() if callable(said) else said, told()))
@@ -106,43 +104,42 @@ def compared(recorded: object, recomputed: object, where: str = "") -> Iterator[
     elif isinstance(recorded, list) and isinstance(recomputed, list) and len(recorded) == len(recomputed):
         for number, pair in enumerate(zip(recorded, recomputed, strict=True), 1):
             yield from compared(*pair, f"{where} {number}")
-    elif (
-        isinstance(recorded, float)
-        and isinstance(recomputed, float)
-        and math.isclose(recorded, recomputed, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE)
-    ):
-        return
+    elif isinstance(recorded, float) and isinstance(recomputed, float):
+        if not math.isclose(recorded, recomputed, rel_tol=NEGLIGIBLE, abs_tol=NEGLIGIBLE):
+            yield f"{where}: {recorded} is recorded, {recomputed} was found"
     elif recorded != recomputed:
         yield f"{where + ': ' if where else ''}{recorded} is recorded, {recomputed} was found"
 
 
-def _facts(run: _Run, *, alone: bool) -> Iterator[Fact]:
-    """Yield the facts that the folder alone can tell, then those that the world around it tells too."""
-    about, path, first_stage = run.manifest, run.path, run.manifest.first_stage
+def _facts(run: "_Run", *, alone: bool) -> Iterator[tuple[str, str, object, Tree]]:
+    """Yield each fact's file and name, the fact as recorded, and the function that tells it anew.
+
+    The facts that the folder alone can tell come first, then those that the world around it tells too.
+    """
+    about, path, ranked = run.manifest, run.path, LAST in run.manifest.files
     for name, digest in about.files.items():
-        yield name, "sha256", digest, partial(_digest, path / name)
+        yield name, "sha256", digest, partial(_hash, path / name)
     yield MANIFEST, "fingerprint", about.fingerprint, partial(contents.digest, about.content["experiment"])
     if FIRST in about.files:  # else a shard whose queries have no candidates
         yield FIRST, "scores, ranks and tag", partial(_lines, path / FIRST), partial(run.written, FIRST)
-    if LAST in about.files:
+    if ranked:
         yield LEDGER, "integrity", [], partial(ledgers.faults, path / LEDGER)
-        yield LEDGER, "content", about.content["ledger"], run.ledger
+        yield LEDGER, "content", about.content["ledger"], lambda: experiment.ledger_content(path / LEDGER).model_dump()
     if alone:
         return
     said = {"name": about.name, **about.content["experiment"]}
     yield "config.yaml", "fingerprint", said, lambda: {"name": run.loaded.config.name, **run.plan.content}
-    data = {key: first_stage[key] for key in ("dataset", "queries")}
+    data = {key: about.first_stage[key] for key in ("dataset", "queries")}
     yield "dataset", "documents and queries", data, run.data
-    yield "dataset", "qrels", about.data["qrels"], lambda: contents.qrels(run.dataset.qrels())
-    if "run" in first_stage["source"]:
-        given = first_stage["source"]["run"]
-        yield "first_stage.run", "sha256", given, lambda: _digest(Path(run.loaded.config.first_stage.run or ""))
+    yield "dataset", "qrels", about.data["qrels"], lambda: contents.qrels(run.plan.first_stage.dataset.qrels())
+    if given := about.first_stage["source"].get("run"):
+        yield "first_stage.run", "sha256", given, lambda: _hash(Path(run.loaded.config.first_stage.run or ""))
     if "candidates" in about.data:  # else a shard without any, or an earlier version's run
         yield "dataset", "texts of the candidates", about.data["candidates"], lambda: run.candidates
-    if LAST in about.files:
-        for name in (LAST, RERANKED):
-            if name in about.files:
-                yield name, AGAIN, partial(_lines, path / name), partial(run.written, name)
+    for name in (LAST, RERANKED):
+        if name in about.files:
+            yield name, AGAIN, partial(_lines, path / name), partial(run.written, name)
+    if ranked:
         yield COSTS, AGAIN, partial(_rows, path / COSTS), run.costs_again
         yield MANIFEST, "unparsed answers", about.unparsed, lambda: sum(o.cost.unparsed for o in run.again.values())
     if METRICS in about.files:
@@ -150,10 +147,10 @@ def _facts(run: _Run, *, alone: bool) -> Iterator[Fact]:
     for number, model in enumerate(about.stage_models):
         name = "model" if len(about.stage_models) == 1 else f"model of stage {number + 1}"
         if "files" in model:
-            yield name, "sha256 of its files", model["files"], partial(run.model, number)
+            yield name, "sha256 of its files", model["files"], partial(run.model_files, number)
         if "answers" in model:
             answers = model.get("content") or about.stages[number].model["answers"]
-            yield name, "recorded answers", answers, partial(run.model, number)
+            yield name, "recorded answers", answers, partial(run.recorded_answers, number)
 
 
 @dataclass
@@ -168,42 +165,23 @@ class _Run:
         return configs.of_run(self.path)
 
     @cached_property
-    def dataset(self) -> Dataset:
-        return open_dataset(self.loaded, _Index)
-
-    @cached_property
-    def queries(self) -> dict[str, Query]:
-        return chosen_queries(self.dataset.queries(), self.loaded.config.queries)
-
-    @cached_property
-    def spent(self) -> dict[str, list[Cost]]:
-        """The recorded costs of each query by stage."""
-        return costs.read(self.path / COSTS)
-
-    @cached_property
     def plan(self) -> Plan:
-        """The experiment in the config's words; what dataset and models tell of themselves is as recorded."""
-        loaded, about, config = self.loaded, self.manifest, self.loaded.config
-        identity = {**about.first_stage, "depth": config.first_stage.depth, "order": config.first_stage.order}
-        if bm25 := config.first_stage.bm25:
-            identity["source"] = {**about.first_stage["source"], "k1": bm25.k1, "b": bm25.b}
-        hits, docs = runfile.read(self.path / FIRST)[0] if FIRST in about.files else {}, self.dataset.docs()
-        settings = config.first_stage.order, config.shuffle_seed, about.shard
-        first_stage = FirstStage(self.dataset, self.queries, hits, docs, identity, *settings)
-        partner = fusion.partner(config, first_stage, Listener())
-        models = chain((Recorded(stage.model) for stage in about.stages), repeat(Recorded({"backend": "none"})))
-        return Plan(loaded, first_stage, partner, stages(loaded, models) if about.stages else [])
+        """The experiment in the config's words, as if its first stage and its models were those of the run."""
+        dataset = open_dataset(self.loaded, lambda: _IndexedTexts("a Lucene index"))
+        hits = runfile.read(self.path / FIRST)[0] if FIRST in self.manifest.files else {}
+        models = map(Recorded, (stage.model for stage in self.manifest.stages))
+        return experiment.recorded(self.loaded, dataset, self.manifest, hits, models, Listener())
 
     @cached_property
     def candidates(self) -> str:
         """The hash of the candidates, or what the dataset lacks of them."""
         first_stage, sha256 = self.plan.first_stage, hashlib.sha256()
         if not first_stage.docs.at_hand:
-            raise InputError("the documents are not on this machine: they would have to be downloaded")
-        if missing := first_stage.docs.missing(doc for hits in first_stage.run.values() for doc, _ in hits):
-            return f"no text of documents {_some(missing)}"
-        if strangers := first_stage.run.keys() - self.queries.keys():
-            return f"no text of queries {_some(strangers)}"
+            raise InputError("the documents are not on this machine, or in a Lucene index, which verify does not open")
+        absent = first_stage.docs.missing(doc for hits in first_stage.run.values() for doc, _ in hits)
+        for kind, names in (("documents", absent), ("queries", first_stage.run.keys() - first_stage.queries.keys())):
+            if names:
+                return f"no text of {kind} {', '.join(sorted(names)[:SHOWN])}"
         deque(contents.hashed(first_stage, sha256), maxlen=0)
         return sha256.hexdigest()
 
@@ -215,8 +193,7 @@ class _Run:
         """
         asked, loaded = self.plan.stages, self.loaded
         if not all(options.remembers for options in loaded.models):
-            models = open_models(loaded, Setting(loaded.config.seed, weights=False), KeptModels())
-            asked = stages(loaded, models)
+            asked = stages(loaded, open_models(loaded, Setting(loaded.config.seed, weights=False), KeptModels()))
         same_models = [dict(stage.backend.identity) for stage in asked] == [one.model for one in self.manifest.stages]
         if not same_models or self.candidates != self.manifest.data.get("candidates", self.candidates):
             raise InputError("the candidates or the models are not those of the run")
@@ -228,16 +205,15 @@ class _Run:
         return {query: ranked[query] for query in self.plan.first_stage.run}
 
     def data(self) -> dict[str, object]:
-        """What the dataset holds."""
-        return {"dataset": without_qrels(self.dataset.identity()), "queries": contents.queries(self.queries)}
-
-    def ledger(self) -> dict[str, object]:
-        """The ledger's content hash and its number of answers."""
-        with closing(Ledger(self.path / LEDGER, read_only=True)) as ledger:
-            return {"content": ledger.digest(), "answers": len(ledger)}
+        """Return what the dataset holds."""
+        first_stage = self.plan.first_stage
+        return {
+            "dataset": without_qrels(first_stage.dataset.identity()),
+            "queries": contents.queries(first_stage.queries),
+        }
 
     def written(self, name: str) -> dict[str, str]:
-        """The lines that r2llm writes: of a first stage those of its order, else those of the ledger's."""
+        """Return the lines that r2llm writes: of a first stage those of its order, else those of the ledger's."""
         if name == FIRST:
             run = runfile.strict(runfile.read(self.path / FIRST)[0])
         else:
@@ -246,48 +222,56 @@ class _Run:
         return {f"line {number}": line for number, line in enumerate(runfile.lines(run, self.manifest.name), 1)}
 
     def costs_again(self) -> dict[str, object]:
-        """The rows of ranking again, with the recorded costs of asking."""
+        """Return the rows of ranking again, with the recorded costs of asking."""
         rows, methods = dict[str, object](), [stage.ranker.method.name for stage in self.plan.stages]
+        spent = costs.read(self.path / COSTS)
         for number, (query, one) in enumerate(self.again.items(), 1):
             stages = [
                 replace(new, calls=new.asks - old.cached, **{name: getattr(old, name) for name in KEPT})
-                for new, old in zip(one.costs, self.spent.get(query, one.costs), strict=False)
+                for new, old in zip(one.costs, spent.get(query, one.costs), strict=False)
             ]
             rows[f"query {query}"] = {"line": number, **costs.row(stages, methods)}
         return rows
 
-    def measured(self) -> Mapping[str, Any]:
-        """The measures of the run files."""
+    def measured(self) -> Mapping[str, object]:
+        """Return the measures of the run files."""
         if self.plan.data["qrels"] != self.manifest.data["qrels"]:
             raise InputError("the dataset's qrels are not those of the run")
-        spent = [total(stages) for stages in self.spent.values()] if LAST in self.manifest.files else []
-        return _content(experiment.evaluated(self.plan, self.path, spent))
+        spent = costs.read(self.path / COSTS) if LAST in self.manifest.files else {}
+        return _content(experiment.evaluated(self.plan, self.path, list(map(total, spent.values()))))
 
-    def model(self, stage: int) -> object:
-        """The hashes of a model's files, or the hash of its recorded answers: of a ledger's content, or of texts."""
-        section = (self.loaded.stages[stage].model if stage < len(self.loaded.stages) else None) or {}
-        model = self.manifest.stage_models[stage]
-        if "content" in model:
-            with closing(Ledger(Path(section.get("answers", "")), read_only=True)) as ledger:
-                return ledger.digest()
-        if "answers" in model:
-            return _digest(Path(section.get("answers", "")))
-        name = str(Path(section["gguf"]).parent) if section.get("gguf") else section.get("name", "")
-        return {file: self._model_file(name, file, model["revision"]) for file in model["files"]}
+    def model_files(self, stage: int) -> dict[str, str]:
+        """Return the hashes of a model's files, in its folder or in the hub's cache."""
+        from huggingface_hub.constants import HF_HUB_CACHE
 
-    def _model_file(self, name: str, file: str, revision: str | None) -> str:
-        path = Path(name) / file
+        section, recorded = self._section(stage), self.manifest.stage_models[stage]
+        name, revision = section.get("name", ""), recorded["revision"]
+        folder = Path(section["gguf"]).parent if section.get("gguf") else Path(name)
         if revision is not None:
-            import huggingface_hub
+            folder = Path(HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "snapshots", revision)
+        if not folder.is_dir():
+            raise InputError(f"{name or folder} is not on this machine")
+        return {
+            file: _hash(folder / file) if (folder / file).is_file() else "no such file" for file in recorded["files"]
+        }
 
-            cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision)
-            path = Path(cached if isinstance(cached, str) else "/nowhere/at all")
-        if not path.parent.is_dir():
-            raise InputError(f"{name} is not on this machine")
-        return _digest(path) if path.is_file() else "no such file"
+    def recorded_answers(self, stage: int) -> str:
+        """Return the hash of a stage's recorded answers: of a ledger's content, or of a file of texts."""
+        path = Path(self._section(stage).get("answers", ""))
+        is_ledger = "content" in self.manifest.stage_models[stage]
+        return experiment.ledger_content(path).content if is_ledger else _hash(path)
+
+    def _section(self, stage: int) -> Mapping[str, Any]:
+        return (self.loaded.stages[stage].model if stage < len(self.loaded.stages) else None) or {}
 
 
-def _content(measures: RunMeasures | None) -> Mapping[str, Any]:
+class _IndexedTexts(TextStore):
+    """Documents whose texts are in a Lucene index, which is not opened to verify."""
+
+    at_hand = False
+
+
+def _content(measures: RunMeasures | None) -> Mapping[str, object]:
     return measures.content if measures else {}
 
 
@@ -297,21 +281,3 @@ def _rows(path: Path) -> dict[str, object]:
 
 def _lines(path: Path) -> dict[str, str]:
     return {f"line {number}": line for number, line in lines(path)}
-
-
-def _digest(path: Path) -> str:
-    return file_digest(path, remember=False)
-
-
-class _Index(Docs):
-    """Documents whose text is in a Lucene index, which is not opened to verify."""
-
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, str]:  # noqa: ARG002
-        raise InputError("the documents' text is in a Lucene index, which verify does not open")
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self.lookup([]).items())
-
-
-def _some(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)[:SHOWN])

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from r2llm.pipeline import listing
+from r2llm.pipeline.configs import listing
 from r2llm.pipeline.configs.schema import Fuse, Stage
 from r2llm.rerankers import catalog, compat
 from r2llm.rerankers.errors import InputError

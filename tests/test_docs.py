@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
-from r2llm.pipeline import listing
+from r2llm.pipeline.configs import listing
 from r2llm.pipeline.configs.schema import Fuse, Stage
 from r2llm.rerankers import catalog
 from r2llm.rerankers.errors import InputError

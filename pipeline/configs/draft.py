@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from ...rerankers.errors import InputError
-from .. import listing
+from . import listing
 from . import load as configs
 from .schema import BACKEND, METHOD, Key, walk
 

@@ -16,7 +16,7 @@ from pydantic_core import core_schema
 
 from ...rerankers import catalog
 from ...rerankers.marks import marks
-from .. import listing
+from . import listing
 from . import schema as sections
 from .load import SHIPPED
 

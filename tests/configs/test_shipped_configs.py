@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import experiment, listing
-from r2llm.pipeline.configs import grid
+from r2llm.pipeline import experiment
+from r2llm.pipeline.configs import grid, listing
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.configs import shipped as names
 from r2llm.pipeline.io.progress import Listener

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from r2llm.pipeline import experiment, listing
+from r2llm.pipeline import experiment
+from r2llm.pipeline.configs import listing
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.configs import shipped as names
 from r2llm.pipeline.io.progress import Listener

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from r2llm.pipeline import experiment
+from r2llm.pipeline.compare.evaluate import Source, metrics_of
 from r2llm.pipeline.configs import load as config
-from r2llm.pipeline.evaluate import Source, metrics_of
 from r2llm.pipeline.io.progress import Listener
 from r2llm.pipeline.run import runfile
 from r2llm.rerankers.answers.orders import read_order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from r2llm.pipeline import listing
+from r2llm.pipeline.configs import listing
 from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.configs.schema import METHOD
 from r2llm.rerankers import catalog

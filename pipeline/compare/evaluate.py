@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..rerankers.errors import InputError, R2llmError
-from . import datasets, experiment
-from .configs import load as configs
-from .configs.load import Loaded
-from .datasets import Dataset
-from .first_stage import retrieve
-from .first_stage.retrieve import without_own_documents
-from .io.progress import Listener
-from .run import manifest, runfile
-from .run.manifest import Manifest
-from .run.measures import Metrics, Qrels, marked, measured
+from ...rerankers.errors import InputError, R2llmError
+from .. import datasets, experiment
+from ..configs import load as configs
+from ..configs.load import Loaded
+from ..datasets import Dataset
+from ..first_stage import retrieve
+from ..first_stage.retrieve import without_own_documents
+from ..io.progress import Listener
+from ..run import manifest, runfile
+from ..run.manifest import Manifest
+from ..run.measures import Metrics, Qrels, marked, measured
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from ..rerankers import catalog
-from ..rerankers.errors import InputError
-from ..rerankers.marks import marks
-from ..rerankers.prompts import template as prompts
-from ..rerankers.types import Candidates, Doc, Query
-from .configs import grid, schema, shipped
-from .configs.loaded import Loaded
-from .estimate import simulation
-from .io.progress import Listener
+from ...rerankers import catalog
+from ...rerankers.errors import InputError
+from ...rerankers.marks import marks
+from ...rerankers.prompts import template as prompts
+from ...rerankers.types import Candidates, Doc, Query
+from ..estimate import simulation
+from ..io.progress import Listener
+from . import grid, schema, shipped
+from .loaded import Loaded
 
 Row = tuple[str, ...]
 
@@ -42,8 +42,8 @@ def rows(what: str) -> list[Row]:
         case "backends" | "models":
             return [(name, _summary(catalog.backend(name))) for name in catalog.names("backend")]
         case "prompts":
-            found = map(prompts.load, catalog.names("prompt"))
-            return [(prompt.name, f"{', '.join(prompt.asks)}; {prompt.source}") for prompt in found]
+            shipped_prompts = map(prompts.load, catalog.names("prompt"))
+            return [(prompt.name, f"{', '.join(prompt.asks)}; {prompt.source}") for prompt in shipped_prompts]
     return {"datasets": _datasets, "configs": _configs, "systems": _systems, "keys": _keys}[what]()
 
 
@@ -86,10 +86,10 @@ def meaning(field: FieldInfo) -> str:
 
 def _keys() -> list[Row]:
     """Return every key of a config, those that some methods or backends have with their names."""
-    found: list[Row] = []
+    keys: list[Row] = []
     sections = marks(schema.Config, schema.Open)
     for row in _fields([schema.FileKeys, schema.Config], ""):
-        found.append(row)
+        keys.append(row)
         if section := sections.get(row[0]):
             users: dict[Row, list[str]] = {}
             names = catalog.names(section.selector)
@@ -97,9 +97,9 @@ def _keys() -> list[Row]:
                 for key in _fields(section.takers(name), f"{row[0]}."):
                     users.setdefault(key, []).append(name)
             for key, of in sorted(users.items()):
-                found.append(key if of == names else (*key[:3], f"{key[3]} ({', '.join(of)})"))
+                keys.append(key if of == names else (*key[:3], f"{key[3]} ({', '.join(of)})"))
     kinds = " | ".join(catalog.names("backend"))
-    return [*found, ("model.backend", kinds, "required", "the kind of model: `r2llm list backends`")]
+    return [*keys, ("model.backend", kinds, "required", "the kind of model: `r2llm list backends`")]
 
 
 def _fields(models: Iterable[type[BaseModel]], before: str) -> Iterator[Row]:
