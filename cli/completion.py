@@ -13,4 +13,4 @@ def configs(incomplete: str) -> list[str]:
     begun = glob.escape(incomplete)
     paths = sorted(glob.glob(f"{begun}*") + glob.glob(f"{begun}*/*"))  # noqa: PTH207 - paths stay as they were typed
     files = [path for path in paths if path.endswith((".yaml", ".yml"))]
-    return [*shipped.names(), *shipped.grids(), *shipped.systems(), *files]
+    return [*shipped.names(), *shipped.of_kind("grids"), *shipped.of_kind("systems"), *files]

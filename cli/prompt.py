@@ -1,6 +1,6 @@
 """`r2llm prompt`: exactly what the model would be sent."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -26,41 +26,35 @@ def prompt(
     if as_json:
         console.as_json(content)
         return
-    for text in _before(content):
-        console.line(text)
-    console.block(content["shown"]["text"])
-    for text in _after(content):
-        console.line(text)
+    _show(content)
 
 
-def _before(preview: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines before the prompt, which stands between two lines of dashes."""
+def _show(preview: Mapping[str, Any]) -> None:
+    """Print the ask, the prompt between two lines of dashes, and the reading of its answer."""
     tokens = preview["shown"]["tokens"]
     order = "; its documents as the first stage found them, for no stage before it was run"
-    yield f"query {preview['query']['id']}: {preview['query']['text']}"
+    console.line(f"query {preview['query']['id']}: {preview['query']['text']}")
     asks = preview["asks_in_round"]
-    yield f"ask: {preview['kind']} {', '.join(preview['docs'])} (the first of {asks} in the first round)"
+    console.line(f"ask: {preview['kind']} {', '.join(preview['docs'])} (the first of {asks} in the first round)")
     if preview["stages"] > 1:
-        yield f"stage: {preview['stage']} of {preview['stages']}{order if preview['stage'] > 1 else ''}"
-    yield f"method: {preview['method']}; prompt: {preview['prompt']}; form: {preview['architecture']}"
+        console.line(f"stage: {preview['stage']} of {preview['stages']}{order if preview['stage'] > 1 else ''}")
+    console.line(f"method: {preview['method']}; prompt: {preview['prompt']}; form: {preview['architecture']}")
     size = "no tokenizer, so nothing is cut or counted" if tokens is None else f"{len(tokens)} tokens"
-    yield f"----- prompt: {size}"
-
-
-def _after(preview: Mapping[str, Any]) -> Iterator[str]:
-    yield "----- end of the prompt"
+    console.line(f"----- prompt: {size}")
+    console.block(preview["shown"]["text"])
+    console.line("----- end of the prompt")
     if preview["answer_prefix"]:
         decoder = preview["architecture"] == "encoder_decoder"
         place = "after the decoder's start token" if decoder else "at the prompt's end"
         ids = f" (tokens {', '.join(map(str, preview['prefix_tokens']))})" if preview["prefix_tokens"] else ""
-        yield f"the answer begins with {preview['answer_prefix']!r}, {place}{ids}"
+        console.line(f"the answer begins with {preview['answer_prefix']!r}, {place}{ids}")
     if preview["prompt_tokens_limit"] is not None:
-        yield f"a prompt of more than {preview['prompt_tokens_limit']} tokens loses its end"
+        console.line(f"a prompt of more than {preview['prompt_tokens_limit']} tokens loses its end")
     if preview["labels"]:
         labels = [
             (f"{row['label']} = {row['meaning']}", " ".join(map(str, row["tokens"]))) for row in preview["labels"]
         ]
-        yield f"labels: {', '.join(f'{label} (token {ids})' if ids else label for label, ids in labels)}"
-    yield f"scoring: {preview['scoring']}; {preview['reading']}"
+        console.line(f"labels: {', '.join(f'{label} (token {ids})' if ids else label for label, ids in labels)}")
+    console.line(f"scoring: {preview['scoring']}; {preview['reading']}")
     if preview["max_new_tokens"] is not None:
-        yield f"at most {preview['max_new_tokens']} new tokens; what cannot be read: {preview['on_unparsed']}"
+        console.line(f"at most {preview['max_new_tokens']} new tokens; what cannot be read: {preview['on_unparsed']}")

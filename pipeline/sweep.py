@@ -4,8 +4,6 @@ The state of a sweep is the fingerprints of its runs: a cell whose run is finish
 the sweep before. The results are written anew whenever a cell is through.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +38,7 @@ Outcomes = Iterator[tuple[int, Outcome]]
 
 @dataclass(frozen=True)
 class Order:
-    """What to run of a grid: the `cells` of these numbers, and of them those of the status `only`.
+    """The part of a grid to run: the `cells` of these numbers, and of them those of the status `only`.
 
     Results are in `folder`, by default `runs/<name>`. Runs are there too if it is named, and else in `runs`.
     """

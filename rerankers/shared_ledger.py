@@ -51,7 +51,7 @@ class SharedLedger:
         """Answers read from here, and written here."""
 
         self.findings: Findings = {}
-        """What servers did that this run's answers depend on, those taken included."""
+        """The behaviour of servers that this run's answers depend on, those taken included."""
 
         self._note = note
         self._noted: set[str] = set()

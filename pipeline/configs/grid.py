@@ -303,7 +303,7 @@ def _locate(name: str, folder: Path) -> tuple[Source, list[tuple[str, str]]]:
             pairs = [part.partition("=") for part in parts[end:]]
             return Source("/".join(parts[:end]), path), [(unquote(axis), unquote(text)) for axis, _, text in pairs]
     known = shipped.files()
-    for source in (Source(grid, shipped.SHIPPED / f"{grid}.yaml") for grid in shipped.grids()):
+    for source in (Source(grid, shipped.SHIPPED / f"{grid}.yaml") for grid in shipped.of_kind("grids")):
         if "\nformerly:" in source.path.read_text(encoding="utf-8"):
             for one in source.cells():
                 texts = {value.axis: value.text for value in one.values}

@@ -139,7 +139,7 @@ def _datasets() -> list[Row]:
 def _configs() -> list[Row]:
     """Return the shipped experiments and grids, each with the first comment of its file that is not for an editor."""
     rows: list[Row] = [(name, _about(shipped.SHIPPED / name)) for name in shipped.names()]
-    for many in map(grid.read, shipped.grids()):
+    for many in map(grid.read, shipped.of_kind("grids")):
         source = many.cells[0].source
         axes = " by ".join(f"{axis} ({len(values)})" for axis, values in many.axes.items())
         rows.append((source.name, f"{len(many.cells):,} configs: {axes}. {_about(source.path)}"))
@@ -148,7 +148,7 @@ def _configs() -> list[Row]:
 
 def systems() -> Iterator[tuple[str, Loaded, schema.System]]:
     """Yield the shipped rerankers with what their files say of them, loaded for the embedded collection."""
-    for name in shipped.systems():
+    for name in shipped.of_kind("systems"):
         loaded = grid.cell(name, shipped.SHIPPED).load(["dataset=quickstart"])
         if loaded.config.about is None:
             raise InputError(f"{name}.yaml has no `about`, which says what it is")

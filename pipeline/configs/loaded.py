@@ -1,7 +1,5 @@
 """A config out of a document, checked, with the place of whatever is wrong."""
 
-from __future__ import annotations
-
 import math
 import os
 import sysconfig
@@ -10,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -49,7 +47,7 @@ class Loaded:
                 raise InputError(f"config {config.name} has no `model`{which}; rerank needs one")
         return stages
 
-    def of_query(self, query_id: str) -> Loaded:
+    def of_query(self, query_id: str) -> Self:
         """Return the same experiment for one query of its dataset."""
         return replace(self, config=self.config.model_copy(update={"queries": Queries(ids=(query_id,))}))
 

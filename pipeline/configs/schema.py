@@ -1,11 +1,9 @@
 """The sections of a config: every key with its type, default and meaning, and marks for what else is known of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo
 from pydantic.fields import FieldInfo
@@ -142,7 +140,7 @@ class Bm25(_Section):
     rm3: Rm3 | None = Field(None, description="expand queries by terms of their first hits")
 
     @model_validator(mode="after")
-    def _searchable(self) -> Bm25:
+    def _searchable(self) -> Self:
         if self.rm3 and self.fields:
             raise ValueError("give one of fields and rm3: queries are expanded in one field only")
         if self.fields is not None and not any(self.fields.values()):
@@ -172,7 +170,7 @@ class Evaluate(_Section):
     measures: Texts = Field(("nDCG@10",), min_length=1, description="any measures of ir-measures")
 
     @model_validator(mode="after")
-    def _known_measures(self) -> Evaluate:
+    def _known_measures(self) -> Self:
         try:
             evaluation.parse(self.measures)
         except InputError as error:
@@ -203,7 +201,7 @@ class Fuse(_Section):
     alpha: float | None = Field(None, ge=0, le=1, description="interpolate: the other run's weight")
 
     @model_validator(mode="after")
-    def _weighed(self) -> Fuse:
+    def _weighed(self) -> Self:
         if self.method == "interpolate" and self.alpha is None:
             raise ValueError("interpolate needs alpha, the weight of the other run: 0 to 1")
         return self

@@ -13,14 +13,9 @@ def names() -> list[str]:
     return [name for name in files() if not name.startswith(NOT_EXPERIMENTS)]
 
 
-def grids() -> list[str]:
-    """Return the names of the shipped grids, without `.yaml`."""
-    return [name.removesuffix(".yaml") for name in files() if name.startswith("grids/")]
-
-
-def systems() -> list[str]:
-    """Return the names of the shipped rerankers, without `.yaml`."""
-    return [name.removesuffix(".yaml") for name in files() if name.startswith("systems/")]
+def of_kind(kind: str) -> list[str]:
+    """Return the names of the shipped `grids` or `systems`, without `.yaml`."""
+    return [name.removesuffix(".yaml") for name in files() if name.startswith(f"{kind}/")]
 
 
 def files() -> list[str]:

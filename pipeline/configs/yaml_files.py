@@ -1,14 +1,12 @@
 """YAML files: their values, and the place and the characters in which each was written."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -16,7 +14,7 @@ from ...rerankers.errors import InputError
 from .schema import Key, alternatives
 
 ILL_FORMED = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, RecursionError)
-"""What PyYAML raises: its own errors; others for `!!bool maybe`, for endless nesting."""
+"""Errors of PyYAML: its own; others for `!!bool maybe`, for endless nesting."""
 
 WORD_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 """The tags of keys: not those of a number, nor of the truth value that YAML sees in `on` and `no`."""
@@ -57,7 +55,7 @@ class Document:
         """Return the places of what is at a key and in it, relative to it."""
         return {path[len(key) :]: place for path, place in self.places.items() if path[: len(key)] == key}
 
-    def merge(self, over: Document) -> None:
+    def merge(self, over: Self) -> None:
         """Lay another document over this one.
 
         A list replaces a list; a mapping whose keys are numbers changes those items of a list. Raises `InputError`
@@ -66,7 +64,7 @@ class Document:
         self._lay(self.values, over.values, (), over)
         self.places |= over.places
 
-    def _lay(self, below: dict[str, Any], above: dict[str, Any], at: Key, over: Document) -> None:
+    def _lay(self, below: dict[str, Any], above: dict[str, Any], at: Key, over: Self) -> None:
         ways = alternatives(at)
         chosen = {ways[key] for key in above if key in ways}
         for key, way in ways.items():

@@ -52,7 +52,7 @@ _UNREADABLE = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-"""How files of other formats begin."""
+"""First bytes of files of other formats."""
 
 
 def fault(path: Path, place: Place, problem: str) -> InputError:

@@ -8,7 +8,7 @@ from ...rerankers.errors import InputError
 from . import Future, Launch, Task, perform
 
 DEFAULTS = {"timeout_min": 480, "cpus_per_task": 8, "gpus_per_node": 1, "mem_gb": 64}
-"""What a job takes, unless --resources says otherwise: as in scripts/slurm_array.sh."""
+"""Resources of a job, unless --resources says otherwise: as in scripts/slurm_array.sh."""
 
 
 class Job:

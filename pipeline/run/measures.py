@@ -4,7 +4,6 @@ import difflib
 import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -71,12 +70,8 @@ def _measures(name: str) -> list[Any]:
 def _nearest(name: str) -> str:
     """Return the hint for a misspelt name, with the cutoff it was given; empty where no name is near."""
     import ir_measures
-    import pytrec_eval
 
     known = {alias.lower(): measure for alias, measure in ir_measures.measures.registry.items()}
-    for trec_name in pytrec_eval.supported_measures:
-        with suppress(ValueError):
-            known[trec_name.lower()] = ir_measures.parse_trec_measure(trec_name)[0]
     base, cutoff, *_ = [*re.split(r"[._@]?(\d{1,9})$", name), ""]
     near = [known[close] for close in difflib.get_close_matches(base.lower(), known, n=1, cutoff=0.7)]
     meant = [f"{m.NAME}@{cutoff}" if cutoff and "cutoff" in m.SUPPORTED_PARAMS else str(m.NAME) for m in near]

@@ -66,7 +66,7 @@ class Run:
     """The published figures that this run can be held against."""
 
     executed: bool = True
-    """Whether anything was ranked; a finished run is only shown."""
+    """False if it was finished before and is only shown."""
 
     @property
     def totals(self) -> list[Cost]:

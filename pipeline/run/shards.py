@@ -1,13 +1,11 @@
 """Shards: equal parts of an experiment's queries, each ranked by its own process, and their folders."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from ...rerankers.errors import InputError
 
@@ -25,7 +23,7 @@ class Shard:
     of: int
 
     @classmethod
-    def parse(cls, text: str) -> Shard:
+    def parse(cls, text: str) -> Self:
         """Return the shard written `3/16`. Raises `InputError` for any other form."""
         numbers = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text.strip())
         if not numbers:

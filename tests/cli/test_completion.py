@@ -53,7 +53,8 @@ def test_each_of_several_configs(complete: Complete) -> None:
 
 
 def test_all_shipped_experiments_and_systems_and_no_parts(complete: Complete) -> None:
-    assert complete("rerank", "--config", "") == [*shipped.names(), *shipped.grids(), *shipped.systems()]
+    kinds = [*shipped.of_kind("grids"), *shipped.of_kind("systems")]
+    assert complete("rerank", "--config", "") == [*shipped.names(), *kinds]
 
 
 def test_yaml_files_in_the_folder_and_one_below(complete: Complete, tmp_path: Path) -> None:
