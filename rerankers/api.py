@@ -66,13 +66,13 @@ def rerank(
     for an unknown key, a text that is none or a document given twice, and `BackendError` if the model fails.
 
     >>> import r2llm
-    >>> found = r2llm.rerank(
+    >>> ranked = r2llm.rerank(
     ...     {"q": "capital of France"},
     ...     {"q": {"d1": "Rome is in Italy.", "d2": "Paris is the capital of France."}},
     ...     ranker={"method": "setwise.heapsort"},
     ...     model=r2llm.open_model({"backend": "simulated", "answers": "oracle"}, grades={"q": {"d2": 1}}),
     ... )
-    >>> found["q"].docs
+    >>> ranked["q"].docs
     ('d2', 'd1')
     """
     if "method" not in ranker:

@@ -97,7 +97,6 @@ class CandidateFile(_Section):
         description="JSON or JSONL with query, candidates and their text"
     )
     qrels: DataFile = Field(None, description="TREC or BEIR TSV")
-    queries: DataFile = Field(None, description="TSV or JSONL")
 
 
 class Queries(_Section):

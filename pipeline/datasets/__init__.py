@@ -19,7 +19,7 @@ LOOKED = "looked for beside the config and in the current folder"
 def load(spec: str | Mapping[str, str], docs_from_index: Callable[[], Docs] | None = None) -> Dataset:
     """Return the dataset that a config's `dataset` names; nothing large is read before it is needed.
 
-    `spec` is an ir_datasets identifier, a BEIR folder, or one of {beir, split}, {candidates, qrels, queries} and
+    `spec` is an ir_datasets identifier, a BEIR folder, or one of {beir, split}, {candidates, qrels} and
     {docs, queries, qrels, field}. `docs_from_index` opens the documents where `docs` is `index`. Raise InputError for
     what is not there.
     """

@@ -19,7 +19,7 @@ class Docs(ABC):
     """A dataset's documents: maybe millions, so they are looked up or streamed, never all in memory."""
 
     source: str
-    """Where the documents lie, for errors."""
+    """The place of the documents, for errors."""
 
     @property
     def at_hand(self) -> bool:
@@ -61,7 +61,7 @@ class Dataset(ABC):
     """The dataset as the config names it."""
 
     queries_are_documents: bool | None = None
-    """Whether a document with a query's identifier is that query, by the dataset's name; None if only texts tell."""
+    """True if a document with a query's identifier is that query, by the dataset's name; None if only texts tell."""
 
     @cached_property
     @abstractmethod

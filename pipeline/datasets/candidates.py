@@ -10,7 +10,6 @@ The order of the list is the order of the first stage, as in RankLLM, whatever t
 """
 
 import math
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -25,7 +24,7 @@ _LISTS = ("hits", "candidates", "docs")
 
 
 class CandidatesFile(Files):
-    """Candidates with text. Beside them there may be `qrels`, and `queries` that give the queries' text."""
+    """Candidates with text. Beside them there may be `qrels`."""
 
     @property
     def query_list(self) -> QueryList:
@@ -42,14 +41,14 @@ class CandidatesFile(Files):
 
     @cached_property
     def _contents(self) -> tuple[QueryList, TextStore, Run]:
-        path, texts = self._files["candidates"], super().query_list.queries if "queries" in self._files else None
+        path = self._files["candidates"]
         queries, docs, run = QueryList(path), TextStore(str(path)), Run()
         for record in records(path):
             listed = next((record.fields[name] for name in _LISTS if name in record.fields), None)
             if not isinstance(listed, list):
                 raise record.fault("no list of candidates: `hits`, `candidates` or `docs` is expected")
             hits = [_hit(hit, record) for hit in listed]
-            query = _query(record, listed, texts)
+            query = _query(record, listed)
             if query is None:
                 queries.nameless.append(str(record.place))
                 continue
@@ -90,7 +89,7 @@ def _hit(fields: Any, record: Record) -> tuple[str, str, float | None]:
     return id_, hit._replace(fields=document).document(), None if score is None else numeric(score)
 
 
-def _query(record: Record, hits: list[Any], texts: Mapping[str, Query] | None) -> Query | None:
+def _query(record: Record, hits: list[Any]) -> Query | None:
     """Return a record's query, or None where it has neither hits nor an identifier.
 
     The identifier stands beside the text, beside the query, or in each of the hits.
@@ -106,11 +105,7 @@ def _query(record: Record, hits: list[Any], texts: Mapping[str, Query] | None) -
         (id_,) = ids
     else:
         return None
-    if texts is None:
-        text = holder.text(("text", "query"))
-        if text is None:
-            raise record.fault("no text: `text` or `query` is expected")
-        return Query(id_, text)
-    if id_ not in texts:
-        raise record.fault(f"query {id_} is not in the queries file")
-    return texts[id_]
+    text = holder.text(("text", "query"))
+    if text is None:
+        raise record.fault("no text: `text` or `query` is expected")
+    return Query(id_, text)

@@ -20,7 +20,7 @@ _PATIENCE = {"IR_DATASETS_DL_TRIES": "2", "IR_DATASETS_DL_TIMEOUT": "8"}
 """Its own three tries of 15 seconds at each of two mirrors are 90 seconds where a firewall is silent."""
 
 _CHATTER = ("[starting]", "[finished]", "[error]", "download error", "Download failed", "If you have", "Opening ")
-"""How those log lines begin that repeat ir_datasets' progress bars or our error. Terms of use are shown."""
+"""The beginnings of log lines that repeat ir_datasets' progress bars or our error. Terms of use are shown."""
 
 _BRIGHT_EXCLUDED = -100
 """The grade under which ir_datasets' BRIGHT qrels list the documents that a query must not find."""

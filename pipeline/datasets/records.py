@@ -30,17 +30,17 @@ TOPIC_PARTS = {
     "description": ("description", "desc", "question"),
     "narrative": ("narrative", "narr"),
 }
-"""What the parts of a topic are called; any other goes by its own name."""
+"""The names of a topic's parts; any other goes by its own."""
 
 JUDGEMENT = (
     ("qid", "query_id", "query"),
     ("corpus_id", *DOC_IDS[2:]),
     ("score", "label", "relevance", "rel", "grade"),
 )
-"""What a header calls the columns of qrels, `-` being `_`."""
+"""The names of qrels' columns in a header, `-` being `_`."""
 
 JUDGE = "judge:"
-"""What the iteration column of a judgement begins with that a model made; the model's name follows."""
+"""The beginning of the iteration column of a judgement that a model made; the model's name follows."""
 
 _LARGEST_GRADE = 10**7
 """The limit of a grade: trec_eval, which counts documents by grade in an array, may silently measure 0 above it."""

@@ -48,7 +48,7 @@ Content = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What some queries cost with the real models, by query and stage; the seconds of all, and those to load models."""
+    """Costs of some queries with the real models, by query and stage; the seconds of all, and those to load models."""
 
     costs: Costs
     seconds: float

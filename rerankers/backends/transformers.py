@@ -21,7 +21,7 @@ from ..marks import Speed
 from ._local.chains import chain_of
 from ._local.fusion import view_scores
 from ._local.generation import Generator
-from ._local.loading import gpu_details, multiplies_tiles, one_line, out_of_memory, slow_in_software
+from ._local.loading import gpu_details, multiplies_tiles, one_line, out_of_memory
 from ._local.passes import Passes
 from ._local.scores import (
     Scores,
@@ -88,8 +88,6 @@ class Transformers(Backend):
         self.weights = Weights.find(options)
         self.device, self.config = self.weights.device, self.weights.config
         dtype = self.weights.dtype
-        if slow_in_software(dtype, self.device):
-            LOG.warning("dtype %s: this CPU computes it in software, far slower than float32", dtype)
         self.architecture = "encoder_decoder" if self.config.is_encoder_decoder else "decoder_only"
         by_default = self.device.type == "cpu" and not multiplies_tiles(dtype)
         self.exact = by_default if options.exact is None else options.exact

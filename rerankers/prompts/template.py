@@ -100,7 +100,7 @@ class Marked(_Part):
 
 
 class Fused(_Part):
-    """How an encoder-decoder reads passages: the encoder each `each` turn by itself, the decoder all states, joined.
+    """Passages read apart by an encoder-decoder: its encoder reads each `each` turn, its decoder all states, joined.
 
     The other turns, if there are any, are the whole input of the decoder. It sees the means of `pooled` neighbouring
     states each. `special_tokens` stand around the texts. With `views` it sees the first so many states of each text,

@@ -243,18 +243,9 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
-def slow_in_software(dtype: str, device: torch.device) -> bool:
-    """Return whether the CPU is known to have no arithmetic for a half-precision format."""
-    has = _of_this_cpu() if device.type == "cpu" and dtype != "float32" else {}
-    return has.get("architecture") == "x86_64" and not (has.get(f"avx512_{KINDS[dtype]}") or multiplies_tiles(dtype))
-
-
 def multiplies_tiles(dtype: str) -> bool:
     """Return whether the CPU has units for products of matrices in a half-precision format (AMX)."""
-    return dtype != "float32" and bool(_of_this_cpu().get(f"amx_{KINDS[dtype]}"))
-
-
-def _of_this_cpu() -> Mapping[str, Any]:
     import torch
 
-    return torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return dtype != "float32" and bool(has.get(f"amx_{KINDS[dtype]}"))

@@ -90,7 +90,7 @@ class Vectors:
         wanted = [self.tokens.tokenizer.convert_tokens_to_ids(token) for token in (marked.query, marked.passage)]
         blocks = [ids for _, ids in self.tokens.blocks(request)]
         places = [[[place for place, one in enumerate(ids) if one == token] for token in wanted] for ids in blocks]
-        queries, passages = (sum(len(found[part]) for found in places) for part in (0, 1))
+        queries, passages = (sum(len(marks[part]) for marks in places) for part in (0, 1))
         if [queries, passages] != [len(blocks), len(request.ask.docs)]:
             raise InputError(
                 f"query {request.query.id}: the prompt has {queries} {marked.query} and {passages} {marked.passage}, "

@@ -14,7 +14,7 @@ Ids = list[int]
 
 @dataclass(frozen=True, slots=True)
 class PairForm:
-    """How a model's folder has pairs read, in at most `longest` tokens, and scored.
+    """The form in which a model's folder has pairs read, in at most `longest` tokens, and scored.
 
     `instruction` is the system turn's, "" for none, or None if pairs are not rendered by the chat template, whose
     `variables` are given. The score is the logit of the first of `tokens` less that of the second, if there is one, or

@@ -36,7 +36,7 @@ class Sliding(Params):
 
 
 def windows(n: int, size: int, stride: int, *, partial: bool) -> Iterator[tuple[int, int]]:
-    """Windows [start, end) over n documents, from the bottom up in steps of `stride`.
+    """Yield windows [start, end) over n documents, from the bottom up in steps of `stride`.
 
     The last one reaches rank 1; where it would start above it, it is cut short, or left out unless `partial`.
     """

