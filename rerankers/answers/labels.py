@@ -21,7 +21,7 @@ RULES: Mapping[str, str] = {
     "whole": "a label and nothing else, in any case",
     "last_character": "a label as the last character",
 }
-"""How a label is read, by the name of the rule."""
+"""Rules of reading a label, in words."""
 
 T = TypeVar("T")
 

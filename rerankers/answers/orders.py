@@ -24,10 +24,9 @@ RULES: Mapping[str, str] = {
     "ties": "labels, in brackets or bare, with > or = between them, up to the first that is repeated",
     "full": "the first chain of as many labels as there are documents, [2] > [1], which must name each one once",
 }
-"""How an order is read, by the name of the rule."""
+"""Rules of reading an order, in words."""
 
 SELECTION = "the labels on the last line that holds nothing else, or a list of one a line; no more than asked for"
-"""How a selection is read."""
 
 Joint = Literal["any", "chain", "selection"]
 """Separators of labels: any; > or = only; any on one line and "..." too, which ranks nothing (TourRank)."""

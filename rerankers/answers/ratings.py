@@ -13,8 +13,6 @@ LONGEST = 200_000  # characters: of a longer text only the end is read; ratings 
 NUMBER = r"[-+]?(?:[0-9]++(?:\.[0-9]++)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+"
 OBJECT = re.compile(r"\{[^{}]*+(?:\}|\Z)")
 RATINGS = "a score for each label: a JSON object, or lines such as 'Doc: 3, Relevance: 7' or '[3]: 7'"
-"""How ratings are read."""
-
 FINAL = re.compile(rf"(?i:final)[^:=]{{0,40}}[:=]\**(?:[^=;]{{0,99}}=)?[ ]{{0,3}}\**({NUMBER})(?![\w%]|\.\w)")
 
 

@@ -63,11 +63,11 @@ class Replica:
         """Return whether it is to be asked: one that failed often is, once it has rested, by one request at a time."""
         return self.resumes <= now and (self.failures < MAX_FAILURES or not self.asks)
 
-    def failed(self, *, sent: bool) -> None:
+    def failed(self) -> None:
         """Count a failure, unless the request went out before the replica began to rest."""
         now = time.monotonic()
         if now >= self.resumes:
-            self.failures = self.failures + 1 if sent else max(self.failures + 1, MAX_FAILURES)
+            self.failures += 1
             if self.failures >= MAX_FAILURES:
                 self.resumes = now + backoff(self.failures - MAX_FAILURES, FIRST_REST, MAX_REST)
 
@@ -173,7 +173,7 @@ class Client:
             if failure.kind in ("silent", "malformed"):
                 cost = most  # it may have been answered, and paid for, all the same
             if len(self.replicas) > 1 and failure.kind in REPEATED:
-                replica.failed(sent=failure.kind != "unsent")
+                replica.failed()
             raise failure from None
         finally:
             self.under_way.discard(task)
