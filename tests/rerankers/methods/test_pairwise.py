@@ -156,7 +156,7 @@ def test_heapsort_costs_two_comparisons_a_level_at_most(n: int, k: int, chance) 
     assert compared(rounds) <= 2 * (sum(depth(node) for node in range(n)) + extracting)
 
 
-def like_bm25(queries: int = 100) -> Iterator[list[float]]:
+def like_bm25(queries: int = 30) -> Iterator[list[float]]:
     """Relevances of a hundred documents in an order that says as much about them as BM25's, for several queries."""
     chance = random.Random(7)
     return ([chance.gauss(-rank, 25) for rank in range(100)] for _ in range(queries))
@@ -173,10 +173,10 @@ def batches(rounds: list[list[Ask]], size: int) -> int:
 
 
 def test_quicksort_from_the_last_costs_about_497_comparisons_and_21_batches_of_128() -> None:
-    sorts = [judged(one, "pairwise.quicksort", pivot="last", cache=False)[1] for one in like_bm25()]
+    sorts = [judged(one, "pairwise.quicksort", pivot="last", cache=False)[1] for one in like_bm25(100)]
     assert fmean(map(compared, sorts)) == pytest.approx(497, rel=0.03)
     assert fmean(batches(rounds, 128) for rounds in sorts) == pytest.approx(21, abs=1)
-    sorts = [judged(one, "pairwise.quicksort")[1] for one in like_bm25()]
+    sorts = [judged(one, "pairwise.quicksort")[1] for one in like_bm25(100)]
     assert fmean(map(compared, sorts)) == pytest.approx(220, rel=0.05)
     assert fmean(batches(rounds, 128) for rounds in sorts) == pytest.approx(12, abs=1)
 

@@ -292,7 +292,7 @@ def test_insertion_by_orders_is_exact(rank, make_candidates) -> None:
     assert ranking == sorted_ranking
 
 
-def like_bm25(queries: int = 100) -> list[list[float]]:
+def like_bm25(queries: int = 30) -> list[list[float]]:
     """Relevances of a hundred documents in an order that says as much about them as BM25's, for several queries."""
     chance = random.Random(7)
     return [[chance.gauss(-rank, 30) for rank in range(100)] for _ in range(queries)]
