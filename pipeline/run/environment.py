@@ -40,9 +40,9 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "memory": _memory(),
         "gpus": _gpus(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
     }
 
 

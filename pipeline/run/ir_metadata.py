@@ -47,16 +47,16 @@ def _platform(environment: Environment, *, toolkit: bool) -> dict[str, Any]:
         software["retrieval toolkit"] = [f"pyserini=={environment.packages['pyserini']}"]
     machine = environment.hardware
     cpu = {
-        "model": machine.get("cpu"),
-        "architecture": machine.get("architecture"),
+        "model": machine.cpu,
+        "architecture": machine.architecture,
         "operation mode": platform.architecture()[0].replace("bit", "-bit"),
-        "number of cores": machine.get("cores"),
+        "number of cores": machine.cores,
     }
     hardware: dict[str, Any] = {"cpu": _known(cpu)}
-    if gpus := machine.get("gpus"):
+    if gpus := machine.gpus:
         hardware["gpu"] = {"model": gpus[0]["name"], "memory": gpus[0]["memory"], "number of devices": len(gpus)}
-    if memory := machine.get("memory"):
-        hardware["ram"] = f"{memory / GIB:.0f} GB"
+    if machine.memory:
+        hardware["ram"] = f"{machine.memory / GIB:.0f} GB"
     system = {"kernel": f"{platform.system()} {platform.release()}", "distribution": _distribution()}
     return {"hardware": hardware, "operating system": _known(system), "software": software}
 

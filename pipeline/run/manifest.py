@@ -92,12 +92,22 @@ class Settings(_Part):
     max_unparsed: float | None = None
 
 
+class Hardware(_Part):
+    """Processor, memory (bytes) and GPUs."""
+
+    cpu: str | None = None
+    architecture: str | None = None
+    cores: int | None = None
+    memory: int | None = None
+    gpus: list[dict[str, str]] = []
+
+
 class Environment(_Part):
     """Python, packages, machine and checkout."""
 
     python: str = ""
     packages: dict[str, str] = {}
-    hardware: dict[str, Any] = {}
+    hardware: Hardware = Hardware()
     git: dict[str, Any] | None = None
 
 
