@@ -69,11 +69,8 @@ def means(comparison: Comparison) -> Table:
         rows.append([letter(number), run.name + marked_run])
         typeset.append([letter(number), tex(run.name) + marked_run])
         for column in comparison.measures:
-            mean, above, span = (
-                rounded[column.name][run.name],
-                above_of[column.name][run.name],
-                column.intervals[run.name],
-            )
+            mean, above = rounded[column.name][run.name], above_of[column.name][run.name]
+            span = column.intervals[run.name]
             rows[-1].append(f"{mean}{f' >{above}' if above else ''} [{span.low:.4f}, {span.high:.4f}]")
             best = column.tested and mean == max(rounded[column.name].values(), key=float)
             typeset[-1].append((rf"\textbf{{{mean}}}" if best else mean) + (f"$^{{{above}}}$" if above else ""))

@@ -77,7 +77,7 @@ def test_judged_is_shown_and_neither_tested_nor_lettered(trec, heard) -> None:
     judged = found.measures[1]
     assert (judged.name, judged.pairs) == ("Judged@10", ())
     assert any(note.startswith("Judged@10 is 0.0000 for two") for note in heard.notes)
-    assert r"\textbf{0" not in tables.latex(found)
+    assert r"\textbf{0" not in tables.means(found).latex
 
 
 def test_one_query_alone_is_compared_without_a_p_value(trec) -> None:
@@ -116,7 +116,7 @@ def test_letters_of_more_than_26_runs_are_told_apart_by_commas(trec) -> None:
     above = ",".join(map(tables.letter, range(1, 27)))
     assert tables.means(found).rows[0][2].startswith(f"1.0000 >{above} [")
     assert ">a,b: significantly above runs a and b" in tables.means(found).caption
-    assert f"$^{{{above}}}$" in tables.latex(found)
+    assert f"$^{{{above}}}$" in tables.means(found).latex
 
 
 def test_equal_runs_are_equivalent_within_0_and_no_p_value_is_0(trec) -> None:
@@ -151,7 +151,7 @@ def test_a_baseline_is_named_by_any_form_of_its_path(trec) -> None:
 
 def test_ties_after_rounding_are_all_bold(trec) -> None:
     found = compared([trec("one.trec", BEST), trec("two.trec", BEST), trec("three_x.trec", worse(8))])
-    latex = tables.latex(found)
+    latex = tables.means(found).latex
     assert latex.count(r"\textbf{1.0000}") == 2
     assert "three\\_x" in latex
     assert "paired t-test, correction Holm" in latex
@@ -188,7 +188,7 @@ def test_run_folders_bring_measures_costs_and_configs(toy: Path, heard) -> None:
     metrics = json.loads((toy / "runs/one/metrics.json").read_text())
     assert found.measures[0].means[names[0]] == pytest.approx(metrics["all"]["nDCG@10"])
     assert found.simulated == tuple(names)
-    assert rf"{found.costs[0].means[names[0]]:,.1f} &" in tables.latex(found)
+    assert rf"{found.costs[0].means[names[0]]:,.1f} &" in tables.means(found).latex
     assert any(note.startswith("simulated answers") for note in heard.notes)
     assert "SIMULATED" in tables.caption(found)
     changed = {key: (before, after) for key, before, after in comparison.config_differences(*found.runs)}
