@@ -34,7 +34,7 @@ def abstain(
     from ..pipeline.run.manifest import json_text
     from ..pipeline.studies import abstain as study
 
-    found = study.abstain(run, reference, Judgements(qrels, dataset), measure, depth, console.listener(quiet))
+    content = study.abstain(run, reference, Judgements(qrels, dataset), measure, depth, console.listener(quiet))
     if output:
-        save(output / "abstain.json", json_text(found))
-    results.show_study(found, as_json=as_json)
+        save(output / "abstain.json", json_text(content))
+    results.show_study(content, as_json=as_json)

@@ -63,28 +63,28 @@ def check(
 
 
 def _show(result: "Result") -> None:
-    found = result.comparison
+    changes = result.comparison
     if result.error:
         console.line(f"{result.name}: not checked")
     elif result.updated:
         console.line(f"{result.name}: baseline {result.baseline} written")
     for _, _, _, text in _findings(result) if result.published else ():
         console.line(f"{result.name}: {text}")
-    if result.baseline and found:
+    if result.baseline and changes:
         rows = [[what, text] for what, moved, _, text in _findings(result) if moved]
-        verdict = "IMPROVEMENT" if found.improvement else "REGRESSION" if found.regression else "within tolerance"
+        verdict = "IMPROVEMENT" if changes.improvement else "REGRESSION" if changes.regression else "within tolerance"
         if not result.updated:
-            of = f"against {result.baseline} ({found.queries} queries)"
+            of = f"against {result.baseline} ({changes.queries} queries)"
             console.line(f"{result.name}: {verdict if rows else 'unchanged'} {of}")
         if rows:
             console.table("what changed", ["measure, cost or query", "change"], rows)
-        if found.moved:
-            console.line(f"{len(found.moved)} of {found.queries} queries moved, tolerance {found.may_move}")
-        if found.differing_parts:
-            console.line(f"another experiment than the baseline's: {', '.join(found.differing_parts)} differ")
-        if found.unmeasured:
-            console.line(f"not in the baseline: {', '.join(found.unmeasured)}; --update adds them")
-        if found.improvement and not result.updated:
+        if changes.moved:
+            console.line(f"{len(changes.moved)} of {changes.queries} queries moved, tolerance {changes.may_move}")
+        if changes.differing_parts:
+            console.line(f"another experiment than the baseline's: {', '.join(changes.differing_parts)} differ")
+        if changes.unmeasured:
+            console.line(f"not in the baseline: {', '.join(changes.unmeasured)}; --update adds them")
+        if changes.improvement and not result.updated:
             console.line("better, and by more than the tolerance: --update makes it the baseline")
     for warning in result.run.manifest.warnings if result.run else ():
         console.line(f"{result.name}: WARNING: {warning}")
@@ -94,14 +94,14 @@ def _findings(result: "Result") -> Iterator[tuple[str, bool, bool, str]]:
     """Yield each measure, each cost and the queries that moved: whether it moved, and beyond tolerance, and how."""
     from ..pipeline.compare import tables
 
-    if not (found := result.comparison):
+    if not (changes := result.comparison):
         return
-    for change in (*found.measures, *found.costs):
+    for change in (*changes.measures, *changes.costs):
         figure = result.published.get(change.name)
         text = tables.published(change, figure) if figure else tables.change(change)
         yield change.name, change.moved, change.beyond, text
-    for move in found.moved:
-        yield move.query, True, len(found.moved) > found.may_move, tables.move(move)
+    for move in changes.moved:
+        yield move.query, True, len(changes.moved) > changes.may_move, tables.move(move)
 
 
 def _junit(results: Sequence["Result"]) -> str:
@@ -129,7 +129,7 @@ def _junit(results: Sequence["Result"]) -> str:
 
 def _as_json(result: "Result") -> dict[str, Any]:
     shown: dict[str, Any] = {"name": result.name, "exit_code": result.exit_code}
-    found = result.comparison
+    changes = result.comparison
     if result.error:
         shown["error"] = str(result.error)
     if result.run:
@@ -137,7 +137,7 @@ def _as_json(result: "Result") -> dict[str, Any]:
         shown |= {"warnings": result.run.manifest.warnings} if result.run.manifest.warnings else {}
     if result.baseline:
         shown |= {"baseline": str(result.baseline)} | ({"updated": True} if result.updated else {})
-    if found and result.published:
+    if changes and result.published:
         shown["expected"] = {
             change.name: {
                 "value": change.after,
@@ -146,9 +146,9 @@ def _as_json(result: "Result") -> dict[str, Any]:
                 "out_by": change.amount,
                 "published": result.published[change.name].model_dump(mode="json"),
             }
-            for change in found.measures
+            for change in changes.measures
         }
-    elif found:
-        shown |= {"regression": found.regression, "improvement": found.improvement, **dataclasses.asdict(found)}
+    elif changes:
+        shown |= {"regression": changes.regression, "improvement": changes.improvement, **dataclasses.asdict(changes)}
         shown |= {kind: {change.pop("name"): change for change in shown[kind]} for kind in ("measures", "costs")}
     return shown

@@ -83,14 +83,14 @@ def compare(
             listener.note(f"--group {group}: {len(loaded)} groups of {count} runs{alike}")
         chosen = comparisons.Options(test, correction, baseline, equivalent_within, common)
         loaded = loaded if len(loaded) > 1 or not before else [*before[1:], *loaded]
-        found = comparisons.compare(loaded, chosen, listener)
-        reproductions = comparisons.reproductions(found, *before) if before else []
+        compared = comparisons.compare(loaded, chosen, listener)
+        reproductions = comparisons.reproductions(compared, *before) if before else []
         if as_json:
-            content = tables.as_json(found, per_query=per_query)
+            content = tables.as_json(compared, per_query=per_query)
             console.as_json(content | ({"reproduction": [vars(each) for each in reproductions]} if before else {}))
             return
-        values = tables.as_csv(found, per_query=per_query) if as_csv else ""
-        shown = [] if as_csv else list(tables.every(found, reproductions, per_query=per_query))
+        values = tables.as_csv(compared, per_query=per_query) if as_csv else ""
+        shown = [] if as_csv else list(tables.every(compared, reproductions, per_query=per_query))
     if as_csv or latex or markdown:
         text = values if as_csv else shown[0].latex if latex else "\n\n".join(table.markdown for table in shown)
         console.block(text.rstrip())

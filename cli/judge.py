@@ -40,10 +40,10 @@ def judge(
     listener = console.listener(quiet)
     loaded = configs.load_noting(config, settings or (), queries, listener)
     plan = study.Plan(runs, first_stage or (), output, depth, measure, holes, allow_circular)
-    found = study.judge(loaded, plan, listener)
-    results.show_study(found, as_json=as_json)
+    content = study.judge(loaded, plan, listener)
+    results.show_study(content, as_json=as_json)
     if as_json:
-        for warning in found["warnings"]:
+        for warning in content["warnings"]:
             console.trouble(f"warning: {warning}")
     else:
         console.line(f"qrels: {output}")

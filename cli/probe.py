@@ -30,5 +30,5 @@ def probe(
     listener = console.listener(quiet)
     loaded = configs.load_noting(config, settings or (), queries, listener)
     names = [name.strip() for name in probes.split(",") if name.strip()]
-    found = study.probe(loaded, names, sets, output, listener, rankings=rankings)
-    results.show_study(found, as_json=as_json)
+    content = study.probe(loaded, names, sets, output, listener, rankings=rankings)
+    results.show_study(content, as_json=as_json)

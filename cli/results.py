@@ -87,15 +87,15 @@ def show_metrics(metrics: Metrics, *, per_query: bool, as_json: bool) -> None:
     console.table(f"{count} queries", ["query", *metrics.mean, "queries"], rows if per_query else rows[:1])
 
 
-def show_study(found: Mapping[str, Any], *, as_json: bool) -> None:
+def show_study(content: Mapping[str, Any], *, as_json: bool) -> None:
     """Print what a study found on stdout."""
     from ..pipeline.report import studies
 
     if as_json:
-        console.as_json(found)
+        console.as_json(content)
         return
-    section = studies.section(found)
-    console.line(section.title + (" (SIMULATED answers: not a model's result)" if found["simulated"] else ""))
+    section = studies.section(content)
+    console.line(section.title + (" (SIMULATED answers: not a model's result)" if content["simulated"] else ""))
     for note in section.notes:
         console.line(note)
     console.tables(section.tables)

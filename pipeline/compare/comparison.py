@@ -42,7 +42,7 @@ class Options:
     margin: float | None = None
     """Difference within which equivalence is tested."""
     common: bool = False
-    """Whether runs of different queries are compared on those they share."""
+    """True: runs of different queries are compared on those they share."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Column:
     intervals: Mapping[str, Interval]
     pairs: tuple[Pair, ...]
     tested: bool
-    """Whether its pairs are tested: Judged@k is shown and not tested."""
+    """False for Judged@k, which is shown without tests."""
 
 
 @dataclass(frozen=True)
@@ -251,27 +251,25 @@ def _pairs(
     else:
         p_values = [statistics.p_value(values[a], values[b], options.test) for a, b in pairs]
         adjusted = statistics.corrected(p_values, options.correction)
-    found = []
-    for (a, b), p, p_adjusted in zip(pairs, p_values, adjusted, strict=True):
-        one, other = values[a], values[b]
-        by_query = differences(queries, other - one, TIE)
-        found.append(
-            Pair(
-                a=a,
-                b=b,
-                diff=float((other - one).mean()),
-                ci=statistics.interval(one, other),
-                p=p,
-                p_adjusted=p_adjusted,
-                effect=statistics.effect_size(one, other),
-                by_query=by_query,
-                ties=len(queries) - len(by_query),
-                detectable=statistics.detectable_difference(one, other),
-                equivalent_p=None if options.margin is None else statistics.equivalence(one, other, options.margin),
-                equivalent_within=statistics.smallest_margin(one, other),
-            )
+    changed = {(a, b): differences(queries, values[b] - values[a], TIE) for a, b in pairs}
+    return [
+        Pair(
+            a=a,
+            b=b,
+            diff=float((other - one).mean()),
+            ci=statistics.interval(one, other),
+            p=p,
+            p_adjusted=p_adjusted,
+            effect=statistics.effect_size(one, other),
+            by_query=changed[a, b],
+            ties=len(queries) - len(changed[a, b]),
+            detectable=statistics.detectable_difference(one, other),
+            equivalent_p=None if options.margin is None else statistics.equivalence(one, other, options.margin),
+            equivalent_within=statistics.smallest_margin(one, other),
         )
-    return found
+        for (a, b), p, p_adjusted in zip(pairs, p_values, adjusted, strict=True)
+        for one, other in [(values[a], values[b])]
+    ]
 
 
 def _judged_notes(table: Column) -> list[str]:
@@ -326,7 +324,7 @@ def reproductions(comparison: Comparison, base: Run, advanced: Run) -> list[Repr
 
     A run's own baseline is the first stage that it reranked, or the original's baseline where it has none.
     """
-    found = []
+    reproduced = []
     for run in comparison.runs:
         for table in comparison.measures:
             name = table.name
@@ -338,7 +336,7 @@ def reproductions(comparison: Comparison, base: Run, advanced: Run) -> list[Repr
             if not queries:
                 raise InputError(f"--original: shares no judged query with {run.name}")
             b, a, b_again, a_again = (np.array([each[name].get(q, 0.0) for q in queries]) for each in sources)
-            found.append(
+            reproduced.append(
                 Reproduction(
                     run=run.name,
                     measure=name,
@@ -350,7 +348,7 @@ def reproductions(comparison: Comparison, base: Run, advanced: Run) -> list[Repr
                     equivalent_within=statistics.smallest_margin(a, a_again),
                 )
             )
-    return found
+    return reproduced
 
 
 def config_differences(a: Run, b: Run) -> list[tuple[str, Any, Any]]:

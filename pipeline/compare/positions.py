@@ -167,7 +167,7 @@ def uniformity(outcomes: Any) -> tuple[float, float]:
     return chi_square, float(stats.chi2.sf(chi_square, docs - 1))
 
 
-def table(found: Sequence[Positions]) -> Table:
+def table(read: Sequence[Positions]) -> Table:
     """Return the table that people read: a row a slot."""
     header = ["method", "ask", "documents", "slot", "share or mean rank", "uniform", "best stood here"]
     header += ["best stood elsewhere", "asks", "undecided", "chi-square", "p"]
@@ -180,8 +180,8 @@ def table(found: Sequence[Positions]) -> Table:
             number(each.chi_square),
             "-" if each.p is None else f"{each.p:.2g}" if each.p else "< 1e-300",
         ]
-        for each in found
+        for each in read
         for place, slot in enumerate(each.slots, 1)
     ]
-    simulated = list(dict.fromkeys(each.name for each in found if each.simulated))
+    simulated = list(dict.fromkeys(each.name for each in read if each.simulated))
     return Table("positions", header, rows, marked("p holds for independent asks.", simulated))

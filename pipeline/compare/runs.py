@@ -61,10 +61,10 @@ class Judgements:
                 raise InputError(f"--qrels: no file {self.qrels}")
             return datasets.read_qrels(self.qrels)
         if self.dataset:
-            found = datasets.load(self.dataset).qrels()
-            if not found:
+            qrels = datasets.load(self.dataset).qrels()
+            if not qrels:
                 raise InputError(f"dataset {self.dataset} has no relevance judgements")
-            return found
+            return qrels
         return None
 
 
@@ -192,10 +192,10 @@ def _own_judgements(folder: Path, listener: Listener) -> measuring.Qrels:
     from ..first_stage.retrieve import dataset_with_index
 
     loaded = configs.load_noting(str((folder / "config.yaml").resolve()), (), None, listener)
-    found = dataset_with_index(loaded, listener).qrels()
-    if not found:
+    qrels = dataset_with_index(loaded, listener).qrels()
+    if not qrels:
         raise InputError(f"{folder}: its dataset has no relevance judgements; give --qrels FILE")
-    return found
+    return qrels
 
 
 def _of_file(path: Path, qrels: measuring.Qrels, measures: Sequence[str], listener: Listener) -> Run:

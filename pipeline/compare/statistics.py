@@ -86,8 +86,8 @@ def wilson(successes: int, trials: int) -> Interval:
     """Return the 95 % interval of a rate by Wilson's score, which stays between 0 and 1."""
     from scipy import stats
 
-    found = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    ends = stats.binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(float(ends.low), float(ends.high))
 
 
 def bootstrap_intervals(table: Values) -> list[Interval]:

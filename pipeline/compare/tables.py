@@ -37,7 +37,7 @@ def letter(number: int) -> str:
     return before + chr(ord("a") + number % 26)
 
 
-def every(comparison: Comparison, found: Sequence[Reproduction], *, per_query: bool) -> Iterator[Table]:
+def every(comparison: Comparison, reproduced: Sequence[Reproduction], *, per_query: bool) -> Iterator[Table]:
     """Yield all tables of a comparison; with `per_query`, each query's values too."""
     yield means(comparison)
     tested = [column for column in (*comparison.measures, *comparison.costs) if column.tested]
@@ -50,8 +50,8 @@ def every(comparison: Comparison, found: Sequence[Reproduction], *, per_query: b
         differences = config_differences(*comparison.runs)
         rows = [[key, *("-" if value is None else str(value) for value in values)] for key, *values in differences]
         yield Table("what the configs differ in", ["key", *names], rows)
-    if found:
-        yield reproductions(comparison, found)
+    if reproduced:
+        yield reproductions(comparison, reproduced)
 
 
 def means(comparison: Comparison) -> Table:
@@ -208,10 +208,10 @@ def published(change: Change, figure: Expected) -> str:
     return f"{verdict}: {change.name} {change.after:.4f}, published {value} ± {tolerance} ({figure.source})"
 
 
-def reproductions(comparison: Comparison, found: Sequence[Reproduction]) -> Table:
+def reproductions(comparison: Comparison, reproduced: Sequence[Reproduction]) -> Table:
     """Return a row a run and measure: how far it reproduces the original effect."""
     rows = []
-    for one in found:
+    for one in reproduced:
         ratios = (one.effect_ratio, one.relative_improvement_change)
         undefined = ["undefined" if ratio is None else f"{ratio:.4f}" for ratio in ratios]
         rows.append([one.run, one.measure, str(one.queries), f"{one.rmse:.4f}", *undefined, p_text(one.p, comparison)])

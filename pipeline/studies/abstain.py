@@ -13,7 +13,6 @@ and its `interval` (95 %, bootstrap over queries); null where oracle and random 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +60,18 @@ def abstain(
     Queries that the reference has too are left out of the run. Raises `InputError` for a run without scores, and where
     fewer than two queries are left in one of both.
     """
-    tested, learnt = (_scored(path, judgements, measure, depth, listener) for path in (run, reference))
-    shared = tested.scores.keys() & learnt.scores.keys()
+    (tested, rows), (learnt, known) = (_scored(path, judgements, measure, depth, listener) for path in (run, reference))
+    shared = rows.keys() & known.keys()
     if shared:
         listener.note(f"{len(shared)} queries of {run} are the reference's too and are left out: it has learnt them")
-    if any(tested.run.config.get(key) != learnt.run.config.get(key) for key in ("ranker", "model")):
+    if any(tested.config.get(key) != learnt.config.get(key) for key in ("ranker", "model")):
         listener.note(f"{reference} is of another ranker or model than {run}: its scores may be on another scale")
-    queries = [query for query in tested.scores if query not in shared]
-    for path, count in ((run, len(queries)), (reference, len(learnt.scores))):
+    rows = {query: row for query, row in rows.items() if query not in shared}
+    for path, count in ((run, len(rows)), (reference, len(known))):
         if count < 2:
             raise InputError(f"{path}: {count} queries are left, and two are the least; give runs of different queries")
-    scores, quality = tested.of(queries)
-    reference_scores, reference_quality = learnt.of(list(learnt.scores))
+    scores, quality = map(np.array, zip(*rows.values(), strict=True))
+    reference_scores, reference_quality = map(np.array, zip(*known.values(), strict=True))
     confidences = {"ridge": ridge(reference_scores, reference_quality)(scores)}
     confidences |= {name: confidence(scores) for name, confidence in BASELINES.items()}
     few = min(len(scores), len(reference_scores)) < FEW
@@ -82,31 +81,23 @@ def abstain(
             f"take {FEW} or more of each; the intervals show how far nAUC is known"
         )
     return {
-        "run": tested.run.name,
-        "reference": learnt.run.name,
+        "run": tested.name,
+        "reference": learnt.name,
         "measure": measure,
         "depth": depth,
         "queries": len(scores),
         "reference_queries": len(reference_scores),
         "few": few,
-        "simulated": tested.run.simulated or learnt.run.simulated,
+        "simulated": tested.simulated or learnt.simulated,
         "rates": RATES.tolist(),
         "curves": curves(confidences, quality),
     }
 
 
-@dataclass(frozen=True)
-class _Scored:
-    run: Run
-    scores: Mapping[str, Values]
-    quality: Mapping[str, float]
-
-    def of(self, queries: list[str]) -> tuple[Table, Values]:
-        return np.array([self.scores[q] for q in queries]), np.array([self.quality[q] for q in queries])
-
-
-def _scored(path: Path, judgements: Judgements, measure: str, depth: int, listener: Listener) -> _Scored:
-    """Return each judged query's first scores, ascending, and its measure."""
+def _scored(
+    path: Path, judgements: Judgements, measure: str, depth: int, listener: Listener
+) -> tuple[Run, dict[str, tuple[Values, float]]]:
+    """Return the run, and each judged query's first scores, ascending, with its measure."""
     [run] = loading.load([path], judgements, [measure], listener)
     quality = run.measures[measure]
     scores = {query: values for query, values in _scores(run).items() if query in quality}
@@ -118,7 +109,7 @@ def _scored(path: Path, judgements: Judgements, measure: str, depth: int, listen
     ):
         if count:
             listener.note(f"{path}: {count} of {len(scores)} queries {why} and are left out")
-    return _Scored(run, finite, quality)
+    return run, {query: (values, quality[query]) for query, values in finite.items()}
 
 
 def _scores(run: Run) -> Mapping[str, Sequence[float]]:
@@ -147,16 +138,14 @@ def ridge(scores: Table, quality: Values) -> Callable[[Table], Values]:
 def curves(confidences: Mapping[str, Values], quality: Values) -> dict[str, dict[str, Any]]:
     """Return the curve of each confidence, after those of the oracle and of chance, as in `abstain.json`."""
     best, chance = oracle(quality).tolist(), [float(quality.mean())] * len(RATES)
-    found: dict[str, dict[str, Any]] = {"oracle": {"quality": best, "nauc": 1.0, "interval": None}}
-    found["random"] = {"quality": chance, "nauc": 0.0, "interval": None}
-    drawn = np.random.default_rng(0).integers(0, len(quality), (SAMPLES, len(quality)))
+    rows: dict[str, tuple[Any, float | None, Any]] = {"oracle": (best, 1.0, None), "random": (chance, 0.0, None)}
+    samples = np.random.default_rng(0).integers(0, len(quality), (SAMPLES, len(quality)))
     for name, confidence in confidences.items():
-        values = [nauc(confidence[sample], quality[sample]) for sample in drawn]
+        values = [nauc(confidence[sample], quality[sample]) for sample in samples]
         known = [value for value in values if value is not None]
         interval = np.quantile(known, (0.025, 0.975)).tolist() if known else None
-        reached = kept(confidence, quality).tolist()
-        found[name] = {"quality": reached, "nauc": nauc(confidence, quality), "interval": interval}
-    return found
+        rows[name] = (kept(confidence, quality).tolist(), nauc(confidence, quality), interval)
+    return {name: dict(zip(("quality", "nauc", "interval"), row, strict=True)) for name, row in rows.items()}
 
 
 def oracle(quality: Values) -> Values:

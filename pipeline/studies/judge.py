@@ -81,9 +81,9 @@ class Plan:
     depth: int = 10
     measure: str = "nDCG@10"
     holes: bool = False
-    """Whether documents that people judged are left out: then nothing is known of the judge's agreement."""
+    """True: documents that people judged are left out, so that nothing is known of the judge's agreement."""
     circular: bool = False
-    """Whether a judge is accepted whose prompt is a ranker's."""
+    """True: a judge whose prompt is a ranker's is accepted."""
 
     def beside(self, suffix: str) -> Path:
         """Return the output's name with another suffix."""
@@ -324,12 +324,12 @@ def _compared(
         rows.append(
             row | {f"{who}_same": m and m.mean[measure] for who, m in zip(("human", "model"), alike, strict=True)}
         )
-    found = agreement(human, made)
+    agreed = agreement(human, made)
     return {
-        "agreement": found,
+        "agreement": agreed,
         "runs": rows,
-        "rankings": _rankings(rows) if found and len(rows) > 1 else None,
-        "bias": _bias(lifts) if found and len(lifts) > 1 else None,
+        "rankings": _rankings(rows) if agreed and len(rows) > 1 else None,
+        "bias": _bias(lifts) if agreed and len(lifts) > 1 else None,
     }
 
 

@@ -85,13 +85,15 @@ def probes(names: Sequence[str] = ()) -> dict[str, Probe]:
         if not fitting:
             catalog.known(name, [*there, *{each.partition("_")[0] for each in there}], "probe")
         chosen |= fitting
-    found = {}
+    chosen_probes = {}
     for name in [each for each in there if not names or each in chosen]:
         try:
-            found[name] = Probe.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+            chosen_probes[name] = Probe.model_validate(
+                yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+            )
         except (ValidationError, yaml.YAMLError) as error:
             raise InputError(f"probe {name}: {' '.join(str(error).split())}") from error
-    return found
+    return chosen_probes
 
 
 @dataclass
@@ -223,7 +225,7 @@ def _sets(attack: _Attack, sets: int, listener: Listener) -> list[list[Candidate
 
 
 def _success(
-    attack: _Attack, chosen: Mapping[str, Probe], sets: int, listener: Listener, found: dict[str, dict[str, Any]]
+    attack: _Attack, chosen: Mapping[str, Probe], sets: int, listener: Listener, results: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Write each probe's success; return the sets that were attacked."""
     dice = random.Random(attack.plan.config.seed)  # noqa: S311
@@ -249,7 +251,7 @@ def _success(
     for name, successes in hits.items() if attacked else ():
         interval = statistics.wilson(sum(successes), len(successes))
         rates = [sum(of) / len(of) for of in (successes, hits[chosen[name].placebo])]
-        found[name]["success"] = {
+        results[name]["success"] = {
             "rate": rates[0],
             "interval": ends(interval),
             "less_placebo": rates[0] - rates[1],
@@ -259,7 +261,7 @@ def _success(
 
 
 def _damage(
-    attack: _Attack, chosen: Mapping[str, Probe], measure: str, listener: Listener, found: dict[str, dict[str, Any]]
+    attack: _Attack, chosen: Mapping[str, Probe], measure: str, listener: Listener, results: dict[str, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Write each probe's damage to whole rankings and its victims' climb; return the victims."""
     stage, qrels = attack.plan.first_stage, attack.plan.qrels or {}
@@ -283,7 +285,7 @@ def _damage(
         written = (attack.attacked(each, one, zero[q], before[q][0]) for q, one in candidates.items())
         after = values({query: one.ranking.docs for query, one in attack.rank(written).items()})
         interval = statistics.interval(after, clean)
-        found[name]["damage"] = {
+        results[name]["damage"] = {
             "documents": sum(map(len, zero.values())),
             "clean": float(clean.mean()),
             "attacked": float(after.mean()),
@@ -292,7 +294,7 @@ def _damage(
         }
         written = (attack.attacked(each, candidates[q], [doc], before[q][0]) for q, doc in victims.items())
         places = {q: one.ranking.docs.index(victims[q]) + 1 for q, one in attack.rank(written).items()}
-        found[name]["victim"] = {
+        results[name]["victim"] = {
             "queries": len(places),
             "climb": fmean(ranks[q][victims[q]] - place for q, place in places.items()),
             "in_top_10": fmean(place <= 10 for place in places.values()),
