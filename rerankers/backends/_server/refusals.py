@@ -12,12 +12,17 @@ from .spec import ServerSpec
 MESSAGES = ("message", "detail", "msg", "error", "raw", "metadata")
 CODES = ("error", "innererror", "metadata", "code", "type", "status", "reason", "reasons", "error_type")
 
-# Providers decline a prompt: codes of OpenAI, Azure, Gemini, Alibaba, DeepSeek and others, and the same in words.
+# Codes of providers that decline a prompt: OpenAI's, Azure's, Gemini's, Alibaba's, DeepSeek's and others'.
 DECLINED = re.compile(
     r"content[ _-]?(?:filter|policy|moderation|management policy|exists risk)|moderation|responsible_?ai|"
     r"data_?inspection|prohibited_content|blocklist|guardrail|sensitive_(?:content|words)|\bsafety\b|\brefusal\b|"
-    r"\brecitation\b|\bspii\b|invalid_prompt|inappropriate content|usage polic|"
-    r"(?:was|been|were) (?:flagged|blocked|filtered)|flagged (?:by|for|as)|blocked (?:by|due to) .*polic",
+    r"\brecitation\b|\bspii\b|invalid_prompt",
+    re.IGNORECASE,
+)
+# The same in a message, which may also name an unknown parameter of moderation or safety.
+DECLINED_WORDS = re.compile(
+    r"content[ _](?:filter|policy|moderation|management policy|exists risk)|inappropriate content|usage polic|"
+    r"(?:was|been|were) (?:flagged|blocked|filtered)|flagged (?:by|for|as)|blocked (?:by|due to) .*(?:safety|polic)",
     re.IGNORECASE,
 )
 QUOTA = re.compile(
@@ -75,7 +80,7 @@ def refusal(
     error = body.get("error") if isinstance(body, Mapping) else None
     blamed = error.get("param") if isinstance(error, Mapping) else None
     message = shown(": ".join(dict.fromkeys(_texts(body, MESSAGES)))) or f"status {status}"
-    kind = _kind(status, f"{_codes(body)} {message}", wait)
+    kind = _kind(status, _codes(body), message, wait)
     return AttemptError(kind, message, status, blamed if isinstance(blamed, str) else None, wait, hidden)
 
 
@@ -106,10 +111,10 @@ def final(failure: AttemptError, spec: ServerSpec, attempts: int, *, others_answ
     return error(f"model.base_url: {problem}; {remedy} and run again: all answers are kept")
 
 
-def _kind(status: int, words: str, wait: float | None) -> Kind:
-    if status in (400, 403, 422, 451) and DECLINED.search(words):
+def _kind(status: int, codes: str, message: str, wait: float | None) -> Kind:
+    if status in (400, 403, 422, 451) and (DECLINED.search(codes) or DECLINED_WORDS.search(message)):
         return "declined"  # this prompt's content
-    if status == 402 or (status in (400, 403, 429) and QUOTA.search(words)):
+    if status == 402 or (status in (400, 403, 429) and QUOTA.search(f"{codes} {message}")):
         return "no credit"
     if status in (401, 403):
         return "no entry"

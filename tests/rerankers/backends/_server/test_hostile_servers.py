@@ -240,6 +240,7 @@ ENDS: list[tuple[str, Fault, tuple[int, str]]] = [
     ("413", says(413, b"Request Entity Too Large"), (2, "lower ranker.passage_tokens")),
     ("a refusal of a field", says(400, error("no 'temperature'", param="temperature")), (2, "omit: [temperature]")),
     ("a refusal about anything else", says(400, error("bad luck")), (2, "refuses the request: bad luck; model.omit")),
+    ("an unknown parameter of moderation", says(400, error("no parameter 'safety', 'moderation'")), (2, "refuses the")),
     ("escape characters", says(500, error("\x1b[31mred\x07")), (3, "(\\x1b[31mred\\x07)")),
     ("no such path", says(404, {"detail": "Not Found"}), (2, "(Not Found); set another model.api")),
     ("no log-probabilities, ever", edit("choices", 0, "logprobs", to=None), (2, "set ranker.scoring: generation")),
