@@ -75,6 +75,7 @@ def test_runs_of_other_queries_are_reported_apart(r2llm, toy: Path) -> None:
     assert (done.code, "note: 1 queries that not all runs have are left out" in done.err) == (0, True), done.err
 
 
+@pytest.mark.slow
 def test_a_first_stage_is_a_run_without_cost(r2llm, toy: Path) -> None:
     assert r2llm("retrieve", "--config", "toy.yaml", "--output", "first").code == 0
     assert r2llm("rerank", "--config", "toy.yaml", "--output", "run").code == 0
