@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -215,10 +215,10 @@ class _Run:
     def written(self, name: str) -> dict[str, str]:
         """Return the lines that r2llm writes: of a first stage those of its order, else those of the ledger's."""
         if name == FIRST:
-            run = runfile.strict(runfile.read(self.path / FIRST)[0])
+            run: Iterable[runfile.Hits] = runfile.strict(runfile.read(self.path / FIRST)[0])
         else:
             final, unfused = self.plan.orders({query: one.ranking for query, one in self.again.items()})
-            run = runfile.descending(final) if name == LAST else unfused or {}
+            run = runfile.descending(final) if name == LAST else (unfused or {}).items()
         return {f"line {number}": line for number, line in enumerate(runfile.lines(run, self.manifest.name), 1)}
 
     def costs_again(self) -> dict[str, object]:

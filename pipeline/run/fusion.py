@@ -50,7 +50,7 @@ def partner(config: Config, first_stage: FirstStage, listener: Listener) -> Part
     if config.fuse is None:
         return None
     if config.fuse.other == FIRST_STAGE:
-        return Partner(config.fuse, runfile.strict(first_stage.run))
+        return Partner(config.fuse, dict(runfile.strict(first_stage.run)))
     if not Path(config.fuse.other).is_file():
         raise InputError(f"fuse.with: no file {config.fuse.other}; name a TREC run, or first_stage")
     run, warnings = runfile.read(Path(config.fuse.other))
@@ -86,4 +86,4 @@ def scored(rankings: Mapping[str, Ranking]) -> Run:
         if ranking.scores is not None and finite:
             scores = [score if math.isfinite(score) else min(finite) for score in ranking.scores]
         run[query] = list(zip(ranking.docs, scores, strict=True))
-    return runfile.strict(run)
+    return dict(runfile.strict(run))

@@ -9,7 +9,7 @@ import gc
 import math
 import operator
 from array import array
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice, pairwise
@@ -21,8 +21,14 @@ from ..io.files import fault, open_bytes, replacing
 Run = dict[str, list[tuple[str, float]]]
 """Query identifier to (document identifier, score), best first."""
 
+Hits = tuple[str, list[tuple[str, float]]]
+"""A query of a run: its identifier, and (document identifier, score), best first."""
+
+Rankings = Mapping[str, Sequence[str]]
+"""Query identifier to document identifiers, best first."""
+
 _Columns = tuple[list[bytes], list[bytes], list[bytes]]
-"""The document, rank and score columns of a query, as they stand in the file."""
+"""The document, rank and score columns of a query, as they stand in the file; an item holds one word or many."""
 
 COLUMNS = ("query", "Q0", "document", "rank", "score", "tag")
 MSMARCO = ("query", "document", "rank")
@@ -74,7 +80,8 @@ def read(path: Path, queries: Container[str] | None = None) -> tuple[Run, list[s
 def _columns(path: Path, queries: Container[str] | None, *, msmarco: bool) -> tuple[dict[bytes, _Columns], list[str]]:
     """Return each query's columns, and notes. Bytes, unparsed: this loop decides how long a large file takes."""
     columns: dict[bytes, _Columns] = {}
-    skipped: _Columns
+    skipped: _Columns = ([], [], [])
+    documents, ranks, scores = skipped
     current, tag, tags, blank = None, b"", set(), False
     with open_bytes(path) as stream:
         try:
@@ -86,6 +93,8 @@ def _columns(path: Path, queries: Container[str] | None, *, msmarco: bool) -> tu
                     query, _, document, rank, score, tag = line.split(None, 5)
                 if query != current:
                     current = query
+                    for column in documents, ranks, scores:  # of many queries, one text each is far smaller
+                        column[:] = [b" ".join(column)]
                     documents, ranks, scores = skipped = ([], [], [])
                     if queries is None or query.decode() in queries:
                         documents, ranks, scores = columns.setdefault(query, skipped)
@@ -120,14 +129,15 @@ def _ordered(columns: _Columns) -> tuple[list[tuple[str, float]], list[str]]:
     trec_eval compares identifiers byte by byte, which in UTF-8 is the order of code points, Python's. Where ranks and
     scores in double precision agree on an order, it is kept, though scores are equal in single precision.
     """
-    documents = b"\n".join(columns[0]).decode().split("\n")
-    ranks, scores = _ranks(columns[1]), list(map(float, columns[2]))
+    documents = b" ".join(columns[0]).decode().split(" ")
+    rank_words, score_words = (b" ".join(column).split() for column in columns[1:])
+    ranks, scores = _ranks(rank_words), list(map(float, score_words))
     single, odd = array("f", scores), []
     if len(set(documents)) < len(documents) or not all(map(math.isfinite, single)):
         raise ValueError
-    if b"_" in b"".join(columns[2]):  # Python's digits may be grouped, C's may not
+    if b"_" in b"".join(score_words):  # Python's digits may be grouped, C's may not
         raise ValueError
-    if not all(map(bytes.isdigit, columns[1])):
+    if not all(map(bytes.isdigit, rank_words)):
         odd.append(UNRANKED)
     if not _monotonic(operator.gt, single):
         order = sorted(range(len(documents)), key=lambda i: (single[i], documents[i]), reverse=True)
@@ -206,20 +216,19 @@ def _single(score: float) -> float:
     return array("f", [score])[0]
 
 
-def write(path: Path, rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]], tag: str) -> None:
+def write(path: Path, rankings: Rankings, candidates: Rankings, tag: str) -> None:
     """Write rankings, best first, as a run file with scores n, n - 1, … 1.
 
     `candidates` are each query's documents before ranking. Raise InputError, and leave an existing file as it is, where
     `check` does, and for a tag with white space.
     """
-    check(rankings, candidates)
-    _write(path, descending(rankings), tag)
+    _write(path, rankings, candidates, descending(rankings), tag)
 
 
 def write_scored(path: Path, run: Run, tag: str) -> None:
     """Write a first stage in its order, with scores as `strict` makes them."""
-    check(documents(run), documents(run))
-    _write(path, strict(run), tag)
+    docs = documents(run)
+    _write(path, docs, docs, strict(run), tag)
 
 
 def documents(run: Run) -> dict[str, list[str]]:
@@ -227,27 +236,26 @@ def documents(run: Run) -> dict[str, list[str]]:
     return {query: [doc for doc, _ in hits] for query, hits in run.items()}
 
 
-def descending(rankings: Mapping[str, Sequence[str]]) -> Run:
-    """Return rankings, best first, with scores n, n - 1, … 1."""
-    return {query: list(zip(docs, range(len(docs), 0, -1), strict=True)) for query, docs in rankings.items()}
+def descending(rankings: Rankings) -> Iterator[Hits]:
+    """Yield rankings, best first, with scores n, n - 1, … 1."""
+    return ((query, list(zip(docs, range(len(docs), 0, -1), strict=True))) for query, docs in rankings.items())
 
 
-def strict(run: Run) -> Run:
-    """Return the run in its order with scores that decrease strictly in single precision.
+def strict(run: Run) -> Iterator[Hits]:
+    """Yield the run in its order with scores that decrease strictly in single precision.
 
     A score that is not below the one before it (a tie, or an order that is not by score) becomes the next
     single-precision number below that one, the smallest change by which evaluators keep the order.
     """
-    lowered: Run = {}
     for query, ranking in run.items():
-        lowered[query], last = [], math.inf
+        lowered, last = [], math.inf
         for document, score in ranking:
             kept = float(score) if _single(score) < last else _next_below(last)
             last = _single(kept)
             if not math.isfinite(_single(score)) or not math.isfinite(last):
                 raise InputError(f"query {query}: single precision cannot hold document {document}'s score {score}")
-            lowered[query].append((document, kept))
-    return lowered
+            lowered.append((document, kept))
+        yield query, lowered
 
 
 def _next_below(value: float) -> float:
@@ -257,22 +265,23 @@ def _next_below(value: float) -> float:
     return float(np.nextafter(np.float32(value), np.float32(-np.inf))) if value else -math.ldexp(1, -126)
 
 
-def _write(path: Path, run: Run, tag: str) -> None:
+def _write(path: Path, rankings: Rankings, candidates: Rankings, run: Iterable[Hits], tag: str) -> None:
+    check(rankings, candidates)
     _check_word("the tag", tag)
-    if not any(run.values()):
+    if not any(rankings.values()):
         raise InputError(f"{path}: nothing to write: no query has a document")
     with replacing(path) as stream:
         stream.writelines(f"{line}\n" for line in lines(run, tag))
 
 
-def lines(run: Run, tag: str) -> Iterator[str]:
+def lines(run: Iterable[Hits], tag: str) -> Iterator[str]:
     """Yield the lines of a run file."""
-    for query, hits in run.items():
+    for query, hits in run:
         for rank, (document, score) in enumerate(hits, 1):
             yield f"{query} Q0 {document} {rank} {score!r} {tag}"
 
 
-def check(rankings: Mapping[str, Sequence[str]], candidates: Mapping[str, Sequence[str]]) -> None:
+def check(rankings: Rankings, candidates: Rankings) -> None:
     """Raise InputError unless rankings are permutations of candidates, with identifiers that are words."""
     for query in {**candidates, **rankings}:
         if query not in rankings:
