@@ -12,7 +12,7 @@ from r2llm.pipeline.configs import load as config
 from r2llm.pipeline.configs import shipped as names
 from r2llm.pipeline.io.progress import Listener
 
-GRIDS = {name: grid.read(name).cells for name in names.grids()}
+GRIDS = {name: grid.read(name).cells for name in names.of_kind("grids")}
 
 SHIPPED = [grid.cell(name) for name in names.names()] + [
     cell for cells in GRIDS.values() for cell in cells[:: 1 + len(cells) // 250 * 12]
@@ -101,7 +101,7 @@ def test_a_dataset_is_added_by_one_yaml_part(shipped: Path, tmp_path: Path) -> N
 
 def test_the_list_says_something_about_each() -> None:
     rows = dict(listing.rows("configs"))
-    assert sorted(rows) == sorted([*names.names(), *names.grids()])
+    assert sorted(rows) == sorted([*names.names(), *names.of_kind("grids")])
     assert all(about and "\n" not in about for about in rows.values())
 
 

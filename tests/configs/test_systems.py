@@ -29,7 +29,7 @@ def test_each_loads_and_runs_with_simulated_answers(tmp_path: Path, monkeypatch)
     """Those that differ in their model alone are run once."""
     monkeypatch.chdir(tmp_path)
     differing = {}
-    for name in names.systems():
+    for name in names.of_kind("systems"):
         loaded = config.load(name, EMBEDDED)
         assert loaded.notes == (), name
         assert len(loaded.models) == len(loaded.rankers) > 0, name
@@ -39,7 +39,7 @@ def test_each_loads_and_runs_with_simulated_answers(tmp_path: Path, monkeypatch)
 
 
 def test_each_says_its_own_size_and_figures() -> None:
-    for name in names.systems():
+    for name in names.of_kind("systems"):
         own = yaml.safe_load((names.SHIPPED / f"{name}.yaml").read_text(encoding="utf-8"))
         # What a file extends has those of another model.
         assert {"size", "expected"} <= own["about"].keys(), name
@@ -49,7 +49,7 @@ def test_each_says_its_own_size_and_figures() -> None:
 
 @pytest.mark.slow
 def test_two_are_added_by_one_yaml_each(shipped: Path, tmp_path: Path) -> None:
-    folder, before = shipped / "systems", len(names.systems())
+    folder, before = shipped / "systems", len(names.of_kind("systems"))
     (folder / "moon.yaml").write_text(
         "# A system of one's own.\n"
         "about: {family: Moon, size: 7B, licence: MIT, source: here, verified: no, check: all, expected: []}\n"
