@@ -63,12 +63,19 @@ class Future(Protocol):
 
 @dataclass(frozen=True)
 class Launch:
-    """A launcher by its name, how many tasks it runs at once at most, and what it is told of the engine's options."""
+    """A launcher by its name, how many tasks it runs at once at most, and what it is told of the engine's options.
+
+    Raises `InputError` if there is no such launcher.
+    """
 
     name: str
     jobs: int | None = None
     resources: Mapping[str, Any] = field(default_factory=dict)
     ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in names():
+            raise InputError(f"--launcher {self.name}: there is no such launcher{nearest(self.name, names())}")
 
 
 def names() -> list[str]:
@@ -106,10 +113,8 @@ def perform(task: Task, started: Callable[[subprocess.Popen[str]], object] = lam
 def run(launch: Launch, tasks: Sequence[Task], jobs: Jobs) -> Iterator[tuple[int, Ended]]:
     """Run tasks; yield the number and the end of each as it ends, and pass on what they write meanwhile.
 
-    Raises `InputError` if there is no such launcher, or its engine is not installed or cannot be used.
+    Raises `InputError` if the launcher's engine is not installed or cannot be used.
     """
-    if launch.name not in names():
-        raise InputError(f"--launcher {launch.name}: there is no such launcher{nearest(launch.name, names())}")
     module: Any = importlib.import_module(f".{launch.name}", __name__)
     for task in tasks:
         task.log.parent.mkdir(parents=True, exist_ok=True)
