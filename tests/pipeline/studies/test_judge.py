@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from r2llm.pipeline import datasets, evaluate, experiment
+from r2llm.pipeline import datasets, experiment
+from r2llm.pipeline.compare import evaluate
 from r2llm.pipeline.compare.runs import Judgements, load
 from r2llm.pipeline.configs import load as configs
 from r2llm.pipeline.io.progress import Listener
