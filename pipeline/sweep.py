@@ -239,7 +239,7 @@ def _in_turn(order: Order, state: Sweep, groups: Mapping[int, Group], jobs: Jobs
 def _launched(order: Order, state: Sweep, groups: Mapping[int, Group], jobs: Jobs) -> Outcomes:
     """Run each cell as `r2llm rerank`, by a launcher."""
     assert order.launch
-    tasks, loaded = list[launchers.Task](), dict[int, Loaded]()
+    tasks, loaded, alike = list[launchers.Task](), dict[int, Loaded](), dict[str, list[int]]()
     for number, group in groups.items():
         cell = state.cells[number]
         try:
@@ -247,14 +247,21 @@ def _launched(order: Order, state: Sweep, groups: Mapping[int, Group], jobs: Job
         except InputError as error:
             yield number, _failed(cell, *explained(error))
             continue
+        # Cells that differ in unused keys alone would meet in one folder.
+        same = alike.setdefault(loaded[number].config.model_dump_json(), [])
+        same.append(number)
+        if len(same) > 1:
+            continue
         settings = [*order.settings, f"shared_ledger={json.dumps(loaded[number].config.shared_ledger)}"]
         words = launchers.rerank_words(cell.name, settings, order.queries, "--runs", str(order.runs), "--json")
         tasks.append(launchers.Task(cell.words, words, order.place / "logs" / f"{number + 1}.log", group=group))
-    numbers = list(loaded)
+    numbers = list(alike.values())
     for position, ended in launchers.run(order.launch, tasks, jobs):
-        number, cell = numbers[position], state.cells[numbers[position]]
-        if ended.out:
-            run = read(Path(json.loads(ended.out)["run_dir"]))
-            yield number, _done(order, cell, replace(run, expected=experiment.comparable(loaded[number], Listener())))
-        else:
-            yield number, _failed(cell, ended.error, ended.code)
+        run = read(Path(json.loads(ended.out)["run_dir"])) if ended.out else None
+        for number in numbers[position]:
+            cell = state.cells[number]
+            if run:
+                expected = experiment.comparable(loaded[number], Listener())
+                yield number, _done(order, cell, replace(run, expected=expected))
+            else:
+                yield number, _failed(cell, ended.error, ended.code)

@@ -21,8 +21,9 @@ from ..rerankers.models import KeptModels
 from . import experiment
 from .configs import load as configs
 from .configs.load import Loaded
+from .datasets import Dataset
 from .datasets.local import TextStore
-from .first_stage.retrieve import open_dataset, without_qrels
+from .first_stage.retrieve import chosen_queries, open_dataset, without_qrels
 from .io.files import json_lines, lines
 from .io.progress import Listener
 from .run import contents, costs, ledgers, manifest, runfile
@@ -131,7 +132,7 @@ def _facts(run: "_Run", *, alone: bool) -> Iterator[tuple[str, str, object, Tree
     yield "config.yaml", "fingerprint", said, lambda: {"name": run.loaded.config.name, **run.plan.content}
     data = {key: about.first_stage[key] for key in ("dataset", "queries")}
     yield "dataset", "documents and queries", data, run.data
-    yield "dataset", "qrels", about.data["qrels"], lambda: contents.qrels(run.plan.first_stage.dataset.qrels())
+    yield "dataset", "qrels", about.data["qrels"], lambda: contents.qrels(run.dataset.qrels())
     if given := about.first_stage["source"].get("run"):
         yield "first_stage.run", "sha256", given, lambda: _hash(Path(run.loaded.config.first_stage.run or ""))
     if "candidates" in about.data:  # else a shard without any, or an earlier version's run
@@ -165,12 +166,15 @@ class _Run:
         return configs.of_run(self.path)
 
     @cached_property
+    def dataset(self) -> Dataset:
+        return open_dataset(self.loaded, lambda: _IndexedTexts("a Lucene index"))
+
+    @cached_property
     def plan(self) -> Plan:
         """The experiment in the config's words, as if its first stage and its models were those of the run."""
-        dataset = open_dataset(self.loaded, lambda: _IndexedTexts("a Lucene index"))
         hits = runfile.read(self.path / FIRST)[0] if FIRST in self.manifest.files else {}
         models = map(Recorded, (stage.model for stage in self.manifest.stages))
-        return experiment.recorded(self.loaded, dataset, self.manifest, hits, models, Listener())
+        return experiment.recorded(self.loaded, self.dataset, self.manifest, hits, models, Listener())
 
     @cached_property
     def candidates(self) -> str:
@@ -206,11 +210,8 @@ class _Run:
 
     def data(self) -> dict[str, object]:
         """Return what the dataset holds."""
-        first_stage = self.plan.first_stage
-        return {
-            "dataset": without_qrels(first_stage.dataset.identity()),
-            "queries": contents.queries(first_stage.queries),
-        }
+        queries = chosen_queries(self.dataset.queries(), self.loaded.config.queries)
+        return {"dataset": without_qrels(self.dataset.identity()), "queries": contents.queries(queries)}
 
     def written(self, name: str) -> dict[str, str]:
         """Return the lines that r2llm writes: of a first stage those of its order, else those of the ledger's."""

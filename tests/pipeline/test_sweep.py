@@ -8,12 +8,13 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from r2llm.pipeline import experiment, sweep
+from r2llm.pipeline import experiment, launchers, sweep
 from r2llm.pipeline.compare import runs as comparing
 from r2llm.pipeline.configs import grid as grids
 from r2llm.pipeline.configs import load as config
@@ -182,6 +183,19 @@ def test_cells_of_one_experiment_are_run_once(study, heard, write) -> None:
     one, other = sweep.sweep(ordered(), heard).cells
     assert (one.run_dir, one.metrics) == (other.run_dir, other.metrics)
     assert len(list(Path("runs").iterdir())) == 2
+
+
+def test_cells_of_one_config_are_launched_once(study, heard, monkeypatch) -> None:
+    launched: list[str] = []
+
+    def run(_: Launch, tasks: Sequence[launchers.Task], __: object) -> Iterator[tuple[int, launchers.Ended]]:
+        launched.extend(task.name for task in tasks)
+        yield from ((number, launchers.Ended(2, error="no such key")) for number, _ in enumerate(tasks))
+
+    monkeypatch.setattr(launchers, "run", run)  # such as Ray, which starts all at once: they would meet in one folder
+    grid = grids.ad_hoc(["quickstart.yaml"], ["ranker.num_child=2,3", "ranker.method=pairwise.heapsort"])
+    found = sweep.sweep(sweep.Order(grid, cells=range(2), queries=3, launch=Launch("ray")), heard)
+    assert (len(launched), [cell.status for cell in found.cells]) == (1, ["failed"] * 2)
 
 
 @pytest.mark.slow

@@ -313,6 +313,17 @@ def test_changed_data_are_named_and_nothing_follows_from_them(toy: Path, write: 
     assert by_check[("run.trec", "ranked again from the ledger")] == "not checked"
 
 
+def test_changed_judgements_are_named_though_another_file_is_gone(toy: Path, write: Write, heard) -> None:
+    write("other.trec", (rerank(heard) / "run.trec").read_text())
+    run_dir = rerank(heard, "fuse={method: rrf, with: other.trec}")
+    (toy / "other.trec").unlink()
+    write("qrels.txt", (toy / "qrels.txt").read_text().replace("q3 0 d5 1", "q3 0 d5 0"))
+    by_check = {(check.file, check.what): check.state for check in verify(run_dir, heard)}
+    assert by_check["dataset", "qrels"] == "differs"
+    assert by_check["dataset", "documents and queries"] == "agrees"
+    assert by_check["config.yaml", "fingerprint"] == "not checked"
+
+
 def test_a_document_that_is_gone_is_named(toy: Path, write: Write, heard) -> None:
     run_dir = rerank(heard)
     write("docs.jsonl", (toy / "docs.jsonl").read_text().replace('"d3"', '"d8"'))

@@ -107,7 +107,6 @@ class Client:
         self.under_way: set[asyncio.Task[Any] | None] = set()  # the tasks that a reply is on its way to
         self.seen: dict[str, set[str]] = {"model": set(), "system_fingerprint": set()}  # of the replies
         self._attempts = self._answers = 0
-        self._suspect = ["\\u", "\\/", *filter(None, [spec.key])]
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
         self._headers |= {"Authorization": f"Bearer {spec.key}"} if spec.key else {}
 

@@ -17,6 +17,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -163,9 +164,10 @@ def _seconds(text: str, unit: float = 1.0) -> float | None:
         if parts and "".join(map("".join, parts)) == text:
             return sum(float(count) * UNITS[name] for count, name in parts)
         try:
-            number = email.utils.parsedate_to_datetime(text).timestamp()
+            date = email.utils.parsedate_to_datetime(text)
         except (ValueError, TypeError):
             return None
+        number = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()  # HTTP's dates are GMT, said or not
     if not math.isfinite(number):
         return None
     if number > 1e9:  # a time, and no length of time

@@ -52,6 +52,18 @@ def test_a_date_or_a_time_since_1970_is_waited_for() -> None:
         assert named_wait({"x-ratelimit-reset": text}) == pytest.approx(7200, abs=5)
 
 
+@pytest.mark.parametrize("form", ["%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S -0000"])
+def test_a_date_without_a_zone_is_in_gmt(form: str, monkeypatch) -> None:
+    then = datetime.now(UTC) + timedelta(hours=2)
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert named_wait({"retry-after": then.strftime(form)}) == pytest.approx(7200, abs=5)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def seconds_for(limits: dict[str, float], tokens: int, more: int = 0) -> float:
     """How long five requests take that are answered at once."""
 
