@@ -435,8 +435,9 @@ def evaluated(plan: Plan, folder: Path, spent: Sequence[Cost]) -> RunMeasures | 
 
 def _measured_file(plan: Plan, path: Path) -> Metrics | None:
     """Return the measures of a run file, or None if there is none; only judged queries are in memory."""
-    run = runfile.read(path, (plan.qrels or {}).keys())[0] if path.is_file() else {}
-    return plan.measured(runfile.documents(run)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return plan.measured(runfile.documents(runfile.read(path, (plan.qrels or {}).keys(), intern=True)[0]))
 
 
 def ledger_content(path: Path) -> LedgerContent:

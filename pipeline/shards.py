@@ -180,7 +180,7 @@ class Shards:
         """Return the experiment of all shards. Raises `InputError` if the dataset's queries are not theirs."""
         whole, hits = self.first.manifest.model_copy(update={"shard": None}), runfile.Run()
         for part in self.ranked:
-            hits |= runfile.read(part.path / "first_stage.trec")[0]
+            hits |= runfile.read(part.path / "first_stage.trec", intern=True)[0]
         dataset = dataset_with_index(loaded, listener)
         plan = experiment.recorded(loaded, dataset, whole, hits, self.models(), listener)
         if plan.data["queries"] != whole.first_stage["queries"]:

@@ -210,9 +210,9 @@ def test_yaml_on_the_page_is_accepted(text) -> None:
 def test_the_example_of_a_method_ranks() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    example = {"__name__": "r2llm.rerankers.methods.setwise.best_of", "__package__": "r2llm.rerankers.methods.setwise"}
+    example = {"__name__": "r2llm.rerankers.methods.setwise.champion", "__package__": "r2llm.rerankers.methods.setwise"}
     exec(code, example)
-    rounds, ranking = at_work(example["best_of"](candidates(list("abcdef")), example["Params"](m=4)), list("dbacef"))
+    rounds, ranking = at_work(example["champion"](candidates(list("abcdef")), example["Params"](m=4)), list("dbacef"))
     assert [ask.docs for [ask] in rounds] == [("a", "b", "c", "d")]
     assert ranking.docs == tuple("dabcef")
 
@@ -239,7 +239,7 @@ def test_links_lead_somewhere(page) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page) -> None:
-    text = page.read_text(encoding="utf-8").replace("`rerankers/methods/setwise/best_of.py`", "")  # the example's
+    text = page.read_text(encoding="utf-8").replace("`rerankers/methods/setwise/champion.py`", "")  # the example's
     paths = set(re.findall(r"`((?:cli|pipeline|rerankers|scripts|tests)/[\w./]+)", text))
     assert [path for path in paths if not (ROOT / path).exists()] == []
     if page.name == "architecture.md":

@@ -171,9 +171,9 @@ class _Retrieval:
             origin = str(path)
             if not path.is_file():
                 raise InputError(f"first_stage.run: no file {origin}; {datasets.LOOKED}")
-            run, warnings = runfile.read(path, own.keys() if self.shard else None)
+            run, warnings = runfile.read(path, own.keys() if self.shard else None, intern=True)
             if not run:  # it may be of other queries altogether, which is refused
-                run, _ = runfile.read(path)
+                run, _ = runfile.read(path, intern=True)
             for warning in warnings:
                 self.listener.note(warning)
             source = {"run": file_digest(path)}
@@ -229,7 +229,7 @@ class _Retrieval:
         odd = cached.with_suffix(".notes")
         with _one_process(cached):
             if cached.exists():
-                run, _ = runfile.read(cached, own.keys())
+                run, _ = runfile.read(cached, own.keys(), intern=True)
                 notes = odd.read_text(encoding="utf-8").splitlines() if odd.is_file() else []
             else:
                 notes = []

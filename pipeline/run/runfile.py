@@ -8,6 +8,7 @@ So a run is read in that order, and written with scores that decrease strictly e
 import gc
 import math
 import operator
+import sys
 from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -46,12 +47,13 @@ DISAGREEING = "the rank column disagrees with the scores in {} (the first is {})
 UNRANKED = "{} have ranks that are no integers (the first is {}); the scores decide, as in trec_eval"
 
 
-def read(path: Path, queries: Container[str] | None = None) -> tuple[Run, list[str]]:
+def read(path: Path, queries: Container[str] | None = None, *, intern: bool = False) -> tuple[Run, list[str]]:
     """Return a run in trec_eval's order, and notes about what is odd in it. Compressed files are read too.
 
     What trec_eval reads is read. An MS MARCO run goes by its name and has three columns; its scores are 1 / rank. With
-    `queries`, of other queries' lines only the number of columns is checked. Raise InputError with file and line for
-    what would change the ranking: a wrong number of columns, a score that is not finite, a repeated document, `#`.
+    `queries`, of other queries' lines only the number of columns is checked. To `intern` documents takes longer, and
+    less memory where queries or runs share them. Raise InputError with file and line for what would change the
+    ranking: a wrong number of columns, a score that is not finite, a repeated document, `#`.
     """
     run: Run = {}
     odd: dict[str, list[str]] = {}
@@ -62,7 +64,8 @@ def read(path: Path, queries: Container[str] | None = None) -> tuple[Run, list[s
         columns, notes = _columns(path, queries, msmarco=msmarco)
         for raw in list(columns):
             query = raw.decode()
-            run[query], kinds = _ordered(columns.pop(raw))
+            hits, kinds = _ordered(columns.pop(raw))
+            run[query] = [(sys.intern(document), score) for document, score in hits] if intern else hits
             for kind in kinds:
                 odd.setdefault(kind, []).append(query)
     except ValueError:
