@@ -102,7 +102,7 @@ class Ledger:
         self._db.execute("PRAGMA synchronous=NORMAL")
         # Keys are hashes, so look-ups touch pages all over the file: those of 500,000 answers stay in memory.
         self._db.execute("PRAGMA cache_size=-98304")
-        self._db.execute("PRAGMA wal_autocheckpoint=3072")  # pages of 4 KiB: the log stays below 16 MB
+        self._db.execute("PRAGMA wal_autocheckpoint=2048")  # pages of 4 KiB: the log stays below 16 MB
         self._db.executescript(SCHEMA)
         self.execution = int(self._db.execute("PRAGMA user_version").fetchone()[0]) + 1
         self._db.execute(f"PRAGMA user_version={self.execution}")
