@@ -112,7 +112,7 @@ def changes(before: Results, after: Results) -> Changes:
     parts = {**before.parts, **after.parts} if before.fingerprint != after.fingerprint else {}
     return Changes(
         measures=measures,
-        costs=tuple(_change_of(name, before, after, "costs") for name in before.costs),
+        costs=tuple(_change_of(name, before, after, "costs") for name in COSTS if name in before.costs),
         queries=len(after.queries),
         moved=tuple(moves),
         may_move=before.tolerances.queries,
