@@ -49,8 +49,10 @@ def price_of(model: str, prices: Mapping[str, object] | str | None) -> Price | N
         path = user_file() if prices is None else Path(prices).expanduser()
         if prices is None and not path.is_file():
             return None
+        where = f"model.prices: {path}"
+        text = path.read_text(encoding="utf-8")
         where = str(path)
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(text) or {}
         if not isinstance(content, dict):
             raise ValueError("expected models by name")
         entries = {str(name): price for name, price in content.items()}

@@ -67,5 +67,5 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, content: str, said
 def test_a_wrong_price_in_the_config_and_a_missing_file() -> None:
     with pytest.raises(InputError, match=r"^model\.prices: completion: Field required; a price is \{prompt: …"):
         price_of("b", {"prompt": 1})
-    with pytest.raises(InputError, match=r"^nowhere\.yaml: No such file or directory; a price is"):
+    with pytest.raises(InputError, match=r"^model\.prices: nowhere\.yaml: No such file or directory; a price is"):
         price_of("b", "nowhere.yaml")
