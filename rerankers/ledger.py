@@ -40,7 +40,7 @@ Row = tuple[bytes, str, Reply]
 """A key, the query that asked first, and the reply."""
 
 Findings = dict[tuple[str, str], str]
-"""What servers were found to do that answers depend on: (model, name) → value; model and value are JSON."""
+"""Behaviour of servers that answers depend on: (model, name) → value; model and value are JSON."""
 
 LOOK_UPS = 500
 """Keys in one SELECT."""
@@ -61,7 +61,7 @@ REMEDIES = {
     sqlite3.SQLITE_CANTOPEN: "check that it is there, and that its folder can be written",
     sqlite3.SQLITE_PERM: "make the file and its folder writable",
 }
-"""What to do about an error of SQLite, by its primary code; `DAMAGED` about every other error."""
+"""Remedies for an error of SQLite, by its primary code; `DAMAGED` about every other error."""
 
 
 class Ledger:
@@ -162,8 +162,8 @@ class Ledger:
     def faults(self) -> list[str]:
         """Return the findings of SQLite's integrity check; none for a sound file."""
         with self._guard():
-            found = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
-        return [] if found == ["ok"] else found
+            faults = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check")]
+        return [] if faults == ["ok"] else faults
 
     def serialize(self) -> bytes:
         """Return the bytes of the SQLite file that has this content."""

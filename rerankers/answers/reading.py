@@ -36,7 +36,7 @@ class Reply:
 
 
 REFUSED, NO_PROBABILITY = "refused", "no_probability"
-"""Why an ask has no answer: the provider declined the prompt, or the labels have no log-probability."""
+"""Reasons that an ask has no answer: the provider declined the prompt, or the labels have no log-probability."""
 
 NO_ANSWER = re.compile(r"\A<no answer: (\w+)> ")
 

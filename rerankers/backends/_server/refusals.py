@@ -130,7 +130,8 @@ def hidden_status(body: Any) -> int | None:
     parts = next((body[name] for name in ("choices", "results", "data", "models") if body.get(name)), [body])
     parts = [part for part in parts if isinstance(part, Mapping)] if isinstance(parts, list) else []
     error = next((part["error"] for part in parts if part.get("error")), None)
-    if not error and parts == [body] and isinstance(body.get("message"), str):
+    says_error = isinstance(body.get("message"), str) and (body.get("object") == "error" or body.get("code"))
+    if not error and parts == [body] and says_error:
         error = body
     if not error:
         return None
