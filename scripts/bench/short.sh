@@ -31,15 +31,16 @@ if [ -z "${MODEL:-}" ] && [ -d "$shared/tools" ]; then
   data=$(cd "$shared/data/dl19" && pwd)
   config=$folder/dl19.yaml
   printf 'dataset: {candidates: "%s", qrels: "%s"}\nfirst_stage: {depth: %s}\n' \
-    "$data/candidates.json" "$data/qrels.dl19-passage.txt" "${DEPTH:-20}" >"$config"
+    "$data/candidates.json" "$data/qrels.dl19-passage.txt" "${DEPTH:-15}" >"$config"
 fi
 for model in "${models[@]}"; do
   echo "== asks a second, $(basename "$model")"
   "$python" scripts/bench/engine.py --model "$model" --config "$config" --queries "$queries" --dtype float32
-  "$python" scripts/bench/commands.py --model "$model" --config "$config" --queries "$queries" --method setwise.heapsort
   if [ -n "${LLM_RANKERS:-}" ] && grep -qE '"model_type": "(t5|llama)"' "$model/config.json"; then
     "$python" scripts/bench/llm_rankers.py --llm-rankers "$LLM_RANKERS" --python "${LLM_RANKERS_PYTHON:-python3}" \
       --model "$model" --config "$config" --queries "$queries"
   fi
 done
+[ "${#models[@]}" -eq 0 ] ||
+  "$python" scripts/bench/commands.py --model "${models[0]}" --config "$config" --queries "$queries" --method setwise.heapsort
 [ "${#models[@]}" -gt 0 ] || echo "no model at hand: name one with MODEL=..."
