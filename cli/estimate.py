@@ -28,6 +28,7 @@ def estimate(
             help="Rank N queries with the real model and scale up: gives seconds, and the best estimate of the rest.",
         ),
     ] = 0,
+    probe_seconds: Annotated[float, typer.Option("--probe-seconds", hidden=True)] = 0.0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -40,6 +41,9 @@ def estimate(
     from ..pipeline.configs import load as configs
 
     listener = console.listener(quiet)
+    if probe_seconds > 0:
+        listener.note("--probe-seconds is deprecated and counts as --probe-queries 1, which also measures the time")
+        probe_queries = probe_queries or 1
     loaded = configs.load_noting(config, settings or (), queries, listener)
     content = estimates.estimate(loaded, probe_queries, listener)
     if as_json:

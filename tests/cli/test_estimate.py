@@ -72,3 +72,12 @@ def test_a_cascade_is_told_stage_by_stage(r2llm, toy: Path) -> None:
     told = [line.partition(":")[0] for line in done.out.splitlines() if line.startswith(("stage ", "all stages"))]
     assert "stage 2: setwise.heapsort: asks, calls, rounds exact" in done.out
     assert told == ["stage 1", "stage 2", "stage 3", "all stages"]
+
+
+def test_a_probe_by_seconds_is_one_of_a_query(r2llm, toy: Path, tiny_t5: Path) -> None:
+    model = f"model={{backend: transformers, name: {tiny_t5}, device: cpu}}"
+    words = ("estimate", "--config", "toy.yaml", "--set", model, "--json")
+    done = r2llm(*words, "--probe-seconds", 0.1)
+    assert "note: --probe-seconds is deprecated and counts as --probe-queries 1" in done.err
+    assert (done.json["tried"], r2llm(*words, "--probe-seconds", 0).json["tried"]) == (1, 0)
+    assert done.json["costs"]["seconds"]["total"] > 0

@@ -212,14 +212,11 @@ class Client:
             reason = f"no reply within {seconds:g} s" if late else str(error) or type(error).__name__
             raise AttemptError("silent", reason) from None
         status = 0 if 200 <= response.status < 300 else response.status
-        text, key = received.decode("utf-8", "replace" if status else "strict"), self.spec.key or "\\u"
+        text = self.spec.without_secret(received.decode("utf-8", "replace" if status else "strict"))
         try:
             body = json.loads(text)
-            if (
-                key in text or "\\u" in text or "\\/" in text
-            ):  # the key, perhaps in escapes; lone surrogates are replaced
-                plain = self.spec.without_key(json.dumps(body, ensure_ascii=False))
-                body = json.loads(plain.encode("utf-8", "replace"))
+            if "\\ud" in text or "\\uD" in text:  # lone surrogates are replaced
+                body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
         except UNREADABLE:
             if not status:
                 raise

@@ -137,7 +137,7 @@ def _continued(way: str, choice: Any, ids: Sequence[int], last: int) -> float | 
     else:
         rows = choice["logprobs"]["token_logprobs"]
         values = rows[len(ids) - last : len(ids)]
-    if not len(ids) <= len(rows) <= len(ids) + 1:  # with the token that is written
+    if len(rows) != len(ids) + (way == "echo"):  # with the token that is written
         raise MalformedError(f"log-probabilities of {len(rows)} tokens for a prompt of {len(ids)}")
     known = [p for value in values if (p := log_probability(value)) is not None]
     return math.fsum(known) if len(known) == last else None

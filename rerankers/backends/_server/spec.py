@@ -1,8 +1,9 @@
 """The account of a server from which everything else here works: the user's options, and what follows from them."""
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -87,13 +88,21 @@ class ServerSpec:
         default = "completions" if self.options.tokenizer else "chat"
         return default if self.options.api == "auto" else self.options.api
 
-    def without_key(self, reply: str) -> str:
-        """Return a reply's JSON with the key masked, unless that is too short to be secret."""
-        return reply.replace(json.dumps(self.key)[1:-1], "…") if len(self.key or "") >= MIN_SECRET else reply
+    @cached_property
+    def _key(self) -> re.Pattern[str]:
+        r"""Matches the key, also where JSON writes characters of it as `\u0073` or `\/`, once or nested."""
+        forms = (rf"(?:\\*{re.escape(char)}|\\+u00(?i:{ord(char):02x}))" for char in self.key or "")
+        return re.compile("".join(forms) or r"(?!)")
+
+    def without_secret(self, reply: str) -> str:
+        """Return a reply's JSON with the key masked, unless the key is too short to be secret."""
+        if not self.key or len(self.key) < MIN_SECRET or not (self.key in reply or "\\" in reply):
+            return reply
+        return self._key.sub("…", reply)
 
     def shown(self, text: str) -> str:
         """Return a server's words fit for a message: in one line, without the key, shortened."""
-        return " ".join((text.replace(self.key, "…") if self.key else text).split())[:MAX_MESSAGE]
+        return " ".join(self._key.sub("…", text).split())[:MAX_MESSAGE]
 
     def share(self, waiting: int) -> int:
         """Return how many of the waiting asks may share a request without leaving a replica idle."""
