@@ -168,7 +168,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
 
 def save(path: Path, text: str) -> None:
     """Write a text file, all of it or not at all, and its folder if need be. Raises as `replacement` does."""
-    with suppress(OSError):
+    with suppress(OSError):  # then writing fails too, and says why
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write(text)

@@ -9,9 +9,9 @@ reports. One round. All documents are ranked; equal scores keep first-stage orde
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ...types import Answer, Ask, AskKind, Candidates, PromptName, Steps, by_score, minmax
 from . import Anchored, contrasts, peak_probability
@@ -19,10 +19,16 @@ from . import Anchored, contrasts, peak_probability
 Component = Literal["rg_yn", "rg_s", "qg"]
 
 
+def _once_each(names: tuple[Component, ...]) -> tuple[Component, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"components {', '.join(names)}: name each one once")
+    return names
+
+
 class Params(Anchored):
     """Parameters of PAGC."""
 
-    components: tuple[Component, ...] = Field(
+    components: Annotated[tuple[Component, ...], AfterValidator(_once_each)] = Field(
         ("rg_yn",), min_length=1, strict=False, description="whose scores are averaged with GCCP's"
     )
     rg_yn_prompt: PromptName = Field("rg_yn", description="the prompt of component rg_yn")

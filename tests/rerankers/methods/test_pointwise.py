@@ -319,8 +319,8 @@ def test_by_generation_the_querys_likelihood_counts_a_half_for_all(make_candidat
     assert (ranking.docs, ranking.scores, cost.unparsed) == (("d01", "d00"), (0.75, 0.25), 2)
 
 
-@pytest.mark.parametrize("components", [[], ["gccp"], "rg_s"])
-def test_components_are_known_and_there_is_one(components) -> None:
+@pytest.mark.parametrize("components", [[], ["rg_s", "rg_s"], ["gccp"], "rg_s"])
+def test_components_are_named_once_each_and_there_is_one(components) -> None:
     with pytest.raises(ValidationError):
         Ranker.create(PAGC | {"components": components})
 
