@@ -10,7 +10,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cached_property, partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from ._local.scores import (
     token_scores,
     whole_label_scores,
 )
-from ._local.threads import Threads
+from ._local.threads import Workers
 from ._local.vectors import Pooling, Vectors
 from ._local.weights import Part, WeightOptions, Weights
 from ._tokens.pairs import PairForm
@@ -95,10 +95,9 @@ class Transformers(Backend):
         self.batch_size, self.batch_tokens = 1 if self.exact else options.batch_size, options.batch_tokens
         self.threads = torch.get_num_threads()
         self.workers = self._useful_workers(options)
+        self._workers = Workers(self.threads, self.workers)
         self._planned: deque[Batch] = deque()
         self._running: deque[Future[Answered]] = deque()
-        self._shares = Threads(self.threads, self.workers)
-        self._pool = ThreadPoolExecutor(self.workers, "model", self._shares.take_share)
 
     def _useful_workers(self, options: Options) -> int:
         """Return the number of prompts computed at once; not by the asks: threads decide a product's last bits.
@@ -145,7 +144,7 @@ class Transformers(Backend):
         model = self.weights.load(part)
         if self.compile:
             (model.get_encoder() if self.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
-        self._shares.watch(model)
+        self._workers.watch(model)
         return model
 
     @cached_property
@@ -179,7 +178,8 @@ class Transformers(Backend):
                 raise BackendError(
                     f"{problem}; name a smaller one, lower its precision, or set model.device_map: auto"
                 ) from error
-            self._running.append(self._pool.submit(self._answered, answer, batch))
+            alone = not self._running and not self._planned
+            self._running.append(self._workers.submit(self._answered, answer, batch, alone=alone))
         return self._running.popleft().result() if self._running else []
 
     def _answerer(self, request: Request) -> Callable[[Batch], Answered]:
@@ -219,7 +219,7 @@ class Transformers(Backend):
         import torch
 
         try:
-            with self._shares.computing(), torch.inference_mode():
+            with torch.inference_mode():
                 return answer(batch)
         except R2llmError:
             raise
@@ -253,4 +253,4 @@ class Transformers(Backend):
 
     def close(self) -> None:
         """Wait for what is being computed."""
-        self._pool.shutdown(cancel_futures=True)
+        self._workers.close()

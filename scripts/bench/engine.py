@@ -22,17 +22,18 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
+import yaml
 from plain import METHODS, Plain, asked, candidates, opened, options_of, parser_of, ranked
 from r2llm.rerankers.backends.base import Answered, Backend
 from r2llm.rerankers.prompts.template import Prompt
 
-TOGETHER = 64
-"""So many asks are put to one after the other."""
+TOGETHER = {"cpu": 64, "cuda": 1024}
+"""So many asks are put to one after the other, by device."""
 
 
-def answer(connection: Connection, model: str) -> None:
+def answer(connection: Connection, model: str, device: str) -> None:
     """Answer lists of requests by the plain engine, for as long as the asking process lives."""
-    plain = Plain(opened(model))
+    plain = Plain(opened(model, device=device))
     connection.send((plain.identity, plain.architecture, 2 * weights(plain.model)))
     with suppress(EOFError):  # the asking process has ended
         while True:
@@ -42,14 +43,14 @@ def answer(connection: Connection, model: str) -> None:
 class Apart(Backend):
     """The plain engine in a process of its own. `per_token`: operations that a token of a prompt means."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, device: str) -> None:
         super().__init__()
         self._ours, its = multiprocessing.Pipe()
         # What a prompt has computed of itself is no data.
         ForkingPickler.register(Prompt, lambda prompt: (Prompt.model_validate, (prompt.model_dump(),)))
         # Not a fork: a forked process cannot start threads of its own for matrix products.
         context = multiprocessing.get_context("spawn")
-        context.Process(target=answer, args=(its, model), daemon=True).start()
+        context.Process(target=answer, args=(its, model, device), daemon=True).start()
         its.close()  # else nothing would tell that the process has failed
         self.identity, self.architecture, self.per_token = self._ours.recv()
 
@@ -63,9 +64,9 @@ class Apart(Backend):
 class InTurn(Backend):
     """Backends that are asked the same, each in its turn; the answers are those of the first."""
 
-    def __init__(self, backends: Mapping[str, Backend]) -> None:
+    def __init__(self, backends: Mapping[str, Backend], together: int) -> None:
         super().__init__()
-        self.backends = backends
+        self.backends, self.together = backends, together
         self.seconds = dict.fromkeys(backends, 0.0)
         self.answers: dict[str, dict[bytes, Any]] = {name: {} for name in backends}
         self._first, *_ = backends.values()
@@ -74,7 +75,7 @@ class InTurn(Backend):
 
     def collect(self) -> Answered:
         """Ask each of them."""
-        some = self.take(TOGETHER)
+        some = self.take(self.together)
         for name in self._turns:
             started = time.perf_counter()
             self.answers[name] |= {request.key: reply for request, reply in asked(self.backends[name], some)}
@@ -99,15 +100,25 @@ class Known(Backend):
         return unknown + [(each, self.answers[each.key]) for each in waiting if each.key in self.answers]
 
 
-def matrix_rate(dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large matrix product."""
-    a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+def matrix_rate(dtype: str, device: str) -> float:
+    """Floating-point operations a second of a large matrix product, in a process of its own.
+
+    Threads that OpenMP keeps for a process's first products would slow down those of its other threads.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measured_rate, [getattr(torch, dtype), device])
+
+
+def measured_rate(dtype: torch.dtype, device: str) -> float:
+    """Measure it in this process."""
+    size = 2048 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     times = []
     for _ in range(8):
         started = time.perf_counter()
-        a @ b
+        (a @ b)[0, 0].item()  # waits for a GPU
         times.append(time.perf_counter() - started)
-    return 2 * 2048**3 / min(times)
+    return 2 * size**3 / min(times)
 
 
 def weights(model: Any) -> int:
@@ -122,20 +133,24 @@ def main() -> None:
     parser = parser_of(__doc__, 2)
     parser.add_argument("--dtype", action="append", choices=["float32", "bfloat16"])
     parser.add_argument("--compile", action="store_true", help="with `compile: true`")
+    parser.add_argument("--engine", default="{}", help="more keys of `model`, as YAML")
     args = parser.parse_args()
     queries = candidates(args.config, args.set, args.queries)
-    plain = Apart(args.model)
-    ours = {dtype: opened(args.model, dtype, compile=args.compile) for dtype in args.dtype or ["float32", "bfloat16"]}
+    plain = Apart(args.model, args.device)
+    more = {"compile": args.compile, **yaml.safe_load(args.engine)}
+    dtypes = args.dtype or ["float32", "bfloat16"]
+    ours = {dtype: opened(args.model, dtype, args.device, **more) for dtype in dtypes}
     if args.compile:  # what compiling takes is said by itself
         for dtype, backend in ours.items():
             seconds, _, _ = ranked(options_of("pointwise.yes_no"), backend, queries[:1])
             print(f"compiling, {dtype}: {seconds:.0f} s with the first query")
-    rates = {dtype: matrix_rate(getattr(torch, dtype)) for dtype in ours}
+    rates = {dtype: matrix_rate(dtype, args.device) for dtype in ours}
     rates_text = ", ".join(f"{d} {rate / 1e9:,.0f} GFLOP/s" for d, rate in rates.items())
-    print(f"{args.model}: {torch.get_num_threads()} threads; matrix rate {rates_text}")
+    where = f"{torch.get_num_threads()} threads" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
+    print(f"{args.model}: {where}; matrix rate {rates_text}")
     for method in args.method or METHODS:
         options = options_of(method)
-        engines = InTurn({"plain": plain} | ours)
+        engines = InTurn({"plain": plain} | ours, TOGETHER[args.device])
         _, costs, rankings = ranked(options, engines, queries)
         calls = sum(cost.calls for cost in costs)
         seconds = engines.seconds["plain"]

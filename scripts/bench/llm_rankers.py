@@ -3,10 +3,10 @@
     python scripts/bench/llm_rankers.py --llm-rankers FOLDER --python PYTHON --model FOLDER --config C [--queries 8]
 
 FOLDER is a clone of ielab/llm-rankers, PYTHON an interpreter that can import it (it needs transformers 4), where it
-runs in a process of its own. Both have the same threads, number format and first stage, cut passages to 128 tokens, and
-read labels' log-probabilities where llm-rankers does (T5); of Llama it reads the one token that it generates, and has
-setwise and pairwise alone. Some queries are ranked by one and then by the other. Share is the work that the prompts'
-tokens mean for the model's matrices, by the second, of the machine's rate for a product of large matrices.
+runs in a process of its own. Both have the same threads or GPU, number format and first stage, cut passages to 128
+tokens, and read labels' log-probabilities where llm-rankers does (T5); of Llama it reads the one token that it
+generates, and has setwise and pairwise alone. Some queries are ranked by one and then by the other. Share is the work
+that the prompts' tokens mean for the model's matrices, by the second, of the rate for a product of large matrices.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen
 from typing import IO, Any, cast
 
-TOGETHER = 4
-"""So many queries are ranked by one and then by the other."""
+TOGETHER = {"cpu": 4, "cuda": 64}
+"""So many queries are ranked by one and then by the other, by device."""
 
 CLASSES = {
     "setwise": ("SetwiseLlmRanker", {"num_child": 2, "k": 10}),
@@ -32,7 +32,7 @@ CLASSES = {
 """llm-rankers' class of a family, and what it is told; `plain.options_of` tells ours the same."""
 
 
-def serve(folder: str, model: str, method: str, dtype: str) -> None:
+def serve(folder: str, model: str, method: str, dtype: str, device: str) -> None:
     """Rank what comes in, a line of JSON a query, by llm-rankers. It is run by an interpreter without r2llm."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # it prints, and bars go to stderr
@@ -43,7 +43,7 @@ def serve(folder: str, model: str, method: str, dtype: str) -> None:
 
     family, _, name = method.partition(".")
     kind, more = CLASSES[family]
-    given: dict[str, Any] = {"model_name_or_path": model, "tokenizer_name_or_path": None, "device": "cpu", **more}
+    given: dict[str, Any] = {"model_name_or_path": model, "tokenizer_name_or_path": None, "device": device, **more}
     if family in ("setwise", "listwise"):
         given["scoring"] = "likelihood" if "T5" in (Path(model) / "config.json").read_text() else "generation"
     if family != "listwise":
@@ -65,8 +65,8 @@ def serve(folder: str, model: str, method: str, dtype: str) -> None:
 class LlmRankers:
     """llm-rankers with a model and a method, in a process of its own."""
 
-    def __init__(self, python: str, folder: str, model: str, method: str, dtype: str) -> None:
-        command = [python, __file__, "--serve", folder, model, method, dtype]
+    def __init__(self, python: str, folder: str, model: str, method: str, dtype: str, device: str) -> None:
+        command = [python, __file__, "--serve", folder, model, method, dtype, device]
         self._process = Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, text=True)
         self._asks, self._answers = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
         self._line()
@@ -105,13 +105,12 @@ def main() -> None:
     parser.add_argument("--dtype", action="append", choices=["float32", "bfloat16"])
     args = parser.parse_args()
     queries = candidates(args.config, args.set, args.queries)
-    print(
-        f"{args.model}: {torch.get_num_threads()} threads, {len(queries)} queries of {len(queries[0].docs)} documents"
-    )
+    where = f"{torch.get_num_threads()} threads" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
+    print(f"{args.model}: {where}, {len(queries)} queries of {len(queries[0].docs)} documents")
     for dtype in args.dtype or ["float32"]:
-        rate = matrix_rate(getattr(torch, dtype))
+        rate = matrix_rate(dtype, args.device)
         print(f"{dtype}: matrix rate {rate / 1e9:,.0f} GFLOP/s")
-        backend = opened(args.model, dtype)
+        backend = opened(args.model, dtype, args.device)
         decoder_only = backend.architecture == "decoder_only"
         for method in args.method or METHODS:
             if decoder_only and method.partition(".")[0] not in ("setwise", "pairwise"):
@@ -119,10 +118,10 @@ def main() -> None:
                 continue
             options = options_of(method) | {"compat": "llm-rankers", "passage_tokens": 128}
             options |= {"scoring": "generation"} if method.startswith("pairwise") else {}
-            theirs = LlmRankers(args.python, args.llm_rankers, args.model, method, dtype)
+            theirs = LlmRankers(args.python, args.llm_rankers, args.model, method, dtype, args.device)
             their_s, our_s, tokens, calls, same = 0.0, 0.0, 0, 0, 0
-            for turn, start in enumerate(range(0, len(queries), TOGETHER)):
-                some = queries[start : start + TOGETHER]
+            for turn, start in enumerate(range(0, len(queries), TOGETHER[args.device])):
+                some = queries[start : start + TOGETHER[args.device]]
                 for them in (turn % 2 == 0, turn % 2 == 1):
                     if them:
                         seconds, their = theirs.ranked(some)

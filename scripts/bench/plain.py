@@ -47,7 +47,10 @@ class Plain(Backend):
             return [(request, self._reply(request)) for request in self.take(1)]
 
     def _reply(self, request: Request) -> Reply:
-        text, ids = self.tokens.prompt(request)
+        with torch.device(self.model.device):
+            return self._computed(request, *self.tokens.prompt(request))
+
+    def _computed(self, request: Request, text: str, ids: list[int]) -> Reply:
         inputs: dict[str, Any] = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)).long()}
         seq2seq = self.architecture == "encoder_decoder"
         start = [self.config.decoder_start_token_id] if seq2seq else []
@@ -102,11 +105,10 @@ def candidates(config_file: str, settings: list[str], queries: int) -> list[Cand
     return list(itertools.islice(iter(retrieve(config.load(config_file, settings), Listener())), queries))
 
 
-def opened(model: str, dtype: str = "float32", **more: Any) -> transformers.Transformers:
+def opened(model: str, dtype: str = "float32", device: str = "cpu", **more: Any) -> transformers.Transformers:
     """The package's own backend, its weights loaded."""
-    backend = transformers.Transformers(
-        transformers.Options(name=model, dtype=dtype, device="cpu", **more), Setting().seed
-    )
+    options: dict[str, Any] = {"name": model, "dtype": dtype, "device": device, **more}
+    backend = transformers.Transformers(transformers.Options(**options), Setting().seed)
     _ = backend.passes
     return backend
 
@@ -119,6 +121,7 @@ def parser_of(doc: str | None, queries: int) -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as `r2llm rerank` takes it")
     parser.add_argument("--method", action="append", choices=METHODS)
     parser.add_argument("--queries", type=int, default=queries)
+    parser.add_argument("--device", default="cpu")
     return parser
 
 
@@ -131,7 +134,7 @@ def main() -> None:
         parser.error("--method: name one")
     [method] = args.method
     queries = candidates(args.config, args.set, args.queries)
-    _, _, rankings = ranked(options_of(method), Plain(opened(args.model)), queries)
+    _, _, rankings = ranked(options_of(method), Plain(opened(args.model, device=args.device)), queries)
     runfile.write(args.output, rankings, {one.query.id: one.ids for one in queries}, "plain")
 
 

@@ -1,37 +1,33 @@
 """The threads of prompts that are computed at the same time: each its share, or all for one that is alone."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+from ..base import Answered
 
 LONG = 64
 """A pass over so many tokens has the same bits with 1 to 16 threads: products of 28 rows and more, attention of 4."""
 
 
-class Threads:
-    """A number of threads among workers, each of which computes a prompt at a time."""
+class Workers:
+    """Workers that compute a prompt each, by their shares of a number of threads, and one for prompts that are alone.
 
-    def __init__(self, number: int, workers: int) -> None:
-        self.number, self.share = number, max(1, number // workers)
-        self._computing, self._lock = 0, threading.Lock()
+    OpenMP keeps threads for every worker that has ever had several. Once they are more than the processors, they sleep
+    at each barrier, and a pass takes a fifth longer: so it is always the same worker that has all of them.
+    """
 
-    def take_share(self) -> None:
-        """Give the calling thread a worker's share."""
-        import torch
+    def __init__(self, threads: int, number: int) -> None:
+        self.threads, self.number, self.share = threads, number, max(1, threads // number)
+        self._lone: int | None = None
+        self._together = ThreadPoolExecutor(number, "model", self._take_share)
+        self._alone = ThreadPoolExecutor(1, "lone prompt", self._begin_alone)
 
-        torch.set_num_threads(self.share)
-
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Count a prompt for as long as it is computed."""
-        with self._lock:
-            self._computing += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._computing -= 1
+    def submit(self, compute: Callable[..., Answered], *arguments: Any, alone: bool) -> Future[Answered]:
+        """Compute beside others, or while nothing else is computed."""
+        pool = self._alone if alone and self.share < self.threads else self._together
+        return pool.submit(compute, *arguments)
 
     def watch(self, model: Any) -> None:
         """Give a lone prompt all threads in long passes through a model's encoder, or a decoder-only model's body."""
@@ -39,10 +35,24 @@ class Threads:
 
         def begin(_: Any, arguments: Any, named: Any) -> None:
             ids = next(value for value in (*arguments, *named.values()) if isinstance(value, torch.Tensor))
-            if self._computing == 1 and ids.shape[:2].numel() >= max(LONG, 4 * self.number):
-                torch.set_num_threads(self.number)
+            if threading.get_ident() == self._lone and ids.shape[:2].numel() >= max(LONG, 4 * self.threads):
+                torch.set_num_threads(self.threads)
 
-        if self.share < self.number:
+        if self.share < self.threads:
             read = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
             read.register_forward_pre_hook(begin, with_kwargs=True)
-            read.register_forward_hook(lambda *_: self.take_share(), always_call=True)
+            read.register_forward_hook(lambda *_: self._take_share(), always_call=True)
+
+    def close(self) -> None:
+        """Wait for what is being computed."""
+        for pool in (self._together, self._alone):
+            pool.shutdown(cancel_futures=True)
+
+    def _begin_alone(self) -> None:
+        self._lone = threading.get_ident()
+        self._take_share()
+
+    def _take_share(self) -> None:
+        import torch
+
+        torch.set_num_threads(self.share)
