@@ -6,8 +6,8 @@ they go through /chat/completions as messages, nothing is cut, and labels are sc
 the server lists. Cross-encoders are asked through /rerank or /score. What a server can do is found out before the first
 ask that is not in the ledger, and said in the manifest.
 
-A bounded number of asks is open. Where one fails for good, no more is sent, replies on their way are waited for and
-handed over, and then the failure is raised.
+A bounded number of asks is open, or answered and not yet in the ledger: a killed process loses no more. Where one
+fails for good, no more is sent, replies on their way are waited for and handed over, and then the failure is raised.
 """
 
 import asyncio
@@ -195,17 +195,16 @@ class OpenAI(Backend):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _converse(self, client: Client) -> Answered:
-        """Send what waits, wait for answers, and return them."""
+        """Send what waits, wait for answers, and return them: by the next call they are in the ledger."""
         await self._send(client)
         while self._open and not self._answered:
             self._progress.clear()
             await self._progress.wait()
-            await self._send(client)
         answered, self._answered = self._answered, []
         return answered
 
     async def _send(self, client: Client) -> None:
-        """Send what waits, as far as so many asks may be open; a failure is kept for `collect`."""
+        """Send what waits, as far as so many asks may be open or not handed over; a failure is kept for `collect`."""
         try:
             while self._failure is None and (self._groups or self.waiting):
                 if self._served is None:
@@ -214,7 +213,8 @@ class OpenAI(Backend):
                     for name, run in groupby(self.take(WINDOW), self._form_name):
                         self._groups.extend(self._form(client, name).groups(list(run)))
                 size = len(self._groups[0])
-                if self._open and self._open + size > self.options.max_concurrency:
+                held = self._open + len(self._answered)
+                if held and held + size > self.options.max_concurrency:
                     break
                 self._open += size
                 task = asyncio.create_task(self._ask(client, self._groups.popleft()))

@@ -17,7 +17,7 @@ class Stub(openai.OpenAI):
     def __init__(self, failing: int, max_open: int) -> None:
         super().__init__(openai.Options(name="stub", max_concurrency=max_open), 0)
         self.failing = failing
-        self.open = self.most_open = 0
+        self.open = self.most_open = self.begun = 0
 
     async def _models(self, client: Any) -> list[str]:
         return []
@@ -34,6 +34,7 @@ class Stub(openai.OpenAI):
     async def answer(self, requests: Sequence[Any]) -> list[Reply]:
         [number] = requests
         self.open += 1
+        self.begun += 1
         self.most_open = max(self.open, self.most_open)
         if number == self.failing:
             raise InputError("refused")
@@ -56,6 +57,18 @@ def test_all_asks_are_answered_and_no_more_are_open_than_allowed() -> None:
     stub.close()
     stub.close()
     assert stub.most_open == 5
+
+
+def test_a_process_that_is_killed_while_it_writes_replies_loses_no_more_asks_than_may_be_open() -> None:
+    stub = Stub(failing=-1, max_open=5)
+    stub.submit(list(range(40)))  # type: ignore[arg-type]
+    written = 0
+    while some := stub.collect():
+        time.sleep(0.03)  # writing takes so long that all that are open are answered
+        assert stub.begun - written <= 5
+        written += len(some)
+    stub.close()
+    assert written == 40
 
 
 @pytest.mark.parametrize("failing", [0, 30])
