@@ -178,8 +178,8 @@ class Transformers(Backend):
                 raise BackendError(
                     f"{problem}; name a smaller one, lower its precision, or set model.device_map: auto"
                 ) from error
-            alone = not self._running and not self._planned
-            self._running.append(self._workers.submit(self._answered, answer, batch, alone=alone))
+            lone = not self._running and not self._planned
+            self._running.append(self._workers.submit(self._answered, answer, batch, lone=lone))
         return self._running.popleft().result() if self._running else []
 
     def _answerer(self, request: Request) -> Callable[[Batch], Answered]:

@@ -139,6 +139,7 @@ def main() -> None:
                 f"{share / our_s:4.0%}  {their_s / our_s:5.2f} x  {calls} calls, top 10 equal {same}/{len(queries)}",
                 flush=True,
             )
+        backend.close()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...answers.reading import Reply
 from ...errors import BackendError
-from .._tokens.tokens import Batch, Prepared, Tokens, padded_inputs
+from .._tokens.tokens import Batch, Prepared, Tokens, padded, padded_inputs
 from ..base import Request
 from .passes import Passes
 
@@ -27,7 +27,10 @@ def first_token_scores(passes: Passes, batch: Batch) -> Scores:
     if batch[0].request.prompt.answer.scored != "logit":
         rows = torch.log_softmax(rows, dim=-1)
     labels = [passes.tokens.label_ids(prompt.request, prompt.text) for prompt in batch]
-    return [row[[first for (first,) in ids]].tolist() for row, ids in zip(rows.cpu(), labels, strict=True)]
+    firsts, _ = padded([[first for (first,) in ids] for ids in labels], 0, left=False)
+    # Gathered where they are, as a GPU takes long to hand over rows as wide as the vocabulary.
+    scores = rows.gather(1, torch.tensor(firsts, device=rows.device)).tolist()
+    return [row[: len(ids)] for row, ids in zip(scores, labels, strict=True)]
 
 
 def whole_label_scores(passes: Passes, batch: Batch) -> Scores:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 from ..base import Answered
@@ -11,23 +12,34 @@ LONG = 64
 """A pass over so many tokens has the same bits with 1 to 16 threads: products of 28 rows and more, attention of 4."""
 
 
-class Workers:
-    """Workers that compute a prompt each, by their shares of a number of threads, and one for prompts that are alone.
+@cache
+def alone() -> ThreadPoolExecutor:
+    """Return the process's worker for prompts that are alone, of whatever model.
 
     OpenMP keeps threads for every worker that has ever had several. Once they are more than the processors, they sleep
     at each barrier, and a pass takes a fifth longer: so it is always the same worker that has all of them.
     """
+    return ThreadPoolExecutor(1, "lone prompt")
+
+
+class Workers:
+    """Workers that compute a prompt each, by their shares of a number of threads; one that is alone has them all."""
 
     def __init__(self, threads: int, number: int) -> None:
         self.threads, self.number, self.share = threads, number, max(1, threads // number)
         self._lone: int | None = None
         self._together = ThreadPoolExecutor(number, "model", self._take_share)
-        self._alone = ThreadPoolExecutor(1, "lone prompt", self._begin_alone)
 
-    def submit(self, compute: Callable[..., Answered], *arguments: Any, alone: bool) -> Future[Answered]:
+    def submit(self, compute: Callable[..., Answered], *arguments: Any, lone: bool) -> Future[Answered]:
         """Compute beside others, or while nothing else is computed."""
-        pool = self._alone if alone and self.share < self.threads else self._together
-        return pool.submit(compute, *arguments)
+        if lone and self.share < self.threads:
+            return alone().submit(self._alone, compute, *arguments)
+        return self._together.submit(compute, *arguments)
+
+    def _alone(self, compute: Callable[..., Answered], *arguments: Any) -> Answered:
+        self._lone = threading.get_ident()
+        self._take_share()
+        return compute(*arguments)
 
     def watch(self, model: Any) -> None:
         """Give a lone prompt all threads in long passes through a model's encoder, or a decoder-only model's body."""
@@ -45,12 +57,7 @@ class Workers:
 
     def close(self) -> None:
         """Wait for what is being computed."""
-        for pool in (self._together, self._alone):
-            pool.shutdown(cancel_futures=True)
-
-    def _begin_alone(self) -> None:
-        self._lone = threading.get_ident()
-        self._take_share()
+        self._together.shutdown(cancel_futures=True)
 
     def _take_share(self) -> None:
         import torch

@@ -32,7 +32,24 @@ def test_t5_gives_the_same_logits_and_texts(tiny_t5: Path, kind: str, attention:
                 assert torch.equal(*(model.generate(**read, max_new_tokens=6) for model in (before, after)))
 
 
-def test_half_precision_and_other_models_stay(tiny_t5: Path, tiny_llama: Path) -> None:
+def test_half_precision_on_a_cpu_is_no_further_from_float32_than_the_library_s(tiny_t5: Path) -> None:
+    def logits(dtype: torch.dtype, rewrites: bool) -> torch.Tensor:
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(tiny_t5, dtype=dtype).eval()
+        model = rewritten(model) if rewrites else model
+        read = {
+            "input_ids": PROMPTS,
+            "attention_mask": (PROMPTS > 0).long(),
+            "decoder_input_ids": torch.tensor([[0], [0]]),
+        }
+        with torch.inference_mode():
+            return model(**read, use_cache=False).logits.float()
+
+    exact = logits(torch.float32, False)
+    ours, theirs = ((logits(torch.bfloat16, rewrites) - exact).abs().mean() for rewrites in (True, False))
+    assert 0 < ours < 1.1 * theirs
+
+
+def test_half_precision_on_gpus_and_other_models_stay(tiny_t5: Path, tiny_llama: Path) -> None:
     def kinds(model: Any) -> list[type]:
         return [type(part) for part in model.modules()]
 
@@ -40,7 +57,7 @@ def test_half_precision_and_other_models_stay(tiny_t5: Path, tiny_llama: Path) -
         (tiny_t5, transformers.AutoModelForSeq2SeqLM),
         (tiny_llama, transformers.AutoModelForCausalLM),
     ):
-        for dtype in (torch.float32, torch.bfloat16):
-            before, after = (auto.from_pretrained(folder, dtype=dtype) for _ in range(2))
-            rewrites = folder == tiny_t5 and dtype == torch.float32
+        for dtype, device in ((torch.float32, "meta"), (torch.bfloat16, "cpu"), (torch.bfloat16, "meta")):
+            before, after = (auto.from_pretrained(folder, dtype=dtype).to(device) for _ in range(2))
+            rewrites = folder == tiny_t5 and (dtype == torch.float32 or device == "cpu")
             assert (kinds(rewritten(after)) != kinds(before)) == rewrites
