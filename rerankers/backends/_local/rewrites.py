@@ -1,9 +1,8 @@
 """Rewrites of a model, in half precision only on a CPU, that keep its numbers, to rounding, and need less arithmetic.
 
 A T5 encoder's position bias and mask are joined once a batch, and not once a layer. Its decoder's few tokens attend to
-the encoder's states themselves, in float32: the keys' and values' matrices are applied to the queries and to what they
-attend to, a handful of rows, and not to each token of the prompt. GELU by tanh is one kernel, and not seven, which each
-round.
+the encoder's states themselves: the keys' and values' matrices are applied to the queries and to what they attend to, a
+handful of rows, and not to each token of the prompt. GELU by tanh is one kernel, and not seven.
 """
 
 from functools import partial
@@ -53,11 +52,11 @@ def _over_states(attention: Any, forward: Any, hidden: Any, mask: Any = None, **
     states, (texts, tokens, _), heads = more.get("key_value_states"), hidden.shape, attention.n_heads
     if states is None or more.get("past_key_values") is not None or 2 * tokens > attention.key_value_proj_dim:
         return forward(hidden, mask=mask, **more)
-    keys, values = (part.weight.unflatten(0, (heads, -1)).float() for part in (attention.k, attention.v))
-    queries = attention.q(hidden).unflatten(-1, (heads, -1)).float()
+    keys, values = (part.weight.unflatten(0, (heads, -1)) for part in (attention.k, attention.v))
+    queries = attention.q(hidden).unflatten(-1, (heads, -1))
     queries = torch.einsum("bthd,hdm->bhtm", queries, keys).reshape(texts, 1, heads * tokens, -1)
     mask = None if mask is None else mask[:, :, :1]  # the same for each token
-    over = states.float().unsqueeze(1)
+    over = states.unsqueeze(1)
     attended = torch.nn.functional.scaled_dot_product_attention(queries, over, over, attn_mask=mask, scale=1.0)
     attended = torch.einsum("bhtm,hdm->bthd", attended.view(texts, heads, tokens, -1), values)
-    return attention.o(attended.flatten(2).to(hidden.dtype)), more.get("position_bias"), None
+    return attention.o(attended.flatten(2)), more.get("position_bias"), None
