@@ -95,7 +95,7 @@ class Transformers(Backend):
         self.batch_size, self.batch_tokens = 1 if self.exact else options.batch_size, options.batch_tokens
         self.threads = torch.get_num_threads()
         self.workers = self._useful_workers(options)
-        self._workers = Workers(self.threads, self.workers)
+        self._pool = Workers(self.threads, self.workers)
         self._planned: deque[Batch] = deque()
         self._running: deque[Future[Answered]] = deque()
 
@@ -144,7 +144,7 @@ class Transformers(Backend):
         model = self.weights.load(part)
         if self.compile:
             (model.get_encoder() if self.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
-        self._workers.watch(model)
+        self._pool.watch(model)
         return model
 
     @cached_property
@@ -179,7 +179,7 @@ class Transformers(Backend):
                     f"{problem}; name a smaller one, lower its precision, or set model.device_map: auto"
                 ) from error
             lone = not self._running and not self._planned
-            self._running.append(self._workers.submit(self._answered, answer, batch, lone=lone))
+            self._running.append(self._pool.submit(self._answered, answer, batch, lone=lone))
         return self._running.popleft().result() if self._running else []
 
     def _answerer(self, request: Request) -> Callable[[Batch], Answered]:
@@ -253,4 +253,4 @@ class Transformers(Backend):
 
     def close(self) -> None:
         """Wait for what is being computed."""
-        self._workers.close()
+        self._pool.close()

@@ -42,11 +42,11 @@ def main() -> None:
         plain_seconds, our_seconds, peaks = [], [], []
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            model = {"backend": "transformers", "name": args.model, "device": "cpu"}
+            model = {"backend": "transformers", "name": args.model, "device": args.device}
             settings = [f"ranker={yaml.safe_dump(options_of(method), default_flow_style=True).strip()}"]
             settings += [f"model={yaml.safe_dump(model, default_flow_style=True, width=999).strip()}", *args.set]
             for turn in range(args.times):
-                plain = ["--model", args.model, "--config", args.config, "--method", method]
+                plain = ["--model", args.model, "--config", args.config, "--method", method, "--device", args.device]
                 plain += ["--queries", str(args.queries), "--output", str(folder / "plain.trec")]
                 plain += [part for setting in args.set for part in ("--set", setting)]
                 plain_seconds.append(timed([str(Path(__file__).with_name("plain.py")), *plain])[0])

@@ -2,8 +2,8 @@
 
     python scripts/bench/cross_encoders.py --model FOLDER --config C [--queries 5] [--dtype float32]
 
-Both have the same weights, threads, number format and longest pair; sentence-transformers makes its own batches. The
-first query is scored once before, as neither's first is measured.
+Both have the same weights, threads or GPU, number format and longest pair; sentence-transformers makes its own batches.
+The first query is scored once before, as neither's first is measured.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     args = parser.parse_args()
     queries = candidates(args.config, args.set, args.queries)
-    options = transformers.Options(name=args.model, dtype=args.dtype, device="cpu")
+    options = transformers.Options(name=args.model, dtype=args.dtype, device=args.device)
     ours = transformers.Transformers(options, Setting().seed)
     settings = {"dtype": getattr(torch, args.dtype)}
-    theirs = CrossEncoder(args.model, device="cpu", model_kwargs=settings, activation_fn=torch.nn.Identity())
+    theirs = CrossEncoder(args.model, device=args.device, model_kwargs=settings, activation_fn=torch.nn.Identity())
     theirs.max_length = ours.tokens.tokenizer.model_max_length
     ranker = {"method": "pointwise.cross_encoder", "passage_tokens": None, "query_tokens": None}
     our_seconds, their_seconds, same = 0.0, 0.0, 0

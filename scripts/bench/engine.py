@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import yaml
-from plain import METHODS, Plain, asked, candidates, opened, options_of, parser_of, ranked
+from plain import METHODS, Plain, asked, candidates, hardware, opened, options_of, parser_of, ranked
 from r2llm.rerankers.backends.base import Answered, Backend
 from r2llm.rerankers.prompts.template import Prompt
 
@@ -146,8 +146,7 @@ def main() -> None:
             print(f"compiling, {dtype}: {seconds:.0f} s with the first query")
     rates = {dtype: matrix_rate(dtype, args.device) for dtype in ours}
     rates_text = ", ".join(f"{d} {rate / 1e9:,.0f} GFLOP/s" for d, rate in rates.items())
-    where = f"{torch.get_num_threads()} threads" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
-    print(f"{args.model}: {where}; matrix rate {rates_text}")
+    print(f"{args.model}: {hardware(args.device)}; matrix rate {rates_text}")
     for method in args.method or METHODS:
         options = options_of(method)
         engines = InTurn({"plain": plain} | ours, TOGETHER[args.device])

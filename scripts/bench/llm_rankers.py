@@ -95,9 +95,8 @@ class LlmRankers:
 
 def main() -> None:
     """Print a line a method and number format."""
-    import torch
     from engine import matrix_rate, weights
-    from plain import METHODS, candidates, opened, options_of, parser_of, ranked
+    from plain import METHODS, candidates, hardware, opened, options_of, parser_of, ranked
 
     parser = parser_of(__doc__, 8)
     parser.add_argument("--llm-rankers", required=True)
@@ -105,8 +104,7 @@ def main() -> None:
     parser.add_argument("--dtype", action="append", choices=["float32", "bfloat16"])
     args = parser.parse_args()
     queries = candidates(args.config, args.set, args.queries)
-    where = f"{torch.get_num_threads()} threads" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
-    print(f"{args.model}: {where}, {len(queries)} queries of {len(queries[0].docs)} documents")
+    print(f"{args.model}: {hardware(args.device)}, {len(queries)} queries of {len(queries[0].docs)} documents")
     for dtype in args.dtype or ["float32"]:
         rate = matrix_rate(dtype, args.device)
         print(f"{dtype}: matrix rate {rate / 1e9:,.0f} GFLOP/s")

@@ -113,6 +113,11 @@ def opened(model: str, dtype: str = "float32", device: str = "cpu", **more: Any)
     return backend
 
 
+def hardware(device: str) -> str:
+    """What computes: the number of threads, or the GPU's name."""
+    return f"{torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name(device)
+
+
 def parser_of(doc: str | None, queries: int) -> argparse.ArgumentParser:
     """What the benchmarks of an engine are told: the model, the candidates, the methods, and how many queries."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,7 +126,7 @@ def parser_of(doc: str | None, queries: int) -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as `r2llm rerank` takes it")
     parser.add_argument("--method", action="append", choices=METHODS)
     parser.add_argument("--queries", type=int, default=queries)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     return parser
 
 

@@ -54,10 +54,10 @@ def main() -> None:
     queries = candidates(args.config, args.set, args.queries)
     for method in args.method or METHODS[:3]:
         options = options_of(method)
-        alone = Kept(opened(args.model))
+        alone = Kept(opened(args.model, device=args.device))
         expected = rankings(options, alone, queries)
         for text in args.against or AGAINST:
-            other = opened(args.model, **yaml.safe_load(text))
+            other = opened(args.model, **{"device": args.device} | yaml.safe_load(text))
             found = rankings(options, other, queries)
             moved, flipped = 0.0, 0
             for request, reply in asked(other, [request for request, _ in alone.answers.values()]):

@@ -13,7 +13,7 @@ LONG = 64
 
 
 @cache
-def alone() -> ThreadPoolExecutor:
+def lone_worker() -> ThreadPoolExecutor:
     """Return the process's worker for prompts that are alone, of whatever model.
 
     OpenMP keeps threads for every worker that has ever had several. Once they are more than the processors, they sleep
@@ -26,17 +26,18 @@ class Workers:
     """Workers that compute a prompt each, by their shares of a number of threads; one that is alone has them all."""
 
     def __init__(self, threads: int, number: int) -> None:
-        self.threads, self.number, self.share = threads, number, max(1, threads // number)
+        self.threads, self.share = threads, max(1, threads // number)
         self._lone: int | None = None
+        """The thread of the lone worker, once it has computed."""
         self._together = ThreadPoolExecutor(number, "model", self._take_share)
 
     def submit(self, compute: Callable[..., Answered], *arguments: Any, lone: bool) -> Future[Answered]:
-        """Compute beside others, or while nothing else is computed."""
+        """Compute a batch beside others or, while nothing else is computed, by the lone worker."""
         if lone and self.share < self.threads:
-            return alone().submit(self._alone, compute, *arguments)
+            return lone_worker().submit(self._compute_alone, compute, *arguments)
         return self._together.submit(compute, *arguments)
 
-    def _alone(self, compute: Callable[..., Answered], *arguments: Any) -> Answered:
+    def _compute_alone(self, compute: Callable[..., Answered], *arguments: Any) -> Answered:
         self._lone = threading.get_ident()
         self._take_share()
         return compute(*arguments)
@@ -58,6 +59,8 @@ class Workers:
     def close(self) -> None:
         """Wait for what is being computed."""
         self._together.shutdown(cancel_futures=True)
+        if self._lone is not None:
+            lone_worker().submit(int).result()  # behind what the lone worker still computes
 
     def _take_share(self) -> None:
         import torch

@@ -369,6 +369,26 @@ def test_a_lone_prompt_has_all_threads_in_long_passes_and_the_answer_that_it_has
     backend.close()
 
 
+def test_lone_prompts_of_all_models_have_one_worker_which_is_waited_for(
+    tiny_llama: Path, tiny_t5: Path, posed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    computing, ended = set(), []
+    for folder in (tiny_llama, tiny_t5, tiny_llama):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+        backend = opened(folder, workers=2)
+        monkeypatch.undo()
+        [request] = posed(backend, "pointwise.yes_no", PASSAGES[:1])
+        backend.passes.model.register_forward_pre_hook(lambda *_: computing.add(threading.get_ident()))
+        for _ in range(3):
+            answered(backend, [request])
+        backend._pool.submit(lambda: ended.append(time.sleep(0.1)) or [], lone=True)
+        backend.close()
+        assert ended.pop() is None
+    assert len(computing) == 1
+
+
 def test_what_was_under_way_is_handed_over_before_a_failure_is_raised(
     tiny_llama: Path, posed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
