@@ -141,7 +141,7 @@ class Transformers(Backend):
 
     def _model(self, part: Part = "language") -> Any:
         """Return the model, compiled for prompts of any length if so told: at the first one, and for batches of one."""
-        model = self.weights.load(part)
+        model = self.weights.load(part, pack=not self.compile)
         if self.compile:
             (model.get_encoder() if self.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
         self._pool.watch(model)

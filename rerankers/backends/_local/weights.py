@@ -166,8 +166,11 @@ class Weights:
         brings = self.adapter and (self.adapter.folder / "tokenizer_config.json").is_file()
         return self.adapter if self.adapter and brings and not self.options.tokenizer else self.words
 
-    def load(self, part: Part) -> Any:
-        """Return the model. Raises `InputError` if it is not whole, or its head has more labels than two."""
+    def load(self, part: Part, *, pack: bool = True) -> Any:
+        """Return the model, maybe packed. Raises `InputError` if it is not whole, or its head has more than two labels.
+
+        Packed weights cannot be compiled.
+        """
         import transformers
 
         language = "Seq2SeqLM" if self.config.is_encoder_decoder else "CausalLM"
@@ -197,7 +200,12 @@ class Weights:
             raise InputError(f"model.name: {problem} of two; name a cross-encoder")
         if self.adapter is not None:
             model = _joined(model, self.adapter, merge=self.quantization is None)
-        return model.eval() if places else rewritten(model.to(self.device).eval())
+        if places:
+            return model.eval()
+        from .packing import packed  # it imports torch
+
+        model = rewritten(model.to(self.device).eval())
+        return packed(model) if pack else model
 
 
 def _base_of(adapter: Source) -> tuple[str, str | None]:
