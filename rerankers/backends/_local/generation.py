@@ -16,12 +16,14 @@ from ...errors import BackendError
 from .._tokens.tokens import Batch, Prepared, Tokens
 from ..base import Answered
 from .passes import Passes
+from .rewrites import cache_for_few
 from .scores import first_token_scores, scored
 
 if TYPE_CHECKING:
     import torch
 
 LISTED = 20  # labels among so many likeliest tokens at a text's end are its answer (orionw/rank1 at 30585c2)
+FEW = 4  # tokens for which the keys and values of a prompt, for T5's decoder, are not worth computing
 SPARE = 8  # tokens searched for a stop sequence besides one for each of its bytes: characters may share tokens
 
 
@@ -72,6 +74,8 @@ class Generator:
         def ended(ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
             return torch.tensor([text.done for text in texts], device=ids.device)
 
+        if max(text.budget for text in texts) <= FEW:
+            inputs["past_key_values"] = cache_for_few(self.passes.model)
         self.passes.model.generate(
             **inputs, generation_config=self._configured(texts), logits_processor=[choose], stopping_criteria=[ended]
         )

@@ -9,6 +9,7 @@ attends to itself. GELU by tanh is one kernel, and not seven.
 from functools import partial
 from typing import Any
 
+MODELS = {"t5", "mt5"}
 ATTENTION, NORMS = {"T5Attention", "MT5Attention"}, {"T5LayerNorm", "MT5LayerNorm"}
 
 
@@ -60,7 +61,9 @@ def _over_states(attention: Any, forward: Any, hidden: Any, mask: Any = None, **
     import torch
 
     states, (texts, tokens, _), heads = more.get("key_value_states"), hidden.shape, attention.n_heads
-    if states is None or more.get("past_key_values") is not None or 2 * tokens > attention.key_value_proj_dim:
+    cache = more.get("past_key_values")
+    cached = cache is not None and not getattr(cache, "for_few", False)
+    if states is None or cached or 2 * tokens > attention.key_value_proj_dim:
         return forward(hidden, mask=mask, **more)
     keys, values = (part.weight.unflatten(0, (heads, -1)) for part in (attention.k, attention.v))
     queries = attention.q(hidden).view(texts * tokens, heads, -1).transpose(0, 1)
@@ -71,6 +74,17 @@ def _over_states(attention: Any, forward: Any, hidden: Any, mask: Any = None, **
     attended = attended.view(texts, heads, tokens, -1).transpose(0, 1).reshape(heads, texts * tokens, -1)
     attended = torch.bmm(attended, values.mT).view(heads, texts, tokens, -1).permute(1, 2, 0, 3)
     return attention.o(attended.flatten(2)), more.get("position_bias"), None
+
+
+def cache_for_few(model: Any) -> Any:
+    """Return a cache for the generation of few tokens by a T5, which keeps nothing of the prompt; None for others."""
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    if model.config.model_type not in MODELS:
+        return None
+    cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    cache.for_few = True
+    return cache
 
 
 def _attended(queries: Any, keys: Any, values: Any, bias: Any) -> Any:

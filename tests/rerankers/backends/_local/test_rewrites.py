@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from r2llm.rerankers.backends._local.packing import packed
-from r2llm.rerankers.backends._local.rewrites import rewritten
+from r2llm.rerankers.backends._local.rewrites import cache_for_few, rewritten
 
 PROMPTS = torch.tensor([[5, 9, 11, 14, 20, 7, 1], [8, 6, 1, 0, 0, 0, 0]])
 
@@ -31,6 +31,21 @@ def test_t5_gives_the_same_logits_and_texts(tiny_t5: Path, kind: str, attention:
                 logits, ours = (model(**read, use_cache=False).logits for model in (before, after))
                 torch.testing.assert_close(ours, logits, rtol=1e-5, atol=1e-5)
                 assert torch.equal(*(model.generate(**read, max_new_tokens=6) for model in (before, after)))
+
+
+def test_few_tokens_are_generated_without_the_prompt_s_keys_and_values(tiny_t5: Path, tiny_llama: Path) -> None:
+    model = rewritten(transformers.AutoModelForSeq2SeqLM.from_pretrained(tiny_t5).eval())
+    computed: list[int] = []
+    keys = [block.layer[1].EncDecAttention.k for block in model.decoder.block]
+    for part in keys:
+        part.register_forward_hook(lambda *_: computed.append(1))
+    read = {"input_ids": PROMPTS, "attention_mask": (PROMPTS > 0).long(), "max_new_tokens": 4}
+    with torch.inference_mode():
+        wanted = model.generate(**read)
+        assert len(computed) == len(keys)
+        assert torch.equal(model.generate(**read, past_key_values=cache_for_few(model)), wanted)
+    assert len(computed) == len(keys)
+    assert cache_for_few(transformers.AutoModelForCausalLM.from_pretrained(tiny_llama)) is None
 
 
 def test_bfloat16_on_a_cpu_is_no_further_from_float32_than_the_library_s(tiny_t5: Path) -> None:
