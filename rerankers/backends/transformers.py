@@ -32,7 +32,7 @@ from ._local.scores import (
     token_scores,
     whole_label_scores,
 )
-from ._local.threads import Workers
+from ._local.threads import Workers, one_thread
 from ._local.vectors import Pooling, Vectors
 from ._local.weights import Part, WeightOptions, Weights
 from ._tokens.pairs import PairForm
@@ -141,7 +141,8 @@ class Transformers(Backend):
 
     def _model(self, part: Part = "language") -> Any:
         """Return the model, compiled for prompts of any length if so told: at the first one, and for batches of one."""
-        model = self.weights.load(part, pack=not self.compile)
+        with one_thread():
+            model = self.weights.load(part, pack=not self.compile)
         if self.compile:
             (model.get_encoder() if self.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
         self._pool.watch(model)

@@ -4,8 +4,8 @@
 
 FOLDER is a clone of ielab/llm-rankers, PYTHON an interpreter that can import it (it needs transformers 4), where it
 runs in a process of its own. Both have the same threads or GPU, number format and first stage, cut passages to 128
-tokens, and read labels' log-probabilities where llm-rankers does (T5); of Llama it reads the one token that it
-generates, and has setwise and pairwise alone. Some queries are ranked by one and then by the other. Share is the work
+tokens, and read labels' log-probabilities where llm-rankers does (T5); of Llama both read the one token that it
+generates, and llm-rankers has setwise and pairwise alone. Some queries are ranked by one and then by the other. Share is the work
 that the prompts' tokens mean for the model's matrices, by the second, of the rate for a product of large matrices.
 """
 
@@ -21,7 +21,7 @@ from subprocess import DEVNULL, PIPE, Popen
 from typing import IO, Any, cast
 
 TOGETHER = {"cpu": 4, "cuda": 64}
-"""So many queries are ranked by one and then by the other, by device."""
+"""So many queries are ranked by one and then by the other unless told, by device."""
 
 CLASSES = {
     "setwise": ("SetwiseLlmRanker", {"num_child": 2, "k": 10}),
@@ -102,7 +102,9 @@ def main() -> None:
     parser.add_argument("--llm-rankers", required=True)
     parser.add_argument("--python", required=True)
     parser.add_argument("--dtype", action="append", choices=["float32", "bfloat16"])
+    parser.add_argument("--together", type=int, help="so many queries are ranked by one and then by the other")
     args = parser.parse_args()
+    together = args.together or TOGETHER[args.device]
     queries = candidates(args.config, args.set, args.queries)
     print(f"{args.model}: {hardware(args.device)}, {len(queries)} queries of {len(queries[0].docs)} documents")
     for dtype in args.dtype or ["float32"]:
@@ -115,11 +117,11 @@ def main() -> None:
                 print(f"{method:18} llm-rankers has it for T5 alone")
                 continue
             options = options_of(method) | {"compat": "llm-rankers", "passage_tokens": 128}
-            options |= {"scoring": "generation"} if method.startswith("pairwise") else {}
+            options |= {"scoring": "generation"} if decoder_only or method.startswith("pairwise") else {}
             theirs = LlmRankers(args.python, args.llm_rankers, args.model, method, dtype, args.device)
             their_s, our_s, tokens, calls, same = 0.0, 0.0, 0, 0, 0
-            for turn, start in enumerate(range(0, len(queries), TOGETHER[args.device])):
-                some = queries[start : start + TOGETHER[args.device]]
+            for turn, start in enumerate(range(0, len(queries), together)):
+                some = queries[start : start + together]
                 for them in (turn % 2 == 0, turn % 2 == 1):
                     if them:
                         seconds, their = theirs.ranked(some)

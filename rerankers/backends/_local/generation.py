@@ -74,8 +74,9 @@ class Generator:
         def ended(ids: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
             return torch.tensor([text.done for text in texts], device=ids.device)
 
-        if max(text.budget for text in texts) <= FEW:
-            inputs["past_key_values"] = cache_for_few(self.passes.model)
+        few = self.passes.encoder_decoder and max(text.budget for text in texts) <= FEW
+        cache = cache_for_few(self.passes.model) if few else copy.deepcopy(self.passes.prefix(batch))
+        inputs |= {} if cache is None else {"past_key_values": cache}
         self.passes.model.generate(
             **inputs, generation_config=self._configured(texts), logits_processor=[choose], stopping_criteria=[ended]
         )
@@ -93,6 +94,7 @@ class Generator:
         most = max(text.budget for text in texts)
         more: dict[str, Any] = {"max_new_tokens": most, "num_beams": 1, "do_sample": False}  # `_chosen` samples
         more |= {"pad_token_id": self.tokens.pad, "eos_token_id": self._settings.eos_token_id}
+        more["cache_implementation"] = None  # prefixes have one kind of cache
         more["decoder_start_token_id"] = self.passes.start if self.passes.encoder_decoder else None
         config.update(**more)
         return config

@@ -57,12 +57,18 @@ class Passes:
 
     def last_logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits (a row a prompt) of the answer's first token."""
-        prompt = batch[0]
-        lengths = self.tokens.shared_prefixes(prompt.request, prompt.ids) if self.prefixes and len(batch) == 1 else []
-        if self.prefixes and lengths:
-            self._check_length(prompt)
-            return self.prefixes.last_logits(prompt.ids, lengths)
+        if self.prefixes and (prefix := self.prefix(batch)) is not None:
+            return self.prefixes.last_logits(batch[0].ids, prefix)
         return self._logits(self.inputs(batch), last=1)[:, -1]
+
+    def prefix(self, batch: Batch) -> Any:
+        """Return the keys and values of what a lone prompt shares with others; None if it is nothing, or not alone."""
+        prompt, *others = batch
+        lengths = self.tokens.shared_prefixes(prompt.request, prompt.ids) if self.prefixes and not others else []
+        if not self.prefixes or not lengths:
+            return None
+        self._check_length(prompt)
+        return self.prefixes.cached(prompt.ids, lengths)
 
     def target_logits(self, batch: Batch, targets: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Return for each prompt the logits that predict its target's tokens, a row a token."""
@@ -116,10 +122,13 @@ class Prefixes:
         self._kept: OrderedDict[tuple[int, ...], tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def last_logits(self, ids: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
-        """Return the logits after the last token (one row), with the prefixes of these ascending lengths cached."""
-        cache: Any = reduce(lambda shorter, length: self._prefix(tuple(ids[:length]), shorter), lengths, None)
-        return cast("torch.Tensor", self._read(ids[lengths[-1] :], cache)[1])
+    def cached(self, ids: Sequence[int], lengths: Sequence[int]) -> Any:
+        """Return the keys and values of the longest of a prompt's prefixes, those of these ascending lengths cached."""
+        return reduce(lambda shorter, length: self._prefix(tuple(ids[:length]), shorter), lengths, None)
+
+    def last_logits(self, ids: Sequence[int], prefix: Any) -> torch.Tensor:
+        """Return the logits after the last token (one row), given the keys and values of a prefix."""
+        return cast("torch.Tensor", self._read(ids[prefix.get_seq_length() :], prefix)[1])
 
     def _prefix(self, ids: tuple[int, ...], shorter: Any) -> Any:
         with self._lock:

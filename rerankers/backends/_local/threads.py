@@ -1,8 +1,9 @@
 """The threads of prompts that are computed at the same time: each its share, or all for one that is alone."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -12,14 +13,27 @@ LONG = 64
 """A pass over so many tokens has the same bits with 1 to 16 threads: products of 28 rows and more, attention of 4."""
 
 
+# OpenMP keeps threads for every thread that has ever computed with several. Once they are more than the processors,
+# they sleep at each barrier, and a pass takes a fifth longer. So one worker of the process has all, and loading none.
+
+
 @cache
 def lone_worker() -> ThreadPoolExecutor:
-    """Return the process's worker for prompts that are alone, of whatever model.
-
-    OpenMP keeps threads for every worker that has ever had several. Once they are more than the processors, they sleep
-    at each barrier, and a pass takes a fifth longer: so it is always the same worker that has all of them.
-    """
+    """Return the process's worker for prompts that are alone, of whatever model."""
     return ThreadPoolExecutor(1, "lone prompt")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute by this thread alone."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Workers:

@@ -275,18 +275,27 @@ def test_a_batch_that_does_not_fit_into_the_memory_is_halved(
         backend.collect()
 
 
-def test_beginnings_that_come_again_change_no_bit_of_an_answer(tiny_llama: Path, posed) -> None:
+@pytest.mark.parametrize("scoring", ["likelihood", "generation"])
+def test_beginnings_that_come_again_are_read_once_and_change_no_bit_of_an_answer(
+    tiny_llama: Path, posed, scoring: str
+) -> None:
     passages = ["the red moon " * 60, "a planet", "Yes", "which of the moons is it?"]
     backend = opened(tiny_llama)
-    requests = posed(backend, passages=passages)
+    requests = posed(backend, passages=passages, scoring=scoring)
     first = dataclasses.replace(requests[0].ask, docs=("d00", "d02", "d03"))
     again = [dataclasses.replace(requests[0], ask=first, key=b"again"), requests[0]]
     lengths = [backend.tokens.shared_prefixes(r, backend.tokens.prompt(r)[1]) for r in again]
     assert [len(found) for found in lengths] == [2, 2]
     assert lengths[0][0] >= LEAST
+    read: list[int] = []
+    backend.passes.model.model.register_forward_pre_hook(
+        lambda _, __, named: read.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
     together = answered(backend, again)
-    alone = [answered(opened(tiny_llama), [request])[0] for request in again]
-    assert [reply.scores for reply in together] == [reply.scores for reply in alone]
+    prompts = [len(backend.tokens.prompt(request)[1]) for request in again]
+    texts = [max((reply.completion_tokens or 0) - 1, 0) for reply in together]  # a text's last token is not read
+    assert sum(read) == sum(prompts) + sum(texts) - lengths[1][-1]
+    assert together == [answered(opened(tiny_llama), [request])[0] for request in again]
     assert len(backend.passes.prefixes._kept) == 2
 
 
@@ -310,7 +319,8 @@ def test_no_more_beginnings_are_kept_than_there_is_room_for(tiny_llama: Path) ->
     model = opened(tiny_llama).passes.model
     prefixes = Prefixes(model, room=1)
     with torch.inference_mode():
-        logits = [prefixes.last_logits(list(range(5, 60 + n)), [20, 40 + n]) for n in (0, 1, 0)]
+        prompts = [(list(range(5, 60 + n)), [20, 40 + n]) for n in (0, 1, 0)]
+        logits = [prefixes.last_logits(ids, prefixes.cached(ids, lengths)) for ids, lengths in prompts]
     assert torch.equal(logits[0], logits[2])
     assert len(prefixes._kept) == 1
 
