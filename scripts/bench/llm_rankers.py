@@ -4,9 +4,10 @@
 
 FOLDER is a clone of ielab/llm-rankers, PYTHON an interpreter that can import it (it needs transformers 4), where it
 runs in a process of its own. Both have the same threads or GPU, number format and first stage, cut passages to 128
-tokens, and read labels' log-probabilities where llm-rankers does (T5); of Llama both read the one token that it
-generates, and llm-rankers has setwise and pairwise alone. Some queries are ranked by one and then by the other. Share is the work
-that the prompts' tokens mean for the model's matrices, by the second, of the rate for a product of large matrices.
+tokens, and read labels' log-probabilities where llm-rankers does (T5); of Llama, for which llm-rankers has setwise and
+pairwise alone, both read the one token that it generates. Some queries are ranked by one and then by the other. Share
+is the work that the prompts' tokens mean for the model's matrices, by the second, of the rate for a product of large
+matrices.
 """
 
 from __future__ import annotations
