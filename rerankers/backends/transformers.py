@@ -22,7 +22,7 @@ from ._local.chains import chain_of
 from ._local.fusion import view_scores
 from ._local.generation import Generator
 from ._local.loading import gpu_details, multiplies_tiles, one_line, out_of_memory
-from ._local.passes import Passes
+from ._local.passes import Passes, fixed_positions
 from ._local.scores import (
     Scores,
     first_token_scores,
@@ -105,12 +105,8 @@ class Transformers(Backend):
         It is one but on a CPU that computes each alone, by a model that is neither compiled nor quantised and whose
         positions are fixed.
         """
-        settings = getattr(self.config, "rope_parameters", None) or getattr(self.config, "rope_scaling", None) or {}
-        kinds = [settings, *(part for part in settings.values() if isinstance(part, Mapping))]
-        # Dynamic positions grow with the longest prompt that was read.
-        fixed = not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
         alone = self.exact and self.device.type == "cpu" and not self.compile and self.weights.quantization is None
-        return options.workers or min(WORKERS, self.threads) if alone and fixed else 1
+        return options.workers or min(WORKERS, self.threads) if alone and fixed_positions(self.config) else 1
 
     @cached_property
     def identity(self) -> Mapping[str, object]:
@@ -142,7 +138,7 @@ class Transformers(Backend):
     def _model(self, part: Part = "language") -> Any:
         """Return the model, compiled for prompts of any length if so told: at the first one, and for batches of one."""
         with one_thread():
-            model = self.weights.load(part, pack=not self.compile)
+            model = self.weights.load(part, pack=not self.compile and self.weights.quantization is None)
         if self.compile:
             (model.get_encoder() if self.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
         self._pool.watch(model)

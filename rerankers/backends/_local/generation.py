@@ -94,7 +94,8 @@ class Generator:
         most = max(text.budget for text in texts)
         more: dict[str, Any] = {"max_new_tokens": most, "num_beams": 1, "do_sample": False}  # `_chosen` samples
         more |= {"pad_token_id": self.tokens.pad, "eos_token_id": self._settings.eos_token_id}
-        more["cache_implementation"] = None  # prefixes have one kind of cache
+        # Else `generate` refuses a cache that is given to it, or reads the whole prompt into it again.
+        more |= {"use_cache": True, "cache_implementation": None, "prompt_lookup_num_tokens": None}
         more["decoder_start_token_id"] = self.passes.start if self.passes.encoder_decoder else None
         config.update(**more)
         return config

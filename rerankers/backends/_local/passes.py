@@ -6,7 +6,7 @@ import copy
 import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,7 +31,7 @@ class Passes:
         self.start = start(model) if self.encoder_decoder else 0
         self._accepted = set(inspect.signature(model.forward).parameters)
         full = not self.encoder_decoder and set(getattr(model.config, "layer_types", None) or FULL) == FULL
-        usable = full and {"past_key_values", "logits_to_keep"} <= self._accepted
+        usable = full and fixed_positions(model.config) and {"past_key_values", "logits_to_keep"} <= self._accepted
         self.prefixes = Prefixes(model) if cache_prefixes and usable else None
 
     def inputs(self, batch: Batch, targets: Sequence[Sequence[int]] = ()) -> dict[str, torch.Tensor]:
@@ -153,6 +153,13 @@ class Prefixes:
         inputs = torch.tensor([list(ids)], device=self.model.device)
         output = self.model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return cache, output.logits[:, -1]
+
+
+def fixed_positions(config: Any) -> bool:
+    """Return whether a token's position is encoded alike whatever is read behind it."""
+    settings = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [settings, *(part for part in settings.values() if isinstance(part, Mapping))]
+    return not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
 
 
 def longest_input(config: Any) -> int | None:

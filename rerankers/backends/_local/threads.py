@@ -1,4 +1,9 @@
-"""The threads of prompts that are computed at the same time: each its share, or all for one that is alone."""
+"""The threads of prompts that are computed at the same time: each its share, or all for one that is alone.
+
+OpenMP keeps threads for every thread that has ever computed with several. Once they are more than the processors, they
+sleep at each barrier, and a pass takes a fifth longer. So one worker of the process has all of them, and a model is
+loaded by a single one.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -11,10 +16,6 @@ from ..base import Answered
 
 LONG = 64
 """A pass over so many tokens has the same bits with 1 to 16 threads: products of 28 rows and more, attention of 4."""
-
-
-# OpenMP keeps threads for every thread that has ever computed with several. Once they are more than the processors,
-# they sleep at each barrier, and a pass takes a fifth longer. So one worker of the process has all, and loading none.
 
 
 @cache

@@ -299,6 +299,25 @@ def test_beginnings_that_come_again_are_read_once_and_change_no_bit_of_an_answer
     assert len(backend.passes.prefixes._kept) == 2
 
 
+def test_a_model_that_says_to_cache_nothing_writes_the_same(folder: Path, posed, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"use_cache": False}))
+    more = {"scoring": "generation", "max_new_tokens": 4, "model_settings": True}
+    plain, told = (answered(backend, posed(backend, **more)) for backend in (opened(folder), opened(tmp_path)))
+    assert [reply.text for reply in told] == [reply.text for reply in plain]
+
+
+def test_no_prefix_is_read_by_itself_where_positions_depend_on_what_follows(tiny_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "config.json"
+    factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 32}
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "factor": 64.0, **factors}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rope_parameters": rope}))
+    assert opened(tiny_llama).passes.prefixes is not None
+    assert opened(tmp_path).passes.prefixes is None
+
+
 def test_a_first_passage_is_read_by_itself_where_it_is_a_third_of_the_prompt(tiny_llama: Path, posed) -> None:
     backend = opened(tiny_llama)
 
