@@ -138,7 +138,7 @@ class Transformers(Backend):
     def _model(self, part: Part = "language") -> Any:
         """Return the model, compiled for prompts of any length if so told: at the first one, and for batches of one."""
         with one_thread():
-            model = self.weights.load(part, pack=not self.compile and self.weights.quantization is None)
+            model = self.weights.load(part, pack=not self.compile)
         if self.compile:
             (model.get_encoder() if self.config.is_encoder_decoder else model.base_model).compile(dynamic=True)
         self._pool.watch(model)

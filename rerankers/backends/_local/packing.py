@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-FED_FORWARD = {f"{model}{kind}ActDense" for model in ("T5", "MT5") for kind in ("Dense", "DenseGated")}
-PLAIN = ("EncDecAttention.k", "EncDecAttention.v", ".wo")
-"""Layers, by the end of their names, that stay: T5's rewrite multiplies the first two, and T5-likes look at the last's
-weights in each pass."""
+from .rewrites import FAMILIES
+
+FEED_FORWARD = {f"{family}{kind}ActDense" for family in FAMILIES for kind in ("Dense", "DenseGated")}
 
 
 class PackedLinear(torch.nn.Module):
@@ -48,38 +47,41 @@ def packed(model: Any) -> Any:
     if model.dtype != torch.bfloat16 or model.device.type != "cpu" or not multiplies_bfloat16():
         return model
     # By name, so that each layer's own weights are let go before the next is packed.
-    for name in [name for name, _ in model.named_modules() if not name.endswith(PLAIN)]:
-        # A router computes in float32, and changes its layer for that.
-        if _plain(part := model.get_submodule(name)) and "Router" not in type(_parent(model, name)).__name__:
+    for name in [name for name, _ in model.named_modules()]:
+        if _is_plain(part := model.get_submodule(name)) and not _looked_into(model, name):
             model.set_submodule(name, PackedLinear(part))
     for part in model.modules():
-        if type(part).__name__ in FED_FORWARD and _plain(part.wo):
+        first = [of for name, of in part.named_children() if name in ("wi", "wi_0", "wi_1")]
+        feeds = type(part).__name__ in FEED_FORWARD and all(isinstance(of, PackedLinear) for of in first)
+        if feeds and _is_plain(part.wo):
             part.wo = PackedLinear(part.wo)
-            gelu = type(part.act).__name__ == "GELUTanh"
-            gated = hasattr(part, "wi_0") and all(isinstance(of, PackedLinear) for of in (part.wi_0, part.wi_1))
-            if gated or hasattr(part, "wi"):
-                part.forward = partial((_gated_by_gelu if gelu else _gated) if gated else _fed_forward, part)
+            part.forward = partial(_fed_forward, part)
     return model
 
 
-def _plain(part: Any) -> bool:
+def _looked_into(model: Any, name: str) -> bool:
+    """Return whether a layer's weights are used by more than its product.
+
+    T5's rewrite multiplies those of its decoder's attention to states, T5-likes ask for the format of their last, and a
+    router computes in float32.
+    """
+    path, _, layer = name.rpartition(".")
+    parent = type(model.get_submodule(path)).__name__
+    over_states = path.endswith("EncDecAttention") and layer in ("k", "v")
+    return over_states or "Router" in parent or (parent.endswith("ActDense") and layer == "wo")
+
+
+def _is_plain(part: Any) -> bool:
     """Return whether a part is a linear layer in bfloat16 to which nobody has added anything."""
     linear = type(part) is torch.nn.Linear and type(part.weight) is torch.nn.Parameter
     changed = "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks
     return linear and part.weight.dtype == torch.bfloat16 and not changed
 
 
-def _parent(model: Any, name: str) -> Any:
-    return model.get_submodule(name.rpartition(".")[0])
-
-
 def _fed_forward(part: Any, hidden: torch.Tensor) -> Any:
-    return part.wo(part.act(part.wi(hidden)))
-
-
-def _gated(part: Any, hidden: torch.Tensor) -> Any:
-    return part.wo(part.wi_1.times(hidden, part.act(part.wi_0(hidden))))
-
-
-def _gated_by_gelu(part: Any, hidden: torch.Tensor) -> Any:
-    return part.wo(part.wi_1.times(hidden, part.wi_0(hidden, "gelu", "tanh")))
+    """Return the states behind a T5's feed-forward part, gated or not."""
+    if hasattr(part, "wi"):
+        return part.wo(part.act(part.wi(hidden)))
+    by_tanh = type(part.act).__name__ == "GELUTanh"
+    gate = part.wi_0(hidden, "gelu", "tanh") if by_tanh else part.act(part.wi_0(hidden))
+    return part.wo(part.wi_1.times(hidden, gate))

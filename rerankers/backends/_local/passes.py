@@ -57,18 +57,19 @@ class Passes:
 
     def last_logits(self, batch: Batch) -> torch.Tensor:
         """Return the logits (a row a prompt) of the answer's first token."""
-        if self.prefixes and (prefix := self.prefix(batch)) is not None:
+        prefix = self.prefix(batch)
+        if self.prefixes and prefix is not None:
             return self.prefixes.last_logits(batch[0].ids, prefix)
         return self._logits(self.inputs(batch), last=1)[:, -1]
 
     def prefix(self, batch: Batch) -> Any:
         """Return the keys and values of what a lone prompt shares with others; None if it is nothing, or not alone."""
-        prompt, *others = batch
-        lengths = self.tokens.shared_prefixes(prompt.request, prompt.ids) if self.prefixes and not others else []
-        if not self.prefixes or not lengths:
+        if self.prefixes is None or len(batch) > 1:
             return None
+        [prompt] = batch
         self._check_length(prompt)
-        return self.prefixes.cached(prompt.ids, lengths)
+        lengths = self.tokens.shared_prefixes(prompt.request, prompt.ids)
+        return self.prefixes.cached(prompt.ids, lengths) if lengths else None
 
     def target_logits(self, batch: Batch, targets: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Return for each prompt the logits that predict its target's tokens, a row a token."""

@@ -9,8 +9,10 @@ attends to itself. GELU by tanh is one kernel, and not seven.
 from functools import partial
 from typing import Any
 
-MODELS = {"t5", "mt5"}
-ATTENTION, NORMS = {"T5Attention", "MT5Attention"}, {"T5LayerNorm", "MT5LayerNorm"}
+FAMILIES = ("T5", "MT5")
+"""The beginnings of the names of transformers' classes for T5 and mT5, which are alike."""
+
+ATTENTION, NORMS = ({f"{family}{kind}" for family in FAMILIES} for kind in ("Attention", "LayerNorm"))
 
 
 def rewritten(model: Any) -> Any:
@@ -80,7 +82,7 @@ def cache_for_few(model: Any) -> Any:
     """Return a cache for the generation of few tokens by a T5, which keeps nothing of the prompt; None for others."""
     from transformers import DynamicCache, EncoderDecoderCache
 
-    if model.config.model_type not in MODELS:
+    if model.config.model_type.upper() not in FAMILIES:
         return None
     cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
     cache.for_few = True

@@ -167,9 +167,9 @@ class Weights:
         return self.adapter if self.adapter and brings and not self.options.tokenizer else self.words
 
     def load(self, part: Part, *, pack: bool = True) -> Any:
-        """Return the model, maybe packed. Raises `InputError` if it is not whole, or its head has more than two labels.
+        """Return the model. Raises `InputError` if it is not whole, or its head has more labels than two.
 
-        Packed weights cannot be compiled.
+        Weights are packed only if told so, as packed ones cannot be compiled, and only if they are not quantised.
         """
         import transformers
 
@@ -205,7 +205,7 @@ class Weights:
         from .packing import packed  # it imports torch
 
         model = rewritten(model.to(self.device).eval())
-        return packed(model) if pack else model
+        return packed(model) if pack and self.quantization is None else model
 
 
 def _base_of(adapter: Source) -> tuple[str, str | None]:

@@ -304,8 +304,16 @@ def test_a_model_that_says_to_cache_nothing_writes_the_same(folder: Path, posed,
     file = tmp_path / "generation_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"use_cache": False}))
     more = {"scoring": "generation", "max_new_tokens": 4, "model_settings": True}
-    plain, told = (answered(backend, posed(backend, **more)) for backend in (opened(folder), opened(tmp_path)))
-    assert [reply.text for reply in told] == [reply.text for reply in plain]
+    replies, read = [], []
+    for backend in (opened(folder), opened(tmp_path)):
+        decoder, lengths = backend.passes.model.get_decoder(), []
+        decoder.register_forward_pre_hook(
+            lambda _, __, named, into=lengths: into.append(named["input_ids"].shape[1]), with_kwargs=True
+        )
+        replies.append(answered(backend, posed(backend, **more)))
+        read.append(lengths)
+    assert replies[0] == replies[1]
+    assert read[0] == read[1]  # a token after the first at a time
 
 
 def test_no_prefix_is_read_by_itself_where_positions_depend_on_what_follows(tiny_llama: Path, tmp_path: Path) -> None:

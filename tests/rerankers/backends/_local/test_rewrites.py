@@ -59,10 +59,11 @@ def test_float16_on_a_cpu_is_as_in_the_library(tiny_t5: Path) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-2)
 
 
-def test_bfloat16_on_a_cpu_is_no_further_from_float32_than_transformers_own_attention(tiny_t5: Path) -> None:
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_bfloat16_on_a_cpu_is_no_further_from_float32_than_the_library_s(tiny_t5: Path, attention: str) -> None:
     def opened(dtype: torch.dtype) -> Any:
         kind = transformers.AutoModelForSeq2SeqLM
-        return kind.from_pretrained(tiny_t5, dtype=dtype, attn_implementation="eager").eval()
+        return kind.from_pretrained(tiny_t5, dtype=dtype, attn_implementation=attention).eval()
 
     exact, theirs, ours = opened(torch.float32), opened(torch.bfloat16), packed(rewritten(opened(torch.bfloat16)))
     draw, off = torch.Generator().manual_seed(1), {"ours": 0.0, "theirs": 0.0}
